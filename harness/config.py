@@ -1,0 +1,271 @@
+"""One typed class a configuration group. `validate` reports every fault at once, before any work starts.
+
+Composition (YAML, overrides) happens in cli.py; this file knows plain dictionaries only.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from harness.errors import ConfigError, nearest
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Group(BaseModel):
+    """A configuration group: unknown keys are faults, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelConfig(Group):
+    """The pretrained model: a hub id or local folder (`path`), or a GGUF file inside a PyPI wheel."""
+
+    path: str | None = None
+    revision: str | None = None
+    wheel: str | None = None
+    gguf_file: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelConfig":
+        if self.path is None and (self.wheel is None or self.gguf_file is None):
+            raise ValueError("give model.path (hub id or folder), or model.wheel with model.gguf_file")
+        return self
+
+
+class SourceConfig(Group):
+    """One file of rows. `role` replay marks general data mixed in against forgetting."""
+
+    path: str
+    licence: str
+    role: Literal["domain", "replay"] = "domain"
+    limit: Count | None = None
+    columns: dict[Literal["instruction", "input", "output", "topic", "id"], str] = {}
+
+
+class DataConfig(Group):
+    sources: dict[str, SourceConfig]
+    seed: int = 0
+
+    @field_validator("sources")
+    @classmethod
+    def _some_source(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        if not sources:
+            raise ValueError("name at least one source")
+        return sources
+
+
+class AuditConfig(Group):
+    """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside."""
+
+    malformed: Literal["error", "quarantine"] = "error"
+    near_duplicate_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.7
+    ngram: Count = 3
+    contamination_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.6
+    behaviors: list[str] = []
+
+
+class TemplateConfig(Group):
+    """The prompt template: a Jinja file with generation markers, and what ends a turn."""
+
+    name: str
+    file: str
+    system: str | None = None
+    end_of_turn: str
+    kwargs: dict[str, str | bool | int] = {}
+    max_length: Count = 2048
+
+
+class LoraConfig(Group):
+    r: Count = 16
+    alpha: Positive = 32
+    dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class TrainConfig(Group):
+    """Supervised fine-tuning. One optimiser step sees `sequences_per_step` packed sequences."""
+
+    lora: LoraConfig = LoraConfig()
+    learning_rate: Positive = 3e-4
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_ratio: Share = 0.05
+    epochs: Positive = 1
+    sequence_length: Count = 512
+    sequences_per_step: Count = 4
+    sequences_per_forward: Count = 1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> "TrainConfig":
+        if self.sequences_per_step % self.sequences_per_forward:
+            raise ValueError("sequences_per_step must be a multiple of sequences_per_forward")
+        return self
+
+
+class ServeConfig(Group):
+    """The vLLM server. Port 0 picks a free one; only loopback hosts are accepted."""
+
+    host: Literal["127.0.0.1", "localhost", "::1"] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_model_len: Count = 2048
+    max_num_seqs: Count = 64
+    kv_cache_gib: Count = 2
+    gpu_memory_utilization: Share = 0.85
+    enforce_eager: bool = True
+    start_timeout_s: Positive = 600
+    request_timeout_s: Positive = 600
+    concurrency: Count = 64
+
+
+class TaskConfig(Group):
+    """One lm-eval task or group. None keeps the task's own setting; `limit` is a seeded sample."""
+
+    name: str
+    limit: Count | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    max_new_tokens: Count | None = None
+
+
+class SuiteConfig(Group):
+    name: str
+    tasks: list[TaskConfig]
+    seed: int = 0
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct(cls, tasks: list[TaskConfig]) -> list[TaskConfig]:
+        names = [task.name for task in tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"tasks named twice: {', '.join(twice)}")
+        return tasks
+
+
+class RuleConfig(Group):
+    """What the gate demands of the metrics that match `metric` (a glob over `suite/task/metric`)."""
+
+    metric: str
+    role: Literal["guard", "target", "info"]
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    floor: Share | None = None
+    optional: bool = False
+
+    @model_validator(mode="after")
+    def _decidable(self) -> "RuleConfig":
+        if self.role == "guard" and self.margin is None:
+            raise ValueError("a guard needs a margin (the drop it tolerates, as a share: 0.02 = 2 points)")
+        if self.role == "target" and self.margin is None and self.floor is None:
+            raise ValueError("a target needs a floor, or a margin to improve by")
+        return self
+
+
+class GateConfig(Group):
+    name: str
+    rules: list[RuleConfig]
+    require: list[Literal["guard", "target"]] = ["guard"]
+    alpha_pass: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    alpha_fail: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+
+    @field_validator("rules")
+    @classmethod
+    def _some_rule(cls, rules: list[RuleConfig]) -> list[RuleConfig]:
+        if not any(rule.role != "info" for rule in rules):
+            raise ValueError("an empty policy decides nothing: add a guard or a target")
+        return rules
+
+
+class TrackerConfig(Group):
+    kind: Literal["wandb", "none"] = "none"
+    mode: Literal["offline", "online"] = "offline"
+    project: str = "harness"
+    samples_per_task: Annotated[int, Field(ge=0)] = 100
+
+
+class Config(Group):
+    """The whole experiment: what `config.yaml` of a run holds."""
+
+    name: str
+    domain_tasks: list[TaskConfig] = []
+    hub_dir: str | None = None
+    runs_dir: str = "runs"
+    model: ModelConfig
+    data: DataConfig
+    audit: AuditConfig
+    template: TemplateConfig
+    train: TrainConfig
+    serve: ServeConfig
+    suite: SuiteConfig
+    gate: GateConfig
+    tracker: TrackerConfig
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Config":
+        if self.template.max_length > self.serve.max_model_len:
+            raise ValueError("template.max_length is larger than serve.max_model_len")
+        return self
+
+    @property
+    def tasks(self) -> list[TaskConfig]:
+        """Domain tasks first, then the suite's."""
+        named = {task.name for task in self.domain_tasks}
+        return [*self.domain_tasks, *(task for task in self.suite.tasks if task.name not in named)]
+
+
+GroupT = TypeVar("GroupT", bound=BaseModel)
+
+
+def validate(model: type[GroupT], values: Mapping[str, Any]) -> GroupT:
+    """`values` as a `model`; raises ConfigError that lists every fault with its key and the mend."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_fault(model, dict(item)) for item in error.errors()) from None
+
+
+def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
+    location = [part for part in item["loc"]]
+    key = ".".join(str(part) for part in location) or model.__name__
+    if item["type"] == "extra_forbidden":
+        owner = _class_at(model, location[:-1])
+        hint = nearest(str(location[-1]), owner.model_fields) if owner else ""
+        return f"{key}: unknown key. {hint}"
+    if item["type"] == "missing":
+        return f"{key}: missing; a value is needed"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_shown(item['input'])})"
+
+
+def _shown(value: Any) -> str:
+    return "a group of keys" if isinstance(value, Mapping | BaseModel) else repr(value)[:80]
+
+
+def _class_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
+    """The group class that the keys of `location` lead to, through lists, dictionaries and unions."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:
+            current = next((a for a in reversed(get_args(current)) if a is not type(None)), None)
+        if get_origin(current) is None and not isinstance(current, type):
+            return None
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def resolve_path(path: str, *roots: Path) -> Path:
+    """A relative path as seen from the working directory, else from the first of `roots` that has it."""
+    for root in (Path.cwd(), *roots):
+        if (candidate := root / Path(path).expanduser()).exists():
+            return candidate.resolve()
+    return (Path.cwd() / Path(path).expanduser()).resolve()

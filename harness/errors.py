@@ -1,0 +1,91 @@
+"""The exception tree. Each leaf knows the exit code of INTERFACE; the message is for the user.
+
+HarnessError
+├── UsageError                 2   what was asked cannot be done as asked
+│   ├── ConfigError            2   every configuration fault at once
+│   └── DataError              2   a file, a row or a dataset that cannot be used
+├── EnvironmentFault           3   this machine lacks something
+│   ├── MissingDependency      3
+│   ├── ServerFault            3   the server did not come up, or went away
+│   ├── DiskFull               3
+│   └── NetworkFault           3
+├── TrainingFault              3   training cannot go on (loss is not a number)
+└── EvidenceFault             12   the evidence cannot be compared or trusted
+    └── PromptMismatch        12   the server was fed other ids than the training renderer makes
+"""
+
+import difflib
+from collections.abc import Iterable
+
+INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """A failure with a message for the user: what, where, and how to mend it."""
+
+    exit_code = 1
+
+
+class UsageError(HarnessError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """All configuration faults found, one line each."""
+
+    def __init__(self, faults: Iterable[str]):
+        self.faults = list(faults)
+        count = len(self.faults)
+        title = f"{count} configuration fault{'s' if count != 1 else ''}:"
+        super().__init__("\n".join([title, *(f"  - {fault}" for fault in self.faults)]))
+
+
+class DataError(UsageError):
+    pass
+
+
+class EnvironmentFault(HarnessError):
+    exit_code = 3
+
+
+class MissingDependency(EnvironmentFault):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, needed_for: str, extra: str):
+        super().__init__(
+            f"{needed_for} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'tuning-harness[{extra}]'"
+        )
+
+
+class ServerFault(EnvironmentFault):
+    pass
+
+
+class DiskFull(EnvironmentFault):
+    pass
+
+
+class NetworkFault(EnvironmentFault):
+    pass
+
+
+class TrainingFault(EnvironmentFault):
+    pass
+
+
+class EvidenceFault(HarnessError):
+    exit_code = 12
+
+
+class PromptMismatch(EvidenceFault):
+    pass
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """' Did you mean …?' for a misspelt name, or the list of valid ones when none is near."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return f"Valid: {', '.join(names)}." if names else "There is none."

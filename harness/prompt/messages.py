@@ -1,0 +1,24 @@
+"""(instruction, input, output) as chat messages: the one place that decides how they are joined."""
+
+Message = dict[str, str]
+
+
+def user_text(instruction: str, input_text: str = "") -> str:
+    """The user's turn: the instruction, then the input (if any) after a blank line."""
+    return f"{instruction}\n\n{input_text}" if input_text else instruction
+
+
+def conversation(instruction: str, input_text: str, output: str, system: str | None = None) -> list[Message]:
+    """A whole exchange, the system message first where the contract has one."""
+    messages = [
+        {"role": "user", "content": user_text(instruction, input_text)},
+        {"role": "assistant", "content": output},
+    ]
+    return with_system(messages, system)
+
+
+def with_system(messages: list[Message], system: str | None) -> list[Message]:
+    """`messages` with the contract's system message in front, unless they bring their own."""
+    if system is None or (messages and messages[0]["role"] == "system"):
+        return messages
+    return [{"role": "system", "content": system}, *messages]

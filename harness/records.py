@@ -1,0 +1,222 @@
+"""What stages hand to each other: frozen records and their JSON.
+
+A missing number is None with a reason beside it, never 0.
+"""
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import DataError
+
+VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+Role = Literal["guard", "target", "info"]
+EXIT_CODES: dict[VerdictName, int] = {"PASS": 0, "FAIL": 10, "INCONCLUSIVE": 11, "INVALID": 12}
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def load(kind: type[RecordT], path: Path) -> RecordT:
+    """The record in a JSON file; raises DataError when it is missing or not one."""
+    try:
+        return kind.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} is not a {kind.__name__} record: {where}: {first['msg']}") from None
+
+
+class SourceCount(Record):
+    """Rows of one source on their way through the audit; `read` = `kept` + all of `quarantined`."""
+
+    source: str
+    path: str
+    licence: str
+    role: Literal["domain", "replay"]
+    sha256: str
+    read: int
+    kept: int
+    quarantined: dict[str, int]
+
+
+class Dataset(Record):
+    """The audited, mixed training data. `decontaminated_against` is the digest of the evaluation items checked."""
+
+    rows: int
+    sha256: str
+    sources: list[SourceCount]
+    decontaminated_against: str
+    evaluation_items: int
+
+
+class Checkpoint(Record):
+    """Weights that can be served: a full model folder, or an adapter folder with its base model's folder."""
+
+    path: str
+    kind: Literal["full", "adapter"]
+    base_path: str
+    weights_sha256: str
+    base_sha256: str
+    contract_sha256: str
+
+
+class TrainingSummary(Record):
+    """What training did: the curve is in logs/train.jsonl."""
+
+    rows: int
+    sequences: int
+    tokens: int
+    supervised_tokens: int
+    steps: int
+    first_loss: float
+    final_loss: float
+    seconds: float
+    tokens_per_s: float
+    trained_parameters: int
+    total_parameters: int
+    seed: int
+
+
+class TaskScore(Record):
+    """One metric of one task as lm-eval aggregated it, with the counts it rests on."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+
+
+class Evaluation(Record):
+    """One model on one list of tasks. Samples lie beside it in samples_<task>.jsonl."""
+
+    label: str
+    suite: str
+    weights_sha256: str
+    contract_sha256: str
+    tasks: dict[str, "TaskIdentity"]
+    groups: dict[str, list[str]]
+    scores: list[TaskScore]
+    prompts_checked: int
+    seconds: float
+
+
+class TaskIdentity(Record):
+    """What two evaluations of a task must share to be compared; `failed` items got no score."""
+
+    version: str
+    num_fewshot: int
+    generation: str
+    samples_sha256: str
+    asked: int
+    scored: int
+    failed: int
+
+
+class Side(Record):
+    """Who was compared: label and digests."""
+
+    label: str
+    weights_sha256: str
+    contract_sha256: str
+
+
+class MetricComparison(Record):
+    """One metric on the items both models answered, oriented so that larger is better.
+
+    `baseline` and `candidate` are means; `ci_low`, `ci_high` bound `delta` at 95%, two-sided.
+    `only_baseline_right` counts items that went 1 → 0 (forgetting), `only_candidate_right` 0 → 1.
+    """
+
+    suite: str
+    task: str
+    slice: str = "all"
+    metric: str
+    n: int
+    baseline: float
+    candidate: float
+    delta: float
+    ci_low: float
+    ci_high: float
+    only_baseline_right: int | None
+    only_candidate_right: int | None
+    binary: bool
+    baseline_values: list[float]
+    candidate_values: list[float]
+
+    @property
+    def key(self) -> str:
+        return f"{self.suite}/{self.task}/{self.metric}"
+
+
+class Flip(Record):
+    """An item that one model got right and the other wrong."""
+
+    task: str
+    metric: str
+    item: str
+    prompt: str
+    baseline_response: str
+    candidate_response: str
+    baseline_value: float
+    candidate_value: float
+
+
+class Comparison(Record):
+    """Candidate against baseline. `faults` names whatever makes the evidence incomparable."""
+
+    schema_version: int = 1
+    baseline: Side
+    candidate: Side
+    metrics: list[MetricComparison]
+    flips: list[Flip]
+    faults: list[str]
+
+
+class MetricVerdict(Record):
+    """One line of the verdict; names and meaning as in INTERFACE."""
+
+    suite: str
+    task: str
+    slice: str
+    metric: str
+    role: Role
+    n: int
+    baseline: float
+    candidate: float
+    delta: float
+    ci_low: float
+    ci_high: float
+    margin: float | None
+    floor: float | None
+    p_noninferior: float | None
+    p_harm: float | None
+    verdict: VerdictName
+    reason: str
+    n_needed: int | None
+    only_baseline_right: int | None
+    only_candidate_right: int | None
+
+
+class Verdict(Record):
+    """The decision on a candidate. `exit_code` follows the verdict."""
+
+    schema_version: int = 1
+    verdict: VerdictName
+    exit_code: int
+    policy: str
+    reasons: list[str]
+    baseline: Side
+    candidate: Side
+    metrics: list[MetricVerdict]
