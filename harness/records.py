@@ -6,7 +6,7 @@ A missing number is None with a reason beside it, never 0.
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import DataError
 
@@ -16,10 +16,10 @@ EXIT_CODES: dict[VerdictName, int] = {"PASS": 0, "FAIL": 10, "INCONCLUSIVE": 11,
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True)
 
     def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n")
 
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -136,7 +136,8 @@ class MetricComparison(Record):
     """One metric on the items both models answered, oriented so that larger is better.
 
     `baseline` and `candidate` are means; `ci_low`, `ci_high` bound `delta` at 95%, two-sided.
-    `only_baseline_right` counts items that went 1 → 0 (forgetting), `only_candidate_right` 0 → 1.
+    Right/wrong metrics have the flips: `only_baseline_right` (1 → 0, forgetting), `only_candidate_right` (0 → 1).
+    Other metrics have None there, and `differences` (candidate − baseline) item by item.
     """
 
     suite: str
@@ -151,9 +152,7 @@ class MetricComparison(Record):
     ci_high: float
     only_baseline_right: int | None
     only_candidate_right: int | None
-    binary: bool
-    baseline_values: list[float]
-    candidate_values: list[float]
+    differences: list[float] | None = None
 
     @property
     def key(self) -> str:
@@ -176,7 +175,7 @@ class Flip(Record):
 class Comparison(Record):
     """Candidate against baseline. `faults` names whatever makes the evidence incomparable."""
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, alias="schema")
     baseline: Side
     candidate: Side
     metrics: list[MetricComparison]
@@ -212,7 +211,7 @@ class MetricVerdict(Record):
 class Verdict(Record):
     """The decision on a candidate. `exit_code` follows the verdict."""
 
-    schema_version: int = 1
+    schema_version: int = Field(default=1, alias="schema")
     verdict: VerdictName
     exit_code: int
     policy: str
