@@ -98,17 +98,10 @@ class TrainConfig(Group):
     epochs: Positive = 1
     sequence_length: Count = 512
     sequences_per_step: Count = 4
-    sequences_per_forward: Count = 1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Positive = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
-
-    @model_validator(mode="after")
-    def _whole_steps(self) -> "TrainConfig":
-        if self.sequences_per_step % self.sequences_per_forward:
-            raise ValueError("sequences_per_step must be a multiple of sequences_per_forward")
-        return self
 
 
 class ServeConfig(Group):

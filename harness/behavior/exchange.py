@@ -1,0 +1,35 @@
+"""What a behaviour sees and says: one exchange in, one finding a rule out."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request with its answer. `topic` tells a behaviour whether it applies."""
+
+    instruction: str
+    response: str
+    input: str = ""
+    topic: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one rule on one exchange."""
+
+    rule: str
+    passed: bool
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """All findings on one exchange; `metrics` holds what a task reports for it (metric name to 0 or 1)."""
+
+    findings: list[Finding]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.passed for finding in self.findings)
