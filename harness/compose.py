@@ -1,0 +1,133 @@
+"""Composition of the configuration: the only file that sees Hydra.
+
+A `conf/` folder in the working directory is searched before the shipped one, group by group and file by file.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import resources
+from harness.config import Config, validate
+from harness.errors import ConfigError, UsageError, nearest
+
+Overrides = Sequence[str]
+
+
+def config_for(overrides: Overrides) -> Config:
+    """The validated configuration; raises ConfigError with every fault found."""
+    arguments, faults = _checked(overrides)
+    try:
+        config = validate(Config, composed(arguments))
+    except ConfigError as error:
+        raise ConfigError([*faults, *error.faults]) from None
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def composed(arguments: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration as a plain dictionary, not yet validated."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    search_user_conf_first()
+    try:
+        with initialize_config_dir(str(resources.CONF), version_base="1.3"):
+            config = compose("config", overrides=list(arguments))
+        values = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
+    missing = _missing(values)
+    if missing:
+        raise ConfigError(f"{key}: a value is needed: {key}=…" for key in missing)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def search_user_conf_first() -> None:
+    """Puts the working directory's `conf/` in front of Hydra's search path, if there is one."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class UserConfFirst(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in user_conf():
+                search_path.prepend(provider="user", path=f"file://{folder}")
+
+    Plugins.instance().register(UserConfFirst)
+
+
+def user_conf() -> list[Path]:
+    folder = (Path.cwd() / "conf").resolve()
+    return [folder] if folder.is_dir() and folder != resources.CONF.resolve() else []
+
+
+def choices(group: str) -> list[str]:
+    """Names of a configuration group, from the user's folder and the shipped one."""
+    folders = [root / group for root in (*user_conf(), resources.CONF)]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def groups() -> list[str]:
+    return sorted(path.name for path in resources.CONF.iterdir() if path.is_dir())
+
+
+def _checked(overrides: Overrides) -> tuple[list[str], list[str]]:
+    """Overrides as Hydra takes them, and the faults found: a faulty one is left out so that the rest is checked.
+
+    A plain `a.b=c` becomes `++a.b=c`, so that an unknown key is reported with all other faults, not alone.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    faults: list[str] = []
+    arguments: list[str] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            faults.append(f"{text}: not an override; write key=value (quote values with spaces or commas)")
+            continue
+        key, value = override.key_or_group, override.value()
+        if override.is_sweep_override():
+            faults.append(f"{text}: several values need a sweep: add -m")
+        elif key in groups() and not isinstance(value, dict):
+            if value is not None and str(value) not in choices(key):
+                faults.append(f"{key}={value}: no such {key}. {nearest(str(value), choices(key))}")
+            else:
+                arguments.append(text)
+        else:
+            plain = not text.startswith(("+", "~", "hydra"))
+            arguments.append(f"++{text}" if plain else text)
+    return arguments, faults
+
+
+def _missing(values: Any, prefix: str = "") -> list[str]:
+    if isinstance(values, dict):
+        return [key for k, v in values.items() for key in _missing(v, f"{prefix}.{k}" if prefix else str(k))]
+    return [prefix] if values == "???" else []
+
+
+def gate_values(policy: str) -> dict[str, Any]:
+    """The values of a policy, by its name under conf/gate or by path."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(policy)
+    if path.suffix not in (".yaml", ".yml"):
+        known = {file.stem: file for root in (resources.CONF, *user_conf()) for file in root.glob("gate/*.yaml")}
+        if policy not in known:
+            raise ConfigError([f"policy={policy}: no such policy. {nearest(policy, known)}"])
+        path = known[policy]
+    if not path.is_file():
+        raise UsageError(f"policy {path} does not exist")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+    return values if isinstance(values, dict) else {}  # type: ignore[return-value]

