@@ -1,0 +1,117 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest, false_discovery_control, norm
+
+from harness.stats.multiple import benjamini_hochberg, holm
+from harness.stats.power import n_for_floor, n_for_noninferiority
+from harness.stats.proportion import wilson_interval, wilson_lower, wilson_upper
+
+P_VALUES = st.lists(st.floats(0, 1), max_size=20)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (842, 1319)])
+def test_wilson_equals_scipy(successes: int, n: int) -> None:
+    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(successes, n, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_bounds_stay_in_range_and_are_one_sided() -> None:
+    assert wilson_lower(0, 10, 0.05) == 0
+    assert wilson_upper(10, 10, 0.05) == 1
+    assert wilson_interval(7, 10, 0.9) == pytest.approx((wilson_lower(7, 10, 0.05), wilson_upper(7, 10, 0.05)))
+
+
+@given(st.integers(1, 500), st.floats(0.05, 0.95), st.data())
+def test_lower_bound_above_the_floor_means_the_score_test_rejects(n: int, floor: float, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, n))
+    z = (successes / n - floor) / math.sqrt(floor * (1 - floor) / n)
+    if abs(z - norm.isf(0.05)) > 1e-6:
+        assert (wilson_lower(successes, n, 0.05) > floor) == (z > norm.isf(0.05))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, n, 0.95)
+    with pytest.raises(ValueError, match="alpha"):
+        wilson_lower(1, 2, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("margin", "discordance", "n"),
+    # The first is often quoted as 2,142, which comes from z rounded to 1.645 + 1.282.
+    [(0.02, 0.10, 2141), (0.03, 0.10, 952), (0.03, 0.20, 1904), (0.05, 0.10, 343)],
+)
+def test_sample_size_for_noninferiority(margin: float, discordance: float, n: int) -> None:
+    assert n_for_noninferiority(margin, discordance, alpha=0.05, power=0.9) == n
+
+
+def test_sample_size_without_discordance_is_what_the_exact_test_needs() -> None:
+    assert n_for_noninferiority(0.02, 0.0, alpha=0.05, power=0.9) == 149
+
+
+def test_a_gain_needs_fewer_items_and_a_drop_more() -> None:
+    equal, gain, drop = (n_for_noninferiority(0.03, 0.1, 0.05, 0.9, delta) for delta in (0.0, 0.01, -0.01))
+    assert gain < equal < drop
+    with pytest.raises(ValueError, match="no sample size"):
+        n_for_noninferiority(0.03, 0.1, 0.05, 0.9, delta=-0.03)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0, 0.1, 0.05, 0.9), (0.02, 1.1, 0.05, 0.9), (0.02, 0.1, 1, 0.9), (0.02, 0.1, 0.05, math.nan)]
+)
+def test_impossible_plans_are_refused(arguments: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        n_for_noninferiority(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(1.1, 0.9, 0.05, 0.9), (0.95, 1, 0.05, 0.9), (0.95, 0.9, 0, 0.9), (math.nan, 0.9, 0.05, 0.9)]
+)
+def test_impossible_floor_plans_are_refused(arguments: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        n_for_floor(*arguments)
+
+
+@pytest.mark.parametrize(("rate", "floor"), [(0.95, 0.9), (0.7, 0.6), (0.99, 0.95)])
+def test_planned_size_reaches_the_floor(rate: float, floor: float) -> None:
+    n = n_for_floor(rate, floor, alpha=0.05, power=0.9)
+    assert n is not None
+    enough = [k for k in range(n + 1) if wilson_lower(k, n, 0.05) > floor]
+    assert 0.88 <= binom.pmf(enough, n, rate).sum() <= 0.95
+
+
+def test_no_size_reaches_a_floor_that_the_model_does_not_exceed() -> None:
+    assert n_for_floor(0.9, 0.9, 0.05, 0.9) is None
+    assert n_for_floor(0.5, 0.9, 0.05, 0.9) is None
+    assert n_for_floor(1.0, 0.9, 0.05, 0.9) == 25
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(P_VALUES)
+def test_adjustments_never_lower_a_p_value_and_keep_the_order(p: list[float]) -> None:
+    for adjusted in (holm(p), benjamini_hochberg(p)):
+        assert all(before <= after + 1e-15 and after <= 1 for before, after in zip(p, adjusted, strict=True))
+        order = np.argsort(p, kind="stable")
+        assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
+
+
+@given(P_VALUES.filter(len))
+def test_benjamini_hochberg_equals_scipy(p: list[float]) -> None:
+    assert benjamini_hochberg(p) == pytest.approx(list(false_discovery_control(p)))
+
+
+@pytest.mark.parametrize("p", [[math.nan], [0.5, 1.2], [-0.1]])
+def test_impossible_p_values_are_refused(p: list[float]) -> None:
+    for adjust in (holm, benjamini_hochberg):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            adjust(p)
