@@ -448,6 +448,8 @@ def install(runner: Runner, python: Interpreter, build: str, asked: Sequence[str
             VENV.mkdir()
             made = runner.call([python.executable, "-m", "venv", str(VENV)])
             runner.must("making .venv", made)
+            # The pip that comes with Python 3.11 takes twice as long to resolve as today's.
+            runner.must("pip install pip", runner.pip_install("--upgrade", "pip"))
     if build == "cpu":
         torch = requirement_of(asked, "torch")
         with runner.step(f"installing {torch}"):
