@@ -1,0 +1,115 @@
+"""One self-contained page: no script, no external resource; whatever came from data or a model is text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records import Flip, MetricVerdict, Role, Verdict
+from harness.report import wording
+from harness.report.bundle import RunView
+from harness.report.plots import forest, loss_curve
+
+FLIPS_SHOWN = 100
+SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "INVALID": "!"}
+ROLES: dict[Role, str] = {
+    "guard": "must not get worse by more than its margin",
+    "target": "must reach its floor or improve by its margin",
+    "info": "is shown and decides nothing",
+}
+
+
+@dataclass(frozen=True)
+class FlipGroup:
+    """Items of one metric that changed in one direction; `hidden` more are in compare.json."""
+
+    metric: str
+    direction: str
+    count: int
+    shown: list[Flip]
+
+    @property
+    def hidden(self) -> int:
+        return self.count - len(self.shown)
+
+
+def write_html(view: RunView, path: Path) -> None:
+    """Writes the report page of `view`; the same view gives the same bytes."""
+    page = _environment().get_template("index.html.jinja").render(_context(view))
+    path.write_text(page, encoding="utf-8")
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: wording.printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(one_line=wording.one_line, share=_share, count=_count, duration=_duration)
+    return environment
+
+
+def _context(view: RunView) -> dict[str, Any]:
+    metrics = wording.worst_first(view.verdict)
+    return {
+        "view": view,
+        "verdict": view.verdict,
+        "metrics": metrics,
+        "tally": _tally(view.verdict),
+        "faults": [fault for fault in view.comparison.faults if fault not in view.verdict.reasons],
+        "not_drawn": [wording.metric_name(metric) for metric in metrics if not wording.is_share(metric)],
+        "forests": _forests(metrics),
+        "loss": loss_curve(view.curve),
+        "flip_groups": _flip_groups(view.comparison.flips),
+        "symbols": SYMBOLS,
+        "roles": ROLES,
+        "say": wording,
+    }
+
+
+def _forests(metrics: list[MetricVerdict]) -> dict[str, Any]:
+    """Guards and targets apart: a target often moves thirty times as far as a guard may."""
+    drawings = {
+        "Differences": forest([metric for metric in metrics if metric.role != "target"], "guards"),
+        "Differences of targets": forest([metric for metric in metrics if metric.role == "target"], "targets"),
+    }
+    return {title: drawing for title, drawing in drawings.items() if drawing is not None}
+
+
+def _tally(verdict: Verdict) -> str:
+    """`3 of 4 deciding metrics passed`, or why there is nothing to count."""
+    deciding = [metric for metric in verdict.metrics if metric.role != "info"]
+    if not deciding:
+        return "No deciding metric was tested."
+    passed = sum(metric.verdict == "PASS" for metric in deciding)
+    return f"{passed} of {len(deciding)} deciding metric{'s' if len(deciding) != 1 else ''} passed."
+
+
+def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:
+    """Flips by task and metric, those that got worse first."""
+    groups: dict[tuple[str, str], list[Flip]] = {}
+    for flip in flips:
+        direction = "worse" if flip.candidate_value < flip.baseline_value else "better"
+        groups.setdefault((f"{flip.task}/{flip.metric}", direction), []).append(flip)
+    ordered = sorted(groups.items(), key=lambda entry: (entry[0][0], entry[0][1] == "better"))
+    return [FlipGroup(name, way, len(items), items[:FLIPS_SHOWN]) for (name, way), items in ordered]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}%" if whole else wording.NOTHING
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,58 @@
+"""The verdict on the terminal. The last line is the verdict alone, for scripts."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from harness.records import MetricVerdict, Verdict, VerdictName
+from harness.report import wording
+
+STYLES: dict[VerdictName, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
+LOG_WIDTH = 200
+
+
+def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
+    """Prints metrics, reasons, the report's path (never wrapped) and the verdict to stdout."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, markup=False, emoji=False, width=LOG_WIDTH)
+    if verdict.metrics:
+        _print_metrics(console, wording.worst_first(verdict))
+    for reason in verdict.reasons:
+        console.print(f"- {wording.one_line(reason)}", soft_wrap=True)
+    if report_path is not None:
+        console.print(f"Report: {report_path}", soft_wrap=True)
+    console.print(verdict.verdict, style=f"bold {STYLES[verdict.verdict]}")
+
+
+def _print_metrics(console: Any, metrics: list[MetricVerdict]) -> None:
+    """A table where it fits, else two lines a metric."""
+    table = _table(metrics)
+    unlimited = console.options.update_width(10_000)
+    if console.measure(table, options=unlimited).maximum <= console.width:
+        console.print(table)
+        return
+    for metric in metrics:
+        name, *facts, outcome = wording.cells(metric)
+        console.print(f"{outcome} {name}", style=_style(metric), soft_wrap=True)
+        console.print(
+            "  " + ", ".join(f"{column} {fact}" for column, fact in zip(wording.COLUMNS[1:-1], facts, strict=True))
+        )
+
+
+def _table(metrics: list[MetricVerdict]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in wording.COLUMNS:
+        table.add_column(column, no_wrap=True, justify="right" if column in wording.NUMBERS else "left")
+    for metric in metrics:
+        table.add_row(*wording.cells(metric), style=_style(metric))
+    return table
+
+
+def _style(metric: MetricVerdict) -> str:
+    return "dim" if metric.role == "info" else STYLES[metric.verdict]

@@ -1,0 +1,136 @@
+"""One W&B run a stage. Offline it writes to the run folder only, and `wandb sync` uploads that later."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.config import TrackerConfig
+from harness.track.redact import without_secrets
+
+INIT_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 300.0
+CANDIDATE_ALIAS = "candidate"
+
+
+class WandbTracker:
+    """Any failure surfaces as wandb's own exception; SafeTracker keeps it from the run.
+
+    `folder` is where the files stay: an offline run names them by absolute path.
+    """
+
+    def __init__(
+        self, config: TrackerConfig, *, folder: Path, group: str, stage: str, run_name: str, settings: dict[str, object]
+    ):
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._staging = folder.resolve() / "wandb"
+        self._run: Any = wandb.init(
+            project=config.project,
+            group=group,
+            job_type=stage,
+            name=run_name,
+            mode=config.mode,
+            dir=folder,
+            config=without_secrets(settings),
+            settings=_settings(),
+        )
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        self._run.log(values, step=step)
+
+    def summary(self, values: dict[str, float]) -> None:
+        self._run.summary.update(values)
+
+    def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
+        import wandb
+
+        with _staged_in(self._staging):
+            self._run.log({name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
+
+    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str]) -> None:
+        import wandb
+
+        self._declare(uses)
+        artifact = wandb.Artifact(_artifact_name(name), type=kind, metadata={"sha256": digest, "inputs": uses})
+        for file in _files(path.resolve()):
+            name_inside = file.name if path.is_file() else file.relative_to(path.resolve()).as_posix()
+            # Run folders never change once complete: no second copy in W&B's staging folder or cache.
+            artifact.add_file(str(file), name=name_inside, policy="immutable", skip_cache=True)
+        aliases = ["latest", CANDIDATE_ALIAS] if kind == "model" else ["latest"]
+        with _staged_in(self._staging):
+            self._run.log_artifact(artifact, aliases=aliases)
+
+    def finish(self, exit_code: int) -> None:
+        self._run.finish(exit_code=exit_code)
+
+    def _declare(self, uses: list[str]) -> None:
+        """Lineage on the server. Offline there is none to ask: the artifact's metadata `inputs` holds it."""
+        import wandb
+
+        if self._run.offline:
+            return
+        for name in uses:
+            try:
+                self._run.use_artifact(f"{_artifact_name(name)}:latest")
+            except wandb.errors.CommError:
+                continue  # not on this server (made elsewhere, or tracked offline); `inputs` names it
+
+
+def logged_in() -> bool:
+    """Whether wandb finds a key for its server (environment or netrc), without asking anybody."""
+    import wandb
+    from wandb.sdk.lib import wbauth
+
+    host = wandb.setup().settings.base_url
+    found = wbauth.authenticate_session(host=host, source="harness", prompt=False, update_session=False)
+    return found is not None
+
+
+def _settings() -> Any:
+    """Quiet, and nothing about this machine, its code or its command line leaves it."""
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_disable_viewer=True,
+        x_save_requirements=False,
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
+
+
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """W&B copies tables to a folder in the user's home; samples belong in the run folder. A user's own choice stays."""
+    chosen = "WANDB_DATA_DIR" in os.environ
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder))
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or every file below a folder."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _artifact_name(name: str) -> str:
+    """`name` with W&B's characters only, at most 128 of them."""
+    return re.sub(r"[^\w.-]+", "-", name)[:128]
