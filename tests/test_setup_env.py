@@ -233,7 +233,8 @@ def test_the_build_follows_nvidia_smi(
             "network",
         ),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk"),
-        ("ERROR: ResolutionImpossible", "other"),
+        ("ERROR: ResolutionImpossible: for help visit", "missing"),
+        ("error: metadata-generation-failed", "other"),
     ],
 )
 def test_diagnose(output: str, kind: str) -> None:
@@ -242,11 +243,11 @@ def test_diagnose(output: str, kind: str) -> None:
 
 def test_a_failure_shows_the_last_lines_without_noise_and_the_log(tmp_path: Path) -> None:
     noise = "WARNING: Location 'file:///x/' is ignored: it is neither a file nor a directory."
-    output = "\n".join([*(f"line {number}" for number in range(50)), noise, "ERROR: ResolutionImpossible"])
+    output = "\n".join([*(f"line {number}" for number in range(50)), noise, "ERROR: metadata-generation-failed"])
     message = setup_env.failure_message("pip install", output, tmp_path / "setup.log")
     lines = message.splitlines()
     assert lines[0].startswith("pip install failed")
-    assert lines[-2] == "ERROR: ResolutionImpossible"
+    assert lines[-2] == "ERROR: metadata-generation-failed"
     assert lines[-1].endswith(str(tmp_path / "setup.log"))
     assert len(lines) == 32
     assert noise not in message
