@@ -17,8 +17,10 @@ Overrides = Sequence[str]
 def config_for(overrides: Overrides) -> Config:
     """The validated configuration; raises ConfigError with every fault found."""
     arguments, faults = _checked(overrides)
+    values = composed(arguments)
+    faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
     try:
-        config = validate(Config, composed(arguments))
+        config = validate(Config, values)
     except ConfigError as error:
         raise ConfigError([*faults, *error.faults]) from None
     if faults:
@@ -40,9 +42,6 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
         values = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
-    missing = _missing(values)
-    if missing:
-        raise ConfigError(f"{key}: a value is needed: {key}=…" for key in missing)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -72,7 +72,7 @@ class Checkpoint(Record):
 
 
 class TrainingSummary(Record):
-    """What training did: the curve is in logs/train.jsonl."""
+    """What training did: the curve is in train.jsonl beside it."""
 
     rows: int
     sequences: int

@@ -57,7 +57,6 @@ def stage(
     fingerprint = sha256_json({"stage": name, **inputs})
     if _fingerprint_of(folder) == fingerprint and not changed_files(folder):
         return folder, True
-    _remove(folder)
     earlier = _find(runs, name, fingerprint)
     started = time.time()
     with _temporary(folder) as temporary:
@@ -136,6 +135,8 @@ def versions() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit of the checkout this code runs from, or None outside one."""
+    if not (resources.SHIPPED / ".git").exists():
+        return None
     command = ["git", "-C", str(resources.SHIPPED), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
@@ -180,6 +181,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
     try:
         with disk_full_is_told(folder.parent):
             yield temporary
+            _remove(folder)
             temporary.replace(folder)
     finally:
         _remove(temporary)

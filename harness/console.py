@@ -1,0 +1,36 @@
+"""What the user sees while it runs: one line a stage, and progress bars that stay silent in CI."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def interactive() -> bool:
+    """Whether progress bars are shown: stderr is a terminal, and this is not a CI job."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
+
+
+@contextmanager
+def timed(title: str) -> Iterator[None]:
+    """Says what starts, and how long it took once it is done."""
+    say(f"· {title}")
+    started = time.monotonic()
+    yield
+    say(f"  done in {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str) -> Iterator[Any]:
+    """A progress bar with speed and time left; call `bar.update(n)` and `bar.set_postfix_str(text)`."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=f"  {title}", unit=unit, disable=not interactive(), leave=False, file=sys.stderr) as bar:
+        yield bar

@@ -1,0 +1,78 @@
+"""What can be evaluated: a run, a model folder, an adapter folder, a hub id; and where evaluations are found."""
+
+import json
+from pathlib import Path
+
+from harness.base_model import is_adapter, local_model, weights_sha256
+from harness.config import Config, ModelConfig
+from harness.errors import DataError, UsageError, nearest
+from harness.prompt.contract import CONTRACT_FILE, Contract, make_contract
+from harness.records import Checkpoint
+
+CANDIDATE = "candidate"
+
+
+def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
+    """The checkpoint that `name` means; 'base' is the configured pretrained model.
+
+    Raises UsageError when there is no such run, folder or hub id.
+    """
+    if name == "base":
+        return checkpoint(local_model(config.model), config)
+    for folder in (Path(name), Path(config.runs_dir) / name):
+        if (folder / "checkpoint").is_dir():
+            return checkpoint(folder / "checkpoint", config)
+        if folder.is_dir():
+            return checkpoint(folder, config)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return checkpoint(local_model(ModelConfig(path=name, dtype=config.model.dtype)), config)
+    runs = [path.name for path in Path(config.runs_dir).glob("*") if (path / "checkpoint").is_dir()]
+    raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
+
+
+def checkpoint(folder: Path, config: Config) -> Checkpoint:
+    """The record of a model or adapter folder."""
+    folder = folder.resolve()
+    base = _base_of(folder, config) if is_adapter(folder) else folder
+    contract = contract_of(folder, base, config)
+    return Checkpoint(
+        path=str(folder),
+        kind="adapter" if is_adapter(folder) else "full",
+        base_path=str(base),
+        weights_sha256=weights_sha256(folder),
+        base_sha256=weights_sha256(base),
+        contract_sha256=contract.digest,
+    )
+
+
+def contract_of(folder: Path, base: Path, config: Config) -> Contract:
+    """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
+    if (folder / CONTRACT_FILE).is_file():
+        return Contract.load(folder)
+    from harness.base_model import load_tokenizer
+
+    own = folder if (folder / "tokenizer.json").is_file() else base
+    return make_contract(config.template, load_tokenizer(own))
+
+
+def _base_of(adapter: Path, config: Config) -> Path:
+    """The base model that an adapter names, or the configured one where that folder is not here."""
+    named = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    if named and Path(named).is_dir():
+        return Path(named)
+    return local_model(config.model)
+
+
+def resolve_evaluation(name: str, runs: Path) -> Path:
+    """The evaluation folder that `name` means: a run's candidate, an evaluation folder, an lm-eval output folder."""
+    for folder in (Path(name), runs / name):
+        if (folder / "evaluation.json").is_file():
+            return folder
+        if (folder / "eval" / CANDIDATE / "evaluation.json").is_file():
+            return folder / "eval" / CANDIDATE
+        if folder.is_dir() and any(folder.rglob("results*.json")):
+            return folder
+        if folder.is_dir():
+            raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
+    known = [path.name for path in runs.glob("*") if (path / "eval").is_dir()]
+    raise UsageError(f"{name}: no such run or evaluation folder. {nearest(name, known)}")

@@ -1,0 +1,136 @@
+"""Scores one served model on tasks and writes lm-eval's own files beside our record."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config, TaskConfig
+from harness.prompt.contract import Contract
+from harness.prompt.render import Renderer
+from harness.records import Evaluation, TaskIdentity, TaskScore
+from harness.serve.client import Client
+from harness.serve.server import Endpoint
+from harness.store import sha256_file, sha256_json, write_json
+
+RECORD = "evaluation.json"
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model to score: the server's name for it, the label of its results, its weights' digest."""
+
+    model: str
+    label: str
+    weights_sha256: str
+
+
+def evaluate(
+    target: Target, config: Config, renderer: Renderer, loaded: dict[str, Any], endpoint: Endpoint, out: Path
+) -> Evaluation:
+    """Runs all loaded tasks on the target and writes results.json, samples_<task>.jsonl and evaluation.json.
+
+    Raises PromptMismatch when the server was fed other ids than the contract renders.
+    """
+    from lm_eval.evaluator import evaluate as lm_evaluate
+
+    from harness.evaluate.lm import ServedModel
+    from harness.evaluate.tasks import seeded_samples
+
+    model = ServedModel(_client(target, config, endpoint), renderer, target.label)
+    started = time.monotonic()
+    samples = seeded_samples(loaded, config.tasks, config.suite.seed)
+    for task in loaded["tasks"].values():
+        task._instances = None
+    found = lm_evaluate(
+        lm=model,
+        task_dict=loaded,
+        samples=samples or None,
+        bootstrap_iters=0,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )
+    seconds = time.monotonic() - started
+    identities = {name: _write_samples(name, rows, found, loaded, out) for name, rows in found["samples"].items()}
+    results = {key: value for key, value in found.items() if key != "samples"}
+    write_json(out / RESULTS, {**results, "config": {"model": target.label}, "chat_template": renderer.contract.template})
+    renderer.contract.save(out)
+    record = Evaluation(
+        label=target.label,
+        suite=config.suite.name,
+        weights_sha256=target.weights_sha256,
+        contract_sha256=renderer.contract.digest,
+        tasks=identities,
+        groups=_groups(loaded, config.tasks),
+        scores=_scores(found),
+        prompts_checked=model.prompts_checked,
+        seconds=round(seconds, 2),
+    )
+    record.save(out / RECORD)
+    return record
+
+
+def _client(target: Target, config: Config, endpoint: Endpoint) -> Callable[[], Client]:
+    return lambda: Client(endpoint, target.model, config.serve.request_timeout_s, config.serve.concurrency)
+
+
+def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str, Any], out: Path) -> TaskIdentity:
+    """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
+    path = out / f"samples_{name}.jsonl"
+    with path.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+    task = loaded["tasks"][name]
+    asked = len({row["doc_id"] for row in rows})
+    return TaskIdentity(
+        version=str(found["versions"].get(name)),
+        num_fewshot=int(task.get_config("num_fewshot") or 0),
+        generation=sha256_json(task.get_config("generation_kwargs")),
+        samples_sha256=sha256_file(path),
+        asked=asked,
+        scored=asked,
+        failed=0,
+    )
+
+
+def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, list[str]]:
+    from harness.evaluate.tasks import leaves
+
+    return {task.name: leaves(loaded, task.name) for task in tasks if task.name in loaded["group_map"]}
+
+
+def _scores(found: Any) -> list[TaskScore]:
+    """lm-eval's aggregated numbers, keyed as in its results (`metric`, or `metric,filter`)."""
+    scores = []
+    for task, values in found["results"].items():
+        rows = found["samples"].get(task)
+        for key, value in values.items():
+            metric = metric_name(key)
+            if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
+                n = sum(metric.split(",")[0] in row for row in rows) if rows is not None else values.get("sample_count", 0)
+                scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
+    return scores
+
+
+def metric_name(key: str) -> str:
+    """lm-eval's `metric,filter` without the filter where it is the default one."""
+    return key.removesuffix(",none")
+
+
+def _count(value: Any) -> int:
+    return sum(value.values()) if isinstance(value, dict) else int(value)
+
+
+def renderer_for(contract: Contract, tokenizer_folder: Path) -> Renderer:
+    """A renderer with the tokenizer of a model folder; raises EvidenceFault when it is not the contract's."""
+    from harness.base_model import load_tokenizer
+    from harness.errors import EvidenceFault
+    from harness.prompt.contract import tokenizer_sha256
+
+    tokenizer = load_tokenizer(tokenizer_folder)
+    if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
+        raise EvidenceFault(f"the tokenizer in {tokenizer_folder} is not the one the prompt contract was made with")
+    return Renderer(contract, tokenizer)

