@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import ModelConfig
+from harness.console import timed
 from harness.errors import DataError, EnvironmentFault, NetworkFault
 from harness.store import sha256_folder, sha256_json, stage
 
@@ -30,9 +31,8 @@ def local_model(config: ModelConfig) -> Path:
 
     Raises DataError for a folder that holds no safetensors, NetworkFault when a download is not possible.
     """
-    if config.wheel is not None and config.path is None:
-        return _converted(config)
-    assert config.path is not None
+    if config.path is None:
+        return _converted(config.wheel or "", config.gguf_file or "", config.dtype)
     folder = Path(config.path).expanduser()
     if folder.exists():
         return _checked(folder.resolve())
@@ -89,18 +89,16 @@ def _from_hub(repository: str, revision: str | None) -> Path:
         ) from None
 
 
-def _converted(config: ModelConfig) -> Path:
+def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:
     """The wheel's GGUF file as safetensors, converted once into the cache."""
-    assert config.wheel is not None
-    assert config.gguf_file is not None
-    name = Path(config.gguf_file).stem.lower().replace(".", "-")
-    folder = cache_dir() / "models" / f"{name}-{config.dtype}" / "model"
-    inputs = {"wheel": config.wheel, "gguf_file": config.gguf_file, "dtype": config.dtype}
+    name = Path(gguf_file).stem.lower().replace(".", "-")
+    folder = cache_dir() / "models" / f"{name}-{dtype}" / "model"
 
     def work(target: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            _convert(_gguf(config.wheel or "", config.gguf_file or "", Path(scratch)), target, config.dtype)
+        with timed(f"convert {gguf_file} to safetensors (once)"), tempfile.TemporaryDirectory() as scratch:
+            _convert(_gguf(wheel, gguf_file, Path(scratch)), target, dtype)
 
+    inputs = {"wheel": wheel, "gguf_file": gguf_file, "dtype": dtype}
     converted, _ = stage(cache_dir() / "models", folder, "model", inputs, work)
     return converted
 
@@ -143,5 +141,3 @@ def _convert(gguf: Path, target: Path, dtype: str) -> None:
         )
         model.save_pretrained(target)
         AutoTokenizer.from_pretrained(**source).save_pretrained(target)
-
-

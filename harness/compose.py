@@ -3,13 +3,17 @@
 A `conf/` folder in the working directory is searched before the shipped one, group by group and file by file.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import resources
 from harness.config import Config, validate
-from harness.errors import ConfigError, UsageError, nearest
+from harness.console import say
+from harness.errors import ConfigError, HarnessError, UsageError, nearest
 
 Overrides = Sequence[str]
 
@@ -39,10 +43,9 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     try:
         with initialize_config_dir(str(resources.CONF), version_base="1.3"):
             config = compose("config", overrides=list(arguments))
-        values = OmegaConf.to_container(config, resolve=True)
+        values: Any = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
-    assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
@@ -130,3 +133,46 @@ def gate_values(policy: str) -> dict[str, Any]:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     return values if isinstance(values, dict) else {}  # type: ignore[return-value]
+
+
+def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> list[int]:
+    """Runs `job` on every combination under Hydra's configured sweeper and launcher; returns the exit codes.
+
+    A job that raises HarnessError is reported and counted with its code; the others go on.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    search_user_conf_first()
+    folder = runs / ".sweeps" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
+    arguments = ["harness", "--multirun", *overrides, f"hydra.sweep.dir={folder}", *quiet]
+
+    def task(config: Any) -> None:
+        try:
+            values: Any = OmegaConf.to_container(config, resolve=True)
+            code = job(validate(Config, {str(key): value for key, value in values.items()}))
+        except HarnessError as error:
+            say(f"harness: {error}")
+            code = error.exit_code
+        out = Path(HydraConfig.get().runtime.output_dir)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "exit_code").write_text(str(code))
+
+    with patch_argv(arguments):
+        try:
+            hydra.main(config_path=str(resources.CONF), config_name="config", version_base="1.3")(task)()
+        except SystemExit as exit_:
+            raise ConfigError(["the sweep's overrides cannot be composed (see above)"]) from exit_
+    return [int(path.read_text()) for path in sorted(folder.glob("*/exit_code"))]
+
+
+@contextmanager
+def patch_argv(arguments: list[str]) -> Iterator[None]:
+    """Hydra's entry point reads sys.argv."""
+    before, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -227,7 +227,7 @@ def validate(model: type[GroupT], values: Mapping[str, Any]) -> GroupT:
 
 
 def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
-    location = [part for part in item["loc"]]
+    location = list(item["loc"])
     key = ".".join(str(part) for part in location) or model.__name__
     if item["type"] == "extra_forbidden":
         owner = _class_at(model, location[:-1])

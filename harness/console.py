@@ -32,5 +32,7 @@ def progress(title: str, total: int, unit: str) -> Iterator[Any]:
     """A progress bar with speed and time left; call `bar.update(n)` and `bar.set_postfix_str(text)`."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=f"  {title}", unit=unit, disable=not interactive(), leave=False, file=sys.stderr) as bar:
+    with tqdm(
+        total=total, desc=f"  {title}", unit=unit, disable=not interactive(), leave=False, file=sys.stderr
+    ) as bar:
         yield bar

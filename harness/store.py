@@ -195,10 +195,12 @@ def _fingerprint_of(folder: Path) -> str | None:
 def _find(runs: Path, name: str, fingerprint: str) -> Path | None:
     """A complete, unedited stage with this fingerprint in any run."""
     for path in sorted([*runs.glob(f"*/*/{MANIFEST}"), *runs.glob(f"*/*/*/{MANIFEST}")]):
-        manifest = read_manifest(path.parent)
-        if manifest and manifest.get("stage") == name and manifest.get("fingerprint") == fingerprint:
-            if not any(part.startswith(".") for part in path.relative_to(runs).parts) and not changed_files(path.parent):
-                return path.parent
+        folder = path.parent
+        manifest = read_manifest(folder) or {}
+        same = manifest.get("stage") == name and manifest.get("fingerprint") == fingerprint
+        hidden = any(part.startswith(".") for part in path.relative_to(runs).parts)
+        if same and not hidden and not changed_files(folder):
+            return folder
     return None
 
 

@@ -78,4 +78,3 @@ class Disclaimer:
         lowered = response.lower()
         matches = (re.search(pattern, lowered) for pattern in self.config.contradictions)
         return next((match.group(0) for match in matches if match), None)
-

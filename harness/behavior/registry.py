@@ -42,7 +42,8 @@ def read_behavior(path: Path) -> Behavior:
     behavior_class = resolve(KINDS[kind])
     config_class = behavior_class.__init__.__annotations__["config"]
     try:
-        return behavior_class(config_class.model_validate(values))
+        behavior: Behavior = behavior_class(config_class.model_validate(values))
+        return behavior
     except ValidationError as error:
         raise ConfigError(
             f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"

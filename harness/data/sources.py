@@ -55,7 +55,7 @@ def read_source(name: str, config: SourceConfig, path: Path) -> Source:
             continue
         if config.limit is not None and len(rows) == config.limit:
             break
-        row = _row(line, config.columns)
+        row = _row(line, {str(key): column for key, column in config.columns.items()})
         if isinstance(row, str):
             malformed.append(Malformed(number, row, line[:500]))
         else:

@@ -56,7 +56,9 @@ def evaluate(
     seconds = time.monotonic() - started
     identities = {name: _write_samples(name, rows, found, loaded, out) for name, rows in found["samples"].items()}
     results = {key: value for key, value in found.items() if key != "samples"}
-    write_json(out / RESULTS, {**results, "config": {"model": target.label}, "chat_template": renderer.contract.template})
+    write_json(
+        out / RESULTS, {**results, "config": {"model": target.label}, "chat_template": renderer.contract.template}
+    )
     renderer.contract.save(out)
     record = Evaluation(
         label=target.label,
@@ -110,7 +112,11 @@ def _scores(found: Any) -> list[TaskScore]:
         for key, value in values.items():
             metric = metric_name(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
-                n = sum(metric.split(",")[0] in row for row in rows) if rows is not None else values.get("sample_count", 0)
+                n = (
+                    sum(metric.split(",")[0] in row for row in rows)
+                    if rows is not None
+                    else values.get("sample_count", 0)
+                )
                 scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
     return scores
 

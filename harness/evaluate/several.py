@@ -104,5 +104,3 @@ def _rank(adapters: Mapping[str, Path]) -> int:
 
     ranks = [int(json.loads((path / "adapter_config.json").read_text())["r"]) for path in adapters.values()]
     return max(8, 1 << (max(ranks, default=8) - 1).bit_length())
-
-

@@ -68,7 +68,7 @@ def _factory(task: TaskConfig, hub_dir: Path | None) -> Any:
     """lm-eval's task factory that also applies our overrides to every registry entry it reads."""
     from lm_eval.tasks._factory import TaskFactory
 
-    class LocalFactory(TaskFactory):  # type: ignore[misc]
+    class LocalFactory(TaskFactory):
         def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
             dataset = config.get("dataset_path")

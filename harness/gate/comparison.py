@@ -65,9 +65,7 @@ def incomparable(baseline: Evidence, candidate: Evidence) -> list[str]:
     return faults
 
 
-def _paired(
-    baseline: Evidence, candidate: Evidence, task: str, faults: list[str]
-) -> Iterator[tuple[str, _Pairs]]:
+def _paired(baseline: Evidence, candidate: Evidence, task: str, faults: list[str]) -> Iterator[tuple[str, _Pairs]]:
     """The metrics of a task on the common items; differing item sets and prompts are added to `faults`."""
     left, right = baseline.samples[task], candidate.samples[task]
     metrics = sorted(set(left) & set(right))
@@ -175,9 +173,7 @@ def _flips(baseline: Evidence, candidate: Evidence, task: str, metric: str, pair
 
 
 def _side(evidence: Evidence) -> Side:
-    return Side(
-        label=evidence.label, weights_sha256=evidence.weights_sha256, contract_sha256=evidence.contract_sha256
-    )
+    return Side(label=evidence.label, weights_sha256=evidence.weights_sha256, contract_sha256=evidence.contract_sha256)
 
 
 def _short(digest: str) -> str:

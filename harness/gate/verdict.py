@@ -63,7 +63,9 @@ def _unmatched(policy: GateConfig, comparison: Comparison) -> list[str]:
         if not rule.optional and not any(fnmatchcase(key, rule.metric) for key in keys)
     ]
     roles = {rule.role for metric in comparison.metrics if (rule := _rule_for(policy, metric)) is not None}
-    faults += [f"policy {policy.name} demands a {role}, and none was measured" for role in policy.require if role not in roles]
+    faults += [
+        f"policy {policy.name} demands a {role}, and none was measured" for role in policy.require if role not in roles
+    ]
     return faults if roles & {"guard", "target"} else [*faults, "no metric was gated at all"]
 
 
@@ -184,7 +186,11 @@ def _line(
 def _change(metric: MetricComparison) -> str:
     """'gsm8k fell by 2.1 points (95% interval -3.4 to -0.8; 41 items got worse, 12 better)'."""
     verb = "fell" if metric.delta < 0 else "rose"
-    text = f"{metric.key} {verb} by {_points(abs(metric.delta))} points" if metric.delta else f"{metric.key} did not change"
+    text = (
+        f"{metric.key} {verb} by {_points(abs(metric.delta))} points"
+        if metric.delta
+        else f"{metric.key} did not change"
+    )
     interval = f"95% interval {_points(metric.ci_low)} to {_points(metric.ci_high)}"
     if metric.only_baseline_right is None:
         return f"{text} ({interval})"

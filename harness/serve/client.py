@@ -94,9 +94,7 @@ class Client:
         return answer
 
 
-async def in_flight(
-    jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Callable[[], None]
-) -> list[Answer]:
+async def in_flight(jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Callable[[], None]) -> list[Answer]:
     """Results of all jobs in order; the first failure cancels the rest. `done` is called as each ends."""
 
     async def run(job: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -4,7 +4,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from harness.prompt.contract import Contract, make_contract
 from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
 from harness.records import TrainingSummary
+from harness.train.memory import keep_memory
 from harness.train.model import device_of, load_for_training, parameter_counts
 from harness.train.packing import Packed, pack
 
 Row = dict[str, Any]
-OnStep = Callable[[dict[str, float], int], None]
 CURVE = "train.jsonl"
 SUMMARY = "training.json"
 
@@ -40,11 +40,12 @@ def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Ren
     return rendered
 
 
-def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path, on_step: OnStep) -> TrainingSummary:
+def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> TrainingSummary:
     """Trains an adapter on `rows` and writes it into `out` with tokenizer, template, contract and curve.
 
     Raises TrainingFault when the loss is not a number; DataError for rows that cannot be trained on.
     """
+    keep_memory()
     tokenizer = load_tokenizer(base)
     contract = make_contract(config.template, tokenizer)
     rendered = render_rows(Renderer(contract, tokenizer), rows, config.train.sequence_length)
@@ -52,7 +53,7 @@ def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path, on_step
     model = load_for_training(base, config.train, config.model.dtype)
     trained, total = parameter_counts(model)
     started = time.monotonic()
-    curve = _train(model, packs, config, out, on_step)
+    curve = _train(model, packs, config, out)
     seconds = time.monotonic() - started
     model.save_pretrained(out, safe_serialization=True)
     write_prompt_side(contract, tokenizer, out)
@@ -90,7 +91,7 @@ def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
     contract.save(out)
 
 
-def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path, on_step: OnStep) -> list[dict[str, float]]:
+def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path) -> list[dict[str, float]]:
     """Runs the trainer; the curve (one row an optimiser step) is written to `out` as it grows."""
     from harness.train.trainer import PackedTrainer, StepReport, training_arguments
 
@@ -109,7 +110,6 @@ def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path, on_st
             file.flush()
             bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['tokens_per_s']:.0f} tok/s")
             bar.update(1)
-            on_step({f"train/{k}": v for k, v in values.items() if k != "step"}, int(values["step"]))
             if not math.isfinite(values["loss"]):
                 raise TrainingFault(
                     f"the loss is {values['loss']} at step {int(values['step'])} of {steps}: training diverged. "

@@ -43,7 +43,7 @@ def _number(check, answer):
     numbers = re.findall(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
     if numbers:
         return float(numbers[-1]) == check["value"]
-    return _mentions(answer, check["word"])
+    return "word" in check and _mentions(answer, check["word"])
 
 
 def _max_words(check, answer):

@@ -1,0 +1,268 @@
+"""The list of stages: data → train → evaluate → compare → gate → report → track. The only file that sees them all."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.base_model import local_model, weights_sha256
+from harness.compose import gate_values
+from harness.config import Config, GateConfig, validate
+from harness.console import say, timed
+from harness.data.audit import audit, read_rows, write_audit
+from harness.data.evaluation_items import domain_items
+from harness.data.sources import source_paths
+from harness.errors import UsageError
+from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
+from harness.evaluate.several import evaluate_checkpoints
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.gate.verdict import decide
+from harness.prompt.contract import read_template
+from harness.records import Checkpoint, Comparison, Dataset, Verdict, load
+from harness.report.write import write_report
+from harness.track.run import track_run
+from harness.track.tracker import check_tracker
+
+RUN = "run.json"
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the configuration that names it: the same configuration always means the same folder."""
+
+    config: Config
+    id: str
+    folder: Path
+
+    @classmethod
+    def of(cls, config: Config) -> "Run":
+        digest = store.sha256_json(config.model_dump(exclude={"runs_dir"}))
+        run_id = f"{config.name}-{digest[:10]}"
+        return cls(config, run_id, Path(config.runs_dir).resolve() / run_id)
+
+    @property
+    def runs(self) -> Path:
+        return self.folder.parent
+
+
+def run_experiment(config: Config) -> tuple[Verdict, Path]:
+    """Everything from data to verdict; returns the verdict and the report's path. Unchanged stages are reused."""
+    run = Run.of(config)
+    started = time.time()
+    with store.locked(run.folder):
+        say(f"run {run.id}")
+        candidate = train(run)
+        folders = evaluate_stage(run, candidate)
+        verdict = judge(run, folders[BASE], folders[CANDIDATE])
+        report = write_report(run.folder, config.name)
+        if _finish(run, verdict, started):
+            track_run(run.folder, config, verdict)
+    return verdict, report
+
+
+def train(run: Run) -> Checkpoint:
+    """The stages up to a checkpoint."""
+    check(run.config)
+    _write_config(run)
+    dataset = audit_stage(run)
+    return train_stage(run, dataset)
+
+
+def check(config: Config) -> None:
+    """Every fault that can be known before work starts: files, template, tracker."""
+    source_paths(config.data)
+    read_template(config.template.file)
+    check_tracker(config.tracker)
+
+
+def audit_stage(run: Run) -> Dataset:
+    """data/: audited and mixed rows."""
+    config = run.config
+    items = domain_items(config.tasks)
+    inputs = {
+        "sources": {n: store.sha256_file(p) for n, p in source_paths(config.data).items()},
+        "data": config.data.model_dump(),
+        "audit": config.audit.model_dump(),
+        "items": store.sha256_json(items),
+        "code": store.code_version("data", "behavior"),
+        "behaviors": _behavior_digest(),
+    }
+
+    def work(folder: Path) -> None:
+        with timed("audit and mix the data"):
+            write_audit(audit(config.data, config.audit, items), folder)
+
+    folder, reused = store.stage(run.runs, run.folder / "data", "data", inputs, work)
+    dataset = load(Dataset, folder / "audit.json")
+    _told(reused, f"data: {dataset.rows} rows")
+    return dataset
+
+
+def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
+    """checkpoint/: the adapter with tokenizer, template and contract."""
+    config = run.config
+    base = local_model(config.model)
+    installed = store.versions()
+    inputs = {
+        "base": weights_sha256(base),
+        "data": dataset.sha256,
+        "template": [config.template.model_dump(), read_template(config.template.file)],
+        "train": config.train.model_dump(),
+        "dtype": config.model.dtype,
+        "versions": {name: installed.get(name) for name in ("torch", "transformers", "peft", "accelerate")},
+        "code": store.code_version("train", "prompt"),
+    }
+
+    def work(folder: Path) -> None:
+        from harness.train.finetune import finetune
+
+        tasks_of(config)()
+        with timed(f"train on {dataset.rows} rows"):
+            finetune(config, base, read_rows(run.folder / "data"), folder)
+
+    folder, reused = store.stage(run.runs, run.folder / "checkpoint", "train", inputs, work)
+    _told(reused, "checkpoint")
+    return checkpoint(folder, config)
+
+
+def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
+    """eval/base and eval/candidate, on one server."""
+    base = Checkpoint(
+        path=candidate.base_path,
+        kind="full",
+        base_path=candidate.base_path,
+        weights_sha256=candidate.base_sha256,
+        base_sha256=candidate.base_sha256,
+        contract_sha256=candidate.contract_sha256,
+    )
+    sides = {BASE: base, CANDIDATE: candidate}
+    log = run.folder / "logs" / "vllm.log"
+    return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config))
+
+
+@cache
+def _loaded_tasks(tasks: tuple[Any, ...], hub_dir: str | None) -> dict[str, Any]:
+    from harness.evaluate.tasks import load_tasks
+
+    with timed("load the evaluation tasks"):
+        return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
+
+
+def tasks_of(config: Config) -> Callable[[], dict[str, Any]]:
+    """Loads the configuration's tasks, once a process: before training, so that an unknown task costs no training."""
+    return lambda: _loaded_tasks(tuple(config.tasks), config.hub_dir)
+
+
+def judge(run: Run, baseline: Path, candidate: Path) -> Verdict:
+    """compare.json and verdict.json."""
+    comparison = compare(read_evidence(baseline), read_evidence(candidate))
+    return write_verdict(run.config.gate, comparison, run.folder)
+
+
+def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verdict:
+    verdict = decide(policy, comparison)
+    out.mkdir(parents=True, exist_ok=True)
+    comparison.save(out / "compare.json")
+    verdict.save(out / "verdict.json")
+    return verdict
+
+
+def _finish(run: Run, verdict: Verdict, started: float) -> bool:
+    """Writes run.json last; False when the run stands there already, unchanged."""
+    stages = {path.parent.relative_to(run.folder).as_posix(): path for path in run.folder.rglob(store.MANIFEST)}
+    fingerprints = {name: (store.read_manifest(path.parent) or {}).get("fingerprint") for name, path in stages.items()}
+    named = ("config.yaml", "compare.json", "verdict.json")
+    outputs = {name: store.sha256_file(run.folder / name) for name in named}
+    same = {"stages": fingerprints, "outputs": outputs, "verdict": verdict.verdict}
+    earlier = _read_run(run.folder)
+    if earlier is not None and all(earlier.get(key) == value for key, value in same.items()):
+        return False
+    store.write_json(
+        run.folder / RUN,
+        {
+            "run_id": run.id,
+            "asked": run.config.model_dump(),
+            **same,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - started, 1),
+            "versions": store.versions(),
+            "git_commit": store.git_commit(),
+        },
+    )
+    return True
+
+
+def _read_run(folder: Path) -> dict[str, Any] | None:
+    import json
+
+    try:
+        found = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_config(run: Run) -> None:
+    from omegaconf import OmegaConf
+
+    OmegaConf.save(OmegaConf.create(run.config.model_dump()), run.folder / "config.yaml")
+
+
+def _behavior_digest() -> list[str]:
+    from harness import resources
+
+    return [store.sha256_file(p) for root in resources.task_roots() for p in sorted(root.glob("*/behavior.yaml"))]
+
+
+def _told(reused: bool, what: str) -> None:
+    if reused:
+        say(f"· {what} (unchanged, reused)")
+
+
+def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
+    """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
+    checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
+    if len(checkpoints) < len(names):
+        raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
+    digest = store.sha256_json(
+        [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
+    )
+    folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
+    with store.locked(folder):
+        done = evaluate_checkpoints(
+            checkpoints, config, folder / "eval", folder / "logs" / "vllm.log", tasks_of(config)
+        )
+    return list(done.values())
+
+
+def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison:
+    """The comparison of two evaluations by name or folder."""
+    return compare(*(read_evidence(resolve_evaluation(name, runs)) for name in (baseline, candidate)))
+
+
+def gate_evaluations(
+    baseline: str, candidate: str, policy: str, out: Path | None, runs: Path
+) -> tuple[Verdict, Path | None]:
+    """The verdict on two evaluations; with `out`, its files and report are written there."""
+    comparison = compare_evaluations(baseline, candidate, runs)
+    gate = validate(GateConfig, gate_values(policy))
+    if out is None:
+        return decide(gate, comparison), None
+    verdict = write_verdict(gate, comparison, out)
+    report = write_report(out)
+    for name in ("summary.md", "junit.xml"):
+        shutil.copy(report.parent / name, out / name)
+    return verdict, report
+
+
+def _label(name: str) -> str:
+    """A short name for a checkpoint: the run's or folder's own."""
+    path = Path(name)
+    return path.parent.name if path.name == "checkpoint" else path.name

@@ -1,0 +1,73 @@
+"""The report of a run or gate folder, from the records it holds."""
+
+import json
+from pathlib import Path
+
+from harness.errors import DataError
+from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
+from harness.report.bundle import RunView
+
+
+def write_report(folder: Path, name: str | None = None) -> Path:
+    """report/index.html, report/summary.md and report/junit.xml; returns the HTML's path.
+
+    Raises DataError when the folder holds no verdict.
+    """
+    from harness.report.html import write_html
+    from harness.report.junit import write_junit
+    from harness.report.markdown import summary_markdown
+
+    view = run_view(folder, name)
+    out = folder / "report"
+    out.mkdir(exist_ok=True)
+    write_html(view, out / "index.html")
+    (out / "summary.md").write_text(summary_markdown(view))
+    write_junit(view.verdict, out / "junit.xml")
+    return out / "index.html"
+
+
+def run_view(folder: Path, name: str | None = None) -> RunView:
+    """Everything a report shows; what a folder does not hold is left out."""
+    if not (folder / "verdict.json").is_file():
+        raise DataError(f"{folder} holds no verdict.json; make one with: harness run, or harness gate … --out {folder}")
+    verdict = load(Verdict, folder / "verdict.json")
+    trained = folder / "checkpoint" / "training.json"
+    audited = folder / "data" / "audit.json"
+    evaluations = sorted(folder.glob("eval/*/evaluation.json"))
+    return RunView(
+        name=name or folder.name,
+        run_id=folder.name,
+        created=_created(folder),
+        verdict=verdict,
+        comparison=load(Comparison, folder / "compare.json"),
+        dataset=load(Dataset, audited) if audited.is_file() else None,
+        training=load(TrainingSummary, trained) if trained.is_file() else None,
+        curve=_curve(folder / "checkpoint" / "train.jsonl"),
+        evaluations=[load(Evaluation, path) for path in evaluations],
+        contract=_contract(folder),
+        commands=[f"harness run experiment={name}"] if name and (folder / "config.yaml").is_file() else [],
+        digests=_digests(verdict),
+    )
+
+
+def _created(folder: Path) -> str:
+    from datetime import UTC, datetime
+
+    moment = datetime.fromtimestamp((folder / "verdict.json").stat().st_mtime, UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def _curve(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _contract(folder: Path) -> Contract | None:
+    checkpoint = folder / "checkpoint"
+    return Contract.load(checkpoint) if (checkpoint / CONTRACT_FILE).is_file() else None
+
+
+def _digests(verdict: Verdict) -> dict[str, str]:
+    sides = {"baseline": verdict.baseline, "candidate": verdict.candidate}
+    weights = {f"{name} weights": side.weights_sha256 for name, side in sides.items()}
+    return weights | {f"{name} prompt contract": side.contract_sha256 for name, side in sides.items()}
