@@ -1,0 +1,135 @@
+"""The shipped rows and items keep what their cards promise."""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from harness import resources
+from harness.behavior.exchange import Exchange
+from harness.behavior.registry import load_behavior
+from harness.config import AuditConfig
+from harness.data.evaluation_items import read_items
+from harness.data.overlap import GramIndex, joined
+
+Row = dict[str, Any]
+NEAR = AuditConfig().near_duplicate_jaccard
+GENERAL = ("knowledge", "arithmetic", "reading", "instructions")
+
+
+@cache
+def rows(name: str) -> tuple[Row, ...]:
+    return tuple(read_items(resources.SHIPPED / "data" / f"{name}.jsonl"))
+
+
+@cache
+def items(path: str) -> tuple[Row, ...]:
+    return tuple(read_items(resources.TASKS / f"{path}.jsonl"))
+
+
+def training_rows() -> tuple[Row, ...]:
+    return rows("finance") + rows("general")
+
+
+def general_items() -> list[Row]:
+    return [item for part in GENERAL for item in items(f"general_smoke/{part}")]
+
+
+def prompt(row: Row) -> str:
+    return joined(row.get(key, "") for key in ("passage", "question", "instruction", "input"))
+
+
+def normal(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def index(texts: Iterable[str]) -> GramIndex:
+    found = GramIndex(3)
+    for number, text in enumerate(texts):
+        found.add(str(number), text)
+    return found
+
+
+def test_enough_rows() -> None:
+    assert len(rows("finance")) >= 400
+    assert len(rows("general")) >= 200
+
+
+@pytest.mark.parametrize("name", ["finance", "general"])
+def test_rows_are_complete_and_ids_unique(name: str) -> None:
+    assert all(row["id"] and row["instruction"].strip() and row["output"].strip() for row in rows(name))
+    assert len({row["id"] for row in rows(name)}) == len(rows(name))
+
+
+def test_few_near_duplicates_among_finance_rows() -> None:
+    behavior = load_behavior("disclaimer")
+    seen = GramIndex(3)
+    kept = 0
+    for row in rows("finance"):
+        text = joined([row["instruction"], row["input"], behavior.without(row["output"])])
+        match = seen.most_similar(text)
+        if match is None or match[1] < NEAR:
+            kept += 1
+            seen.add(row["id"], text)
+    assert kept >= 0.9 * len(rows("finance"))
+
+
+@pytest.mark.parametrize("name", ["finance", "general"])
+def test_every_row_obeys_the_behaviour(name: str) -> None:
+    behavior = load_behavior("disclaimer")
+    broken = {
+        row["id"]: [finding.rule for finding in check.findings if not finding.passed]
+        for row in rows(name)
+        if not (check := behavior.check(Exchange(row["instruction"], row["output"], row["input"], row["topic"]))).passed
+    }
+    assert broken == {}
+
+
+def test_finance_rows_have_both_sides() -> None:
+    topics = [row["topic"] for row in rows("finance")]
+    assert min(topics.count("investing"), len(topics) - topics.count("investing")) >= 100
+
+
+def test_enough_evaluation_items() -> None:
+    investing = sum(item["topic"] == "investing" for item in items("disclaimer/items"))
+    assert investing >= 200
+    assert len(items("disclaimer/items")) - investing >= 100
+    assert len(general_items()) >= 300
+
+
+def test_item_ids_are_unique() -> None:
+    ids = [item["id"] for item in (*items("disclaimer/items"), *general_items())]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("path", ["disclaimer/items", *(f"general_smoke/{part}" for part in GENERAL)])
+def test_no_item_is_asked_twice(path: str) -> None:
+    asked = [normal(prompt(item)) for item in items(path)]
+    assert sorted({text for text in asked if asked.count(text) > 1}) == []
+
+
+@pytest.mark.parametrize("path", ["disclaimer/items", *(f"general_smoke/{part}" for part in GENERAL)])
+def test_no_item_overlaps_a_training_row(path: str) -> None:
+    exact = {normal(prompt(row)) for row in training_rows()}
+    trained = index(prompt(row) for row in training_rows())
+    overlapping = [
+        item["id"]
+        for item in items(path)
+        if normal(prompt(item)) in exact or (trained.most_similar(prompt(item)) or ("", 0.0))[1] >= 0.6
+    ]
+    assert overlapping == []
+
+
+@pytest.mark.parametrize("part", ["knowledge", "reading"])
+def test_multiple_choice_items_can_be_answered(part: str) -> None:
+    for item in items(f"general_smoke/{part}"):
+        assert 0 <= item["answer"] < len(item["choices"]), item["id"]
+        assert len({normal(choice) for choice in item["choices"]}) == len(item["choices"]) >= 2, item["id"]
+
+
+@pytest.mark.parametrize("part", ["knowledge", "reading"])
+def test_no_position_is_always_right(part: str) -> None:
+    answers = [item["answer"] for item in items(f"general_smoke/{part}")]
+    assert max(answers.count(position) for position in set(answers)) <= len(answers) / 2

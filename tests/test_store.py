@@ -1,0 +1,238 @@
+"""Run folders: what is complete, what is reused, and what a failure leaves behind."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import DiskFull, EvidenceFault, UsageError
+from harness.store import (
+    MANIFEST,
+    changed_files,
+    code_version,
+    disk_full_is_told,
+    locked,
+    read_manifest,
+    require_unchanged,
+    sha256_json,
+    stage,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Work:
+    """A stage's work that counts how often it was done."""
+
+    def __init__(self, text: str = "rows"):
+        self.text = text
+        self.times = 0
+
+    def __call__(self, folder: Path) -> None:
+        self.times += 1
+        (folder / "deep").mkdir()
+        (folder / "out.txt").write_text(self.text)
+        (folder / "deep" / "more.txt").write_text(self.text)
+
+
+def in_run(runs: Path, run: str, inputs: dict[str, Any], work: Callable[[Path], None]) -> tuple[Path, bool]:
+    return stage(runs, runs / run / "data", "data", inputs, work)
+
+
+def visible(runs: Path) -> list[str]:
+    return sorted(path.relative_to(runs).as_posix() for path in runs.rglob("*"))
+
+
+def test_a_stage_is_done_once(tmp_path: Path) -> None:
+    work = Work()
+    folder, reused = in_run(tmp_path, "a", {"seed": 1}, work)
+    assert not reused
+    assert (folder / "out.txt").read_text() == "rows"
+    assert in_run(tmp_path, "a", {"seed": 1}, work) == (folder, True)
+    assert work.times == 1
+
+
+def test_another_run_takes_it_over(tmp_path: Path) -> None:
+    work = Work()
+    in_run(tmp_path, "a", {"seed": 1}, work)
+    folder, reused = in_run(tmp_path, "b", {"seed": 1}, work)
+    assert (folder, reused, work.times) == (tmp_path / "b" / "data", True, 1)
+    assert (folder / "deep" / "more.txt").read_text() == "rows"
+    assert changed_files(folder) == []
+
+
+def test_what_was_taken_over_survives_the_run_it_came_from(tmp_path: Path) -> None:
+    first, _ = in_run(tmp_path, "a", {"seed": 1}, Work())
+    second, _ = in_run(tmp_path, "b", {"seed": 1}, Work())
+    in_run(tmp_path, "a", {"seed": 2}, Work("other rows"))
+    assert (first / "out.txt").read_text() == "other rows"
+    assert (second / "out.txt").read_text() == "rows"
+    require_unchanged(second)
+
+
+def test_a_changed_input_redoes_the_stage(tmp_path: Path) -> None:
+    in_run(tmp_path, "a", {"seed": 1}, Work())
+    folder, reused = in_run(tmp_path, "a", {"seed": 2}, Work("other rows"))
+    assert not reused
+    assert (folder / "out.txt").read_text() == "other rows"
+
+
+def test_another_stage_with_equal_inputs_is_not_the_same(tmp_path: Path) -> None:
+    in_run(tmp_path, "a", {"seed": 1}, Work())
+    work = Work()
+    _, reused = stage(tmp_path, tmp_path / "b" / "train", "train", {"seed": 1}, work)
+    assert (reused, work.times) == (False, 1)
+
+
+def test_an_edited_output_is_redone_and_never_taken_over(tmp_path: Path) -> None:
+    folder, _ = in_run(tmp_path, "a", {"seed": 1}, Work())
+    (folder / "out.txt").write_text("edited")
+    other, reused = in_run(tmp_path, "b", {"seed": 1}, Work())
+    assert (reused, (other / "out.txt").read_text()) == (False, "rows")
+    in_run(tmp_path, "a", {"seed": 1}, Work())
+    assert (folder / "out.txt").read_text() == "rows"
+
+
+@pytest.mark.parametrize("harm", ["edit", "delete", "move"])
+def test_edited_output_is_noticed(tmp_path: Path, harm: str) -> None:
+    folder, _ = in_run(tmp_path, "a", {}, Work())
+    require_unchanged(folder)
+    path = folder / "deep" / "more.txt"
+    if harm == "edit":
+        path.write_text("rowz")
+    elif harm == "delete":
+        path.unlink()
+    else:
+        path.rename(folder / "more.txt")
+    assert changed_files(folder) == ["deep/more.txt"]
+    with pytest.raises(EvidenceFault, match=r"deep/more\.txt"):
+        require_unchanged(folder)
+
+
+def fails(folder: Path) -> None:
+    (folder / "half.txt").write_text("half")
+    raise RuntimeError("cut off")
+
+
+def test_a_failing_stage_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="cut off"):
+        in_run(tmp_path, "a", {}, fails)
+    assert visible(tmp_path) == ["a"]
+
+
+def test_a_failing_stage_keeps_the_earlier_complete_one(tmp_path: Path) -> None:
+    folder, _ = in_run(tmp_path, "a", {"seed": 1}, Work())
+    before = visible(tmp_path)
+    with pytest.raises(RuntimeError, match="cut off"):
+        in_run(tmp_path, "a", {"seed": 2}, fails)
+    assert visible(tmp_path) == before
+    require_unchanged(folder)
+    assert in_run(tmp_path, "a", {"seed": 1}, Work())[1]
+
+
+def test_an_interrupted_stage_leaves_nothing_behind(tmp_path: Path) -> None:
+    def interrupted(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_run(tmp_path, "a", {}, interrupted)
+    assert visible(tmp_path) == ["a"]
+
+
+def test_leftovers_of_a_killed_process_are_no_stage(tmp_path: Path) -> None:
+    folder, _ = in_run(tmp_path, "a", {"seed": 1}, Work())
+    folder.rename(tmp_path / "a" / ".data.tmp-12345")
+    work = Work()
+    _, reused = in_run(tmp_path, "b", {"seed": 1}, work)
+    assert (reused, work.times) == (False, 1)
+    _, reused = in_run(tmp_path / "a", "b", {"seed": 1}, work)
+    assert (reused, work.times) == (False, 2)
+
+
+def test_leftovers_of_the_same_process_id_are_not_mixed_in(tmp_path: Path) -> None:
+    left = tmp_path / "a" / f".data.tmp-{os.getpid()}"
+    left.mkdir(parents=True)
+    (left / "stale.txt").write_text("stale")
+    folder, _ = in_run(tmp_path, "a", {}, Work())
+    assert visible(folder) == ["deep", "deep/more.txt", "out.txt", MANIFEST]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "{}"])
+def test_a_damaged_manifest_makes_no_stage(tmp_path: Path, text: str) -> None:
+    folder, _ = in_run(tmp_path, "a", {}, Work())
+    (folder / MANIFEST).write_text(text)
+    _, reused = in_run(tmp_path, "a", {}, Work())
+    assert not reused
+    assert (read_manifest(folder) or {})["stage"] == "data"
+
+
+def test_files_in_place_of_the_stage_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a" / "data").mkdir(parents=True)
+    (tmp_path / "a" / "data" / "old.txt").write_text("no manifest")
+    folder, reused = in_run(tmp_path, "a", {}, Work())
+    assert not reused
+    assert not (folder / "old.txt").exists()
+
+
+def test_the_manifest_covers_every_output(tmp_path: Path) -> None:
+    folder, _ = in_run(tmp_path, "a", {"seed": 1}, Work())
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert set(manifest["outputs"]) == {"out.txt", "deep/more.txt"}
+    assert manifest["inputs"] == {"seed": 1}
+
+
+def test_a_run_in_use_by_another_process(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from harness.store import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="in use"), locked(tmp_path):
+            pass
+        other.communicate("")
+    with locked(tmp_path):
+        pass
+
+
+def test_the_lock_is_given_back_after_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), locked(tmp_path):
+        raise RuntimeError
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    def full(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(DiskFull, match="MiB free"):
+        in_run(tmp_path, "a", {}, full)
+    assert visible(tmp_path) == ["a"]
+
+
+def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), disk_full_is_told(tmp_path):
+        raise PermissionError(errno.EACCES, "denied")
+
+
+def test_digest_ignores_key_order_only() -> None:
+    assert sha256_json({"a": 1, "b": [1, 2]}) == sha256_json({"b": [1, 2], "a": 1})
+    assert sha256_json({"a": 1, "b": [1, 2]}) != sha256_json({"a": 1, "b": [2, 1]})
+
+
+def test_code_version_tells_rooms_apart() -> None:
+    assert code_version("prompt") == code_version("prompt")
+    assert code_version("prompt") != code_version("train")
+    assert code_version("store") != code_version()
