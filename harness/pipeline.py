@@ -26,6 +26,7 @@ from harness.gate.verdict import decide
 from harness.prompt.contract import read_template
 from harness.records import Checkpoint, Comparison, Dataset, Verdict, load
 from harness.report.write import write_report
+from harness.serve.server import usable_port
 from harness.track.run import track_run
 from harness.track.tracker import check_tracker
 
@@ -76,10 +77,11 @@ def train(run: Run) -> Checkpoint:
 
 
 def check(config: Config) -> None:
-    """Every fault that can be known before work starts: files, template, tracker."""
+    """Every fault that can be known before work starts: files, template, tracker, port."""
     source_paths(config.data)
     read_template(config.template.file)
     check_tracker(config.tracker)
+    usable_port(config.serve)
 
 
 def audit_stage(run: Run) -> Dataset:

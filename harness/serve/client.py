@@ -105,6 +105,6 @@ async def in_flight(jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Calla
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(run(job)) for job in jobs]
-    except* Exception as failures:
+    except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

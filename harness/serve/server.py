@@ -49,7 +49,7 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
 
     Raises ServerFault with the last lines of its log when it does not come up.
     """
-    port = _port(config)
+    port = usable_port(config)
     endpoint = Endpoint(f"http://{config.host}:{port}", secrets.token_urlsafe(32), (BASE, *plan.adapters))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
@@ -132,7 +132,7 @@ def _preloaded_openmp() -> dict[str, str]:
     return {"LD_PRELOAD": ":".join(filter(None, [str(libraries[0]), os.environ.get("LD_PRELOAD")]))}
 
 
-def _port(config: ServeConfig) -> int:
+def usable_port(config: ServeConfig) -> int:
     """The configured port if nobody has it, or a free one."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family) as probe:
