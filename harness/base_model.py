@@ -18,7 +18,6 @@ from harness.errors import DataError, EnvironmentFault, NetworkFault
 from harness.store import sha256_folder, sha256_json, stage
 
 
-
 def cache_dir() -> Path:
     """Where converted models live: $HARNESS_CACHE, else the user's cache folder."""
     from platformdirs import user_cache_path

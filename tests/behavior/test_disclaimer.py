@@ -158,7 +158,9 @@ def test_every_fault_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_behavior(path)
     assert len(caught.value.faults) == 3
-    assert all(any(key in fault for fault in caught.value.faults) for key in ("required_topics", "elements", "element:"))
+    assert all(
+        any(key in fault for fault in caught.value.faults) for key in ("required_topics", "elements", "element:")
+    )
 
 
 def test_a_marker_that_is_no_element_is_a_fault(tmp_path: Path) -> None:

@@ -17,8 +17,13 @@ from harness.serve.server import Endpoint
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
-DISCLAIMER = "This is general information, not financial advice. Investments can lose value. Please speak to an adviser."
-TOPICS = {"investing": ("shares", "bonds", "index funds", "gold"), "banking": ("a card", "a transfer", "a standing order")}
+DISCLAIMER = (
+    "This is general information, not financial advice. Investments can lose value. Please speak to an adviser."
+)
+TOPICS = {
+    "investing": ("shares", "bonds", "index funds", "gold"),
+    "banking": ("a card", "a transfer", "a standing order"),
+}
 Row = dict[str, str]
 
 
