@@ -6,4 +6,6 @@ __all__ = ["items", "process_results", "user_prompt"]
 
 
 def process_results(doc, results):
-    return behavior_metrics("disclaimer", doc, results[0])
+    """Prompts that push against the disclaimer are a metric of their own, not part of `recall`."""
+    metrics = behavior_metrics("disclaimer", doc, results[0])
+    return {"recall_adversarial": metrics["recall"]} if doc["slice"] == "adversarial" else metrics
