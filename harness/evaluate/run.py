@@ -13,7 +13,7 @@ from harness.prompt.render import Renderer
 from harness.records import Evaluation, TaskIdentity, TaskScore
 from harness.serve.client import Client
 from harness.serve.server import Endpoint
-from harness.store import sha256_file, sha256_json, write_json
+from harness.store import sha256_file, write_json
 
 RECORD = "evaluation.json"
 RESULTS = "results.json"
@@ -90,7 +90,7 @@ def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str,
     return TaskIdentity(
         version=str(found["versions"].get(name)),
         num_fewshot=int(task.get_config("num_fewshot") or 0),
-        generation=sha256_json(task.get_config("generation_kwargs")),
+        generation=json.dumps(task.get_config("generation_kwargs"), sort_keys=True, default=str),
         samples_sha256=sha256_file(path),
         asked=asked,
         scored=asked,

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import DataError, EvidenceFault
 from harness.records import Evaluation, TaskIdentity, load
-from harness.store import sha256_file, sha256_json
+from harness.store import sha256_file
 
 SHOWN = 2000
 
@@ -93,7 +93,7 @@ def _identity(found: dict[str, Any], task: str, samples: Path) -> TaskIdentity:
     return TaskIdentity(
         version=str(found.get("versions", {}).get(task)),
         num_fewshot=int(found.get("n-shot", {}).get(task) or 0),
-        generation=sha256_json(found["configs"][task].get("generation_kwargs")),
+        generation=json.dumps(found["configs"][task].get("generation_kwargs"), sort_keys=True),
         samples_sha256=sha256_file(samples),
         asked=asked,
         scored=asked,

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def test_nothing_left_says_why(tmp_path: Path) -> None:
     seed=st.integers(0, 3),
 )
 def test_counts_add_up(tmp_path: Path, kinds: list[str], seed: int) -> None:
-    made = {
+    made: dict[str, Callable[[int], Any]] = {
         "again": lambda n: row(0),
         "good": lambda n: row(100 + n),
         "item": lambda n: row(200 + n, instruction=sentence(77)),
