@@ -1,0 +1,307 @@
+"""Evidence: what is read, and every reason why it may not be compared."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_folders import Folder, Row, answers, lines, one_task, sample, samples
+
+from harness.errors import EvidenceFault, HarnessError
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.records import Comparison
+from harness.store import sha256_file, stage
+
+RIGHT = answers(90, 100)
+ELSEWHERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lm_eval_logs"
+
+
+def compared(path: Path, baseline: Folder, candidate: Folder) -> Comparison:
+    baseline.label = "base"
+    return compare(read_evidence(baseline.write(path / "a")), read_evidence(candidate.write(path / "b")))
+
+
+def faults(path: Path, baseline: Folder, candidate: Folder) -> str:
+    return "\n".join(compared(path, baseline, candidate).faults)
+
+
+def test_equal_evaluations_compare(tmp_path: Path) -> None:
+    comparison = compared(tmp_path, one_task(RIGHT), one_task(answers(80, 100)))
+    (metric,) = comparison.metrics
+    assert comparison.faults == []
+    assert (metric.key, metric.n) == ("smoke/quiz/acc", 100)
+    assert (metric.baseline, metric.candidate) == (0.9, 0.8)
+    assert (metric.only_baseline_right, metric.only_candidate_right) == (10, 0)
+    assert metric.delta == pytest.approx(-0.1)
+    assert metric.ci_low < metric.delta < metric.ci_high < 0
+    assert (comparison.baseline.label, comparison.candidate.label) == ("base", "candidate")
+
+
+def test_flips_show_prompt_and_both_answers(tmp_path: Path) -> None:
+    worse = samples([1.0, 0.0])
+    worse[1]["filtered_resps"] = ["wrong"]
+    (flip,) = compared(tmp_path, one_task([1.0, 1.0]), Folder({"quiz": worse})).flips
+    assert (flip.item, flip.prompt) == ("doc0001", "Question 1?")
+    assert (flip.baseline_response, flip.candidate_response) == ("answer 1", "wrong")
+
+
+def test_order_of_the_lines_does_not_matter(tmp_path: Path) -> None:
+    turned = Folder({"quiz": samples(RIGHT)[::-1]})
+    (metric,) = compared(tmp_path, one_task(RIGHT), turned).metrics
+    assert (metric.only_baseline_right, metric.only_candidate_right) == (0, 0)
+
+
+def test_any_text_of_a_model_can_be_read_back(tmp_path: Path) -> None:
+    odd = samples(RIGHT)
+    odd[3]["filtered_resps"] = ["one\u2028two\x85three\x0cfour\r\nfive"]
+    assert compared(tmp_path, one_task(RIGHT), Folder({"quiz": odd})).faults == []
+
+
+def with_identity(**values: Any) -> Folder:
+    return one_task(RIGHT, identities={"quiz": values})
+
+
+def without_item(number: int) -> Folder:
+    return Folder({"quiz": [row for row in samples(RIGHT) if row["doc_id"] != number]})
+
+
+def altered(**values: Any) -> Folder:
+    rows = samples(RIGHT)
+    rows[7] = rows[7] | values
+    return Folder({"quiz": rows})
+
+
+@pytest.mark.parametrize(
+    ("candidate", "told"),
+    [
+        (one_task(RIGHT, contract="d" * 64), "prompt contracts differ"),
+        (with_identity(version="2.0"), "version differs"),
+        (with_identity(num_fewshot=5), "num_fewshot differs"),
+        (with_identity(generation="h" * 64), "generation differs"),
+        (with_identity(scored=99, failed=1), "1 items of candidate have no score"),
+        (with_identity(asked=150, scored=150), "quiz"),
+        (without_item(4), "1 items have a acc on one side only"),
+        (altered(acc=None), "1 items have a acc on one side only"),
+        (altered(acc="1.0"), "1 items have a acc on one side only"),
+        (altered(acc=float("nan")), "not a number"),
+        (altered(acc=float("inf")), "not a number"),
+        (altered(doc_hash="another"), "on one side only"),
+        (altered(prompt_hash="another"), "the prompts of 1 items differ"),
+        (altered(target_hash="another"), "quiz"),
+        (altered(metrics=[]), "on one side only"),
+        (one_task(RIGHT, metric="f1"), "exists on one side only"),
+        (one_task(RIGHT, task="other"), "one side only"),
+        (Folder({"quiz": samples(RIGHT), "extra": samples(RIGHT)}), "task extra was evaluated on one side only"),
+        (Folder({}), "task quiz was evaluated on one side only"),
+    ],
+)
+def test_what_makes_evidence_incomparable(tmp_path: Path, candidate: Folder, told: str) -> None:
+    assert told in faults(tmp_path, one_task(RIGHT), candidate)
+
+
+def test_groups_that_differ_are_told(tmp_path: Path) -> None:
+    tasks = {"one": samples(RIGHT), "two": samples(RIGHT)}
+    baseline, candidate = Folder(tasks, groups={"all": ["one", "two"]}), Folder(tasks, groups={"all": ["one"]})
+    assert "all" in faults(tmp_path, baseline, candidate)
+
+
+def test_a_group_pools_its_parts(tmp_path: Path) -> None:
+    groups = {"all": ["one", "two"]}
+    baseline = Folder({"one": samples(answers(90, 100)), "two": samples(answers(30, 50))}, groups=groups)
+    candidate = Folder({"one": samples(answers(80, 100)), "two": samples(answers(40, 50))}, groups=groups)
+    metrics = {metric.task: metric for metric in compared(tmp_path, baseline, candidate).metrics}
+    assert set(metrics) == {"one", "two", "all"}
+    parts, pooled = [metrics["one"], metrics["two"]], metrics["all"]
+    for name in ("n", "only_baseline_right", "only_candidate_right"):
+        assert getattr(pooled, name) == sum(getattr(part, name) for part in parts)
+    assert pooled.baseline == pytest.approx(120 / 150)
+    assert pooled.candidate == pytest.approx(120 / 150)
+    assert pooled.delta == pytest.approx(sum(part.delta * part.n for part in parts) / 150)
+
+
+def test_a_group_with_a_part_that_is_not_right_or_wrong_is_not_dropped(tmp_path: Path) -> None:
+    groups = {"all": ["one", "two"]}
+    tasks = {"one": samples(RIGHT), "two": samples([0.25, 0.5, 0.75] * 20)}
+    comparison = compared(tmp_path, Folder(tasks, groups=groups), Folder(tasks, groups=groups))
+    assert comparison.faults or any(metric.task == "all" for metric in comparison.metrics)
+
+
+def test_filters_are_metrics_of_their_own(tmp_path: Path) -> None:
+    rows = [*samples(RIGHT), *({**row, "filter": "strict"} for row in samples(answers(50, 100)))]
+    keys = [metric.key for metric in compared(tmp_path, Folder({"quiz": rows}), Folder({"quiz": rows})).metrics]
+    assert keys == ["smoke/quiz/acc", "smoke/quiz/acc,strict"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def drop_a_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+def mark_all_right(path: Path) -> None:
+    path.write_text(path.read_text().replace('"acc": 0.0', '"acc": 1.0'))
+
+
+@pytest.mark.parametrize("harm", [cut, drop_a_line, mark_all_right, Path.unlink])
+def test_samples_that_do_not_match_their_digest(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    folder = one_task(RIGHT).write(tmp_path / "a")
+    harm(folder / "samples_quiz.jsonl")
+    with pytest.raises(EvidenceFault, match=r"samples_quiz\.jsonl"):
+        read_evidence(folder)
+
+
+def test_a_record_that_was_cut_off(tmp_path: Path) -> None:
+    folder = one_task(RIGHT).write(tmp_path / "a")
+    cut(folder / "evaluation.json")
+    with pytest.raises(EvidenceFault, match=r"evaluation\.json"):
+        read_evidence(folder)
+
+
+def test_a_stage_whose_record_was_edited(tmp_path: Path) -> None:
+    def work(temporary: Path) -> None:
+        one_task(RIGHT, contract="d" * 64).write(temporary / "made")
+        for path in (temporary / "made").iterdir():
+            path.rename(temporary / path.name)
+        (temporary / "made").rmdir()
+
+    folder, _ = stage(tmp_path, tmp_path / "run" / "eval", "evaluate", {}, work)
+    record = folder / "evaluation.json"
+    record.write_text(record.read_text().replace("d" * 64, "c" * 64))
+    with pytest.raises(EvidenceFault, match=r"evaluation\.json"):
+        read_evidence(folder)
+
+
+DAMAGED: list[tuple[str, str]] = [
+    ("{cut", "line 101"),
+    ("[]", "line 101"),
+    ("3", "line 101"),
+    ('{"doc_hash": "x"}', "prompt_hash"),
+    (json.dumps(sample(5, 1.0)), "occurs twice"),
+    (json.dumps(sample(100, 1.0, metrics=None)), "line 101"),
+    (json.dumps(sample(100, 1.0, doc_hash=None)), "line 101"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), DAMAGED)
+@pytest.mark.parametrize("kind", ["ours", "elsewhere"])
+def test_damaged_lines_are_named(tmp_path: Path, kind: str, line: str, told: str) -> None:
+    folder = one_task(RIGHT)
+    if kind == "elsewhere":
+        path = folder.write_lm_eval(tmp_path / "a")
+        (file,) = path.glob("samples_*")
+        file.write_text(lines(folder.tasks["quiz"]) + line + "\n")
+    else:
+        path = folder.write(tmp_path / "a")
+        file = path / "samples_quiz.jsonl"
+        record = json.loads((path / "evaluation.json").read_text())
+        file.write_text(lines(folder.tasks["quiz"]) + line + "\n")
+        record["tasks"]["quiz"]["samples_sha256"] = sha256_file(file)
+        (path / "evaluation.json").write_text(json.dumps(record))
+    with pytest.raises(EvidenceFault, match=told):
+        read_evidence(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+def test_lm_eval_results_that_are_none(tmp_path: Path, text: str) -> None:
+    path = one_task(RIGHT).write_lm_eval(tmp_path / "a")
+    (results,) = path.glob("results_*")
+    results.write_text(text)
+    with pytest.raises(HarnessError, match=r"results_|samples"):
+        read_evidence(path)
+
+
+def test_a_folder_without_any_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="no evaluation"):
+        read_evidence(tmp_path)
+
+
+def elsewhere(path: Path, rows: list[Row], **changes: Any) -> Path:
+    return Folder({"quiz": rows}).write_lm_eval(path, **changes)
+
+
+def test_lm_eval_folders_compare(tmp_path: Path) -> None:
+    left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
+    right = read_evidence(elsewhere(tmp_path / "b", samples(answers(70, 100))))
+    comparison = compare(left, right)
+    assert comparison.faults == []
+    assert [(metric.key, metric.n) for metric in comparison.metrics] == [("lm_eval/quiz/acc", 100)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"versions": {"quiz": 2.0}}, "version differs"),
+        ({"n-shot": {"quiz": 5}}, "num_fewshot differs"),
+        ({"configs": {"quiz": {"generation_kwargs": {"temperature": 1.0}}}}, "generation differs"),
+        ({"chat_template_sha": "d" * 64}, "prompt contracts differ"),
+        ({"chat_template_sha": None}, "prompt contracts differ"),
+    ],
+)
+def test_lm_eval_folders_made_in_other_ways(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
+    right = read_evidence(elsewhere(tmp_path / "b", samples(RIGHT), **changes))
+    assert told in "\n".join(compare(left, right).faults)
+
+
+def test_tasks_whose_names_begin_alike_keep_their_own_samples(tmp_path: Path) -> None:
+    tasks = {"quiz": samples([1.0] * 5), "quiz_hard": samples([0.0] * 7)}
+    evidence = read_evidence(Folder(tasks).write_lm_eval(tmp_path / "a"))
+    marks = {task: [one.value for one in evidence.samples[task]["acc"].values()] for task in tasks}
+    assert marks == {"quiz": [1.0] * 5, "quiz_hard": [0.0] * 7}
+
+
+def test_results_of_two_models_in_one_folder_are_ambiguous(tmp_path: Path) -> None:
+    for model in ("model_a", "model_b"):
+        elsewhere(tmp_path / "out" / model, samples(RIGHT))
+    with pytest.raises(HarnessError, match="model_a"):
+        read_evidence(tmp_path / "out")
+
+
+def test_the_newest_results_of_one_model_count(tmp_path: Path) -> None:
+    path = elsewhere(tmp_path / "a", samples([0.0] * 5))
+    for file in list(path.iterdir()):
+        file.rename(path / file.name.replace("2026", "2025"))
+    newer = elsewhere(tmp_path / "b", samples([1.0] * 5))
+    for file in newer.iterdir():
+        file.rename(path / file.name)
+    assert {one.value for one in read_evidence(path).samples["quiz"]["acc"].values()} == {1.0}
+
+
+def test_lm_eval_samples_that_were_cut_off_on_both_sides(tmp_path: Path) -> None:
+    counts = {"n-samples": {"quiz": {"original": 5000, "effective": 5000}}}
+    sides = [read_evidence(elsewhere(tmp_path / name, samples(RIGHT), **counts)) for name in "ab"]
+    assert "4900 items" in "\n".join(compare(*sides).faults)
+
+
+def test_a_metric_of_which_less_is_better_is_turned_round(tmp_path: Path) -> None:
+    changes = {"higher_is_better": {"quiz": {"acc": False}}}
+    left = read_evidence(elsewhere(tmp_path / "a", samples([0.2] * 60), **changes))
+    right = read_evidence(elsewhere(tmp_path / "b", samples([0.9] * 60), **changes))
+    comparison = compare(left, right)
+    assert comparison.faults or comparison.metrics[0].delta < 0
+
+
+@pytest.mark.skipif(not ELSEWHERE.is_dir(), reason="no ../shared/data/lm_eval_logs beside the repository")
+def test_a_real_lm_eval_folder_without_all_samples_is_refused() -> None:
+    with pytest.raises(HarnessError, match="math_rephrased_full"):
+        read_evidence(ELSEWHERE)
+
+
+@pytest.mark.skipif(not ELSEWHERE.is_dir(), reason="no ../shared/data/lm_eval_logs beside the repository")
+def test_real_lm_eval_samples_are_read_and_known_to_be_a_part(tmp_path: Path) -> None:
+    (results,) = ELSEWHERE.glob("results_*.json")
+    (rows,) = ELSEWHERE.glob("samples_math_perturbed_full_*.jsonl")
+    found = json.loads(results.read_text())
+    found["configs"].pop("math_rephrased_full")
+    (tmp_path / results.name).write_text(json.dumps(found))
+    (tmp_path / rows.name).write_text(rows.read_text())
+    evidence = read_evidence(tmp_path)
+    values = evidence.samples["math_perturbed_full"]["exact_match"]
+    assert len(values) == 10
+    assert {value.value for value in values.values()} == {0.0}
+    assert all(value.prompt.startswith("Problem: ") and value.response for value in values.values())
+    assert "4990 items" in "\n".join(compare(evidence, evidence).faults)
