@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from harness import __version__
-from harness.console import say
+from harness.console import say, silence_libraries
 from harness.errors import INTERRUPTED, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Verb = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code (see docs/usage.md)."""
     signal.signal(signal.SIGTERM, _terminated)
+    silence_libraries()
     options, overrides = _split(_parser(), sys.argv[1:] if arguments is None else list(arguments))
     options.overrides = overrides
     try:

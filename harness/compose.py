@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import resources
-from harness.config import Config, validate
+from harness.config import Config, read_yaml, validate
 from harness.console import say
 from harness.errors import ConfigError, HarnessError, UsageError, nearest
 
@@ -38,13 +38,14 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     search_user_conf_first()
     try:
         with initialize_config_dir(str(resources.CONF), version_base="1.3"):
             config = compose("config", overrides=list(arguments))
         values: Any = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
     return {str(key): value for key, value in values.items()}
 
@@ -117,9 +118,6 @@ def _missing(values: Any, prefix: str = "") -> list[str]:
 
 def gate_values(policy: str) -> dict[str, Any]:
     """The values of a policy, by its name under conf/gate or by path."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     path = Path(policy)
     if path.suffix not in (".yaml", ".yml"):
         known = {file.stem: file for root in (resources.CONF, *user_conf()) for file in root.glob("gate/*.yaml")}
@@ -128,11 +126,8 @@ def gate_values(policy: str) -> dict[str, Any]:
         path = known[policy]
     if not path.is_file():
         raise UsageError(f"policy {path} does not exist")
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
-    return values if isinstance(values, dict) else {}  # type: ignore[return-value]
+    values = read_yaml(path)
+    return values if isinstance(values, dict) else {}
 
 
 def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> list[int]:

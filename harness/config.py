@@ -256,6 +256,18 @@ def _class_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | 
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML file, numbers read as Hydra reads them; raises ConfigError when it is broken."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
+
+
 def resolve_path(path: str, *roots: Path) -> Path:
     """A relative path as seen from the working directory, else from the first of `roots` that has it."""
     for root in (Path.cwd(), *roots):

@@ -8,6 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 
+def silence_libraries() -> None:
+    """Progress bars of libraries stay off: ours stand in for them. Call it before anything imports tqdm."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
 def say(message: str) -> None:
     """One line on stderr."""
     print(message, file=sys.stderr, flush=True)

@@ -17,14 +17,14 @@ from harness.console import say, timed
 from harness.data.audit import audit, read_rows, write_audit
 from harness.data.evaluation_items import domain_items
 from harness.data.sources import source_paths
-from harness.errors import UsageError
+from harness.errors import EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
 from harness.evaluate.several import evaluate_checkpoints
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.prompt.contract import read_template
-from harness.records import Checkpoint, Comparison, Dataset, Verdict, load
+from harness.records import Checkpoint, Comparison, Dataset, Side, Verdict, load
 from harness.report.write import write_report
 from harness.serve.server import usable_port
 from harness.track.run import track_run
@@ -253,8 +253,11 @@ def gate_evaluations(
     baseline: str, candidate: str, policy: str, out: Path | None, runs: Path
 ) -> tuple[Verdict, Path | None]:
     """The verdict on two evaluations; with `out`, its files and report are written there."""
-    comparison = compare_evaluations(baseline, candidate, runs)
     gate = validate(GateConfig, gate_values(policy))
+    try:
+        comparison = compare_evaluations(baseline, candidate, runs)
+    except EvidenceFault as fault:
+        comparison = unusable(baseline, candidate, str(fault))
     if out is None:
         return decide(gate, comparison), None
     verdict = write_verdict(gate, comparison, out)
@@ -262,6 +265,12 @@ def gate_evaluations(
     for name in ("summary.md", "junit.xml"):
         shutil.copy(report.parent / name, out / name)
     return verdict, report
+
+
+def unusable(baseline: str, candidate: str, fault: str) -> Comparison:
+    """A comparison that could not be made: its verdict is INVALID."""
+    sides = [Side(label=name, weights_sha256="", contract_sha256="") for name in (baseline, candidate)]
+    return Comparison(baseline=sides[0], candidate=sides[1], metrics=[], flips=[], faults=[fault])
 
 
 def _label(name: str) -> str:

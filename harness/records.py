@@ -113,7 +113,10 @@ class Evaluation(Record):
 
 
 class TaskIdentity(Record):
-    """What two evaluations of a task must share to be compared; `failed` items got no score."""
+    """What two evaluations of a task must share to be compared; `failed` items got no score.
+
+    `lower_is_better` names the metrics whose values are negated before they are compared.
+    """
 
     version: str
     num_fewshot: int
@@ -122,6 +125,7 @@ class TaskIdentity(Record):
     asked: int
     scored: int
     failed: int
+    lower_is_better: list[str] = []
 
 
 class Side(Record):

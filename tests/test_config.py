@@ -1,5 +1,6 @@
 """Configuration: everything shipped is valid, and every fault names its key."""
 
+import re
 import string
 from functools import cache
 from pathlib import Path
@@ -71,8 +72,8 @@ def test_own_conf_folder_comes_first(tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "train"
     folder.mkdir(parents=True)
     shipped = (resources.CONF / "train" / "lora.yaml").read_text()
-    (folder / "lora.yaml").write_text(shipped.replace("3.0e-4", "7.0e-5"))
-    (folder / "mine.yaml").write_text(shipped.replace("3.0e-4", "9.0e-5"))
+    (folder / "lora.yaml").write_text(re.sub(r"learning_rate: .*", "learning_rate: 7.0e-5", shipped))
+    (folder / "mine.yaml").write_text(re.sub(r"learning_rate: .*", "learning_rate: 9.0e-5", shipped))
     assert config_for([]).train.learning_rate == 7e-5
     assert config_for(["train=mine"]).train.learning_rate == 9e-5
     assert choices("train") == ["lora", "mine"]

@@ -7,7 +7,7 @@ not inside quotation marks. A contradicting phrase anywhere ("this is financial 
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from harness.behavior.exchange import Check, Exchange, Finding
 
@@ -25,6 +25,12 @@ class DisclaimerConfig(BaseModel):
     marker: str
     elements: dict[str, list[str]]
     contradictions: list[str] = []
+
+    @model_validator(mode="after")
+    def _marker_is_an_element(self) -> "DisclaimerConfig":
+        if self.marker not in self.elements:
+            raise ValueError(f"marker: {self.marker!r} is not one of the elements: {', '.join(self.elements)}")
+        return self
 
     @field_validator("elements", "contradictions")
     @classmethod

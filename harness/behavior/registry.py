@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness import resources
 from harness.behavior.exchange import Check, Exchange
+from harness.config import read_yaml
 from harness.errors import ConfigError, nearest
 
 KINDS = {"disclaimer": "harness.behavior.disclaimer:Disclaimer"}
@@ -33,9 +34,7 @@ def load_behavior(name: str) -> Behavior:
 
 
 def read_behavior(path: Path) -> Behavior:
-    from omegaconf import OmegaConf
-
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    values: Any = read_yaml(path)
     kind = values.get("kind") if isinstance(values, dict) else None
     if kind not in KINDS:
         raise ConfigError([f"{path}: kind: {kind!r} is not a behaviour. {nearest(str(kind), KINDS)}"])

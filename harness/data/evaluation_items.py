@@ -25,7 +25,7 @@ def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
 
 def read_items(path: Path) -> list[dict[str, Any]]:
     """The rows of an items file (JSON lines)."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text().split("\n") if line.strip()]
 
 
 def _items(path: Path) -> list[dict[str, Any]]:

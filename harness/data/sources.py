@@ -50,7 +50,7 @@ def read_source(name: str, config: SourceConfig, path: Path) -> Source:
     """All rows of a file, up to the source's limit; lines that are no rows are in `malformed`."""
     rows: list[Row] = []
     malformed: list[Malformed] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         if config.limit is not None and len(rows) == config.limit:

@@ -95,6 +95,7 @@ def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str,
         asked=asked,
         scored=asked,
         failed=0,
+        lower_is_better=sorted(m for m, higher in found["higher_is_better"].get(name, {}).items() if higher is False),
     )
 
 

@@ -54,6 +54,9 @@ def incomparable(baseline: Evidence, candidate: Evidence) -> list[str]:
         )
     for task in sorted(set(baseline.samples) ^ set(candidate.samples)):
         faults.append(f"task {task} was evaluated on one side only")
+    for group in sorted(set(baseline.groups) | set(candidate.groups)):
+        if baseline.groups.get(group) != candidate.groups.get(group):
+            faults.append(f"group {group} does not hold the same tasks on both sides")
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
         left, right = baseline.identities[task], candidate.identities[task]
         for field in ("version", "num_fewshot", "generation"):
@@ -76,6 +79,9 @@ def _paired(baseline: Evidence, candidate: Evidence, task: str, faults: list[str
         if set(a) != set(b):
             faults.append(f"task {task}: {len(set(a) ^ set(b))} items have a {metric} on one side only")
         items = sorted(set(a) & set(b))
+        regraded = sum(a[item].target_hash != b[item].target_hash for item in items)
+        if regraded:
+            faults.append(f"task {task}: the targets of {regraded} items differ between the two sides")
         changed = [item for item in items if a[item].prompt_hash != b[item].prompt_hash]
         if changed:
             faults.append(f"task {task}: the prompts of {len(changed)} items differ between the two sides")
@@ -112,7 +118,7 @@ def _interval(lost: int, gained: int, n: int, binary: bool, difference: Any) -> 
     if binary:
         return tango_interval(lost, gained, n, LEVEL)
     if n < 2:
-        return float("-inf"), float("inf")
+        return -1.0, 1.0
     return interval_continuous(difference, LEVEL, SEED)
 
 
@@ -127,15 +133,15 @@ def _grouped(
         shared = set.intersection(*({m.metric for m in metrics if m.task == task} for task in tasks))
         for metric in sorted(shared):
             parts = [by_task[task, metric] for task in tasks]
-            if all(part.only_baseline_right is not None for part in parts):
-                yield _pooled(group, metric, parts)
+            yield _pooled(group, metric, parts)
 
 
 def _pooled(group: str, metric: str, parts: Sequence[MetricComparison]) -> MetricComparison:
     n = sum(part.n for part in parts)
-    lost = sum(part.only_baseline_right or 0 for part in parts)
-    gained = sum(part.only_candidate_right or 0 for part in parts)
-    low, high = tango_interval(lost, gained, n, LEVEL)
+    binary = all(part.differences is None for part in parts)
+    difference = np.concatenate([_differences(part) for part in parts])
+    lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
+    low, high = _interval(lost, gained, n, binary, difference)
     return MetricComparison(
         suite=parts[0].suite,
         task=group,
@@ -143,12 +149,21 @@ def _pooled(group: str, metric: str, parts: Sequence[MetricComparison]) -> Metri
         n=n,
         baseline=sum(part.baseline * part.n for part in parts) / n,
         candidate=sum(part.candidate * part.n for part in parts) / n,
-        delta=(gained - lost) / n,
+        delta=float(difference.mean()),
         ci_low=low,
         ci_high=high,
-        only_baseline_right=lost,
-        only_candidate_right=gained,
+        only_baseline_right=lost if binary else None,
+        only_candidate_right=gained if binary else None,
+        differences=None if binary else difference.tolist(),
     )
+
+
+def _differences(part: MetricComparison) -> Any:
+    """candidate − baseline item by item; for right/wrong metrics rebuilt from the flips (their order is of no use)."""
+    if part.differences is not None:
+        return np.array(part.differences)
+    lost, gained = part.only_baseline_right or 0, part.only_candidate_right or 0
+    return np.repeat([-1.0, 1.0, 0.0], [lost, gained, part.n - lost - gained])
 
 
 def _flips(baseline: Evidence, candidate: Evidence, task: str, metric: str, pairs: _Pairs) -> list[Flip]:

@@ -19,7 +19,7 @@ SEVERITY: list[VerdictName] = ["PASS", "INCONCLUSIVE", "FAIL", "INVALID"]
 
 def decide(policy: GateConfig, comparison: Comparison) -> Verdict:
     """The verdict on a comparison. Whatever makes the evidence unusable is INVALID, before any statistics."""
-    faults = [*comparison.faults, *_unmatched(policy, comparison)]
+    faults = [*comparison.faults, *_unmatched(policy, comparison), *_off_scale(policy, comparison)]
     if faults:
         return _verdict(policy, comparison, "INVALID", faults, [])
     ruled = [(rule, metric) for metric in comparison.metrics if (rule := _rule_for(policy, metric)) is not None]
@@ -67,6 +67,22 @@ def _unmatched(policy: GateConfig, comparison: Comparison) -> list[str]:
         f"policy {policy.name} demands a {role}, and none was measured" for role in policy.require if role not in roles
     ]
     return faults if roles & {"guard", "target"} else [*faults, "no metric was gated at all"]
+
+
+def _off_scale(policy: GateConfig, comparison: Comparison) -> list[str]:
+    """Margins and floors are shares: a metric on another scale cannot be judged by them."""
+    faults = []
+    for metric in comparison.metrics:
+        rule = _rule_for(policy, metric)
+        if rule is None or rule.role == "info":
+            continue
+        lowest = 0.0 if rule.floor is not None else -1.0
+        values = [metric.baseline, metric.candidate]
+        if not all(lowest <= value <= 1 for value in values) or any(abs(d) > 1 for d in metric.differences or []):
+            faults.append(f"{metric.key} is not a share between 0 and 1: margins and floors do not apply to it")
+        elif metric.differences is not None and metric.n < 2:
+            faults.append(f"{metric.key} was measured on a single item")
+    return faults
 
 
 def _adjusted_harm(guards: Sequence[MetricComparison]) -> dict[str, float]:

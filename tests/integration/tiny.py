@@ -54,7 +54,7 @@ def make_base(folder: Path) -> Path:
         num_key_value_heads=2,
         head_dim=32,  # the smallest that vLLM's attention on the CPU takes
         max_position_embeddings=4096,
-        initializer_range=0.08,
+        initializer_range=0.05,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
