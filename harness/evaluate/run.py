@@ -113,11 +113,7 @@ def _scores(found: Any) -> list[TaskScore]:
         for key, value in values.items():
             metric = metric_name(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
-                n = (
-                    sum(metric.split(",")[0] in row for row in rows)
-                    if rows is not None
-                    else values.get("sample_count", 0)
-                )
+                n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
                 scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
     return scores
 

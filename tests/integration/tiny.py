@@ -107,6 +107,14 @@ class Served:
         return Client(self.endpoint, model, timeout_s=60, concurrency=16)
 
 
+def port_of(endpoint: Endpoint) -> int:
+    return int(endpoint.url.rpartition(":")[2])
+
+
+def user(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def processes() -> dict[int, tuple[int, str]]:
     """pid → (process group, command line) of everything that runs here; zombies do not."""
     found = {}

@@ -1,0 +1,55 @@
+"""What is costly to make and shared by all integration tests: the tiny model, its adapter, one vLLM server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tiny import Served
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny pretrained model. torch gets one thread: more only wait for each other on a model this small."""
+    import tiny
+    import torch
+
+    torch.set_num_threads(1)
+    return tiny.make_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the real trainer on 24 rows, far enough from the base that its answers differ."""
+    import tiny
+
+    from harness.train.finetune import finetune
+
+    folder = tmp_path_factory.mktemp("adapter")
+    config = tiny.config(tiny_base, "train.learning_rate=1e-2", "train.epochs=4")
+    finetune(config, tiny_base, tiny.rows(24), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
+    """The one vLLM server of the session, with base and adapter; nothing of it may outlive the context."""
+    import tiny
+
+    from harness.evaluate.run import renderer_for
+    from harness.prompt.contract import Contract
+    from harness.serve.server import ServerPlan, vllm_server
+
+    config = tiny.config(tiny_base)
+    contract = Contract.load(tiny_adapter)
+    log = tmp_path_factory.mktemp("server") / "vllm.log"
+    plan = ServerPlan(tiny_base, tiny_adapter / "chat_template.jinja", {"candidate": tiny_adapter}, 8, "bfloat16")
+    with vllm_server(plan, config.serve, log) as endpoint:
+        pids = tiny.group_of(f"--port {tiny.port_of(endpoint)}")
+        yield tiny.Served(
+            endpoint, config, contract, renderer_for(contract, tiny_adapter), tiny_base, tiny_adapter, log, pids
+        )
+    assert len(pids) > 1, "the server's processes were not found"
+    assert tiny.alive(pids) == [], "processes of the server outlived it"
