@@ -102,6 +102,8 @@ class TestLikelihood:
         prompts = [served.renderer.prompt(user(row["instruction"])) for row in tiny.rows(16)]
         asked = list(range(0, 1000, 50))
         alone = next_tokens(served, "base", prompts, asked)
+        tuned = next_tokens(served, "candidate", prompts, asked)
+        assert all(b.logprobs != pytest.approx(a.logprobs, abs=0.5) for a, b in zip(alone, tuned, strict=True))
 
         async def ask() -> list[NextToken]:
             async with served.client("base") as base, served.client("candidate") as candidate:
