@@ -118,6 +118,12 @@ def _scores(found: Any) -> list[TaskScore]:
     return scores
 
 
+def _items(rows: Sequence[Any], key: str) -> int:
+    """How many items have a value of lm-eval's `metric,filter`."""
+    metric, _, filter_ = key.partition(",")
+    return sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
+
+
 def metric_name(key: str) -> str:
     """lm-eval's `metric,filter` without the filter where it is the default one."""
     return key.removesuffix(",none")
