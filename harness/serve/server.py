@@ -64,9 +64,11 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
         )
         try:
             started = time.monotonic()
-            _wait_until_ready(process, endpoint, config.start_timeout_s, log)
+            _wait_until_ready(process, endpoint, config.start_timeout_s)
             say(f"  server ready after {time.monotonic() - started:.0f} s")
             yield endpoint
+        except ServerFault as fault:
+            raise ServerFault(f"{fault}\n{_tail(log)}") from None
         finally:
             _stop(process)
 
@@ -148,20 +150,20 @@ def usable_port(config: ServeConfig) -> int:
         return port
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, timeout_s: float, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, timeout_s: float) -> None:
     import httpx
 
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting.\n{_tail(log)}")
+            raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting")
         try:
             if httpx.get(f"{endpoint.url}/health", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.25)
-    raise ServerFault(f"the vLLM server did not answer within {timeout_s:.0f} s (serve.start_timeout_s).\n{_tail(log)}")
+    raise ServerFault(f"the vLLM server did not answer within {timeout_s:.0f} s (serve.start_timeout_s)")
 
 
 def _tail(log: Path) -> str:
