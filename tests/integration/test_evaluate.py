@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,19 @@ needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies o
 
 
 def score(served: Served, config: Config, label: str, out: Path, renderer: Renderer | None = None) -> Evaluation:
-    loaded = load_tasks(config.tasks, Path(config.hub_dir) if config.hub_dir else None)
+    loaded = tasks_of(config)
     out.mkdir(exist_ok=True)
     return evaluate(Target(label, label, label), config, renderer or served.renderer, loaded, served.endpoint, out)
+
+
+def tasks_of(config: Config) -> dict[str, Any]:
+    return _loaded(tuple(config.tasks), config.hub_dir)
+
+
+@cache
+def _loaded(tasks: tuple[TaskConfig, ...], hub_dir: str | None) -> dict[str, Any]:
+    """lm-eval reads its whole index for a load: some seconds each time."""
+    return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
 
 
 def samples(folder: Path, task: str) -> list[dict[str, Any]]:
@@ -118,14 +129,14 @@ class TestSampling:
 
     def test_another_seed_asks_others(self, served: Served) -> None:
         configs = [tiny.config(served.base, *SMALL, f"suite.seed={seed}") for seed in (0, 0, 1)]
-        loaded = load_tasks(configs[0].tasks, None)
+        loaded = tasks_of(configs[0])
         first, same, other = (seeded_samples(loaded, config.tasks, config.suite.seed) for config in configs)
         assert first == same != other
         assert {task: len(items) for task, items in first.items()} == LEAVES
 
-    def test_a_limit_over_the_size_asks_all(self) -> None:
-        tasks = [TaskConfig(name="disclaimer", limit=10**6)]
-        assert seeded_samples(load_tasks(tasks, None), tasks, 0) == {}
+    def test_a_limit_over_the_size_asks_all(self, served: Served) -> None:
+        over = [TaskConfig(name="disclaimer", limit=10**6)]
+        assert seeded_samples(tasks_of(tiny.config(served.base, *SMALL)), over, 0) == {}
 
 
 class TestStockTasks:

@@ -170,5 +170,5 @@ class TestFailures:
         assert tiny.group_of(str(broken)) == ()
 
     def test_a_request_the_server_refuses_is_told_in_its_words(self, served: Served) -> None:
-        with pytest.raises(ServerFault, match="refused a request to /v1/chat/completions.*no-such-model"):
+        with pytest.raises(ServerFault, match=r"refused a request to /v1/chat/completions.*no-such-model"):
             generate(served, "no-such-model", [user("Why?")])

@@ -1,6 +1,5 @@
 """A tiny model made on the spot, rows to train it on, and what the tests ask of processes."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,7 +157,7 @@ def listening(pids: Sequence[int]) -> list[tuple[str, int]]:
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                held.add(os.readlink(link))
+                held.add(str(link.readlink()))
             except OSError:
                 continue
     found = []

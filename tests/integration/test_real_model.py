@@ -1,0 +1,46 @@
+"""The whole chain on a real model: SmolLM2-135M learns the disclaimer, and the gate says how sure that is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from harness.base_model import local_model
+from harness.compose import config_for
+
+pytestmark = pytest.mark.real
+
+REDUCED = (
+    "data.sources.finance.limit=60",
+    "data.sources.general.limit=30",
+    "domain_tasks=[{name: disclaimer, limit: 30, max_new_tokens: 96}]",
+    "suite.tasks=[{name: general_smoke, limit: 5}]",
+    "train.learning_rate=5e-4",
+    "train.epochs=2",
+    "tracker=none",
+)
+
+
+def test_the_disclaimer_is_learnt(tmp_path: Path) -> None:
+    base = local_model(config_for([]).model)  # converted once into the cache
+    assert (base / "model.safetensors").is_file()
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "run", "experiment=finance_disclaimer", *REDUCED],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tiny.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode in (0, 10, 11), done.stderr
+    (run,) = (path.parent for path in tmp_path.glob("runs/*/run.json"))
+    assert (run / "report" / "index.html").stat().st_size > 0
+    metrics = {(m["task"], m["metric"]): m for m in json.loads((run / "verdict.json").read_text())["metrics"]}
+    recall = metrics["disclaimer", "recall"]
+    assert recall["n"] > 5
+    assert recall["baseline"] < 0.2
+    assert recall["candidate"] > recall["baseline"] + 0.3
