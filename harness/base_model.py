@@ -65,8 +65,12 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder (no remote code)."""
     from transformers import AutoTokenizer
 
-    with quiet_transformers():
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DataError(f"{folder} holds no tokenizer that can be loaded ({reason})") from None
 
 
 @contextmanager
@@ -92,7 +96,7 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise NetworkFault(
             f"model {repository} cannot be fetched from the hub and is not in its cache ({type(error).__name__}). "
             "Download it where there is a network and give model.path=<folder>."

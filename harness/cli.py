@@ -1,6 +1,7 @@
 """Verbs and exit codes. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("harness: interrupted. Finished stages are kept; the same command goes on from there.")
         return INTERRUPTED
-    except BrokenPipeError:
-        return 0
+    except OSError as error:
+        if error.errno is None:
+            raise
+        say(f"harness: {error.strerror}: {error.filename or 'a file'}")
+        return 3
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
@@ -45,16 +49,17 @@ def _run(options: argparse.Namespace) -> int:
 
     overrides = _required(options.overrides, "experiment")
     if options.multirun:
-        codes = sweep(overrides, Path("runs").resolve(), _run_one)
+        command = f"harness run -m {shlex.join(overrides)}"
+        codes = sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command))
         return next((code for code in SEVERITY if code in codes), 0)
-    return _run_one(config_for(overrides))
+    return _run_one(config_for(overrides), f"harness run {shlex.join(overrides)}")
 
 
-def _run_one(config: "Config") -> int:
+def _run_one(config: "Config", command: str) -> int:
     from harness.pipeline import run_experiment
     from harness.report.terminal import print_verdict
 
-    verdict, report = run_experiment(config)
+    verdict, report = run_experiment(config, command)
     print_verdict(verdict, report)
     return verdict.exit_code
 
@@ -97,6 +102,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from harness.pipeline import compare_evaluations
 
+    _no_overrides("compare", options.overrides)
     comparison = compare_evaluations(options.baseline, options.candidate, options.runs_dir)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -123,6 +129,7 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    _no_overrides("report", options.overrides)
     from harness.report.write import write_report
 
     for name in options.runs:
@@ -131,6 +138,11 @@ def _report(options: argparse.Namespace) -> int:
             raise UsageError(f"{name}: no such run folder")
         print(write_report(folder))
     return 0
+
+
+def _no_overrides(verb: str, overrides: Sequence[str]) -> None:
+    if overrides:
+        raise UsageError(f"{verb} reads no configuration; it does not take: {', '.join(overrides)}")
 
 
 def _required(overrides: Sequence[str], group: str) -> Sequence[str]:

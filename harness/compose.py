@@ -4,6 +4,7 @@ A `conf/` folder in the working directory is searched before the shipped one, gr
 """
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -151,6 +152,9 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
         except HarnessError as error:
             say(f"harness: {error}")
             code = error.exit_code
+        except Exception:
+            traceback.print_exc()
+            code = 1
         out = Path(HydraConfig.get().runtime.output_dir)
         out.mkdir(parents=True, exist_ok=True)
         (out / "exit_code").write_text(str(code))

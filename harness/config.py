@@ -1,6 +1,6 @@
 """One typed class a configuration group. `validate` reports every fault at once, before any work starts.
 
-Composition (YAML, overrides) happens in cli.py; this file knows plain dictionaries only.
+Composition (YAML, overrides) happens in compose.py; this file knows plain dictionaries only.
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ class TrainConfig(Group):
 class ServeConfig(Group):
     """The vLLM server. Port 0 picks a free one; only loopback hosts are accepted."""
 
-    host: Literal["127.0.0.1", "localhost", "::1"] = "127.0.0.1"
+    host: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_model_len: Count = 2048
@@ -137,6 +137,8 @@ class SuiteConfig(Group):
     @field_validator("tasks")
     @classmethod
     def _distinct(cls, tasks: list[TaskConfig]) -> list[TaskConfig]:
+        if not tasks:
+            raise ValueError("name at least one task")
         names = [task.name for task in tasks]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -157,6 +159,8 @@ class RuleConfig(Group):
     def _decidable(self) -> "RuleConfig":
         if self.role == "guard" and self.margin is None:
             raise ValueError("a guard needs a margin (the drop it tolerates, as a share: 0.02 = 2 points)")
+        if self.role == "guard" and self.floor is not None:
+            raise ValueError("a guard has no floor; add a target rule for it")
         if self.role == "target" and self.margin is None and self.floor is None:
             raise ValueError("a target needs a floor, or a margin to improve by")
         return self

@@ -11,13 +11,14 @@ from typing import Any
 
 from harness import store
 from harness.base_model import local_model, weights_sha256
+from harness.behavior.registry import load_behavior
 from harness.compose import gate_values
 from harness.config import Config, GateConfig, validate
 from harness.console import say, timed
 from harness.data.audit import audit, read_rows, write_audit
 from harness.data.evaluation_items import domain_items
 from harness.data.sources import source_paths
-from harness.errors import EvidenceFault, UsageError
+from harness.errors import ConfigError, EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
 from harness.evaluate.several import evaluate_checkpoints
 from harness.gate.comparison import compare
@@ -53,18 +54,22 @@ class Run:
         return self.folder.parent
 
 
-def run_experiment(config: Config) -> tuple[Verdict, Path]:
-    """Everything from data to verdict; returns the verdict and the report's path. Unchanged stages are reused."""
+def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
+    """Everything from data to verdict; returns the verdict and the report's path. Unchanged stages are reused.
+
+    `command` is what the user typed; the report repeats it.
+    """
     run = Run.of(config)
     started = time.time()
     with store.locked(run.folder):
         say(f"run {run.id}")
         candidate = train(run)
-        folders = evaluate_stage(run, candidate)
-        verdict = judge(run, folders[BASE], folders[CANDIDATE])
-        report = write_report(run.folder, config.name)
-        if _finish(run, verdict, started):
+        verdict = judge(run, candidate)
+        report = write_report(run.folder, config.name, command)
+        finished = _record(run, verdict, command, started)
+        if not _is_recorded(run.folder, finished):
             track_run(run.folder, config, verdict)
+            store.write_json(run.folder / RUN, finished)
     return verdict, report
 
 
@@ -77,9 +82,24 @@ def train(run: Run) -> Checkpoint:
 
 
 def check(config: Config) -> None:
-    """Every fault that can be known before work starts: files, template, tracker, port."""
-    source_paths(config.data)
-    read_template(config.template.file)
+    """Every fault that can be known before work starts: files, behaviours, template, tracker, port."""
+    faults: list[str] = []
+    if config.hub_dir is not None and not Path(config.hub_dir).is_dir():
+        faults.append(f"hub_dir: {config.hub_dir} is no folder")
+    probes: list[Callable[[], object]] = [
+        lambda: source_paths(config.data),
+        lambda: [load_behavior(name) for name in config.audit.behaviors],
+        lambda: read_template(config.template.file),
+    ]
+    for probe in probes:
+        try:
+            probe()
+        except ConfigError as error:
+            faults += error.faults
+        except UsageError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError(faults)
     check_tracker(config.tracker)
     usable_port(config.serve)
 
@@ -162,10 +182,22 @@ def tasks_of(config: Config) -> Callable[[], dict[str, Any]]:
     return lambda: _loaded_tasks(tuple(config.tasks), config.hub_dir)
 
 
-def judge(run: Run, baseline: Path, candidate: Path) -> Verdict:
-    """compare.json and verdict.json."""
-    comparison = compare(read_evidence(baseline), read_evidence(candidate))
+def judge(run: Run, candidate: Checkpoint) -> Verdict:
+    """eval/, compare.json and verdict.json. Evidence that cannot be trusted gives an INVALID verdict, not none."""
+    _drop_old_verdict(run.folder)
+    try:
+        folders = evaluate_stage(run, candidate)
+        comparison = compare(read_evidence(folders[BASE]), read_evidence(folders[CANDIDATE]))
+    except EvidenceFault as fault:
+        comparison = unusable(BASE, CANDIDATE, str(fault))
     return write_verdict(run.config.gate, comparison, run.folder)
+
+
+def _drop_old_verdict(folder: Path) -> None:
+    """A verdict never outlives the checkpoint and the evaluations it was reached on."""
+    for name in ("verdict.json", "compare.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "report", ignore_errors=True)
 
 
 def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verdict:
@@ -176,29 +208,30 @@ def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verd
     return verdict
 
 
-def _finish(run: Run, verdict: Verdict, started: float) -> bool:
-    """Writes run.json last; False when the run stands there already, unchanged."""
-    stages = {path.parent.relative_to(run.folder).as_posix(): path for path in run.folder.rglob(store.MANIFEST)}
-    fingerprints = {name: (store.read_manifest(path.parent) or {}).get("fingerprint") for name, path in stages.items()}
-    named = ("config.yaml", "compare.json", "verdict.json")
-    outputs = {name: store.sha256_file(run.folder / name) for name in named}
-    same = {"stages": fingerprints, "outputs": outputs, "verdict": verdict.verdict}
-    earlier = _read_run(run.folder)
-    if earlier is not None and all(earlier.get(key) == value for key, value in same.items()):
-        return False
-    store.write_json(
-        run.folder / RUN,
-        {
-            "run_id": run.id,
-            "asked": run.config.model_dump(),
-            **same,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - started, 1),
-            "versions": store.versions(),
-            "git_commit": store.git_commit(),
-        },
-    )
-    return True
+def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:
+    """What run.json holds: what was asked, stage fingerprints, digests of everything written."""
+    stages = {path.parent.relative_to(run.folder).as_posix(): path.parent for path in run.folder.rglob(store.MANIFEST)}
+    manifests = {name: store.read_manifest(folder) or {} for name, folder in stages.items()}
+    outputs = {f"{name}/{file}": sha for name, found in manifests.items() for file, sha in found["outputs"].items()}
+    outputs |= {name: store.sha256_file(run.folder / name) for name in ("config.yaml", "compare.json", "verdict.json")}
+    return {
+        "run_id": run.id,
+        "command": command,
+        "asked": run.config.model_dump(),
+        "stages": {name: found["fingerprint"] for name, found in manifests.items()},
+        "outputs": outputs,
+        "verdict": verdict.verdict,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started, 1),
+        "versions": store.versions(),
+        "git_commit": store.git_commit(),
+    }
+
+
+def _is_recorded(folder: Path, finished: dict[str, Any]) -> bool:
+    """Whether the run stands there already with the same stages, outputs and verdict, and was tracked."""
+    earlier = _read_run(folder) or {}
+    return all(earlier.get(key) == finished[key] for key in ("stages", "outputs", "verdict"))
 
 
 def _read_run(folder: Path) -> dict[str, Any] | None:
@@ -233,6 +266,8 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
     if len(checkpoints) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
+    if "base" in checkpoints and checkpoints["base"].kind == "adapter":
+        raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
     digest = store.sha256_json(
         [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
     )
@@ -275,5 +310,5 @@ def unusable(baseline: str, candidate: str, fault: str) -> Comparison:
 
 def _label(name: str) -> str:
     """A short name for a checkpoint: the run's or folder's own."""
-    path = Path(name)
+    path = Path(name).resolve() if Path(name).exists() else Path(name)
     return path.parent.name if path.name == "checkpoint" else path.name

@@ -38,6 +38,12 @@ def sha256_folder(folder: Path, pattern: str = "*") -> str:
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
 
 
+def sha256_tree(folder: Path) -> str:
+    """Digest of the names and contents of all files below a folder, compiled Python left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
 def code_version(*rooms: str) -> str:
     """Digest of the source of the named rooms (folders or files of the package): changed code is not reused."""
     package = Path(__file__).parent
@@ -79,10 +85,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def changed_files(folder: Path) -> list[str]:
     """Files of a stage that are missing, or differ from the digests its manifest holds."""
-    manifest = read_manifest(folder) or {"outputs": {}}
+    manifest = read_manifest(folder) or {}
     return [
         name
-        for name, digest in manifest["outputs"].items()
+        for name, digest in manifest.get("outputs", {MANIFEST: ""}).items()
         if not (folder / name).is_file() or sha256_file(folder / name) != digest
     ]
 

@@ -69,7 +69,7 @@ def _judge(rows: Sequence[Row], config: AuditConfig, items: Sequence[Item]) -> l
             or _duplicate(row, seen, config, behaviors)
         )
         if reason is None:
-            seen.add(row["id"], _own_text(row, behaviors))
+            seen.add(f"{row['source']}/{row['id']}", _own_text(row, behaviors))
         reasons.append(reason)
     return reasons
 

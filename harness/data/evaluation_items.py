@@ -7,6 +7,7 @@ from typing import Any
 
 from harness import resources
 from harness.config import TaskConfig
+from harness.errors import DataError
 
 TEXTS = ("passage", "question", "instruction", "input")
 
@@ -25,7 +26,18 @@ def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
 
 def read_items(path: Path) -> list[dict[str, Any]]:
     """The rows of an items file (JSON lines)."""
-    return [json.loads(line) for line in path.read_text().split("\n") if line.strip()]
+    rows = []
+    for number, line in enumerate(path.read_text().split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number} is not JSON: {error}") from None
+        if not isinstance(row, dict) or "id" not in row:
+            raise DataError(f"{path} line {number}: an item is a JSON object with an id")
+        rows.append(row)
+    return rows
 
 
 def _items(path: Path) -> list[dict[str, Any]]:

@@ -50,23 +50,25 @@ def read_source(name: str, config: SourceConfig, path: Path) -> Source:
     """All rows of a file, up to the source's limit; lines that are no rows are in `malformed`."""
     rows: list[Row] = []
     malformed: list[Malformed] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
-        if not line.strip():
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not raw.strip():
             continue
         if config.limit is not None and len(rows) == config.limit:
             break
-        row = _row(line, {str(key): column for key, column in config.columns.items()})
+        row = _row(raw, {str(key): column for key, column in config.columns.items()})
         if isinstance(row, str):
-            malformed.append(Malformed(number, row, line[:500]))
+            malformed.append(Malformed(number, row, raw[:500].decode(errors="replace")))
         else:
             rows.append({**row, "id": row["id"] or f"{name}-{number}", "source": name})
     return Source(name, config, path, sha256_file(path), rows, malformed)
 
 
-def _row(line: str, columns: Mapping[str, str]) -> Row | str:
+def _row(line: bytes, columns: Mapping[str, str]) -> Row | str:
     """The row of a line, or the reason why it is none."""
     try:
-        values = json.loads(line)
+        values = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 text: {error}"
     except ValueError as error:
         return f"not JSON: {error}"
     if not isinstance(values, dict):

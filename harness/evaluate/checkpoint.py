@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from harness.base_model import is_adapter, local_model, weights_sha256
+from harness.base_model import is_adapter, load_tokenizer, local_model, weights_sha256
 from harness.config import Config, ModelConfig
-from harness.errors import DataError, UsageError, nearest
+from harness.errors import DataError, EvidenceFault, UsageError, nearest
 from harness.prompt.contract import CONTRACT_FILE, Contract, make_contract
-from harness.records import Checkpoint
+from harness.records import Checkpoint, Evaluation, load
 
 CANDIDATE = "candidate"
 
@@ -24,7 +24,7 @@ def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
             return checkpoint(folder / "checkpoint", config)
         if folder.is_dir():
             return checkpoint(folder, config)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return checkpoint(local_model(ModelConfig(path=name, dtype=config.model.dtype)), config)
     runs = [path.name for path in Path(config.runs_dir).glob("*") if (path / "checkpoint").is_dir()]
     raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
@@ -49,15 +49,31 @@ def contract_of(folder: Path, base: Path, config: Config) -> Contract:
     """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
     if (folder / CONTRACT_FILE).is_file():
         return Contract.load(folder)
-    from harness.base_model import load_tokenizer
+    return make_contract(config.template, load_tokenizer(_own_or_base(folder, base)))
 
-    own = folder if (folder / "tokenizer.json").is_file() else base
-    return make_contract(config.template, load_tokenizer(own))
+
+def tokenizer_folder(checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint's tokenizer is: its own folder, or its base model's where it brings none."""
+    return _own_or_base(Path(checkpoint.path), Path(checkpoint.base_path))
+
+
+def _own_or_base(folder: Path, base: Path) -> Path:
+    return folder if (folder / "tokenizer.json").is_file() else base
+
+
+def _require_same_weights(run: Path) -> None:
+    """Raises EvidenceFault when a run's checkpoint is not the one that was evaluated."""
+    evaluated = load(Evaluation, run / "eval" / CANDIDATE / "evaluation.json").weights_sha256
+    if (run / "checkpoint").is_dir() and weights_sha256(run / "checkpoint") != evaluated:
+        raise EvidenceFault(f"{run}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with")
 
 
 def _base_of(adapter: Path, config: Config) -> Path:
     """The base model that an adapter names, or the configured one where that folder is not here."""
-    named = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    try:
+        named = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{adapter / 'adapter_config.json'} is damaged: {error}") from None
     if named and Path(named).is_dir():
         return Path(named)
     return local_model(config.model)
@@ -69,6 +85,7 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
         if (folder / "evaluation.json").is_file():
             return folder
         if (folder / "eval" / CANDIDATE / "evaluation.json").is_file():
+            _require_same_weights(folder)
             return folder / "eval" / CANDIDATE
         if folder.is_dir() and any(folder.rglob("results*.json")):
             return folder

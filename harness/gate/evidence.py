@@ -140,12 +140,14 @@ def _samples(path: Path, lower_is_better: Sequence[str]) -> dict[str, dict[str, 
     Raises EvidenceFault for a damaged or repeated item.
     """
     samples: dict[str, dict[str, Sample]] = {}
+    seen: set[tuple[str, str]] = set()
     for number, row in enumerate(_rows(path), 1):
         for name in row["metrics"]:
             metric = name if row.get("filter", "none") == "none" else f"{name},{row['filter']}"
             items = samples.setdefault(metric, {})
-            if row["doc_hash"] in items:
+            if (metric, row["doc_hash"]) in seen:
                 raise EvidenceFault(f"{path} line {number}: item {row['doc_hash'][:12]} occurs twice for {metric}")
+            seen.add((metric, row["doc_hash"]))
             if (value := _value(row.get(name))) is not None:
                 hashes = str(row["prompt_hash"]), str(row.get("target_hash"))
                 oriented = -value if name in lower_is_better else value

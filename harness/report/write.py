@@ -2,23 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from harness.errors import DataError
+from harness.errors import DataError, EvidenceFault
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.report.bundle import RunView
+from harness.store import sha256_file
 
 
-def write_report(folder: Path, name: str | None = None) -> Path:
+def write_report(folder: Path, name: str | None = None, command: str | None = None) -> Path:
     """report/index.html, report/summary.md and report/junit.xml; returns the HTML's path.
 
-    Raises DataError when the folder holds no verdict.
+    Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one.
     """
     from harness.report.html import write_html
     from harness.report.junit import write_junit
     from harness.report.markdown import summary_markdown
 
-    view = run_view(folder, name)
+    view = run_view(folder, name, command)
     out = folder / "report"
     out.mkdir(exist_ok=True)
     write_html(view, out / "index.html")
@@ -27,10 +29,11 @@ def write_report(folder: Path, name: str | None = None) -> Path:
     return out / "index.html"
 
 
-def run_view(folder: Path, name: str | None = None) -> RunView:
+def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:
     """Everything a report shows; what a folder does not hold is left out."""
     if not (folder / "verdict.json").is_file():
         raise DataError(f"{folder} holds no verdict.json; make one with: harness run, or harness gate … --out {folder}")
+    recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / "verdict.json")
     trained = folder / "checkpoint" / "training.json"
     audited = folder / "data" / "audit.json"
@@ -46,9 +49,21 @@ def run_view(folder: Path, name: str | None = None) -> RunView:
         curve=_curve(folder / "checkpoint" / "train.jsonl"),
         evaluations=[load(Evaluation, path) for path in evaluations],
         contract=_contract(folder),
-        commands=[f"harness run experiment={name}"] if name and (folder / "config.yaml").is_file() else [],
+        commands=[recorded["command"]] if recorded.get("command") else [],
         digests=_digests(verdict),
     )
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """run.json, after a check that the verdict is still the one it knows."""
+    path = folder / "run.json"
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text())
+    edited = [n for n in ("verdict.json", "compare.json") if found["outputs"].get(n) != sha256_file(folder / n)]
+    if edited:
+        raise EvidenceFault(f"{folder}: {', '.join(edited)} changed after the run: run.json holds another digest")
+    return found
 
 
 def _created(folder: Path) -> str:

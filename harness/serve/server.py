@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -136,8 +137,7 @@ def _preloaded_openmp() -> dict[str, str]:
 
 def usable_port(config: ServeConfig) -> int:
     """The configured port if nobody has it, or a free one."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((config.host, config.port))
@@ -158,7 +158,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, time
         if process.poll() is not None:
             raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting")
         try:
-            if httpx.get(f"{endpoint.url}/health", timeout=5).status_code == 200:
+            if httpx.get(f"{endpoint.url}/health", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -172,16 +172,31 @@ def _tail(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole process group: politely first, then for certain."""
-    for signal_number, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 10)):
-        try:
-            os.killpg(process.pid, signal_number)
-            process.wait(timeout=patience_s)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait(timeout=10)
+    """Ends the whole process group: politely first, then for certain, whatever signals arrive meanwhile."""
+    with _undisturbed():
+        for signal_number, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 10)):
+            try:
+                os.killpg(process.pid, signal_number)
+                process.wait(timeout=patience_s)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        process.wait(timeout=10)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM are ignored inside (where signals can be set: in the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _die_with_parent() -> None:

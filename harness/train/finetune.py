@@ -16,7 +16,7 @@ from harness.prompt.contract import Contract, make_contract
 from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
 from harness.records import TrainingSummary
-from harness.train.memory import keep_memory
+from harness.train.memory import free_memory, keep_memory
 from harness.train.model import device_of, load_for_training, parameter_counts
 from harness.train.packing import Packed, pack
 
@@ -56,6 +56,9 @@ def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> Trai
     curve = _train(model, packs, config, out)
     seconds = time.monotonic() - started
     model.save_pretrained(out, safe_serialization=True)
+    (out / "README.md").unlink(missing_ok=True)
+    del model
+    free_memory()
     write_prompt_side(contract, tokenizer, out)
     tokens = sum(len(p.input_ids) for p in packs)
     summary = TrainingSummary(

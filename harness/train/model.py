@@ -5,12 +5,15 @@ from typing import Any
 
 from harness.base_model import quiet_transformers
 from harness.config import TrainConfig
+from harness.errors import ConfigError, EnvironmentFault
 
 
 def device_of(config: TrainConfig) -> str:
     """'cuda' or 'cpu': as configured, or what the machine has."""
     import torch
 
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFault("train.device=cuda, and torch sees no GPU; use train.device=auto or cpu")
     if config.device != "auto":
         return config.device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,7 +38,10 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
         target_modules=config.lora.target_modules,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, lora)
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        raise ConfigError([f"train.lora: {' '.join(str(error).split())[:300]}"]) from None
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from harness.train.packing import IGNORED, Packed
 
 def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: bool) -> TrainingArguments:
     """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step, nothing saved midway."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=1,
@@ -37,6 +37,8 @@ def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: b
         remove_unused_columns=False,
         disable_tqdm=True,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU; several are several processes
+    return arguments
 
 
 class PackedTrainer(Trainer):

@@ -74,7 +74,7 @@ def test_near_duplicates_are_found_behind_the_shared_disclaimer(tmp_path: Path) 
     other = row(2, output=f"{sentence(21)} {DISCLAIMER}", topic="investing")
     audited = run(tmp_path, [{**first, "id": "first"}, near, other])
     assert {r["instruction"] for r in audited.kept} == {first["instruction"], other["instruction"]}
-    assert reasons(audited)[0].startswith("duplicate: of row first")
+    assert reasons(audited)[0].startswith("duplicate: of row mine/first")
 
 
 def test_the_disclaimer_alone_makes_no_duplicates(tmp_path: Path) -> None:

@@ -15,19 +15,29 @@ from harness.compose import config_for
 pytestmark = pytest.mark.real
 
 REDUCED = (
-    "data.sources.finance.limit=60",
-    "data.sources.general.limit=30",
+    "data.sources.finance.path=finance.jsonl",
+    "data.sources.general.path=general.jsonl",
     "domain_tasks=[{name: disclaimer, limit: 30, max_new_tokens: 96}]",
     "suite.tasks=[{name: general_smoke, limit: 5}]",
     "train.learning_rate=5e-4",
     "train.epochs=2",
+    "train.sequence_length=256",
+    "train.sequences_per_step=2",
     "tracker=none",
 )
+
+
+def thin_out(name: str, count: int, folder: Path) -> None:
+    """`count` rows of a shipped file, evenly spread, so that all its topics are there."""
+    lines = (tiny.ROOT / "data" / name).read_text().splitlines()
+    (folder / name).write_text("\n".join(lines[n * len(lines) // count] for n in range(count)))
 
 
 def test_the_disclaimer_is_learnt(tmp_path: Path) -> None:
     base = local_model(config_for([]).model)  # converted once into the cache
     assert (base / "model.safetensors").is_file()
+    thin_out("finance.jsonl", 60, tmp_path)
+    thin_out("general.jsonl", 30, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "run", "experiment=finance_disclaimer", *REDUCED],
         cwd=tmp_path,
