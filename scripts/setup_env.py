@@ -237,7 +237,7 @@ def fingerprint(pyproject: Mapping[str, Any], python: str, build: str, root: Pat
         "hatch": pyproject.get("tool", {}).get("hatch"),
         **{
             key: project.get(key)
-            for key in ("name", "requires-python", "dependencies", "optional-dependencies", "scripts")
+            for key in ("name", "requires-python", "dependencies", "optional-dependencies", "scripts", "entry-points")
         },
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
