@@ -59,6 +59,12 @@ def samples(folder: Path, task: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"samples_{task}.jsonl").read_text().splitlines()]
 
 
+def arguments(row: dict[str, Any]) -> list[list[Any]]:
+    """What each request of an item asked with; lm-eval's writer names the arguments, its results list them."""
+    requests = row["arguments"]
+    return [[*named.values()] for named in requests.values()] if isinstance(requests, dict) else requests
+
+
 @pytest.fixture(scope="module")
 def folders(served: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both models on the same small tasks."""
@@ -82,6 +88,14 @@ class TestFiles:
                 assert row["resps"]
             assert len({row["doc_hash"] for row in rows}) == count
 
+    def test_samples_are_shaped_as_lm_eval_writes_them(self, folders: dict[str, Path]) -> None:
+        """Its own tools (and `datasets`) read requests by name and responses as text."""
+        for task in LEAVES:
+            for row in samples(folders["base"], task):
+                assert set(row["arguments"]) == {f"gen_args_{n}" for n in range(len(row["resps"]))}
+                assert isinstance(row["target"], str)
+                assert all(isinstance(part, str) for resp in row["resps"] for part in _flat(resp))
+
     @pytest.mark.parametrize("label", ["base", "candidate"])
     def test_counts_add_up_and_every_prompt_was_checked(self, folders: dict[str, Path], label: str) -> None:
         record = load(Evaluation, folders[label] / "evaluation.json")
@@ -103,7 +117,7 @@ class TestFiles:
 
     def test_prompts_in_the_samples_are_the_renderers(self, served: Served, folders: dict[str, Path]) -> None:
         for row in samples(folders["candidate"], "disclaimer"):
-            prompt = row["arguments"]["gen_args_0"]["arg_0"]
+            (prompt, _settings) = arguments(row)[0]
             assert served.renderer.encode(prompt) == served.renderer.prompt(tiny.user(row["doc"]["instruction"]))
 
     def test_both_sides_can_be_compared(self, folders: dict[str, Path]) -> None:
@@ -116,6 +130,10 @@ class TestFiles:
             [row["resps"] for row in samples(folders[label], "disclaimer")] for label in ("base", "candidate")
         )
         assert base != candidate
+
+
+def _flat(value: Any) -> list[Any]:
+    return [part for item in value for part in _flat(item)] if isinstance(value, list) else [value]
 
 
 class TestSampling:
@@ -160,9 +178,9 @@ class TestStockTasks:
         score(served, config, "base", tmp_path)
         model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
         for row in samples(tmp_path, "arc_easy"):
-            for pair, ((found, _greedy),) in zip(row["arguments"].values(), row["resps"], strict=True):
-                context = served.renderer.encode(pair["arg_0"])
-                ids = served.renderer.encode(pair["arg_0"] + pair["arg_1"])
+            for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
+                context = served.renderer.encode(prompt)
+                ids = served.renderer.encode(prompt + choice)
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
                 wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
