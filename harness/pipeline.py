@@ -24,7 +24,7 @@ from harness.evaluate.several import evaluate_checkpoints
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
-from harness.prompt.contract import read_template
+from harness.prompt.contract import CONTRACT_FILE, read_template
 from harness.records import Checkpoint, Comparison, Dataset, Side, Verdict, load
 from harness.report.write import write_report
 from harness.serve.server import usable_port
@@ -151,6 +151,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
 
     folder, reused = store.stage(run.runs, run.folder / "checkpoint", "train", inputs, work)
     _told(reused, "checkpoint")
+    shutil.copy(folder / CONTRACT_FILE, run.folder / CONTRACT_FILE)
     return checkpoint(folder, config)
 
 
@@ -213,7 +214,10 @@ def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[st
     stages = {path.parent.relative_to(run.folder).as_posix(): path.parent for path in run.folder.rglob(store.MANIFEST)}
     manifests = {name: store.read_manifest(folder) or {} for name, folder in stages.items()}
     outputs = {f"{name}/{file}": sha for name, found in manifests.items() for file, sha in found["outputs"].items()}
-    outputs |= {name: store.sha256_file(run.folder / name) for name in ("config.yaml", "compare.json", "verdict.json")}
+    outputs |= {
+        name: store.sha256_file(run.folder / name)
+        for name in ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json")
+    }
     return {
         "run_id": run.id,
         "command": command,

@@ -84,7 +84,7 @@ def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str,
     path = out / f"samples_{name}.jsonl"
     with path.open("w") as file:
         for row in rows:
-            file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+            file.write(json.dumps(_written(row), default=str, ensure_ascii=False) + "\n")
     task = loaded["tasks"][name]
     asked = len({row["doc_id"] for row in rows})
     return TaskIdentity(
@@ -97,6 +97,20 @@ def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str,
         failed=0,
         lower_is_better=sorted(m for m, higher in found["higher_is_better"].get(name, {}).items() if higher is False),
     )
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    """A sample as lm-eval's own writer puts it down: arguments by name, responses and target as text."""
+    from lm_eval.utils import sanitize_list
+
+    requests = enumerate(row["arguments"])
+    return {
+        **row,
+        "arguments": {f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(asked)} for i, asked in requests},
+        "resps": sanitize_list(row["resps"]),
+        "filtered_resps": sanitize_list(row["filtered_resps"]),
+        "target": str(row["target"]),
+    }
 
 
 def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, list[str]]:
