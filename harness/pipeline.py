@@ -32,6 +32,7 @@ from harness.track.run import track_run
 from harness.track.tracker import check_tracker
 
 RUN = "run.json"
+RECORDED = ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json")
 BASE = "base"
 
 
