@@ -19,6 +19,7 @@ from harness.evaluate.run import Target, evaluate
 from harness.evaluate.tasks import load_tasks, seeded_samples
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
+from harness.prompt.messages import user_text
 from harness.prompt.render import Renderer
 from harness.records import Evaluation, load
 from harness.serve.client import NextToken
@@ -118,7 +119,8 @@ class TestFiles:
     def test_prompts_in_the_samples_are_the_renderers(self, served: Served, folders: dict[str, Path]) -> None:
         for row in samples(folders["candidate"], "disclaimer"):
             (prompt, _settings) = arguments(row)[0]
-            assert served.renderer.encode(prompt) == served.renderer.prompt(tiny.user(row["doc"]["instruction"]))
+            asked = user_text(row["doc"]["instruction"], row["doc"]["input"])
+            assert served.renderer.encode(prompt) == served.renderer.prompt(tiny.user(asked))
 
     def test_both_sides_can_be_compared(self, folders: dict[str, Path]) -> None:
         comparison = compare(read_evidence(folders["base"]), read_evidence(folders["candidate"]))
@@ -170,7 +172,7 @@ class TestStockTasks:
 
     @needs_hub
     def test_likelihoods_are_transformers_own(self, served: Served, tmp_path: Path) -> None:
-        """A choice's summed log-probability, computed from its definition on the base model."""
+        """By lm-eval's definition: white space at the end of the context (our last newline) counts to the choice."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -179,7 +181,7 @@ class TestStockTasks:
         model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
         for row in samples(tmp_path, "arc_easy"):
             for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
-                context = served.renderer.encode(prompt)
+                context = served.renderer.encode(prompt.rstrip())
                 ids = served.renderer.encode(prompt + choice)
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
