@@ -19,22 +19,26 @@ REDUCED = (
     "data.sources.general.path=general.jsonl",
     "domain_tasks=[{name: disclaimer, limit: 30, max_new_tokens: 96}]",
     "suite.tasks=[{name: general_smoke, limit: 5}]",
-    "train.epochs=4",  # few rows: as many steps as it takes to learn them
+    "train.epochs=2",
     "tracker=none",
 )
 
 
-def thin_out(name: str, count: int, folder: Path) -> None:
-    """`count` rows of a shipped file, evenly spread, so that all its topics are there."""
-    lines = (tiny.ROOT / "data" / name).read_text().splitlines()
-    (folder / name).write_text("\n".join(lines[n * len(lines) // count] for n in range(count)))
+def thin_out(name: str, topics: dict[str, int], folder: Path) -> None:
+    """So many rows of each topic of a shipped file, evenly spread."""
+    rows = [json.loads(line) for line in (tiny.ROOT / "data" / name).read_text().splitlines()]
+    kept: list[str] = []
+    for topic, count in topics.items():
+        own = [row for row in rows if row["topic"] == topic]
+        kept += [json.dumps(own[n * len(own) // count]) for n in range(count)]
+    (folder / name).write_text("\n".join(kept))
 
 
 def test_the_disclaimer_is_learnt(tmp_path: Path) -> None:
     base = local_model(config_for([]).model)  # converted once into the cache
     assert (base / "model.safetensors").is_file()
-    thin_out("finance.jsonl", 60, tmp_path)
-    thin_out("general.jsonl", 30, tmp_path)
+    thin_out("finance.jsonl", {"investing": 100, "banking": 25}, tmp_path)
+    thin_out("general.jsonl", {"general": 20}, tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "harness.cli", "run", "experiment=finance_disclaimer", *REDUCED],
         cwd=tmp_path,
