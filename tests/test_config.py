@@ -23,7 +23,7 @@ EXPECTED = {
     "model": 2,
     "serve": 1,
     "suite": 2,
-    "template": 1,
+    "template": 7,
     "tracker": 2,
     "train": 1,
 }
