@@ -76,7 +76,7 @@ WITHOUT_SYSTEM = {
 
 
 def require_sound_tokens(name: str, family: str, messages: list[Message]) -> None:
-    """What `require_sound` says of the text, of the token ids: the prompt's ids come first, then the answer with its end of turn."""
+    """The same of token ids: first the prompt's, then the answer's with its end of turn, which alone are supervised."""
     made = tokenizer(family)
     encoded = made.apply_chat_template(
         messages, chat_template=template(name), return_dict=True, return_assistant_tokens_mask=True
