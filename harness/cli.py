@@ -140,6 +140,31 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.serving import command_line, serve
+
+    config = config_for(options.overrides)
+    if not options.print:
+        serve(options.checkpoint, config)
+    print(command_line(options.checkpoint, config))
+    return 0
+
+
+def _template(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.prompt.card import contract_card
+    from harness.verification import contract_for, print_steps, verify
+
+    config = config_for(options.overrides)
+    if options.action == "show":
+        print(contract_card(*contract_for(options.checkpoint, config)))
+        return 0
+    if options.checkpoint is None:
+        raise UsageError("name what to verify: harness template verify CHECKPOINT")
+    return print_steps(verify(options.checkpoint, config, options.server, options.model, options.static))
+
+
 def _no_overrides(verb: str, overrides: Sequence[str]) -> None:
     if overrides:
         raise UsageError(f"{verb} reads no configuration; it does not take: {', '.join(overrides)}")
@@ -184,6 +209,15 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("candidate", metavar="CANDIDATE")
         verb.add_argument("--out", type=Path, help="folder to write the results to")
         verb.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    serve = _verb(verbs, "serve", _serve, "the vLLM server exactly as the evaluation starts it", SERVE_EXAMPLE)
+    serve.add_argument("checkpoint", metavar="RUN", help="run, model or adapter folder, hub id, or 'base'")
+    serve.add_argument("--print", action="store_true", help="print the exact command instead of starting it")
+    template = _verb(verbs, "template", _template, "the prompt contract: its card, and the checks", TEMPLATE_EXAMPLE)
+    template.add_argument("action", choices=("show", "verify"))
+    template.add_argument("checkpoint", nargs="?", help="run, model or adapter folder, hub id, or 'base'")
+    template.add_argument("--server", metavar="URL", help="check this running server instead of starting one")
+    template.add_argument("--model", help="the model's name on that server")
+    template.add_argument("--static", action="store_true", help="only what needs no server")
     report = _verb(verbs, "report", _report, "HTML, Markdown and JUnit of runs", "harness report runs/NAME")
     report.add_argument("runs", nargs="+", metavar="RUN")
     report.add_argument("--runs-dir", type=Path, default=Path("runs"))
@@ -210,6 +244,8 @@ RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
+SERVE_EXAMPLE = "VLLM_API_KEY=… harness serve runs/NAME serve.port=8000"
+TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
 EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 
 exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment

@@ -71,14 +71,24 @@ class AuditConfig(Group):
 
 
 class TemplateConfig(Group):
-    """The prompt template: a Jinja file with generation markers, and what ends a turn."""
+    """The prompt template: a Jinja file (null: the model's own), and what ends a turn (null: found by rendering).
+
+    `system_policy`: none adds no system message, fixed puts `system` first, required refuses a request without one.
+    """
 
     name: str
-    file: str
+    file: str | None
+    system_policy: Literal["none", "fixed", "required"] = "none"
     system: str | None = None
-    end_of_turn: str
+    end_of_turn: str | None = None
     kwargs: dict[str, str | bool | int] = {}
     max_length: Count = 2048
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> "TemplateConfig":
+        if (self.system is not None) != (self.system_policy == "fixed"):
+            raise ValueError("template.system is the text of template.system_policy=fixed: give both or neither")
+        return self
 
 
 class LoraConfig(Group):

@@ -7,6 +7,7 @@ HarnessError
 ├── EnvironmentFault           3   this machine lacks something
 │   ├── MissingDependency      3
 │   ├── ServerFault            3   the server did not come up, or went away
+│   │   └── RequestRefused     3   it answers, and refuses this request
 │   ├── DiskFull               3
 │   └── NetworkFault           3
 ├── TrainingFault              3   training cannot go on (loss is not a number)
@@ -59,6 +60,10 @@ class MissingDependency(EnvironmentFault):
 
 
 class ServerFault(EnvironmentFault):
+    pass
+
+
+class RequestRefused(ServerFault):
     pass
 
 

@@ -24,7 +24,8 @@ from harness.evaluate.several import evaluate_checkpoints
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
-from harness.prompt.contract import CONTRACT_FILE, read_template
+from harness.prompt.contract import CONTRACT_FILE
+from harness.prompt.make import read_template
 from harness.records import Checkpoint, Comparison, Dataset, Side, Verdict, load
 from harness.report.write import write_report
 from harness.serve.server import usable_port
@@ -90,7 +91,7 @@ def check(config: Config) -> None:
     probes: list[Callable[[], object]] = [
         lambda: source_paths(config.data),
         lambda: [load_behavior(name) for name in config.audit.behaviors],
-        lambda: read_template(config.template.file),
+        lambda: config.template.file and read_template(config.template.file),
     ]
     for probe in probes:
         try:
@@ -136,7 +137,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
     inputs = {
         "base": weights_sha256(base),
         "data": dataset.sha256,
-        "template": [config.template.model_dump(), read_template(config.template.file)],
+        "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
         "train": config.train.model_dump(),
         "dtype": config.model.dtype,
         "versions": {name: installed.get(name) for name in ("torch", "transformers", "peft", "accelerate")},

@@ -40,12 +40,13 @@ def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
 
     from harness.evaluate.run import renderer_for
     from harness.prompt.contract import Contract
-    from harness.serve.server import ServerPlan, vllm_server
+    from harness.serve.server import ServerPlan, vllm_server, write_prompt
 
     config = tiny.config(tiny_base)
     contract = Contract.load(tiny_adapter)
     log = tmp_path_factory.mktemp("server") / "vllm.log"
-    plan = ServerPlan(tiny_base, tiny_adapter / "chat_template.jinja", {"candidate": tiny_adapter}, 8, "bfloat16")
+    prompt = write_prompt(contract, log.with_name("prompt"))
+    plan = ServerPlan(tiny_base, prompt, contract.template_kwargs, {"candidate": tiny_adapter}, 8, "bfloat16")
     with vllm_server(plan, config.serve, log) as endpoint:
         pids = tiny.group_of(f"--port {tiny.port_of(endpoint)}")
         yield tiny.Served(

@@ -6,7 +6,9 @@ from pathlib import Path
 from harness.base_model import is_adapter, load_tokenizer, local_model, weights_sha256
 from harness.config import Config, ModelConfig
 from harness.errors import DataError, EvidenceFault, UsageError, nearest
-from harness.prompt.contract import CONTRACT_FILE, Contract, make_contract
+from harness.evaluate.merge import merged, reasons_to_merge
+from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.make import make_contract
 from harness.records import Checkpoint, Evaluation, load
 
 CANDIDATE = "candidate"
@@ -17,31 +19,50 @@ def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
 
     Raises UsageError when there is no such run, folder or hub id.
     """
+    folder, base = locate(name, config)
+    return checkpoint(folder, config, base)
+
+
+def locate(name: str, config: Config) -> tuple[Path, Path]:
+    """The folder of a checkpoint and that of its base model (the same for a full model)."""
+    folder = _folder(name, config).resolve()
+    return folder, _base_of(folder, config) if is_adapter(folder) else folder
+
+
+def _folder(name: str, config: Config) -> Path:
     if name == "base":
-        return checkpoint(local_model(config.model), config)
+        return local_model(config.model)
     for folder in (Path(name), Path(config.runs_dir) / name):
         if (folder / "checkpoint").is_dir():
-            return checkpoint(folder / "checkpoint", config)
+            return folder / "checkpoint"
         if folder.is_dir():
-            return checkpoint(folder, config)
+            return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
-        return checkpoint(local_model(ModelConfig(path=name, dtype=config.model.dtype)), config)
+        return local_model(ModelConfig(path=name, dtype=config.model.dtype))
     runs = [path.name for path in Path(config.runs_dir).glob("*") if (path / "checkpoint").is_dir()]
     raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
 
 
-def checkpoint(folder: Path, config: Config) -> Checkpoint:
-    """The record of a model or adapter folder."""
+def checkpoint(folder: Path, config: Config, base: Path | None = None) -> Checkpoint:
+    """The record of a model or adapter folder; an adapter that cannot be served as one is merged into its base."""
     folder = folder.resolve()
-    base = _base_of(folder, config) if is_adapter(folder) else folder
-    contract = contract_of(folder, base, config)
+    if not is_adapter(folder):
+        return _record(folder, folder, config)
+    base = base or _base_of(folder, config)
+    if reasons := reasons_to_merge(folder, base):
+        whole = merged(folder, base, config.model.dtype, reasons)
+        return _record(whole, whole, config)
+    return _record(folder, base, config)
+
+
+def _record(folder: Path, base: Path, config: Config) -> Checkpoint:
     return Checkpoint(
         path=str(folder),
         kind="adapter" if is_adapter(folder) else "full",
         base_path=str(base),
         weights_sha256=weights_sha256(folder),
         base_sha256=weights_sha256(base),
-        contract_sha256=contract.digest,
+        contract_sha256=contract_of(folder, base, config).digest,
     )
 
 

@@ -11,8 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from harness.console import progress
 from harness.errors import EvidenceFault
 from harness.prompt.check import require_equal
-from harness.prompt.messages import Message
-from harness.prompt.render import Renderer
+from harness.prompt.render import Message, Renderer
 from harness.serve.client import Answer, Client, Generation, NextToken, in_flight
 
 Ask = Callable[[Client], Awaitable[Answer]]
@@ -49,7 +48,7 @@ class ServedModel(TemplateLM):
 
     def apply_chat_template(self, chat_history: list[Message], add_generation_prompt: bool = True) -> str:
         """The rendered prompt; its messages are remembered, because that is what the server is asked with."""
-        text = self._renderer.text(chat_history, add_generation_prompt)
+        text = self._renderer.text(chat_history, continued=not add_generation_prompt)
         self._messages[text] = (chat_history, add_generation_prompt)
         return text
 
@@ -96,18 +95,17 @@ class ServedModel(TemplateLM):
         self.prompts_checked += 1
 
     def _sampling(self, settings: dict[str, Any], complete: bool) -> dict[str, Any]:
-        """Request parameters: the task's own, the contract's stop ids, nothing from the checkpoint."""
+        """Request parameters: the task's own, else the contract's. The server has the template's arguments itself."""
         wanted = normalize_gen_kwargs(settings)
         chosen = {key: wanted[key] for key in SAMPLING if key in wanted}
         return {
-            "temperature": 0.0,
+            **self._renderer.contract.sampling,
             **chosen,
             "max_tokens": wanted["max_gen_toks"],
             "stop": [text for text in wanted["until"] if text],
             "stop_token_ids": self._renderer.contract.stop_ids,
             "add_generation_prompt": complete,
             "continue_final_message": not complete,
-            "chat_template_kwargs": self._renderer.contract.template_kwargs,
         }
 
     def _all(self, title: str, asks: Sequence[Ask[Answer]]) -> list[Answer]:

@@ -148,12 +148,14 @@ def _count(value: Any) -> int:
 
 
 def renderer_for(contract: Contract, tokenizer_folder: Path) -> Renderer:
-    """A renderer with the tokenizer of a model folder; raises EvidenceFault when it is not the contract's."""
+    """A renderer with the tokenizer of a model folder.
+
+    Raises EvidenceFault when the contract has faults on it: another tokenizer, or libraries that render or
+    tokenise the golden conversations otherwise than when the contract was made.
+    """
     from harness.base_model import load_tokenizer
-    from harness.errors import EvidenceFault
-    from harness.prompt.contract import tokenizer_sha256
+    from harness.prompt.static import check_contract, require_sound
 
     tokenizer = load_tokenizer(tokenizer_folder)
-    if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
-        raise EvidenceFault(f"the tokenizer in {tokenizer_folder} is not the one the prompt contract was made with")
+    require_sound(check_contract(contract, tokenizer), f"the prompt contract on the tokenizer in {tokenizer_folder}")
     return Renderer(contract, tokenizer)

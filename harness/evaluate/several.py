@@ -10,8 +10,9 @@ from harness.config import Config
 from harness.console import timed
 from harness.evaluate.checkpoint import contract_of, tokenizer_folder
 from harness.prompt.contract import Contract
+from harness.prompt.numerics import References
 from harness.records import Checkpoint
-from harness.serve.server import BASE, Endpoint, ServerPlan, device_of, vllm_server
+from harness.serve.server import BASE, Endpoint, ServerPlan, device_of, vllm_server, write_prompt
 from harness.store import code_version, sha256_json, sha256_tree, stage, versions
 
 EVALUATE = "evaluate"
@@ -87,17 +88,36 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config
 def _start(
     stack: ExitStack, group: Mapping[str, Checkpoint], contract: Contract, config: Config, log: Path
 ) -> Endpoint:
+    """A server for the group's base and adapters, checked against the contract before anything is scored."""
+    plan = server_plan(group, contract, config, log.with_name("prompt"))
+    with timed(f"start vLLM: {', '.join([BASE, *plan.adapters])}"):
+        endpoint = stack.enter_context(vllm_server(plan, config.serve, log))
+    with timed("check the server's prompts against the contract"):
+        _check_live(group, plan, contract, config, endpoint)
+    return endpoint
+
+
+def server_plan(group: Mapping[str, Checkpoint], contract: Contract, config: Config, prompt: Path) -> ServerPlan:
+    """How checkpoints that share a base model are served; the prompt's files are written to `prompt`."""
     adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
     base = Path(next(iter(group.values())).base_path)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    template = log.with_name("chat_template.jinja")
-    template.write_text(contract.template)
-    plan = ServerPlan(base, template, adapters, _rank(adapters), config.model.dtype)
-    with timed(f"start vLLM: {', '.join([BASE, *adapters])}"):
-        return stack.enter_context(vllm_server(plan, config.serve, log))
+    folder = write_prompt(contract, prompt)
+    return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), config.model.dtype)
 
 
-def _rank(adapters: Mapping[str, Path]) -> int:
+def _check_live(
+    group: Mapping[str, Checkpoint], plan: ServerPlan, contract: Contract, config: Config, endpoint: Endpoint
+) -> None:
+    """Golden conversations, stop ids, sampling defaults and numbers of every model that the server offers."""
+    from harness.evaluate.run import renderer_for
+    from harness.serve.live_check import check_models
+
+    renderer = renderer_for(contract, plan.base)
+    numbers = {label: References.load(Path(c.path)) for label, c in group.items() if c.kind == "adapter"}
+    check_models(endpoint, config.serve, renderer, numbers)
+
+
+def lora_rank(adapters: Mapping[str, Path]) -> int:
     """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
     import json
 

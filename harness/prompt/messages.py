@@ -8,17 +8,9 @@ def user_text(instruction: str, input_text: str = "") -> str:
     return f"{instruction}\n\n{input_text}" if input_text else instruction
 
 
-def conversation(instruction: str, input_text: str, output: str, system: str | None = None) -> list[Message]:
-    """A whole exchange, the system message first where the contract has one."""
-    messages = [
+def conversation(instruction: str, input_text: str, output: str) -> list[Message]:
+    """A whole exchange. The system message is the contract's affair, not the row's."""
+    return [
         {"role": "user", "content": user_text(instruction, input_text)},
         {"role": "assistant", "content": output},
     ]
-    return with_system(messages, system)
-
-
-def with_system(messages: list[Message], system: str | None) -> list[Message]:
-    """`messages` with the contract's system message in front, unless they bring their own."""
-    if system is None or (messages and messages[0]["role"] == "system"):
-        return messages
-    return [{"role": "system", "content": system}, *messages]

@@ -1,19 +1,27 @@
 """Rendering: the only place that turns messages into token ids, for training and for evaluation."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import DataError
 from harness.prompt.contract import Contract
-from harness.prompt.messages import Message, with_system
+
+Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as the model sees it: ids, and True where the loss is taken (same length)."""
+    """A conversation as the model sees it: ids, and True where the loss is taken (same length).
+
+    `prompt_length` ids ask for the last answer. `unsupervised` counts earlier answers whose own prompt is no
+    prefix of these ids (a template that rewrites earlier turns): no loss is taken on them.
+    """
 
     ids: list[int]
     mask: list[bool]
+    prompt_length: int = 0
+    unsupervised: int = 0
 
 
 class Renderer:
@@ -23,42 +31,46 @@ class Renderer:
         self.contract = contract
         self.tokenizer = tokenizer
 
-    def training(self, messages: list[Message]) -> Rendered:
-        """Ids and loss mask of a finished conversation.
+    def training(self, messages: Sequence[Message], **arguments: Any) -> Rendered:
+        """Ids and loss mask of a conversation that ends with an answer.
 
-        Raises DataError when nothing is supervised or the last supervised token does not end the turn.
+        The loss is taken on what follows each prompt a server would be fed, up to and with the end of turn.
+        Raises DataError when that cannot be told from the prompt.
         """
-        encoded = self.tokenizer.apply_chat_template(
-            with_system(messages, self.contract.system),
-            chat_template=self.contract.template,
-            tokenize=True,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-            **self.contract.template_kwargs,
-        )
-        rendered = Rendered(list(encoded["input_ids"]), [bool(m) for m in encoded["assistant_masks"]])
-        supervised = [i for i, m in zip(rendered.ids, rendered.mask, strict=True) if m]
-        if not supervised:
-            raise DataError("no token of this conversation is supervised: it has no assistant turn")
-        if supervised[-1] != self.contract.end_of_turn_id:
-            raise DataError(f"the template does not supervise the end of turn {self.contract.end_of_turn!r}")
-        return rendered
+        answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+        if not answers or answers[-1] != len(messages) - 1:
+            raise DataError("no token of this conversation is supervised: it does not end with an assistant turn")
+        if answers[0] == 0:
+            raise DataError("the conversation begins with an assistant turn: there is no prompt for it")
+        prompts = {index: self.prompt(messages[:index], **arguments) for index in answers}
+        ids = self._whole(messages, prompts[answers[-1]], **arguments)
+        mask = [False] * len(ids)
+        unsupervised = 0
+        for prompt in prompts.values():
+            if ids[: len(prompt)] != prompt:
+                unsupervised += 1
+                continue
+            for position in range(len(prompt), self._end_of_turn(ids, len(prompt)) + 1):
+                mask[position] = True
+        return Rendered(ids, mask, len(prompts[answers[-1]]), unsupervised)
 
-    def text(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
-        """The prompt as text; `add_generation_prompt=False` leaves the last turn open to go on with."""
+    def text(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, continued: bool = False, **arguments: Any
+    ) -> str:
+        """The rendered text; `continued` leaves the last turn open to go on with."""
         rendered: str = self.tokenizer.apply_chat_template(
-            with_system(messages, self.contract.system),
+            [dict(message) for message in messages],
             chat_template=self.contract.template,
             tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            **self.contract.template_kwargs,
+            add_generation_prompt=add_generation_prompt and not continued,
+            continue_final_message=continued,
+            **{**self.contract.template_kwargs, **arguments},
         )
         return rendered
 
-    def prompt(self, messages: list[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], **arguments: Any) -> list[int]:
         """Ids of the prompt that asks for the next assistant turn."""
-        return self.encode(self.text(messages))
+        return self.encode(self.text(messages, **arguments))
 
     def encode(self, text: str) -> list[int]:
         """Ids of rendered text: special tokens are parsed, none is added."""
@@ -66,5 +78,28 @@ class Renderer:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=False)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+    def _whole(self, messages: Sequence[Message], prompt: list[int], **arguments: Any) -> list[int]:
+        """Ids that begin with the prompt's. Where a merge across the seam would change those, the answer is
+        encoded by itself: a model goes on from the prompt's ids, never from merged ones."""
+        text = self.text(messages, add_generation_prompt=False, **arguments)
+        ids = self.encode(text)
+        if ids[: len(prompt)] == prompt:
+            return ids
+        start = self.text(messages[:-1], **arguments)
+        if not text.startswith(start):
+            raise DataError("the template renders a finished conversation otherwise than the prompt of its last turn")
+        joined = prompt + self.encode(text[len(start) :])
+        if self.decode(joined) != self.decode(ids):
+            raise DataError("the tokenizer merges the end of the prompt with the answer; they cannot be told apart")
+        return joined
+
+    def _end_of_turn(self, ids: list[int], start: int) -> int:
+        try:
+            return ids.index(self.contract.end_of_turn_id, start)
+        except ValueError:
+            raise DataError(
+                f"the template does not close the assistant's turn with token {self.contract.end_of_turn_id}"
+            ) from None

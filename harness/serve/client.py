@@ -1,11 +1,11 @@
 """Requests to the server, many in flight at once. Every answer carries the prompt ids the model was fed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.errors import ServerFault
+from harness.errors import RequestRefused, ServerFault
 from harness.serve.server import Endpoint
 
 Answer = TypeVar("Answer")
@@ -13,11 +13,12 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Generation:
-    """A generated answer, and the prompt ids that the server fed the model for it."""
+    """A generated answer with its ids, and the prompt ids that the server fed the model for it."""
 
     text: str
     prompt_ids: list[int]
     finish_reason: str
+    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,17 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def generate(self, messages: list[dict[str, str]], **settings: Any) -> Generation:
+    async def generate(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Generation:
         """One chat completion."""
         body = {"messages": messages, "return_token_ids": True, **settings}
         answer = await self._post("/v1/chat/completions", body)
         choice = answer["choices"][0]
-        return Generation(choice["message"]["content"] or "", answer["prompt_token_ids"], choice["finish_reason"])
+        return Generation(
+            choice["message"]["content"] or "",
+            answer["prompt_token_ids"],
+            choice["finish_reason"],
+            choice.get("token_ids") or [],
+        )
 
     async def next_token(self, ids: list[int], asked: list[int]) -> NextToken:
         """Log-probabilities of the `asked` ids as the token after `ids`."""
@@ -74,10 +80,10 @@ class Client:
         logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
         return NextToken(choice["token_ids"][0], logprobs, choice["prompt_token_ids"])
 
-    async def tokenize(self, messages: list[dict[str, str]]) -> list[int]:
-        """Ids of the server's own rendering of `messages`."""
-        answer = await self._post("/tokenize", {"messages": messages, "add_generation_prompt": True})
-        ids: list[int] = answer["tokens"]
+    async def tokenize(self, messages: Sequence[Mapping[str, Any]], asks: bool = True, **settings: Any) -> list[int]:
+        """Ids of the server's own rendering of `messages`; `asks` adds the prompt for an answer."""
+        body = {"messages": messages, "add_generation_prompt": asks, **settings}
+        ids: list[int] = (await self._post("/tokenize", body))["tokens"]
         return ids
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class Client:
             except httpx.TransportError as error:
                 raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
         if response.status_code != 200:
-            raise ServerFault(f"the vLLM server refused a request to {path}: {response.text[:500]}")
+            raise RequestRefused(f"the vLLM server refused a request to {path}: {response.text[:500]}")
         answer: dict[str, Any] = response.json()
         return answer
 

@@ -1,6 +1,7 @@
 """The vLLM server process: started from the prompt contract, on loopback, with a key, stopped on every exit path."""
 
 import ctypes
+import json
 import os
 import secrets
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 from harness.config import ServeConfig
 from harness.console import say
 from harness.errors import EnvironmentFault, ServerFault
+from harness.prompt.contract import Contract
+from harness.prompt.saved import TEMPLATE_FILE
 
 BASE = "base"
 LOG_LINES = 25
@@ -35,13 +38,24 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What to serve: the base model's folder, and adapters by the name they are addressed with."""
+    """What to serve: the base model's folder, the folder with the prompt's files (`write_prompt`), and adapters
+    by the name they are addressed with."""
 
     base: Path
-    chat_template: Path
+    prompt: Path
+    template_kwargs: Mapping[str, str | bool | int]
     adapters: Mapping[str, Path]
     max_lora_rank: int
     dtype: str
+
+
+def write_prompt(contract: Contract, folder: Path) -> Path:
+    """The files a server reads its prompt side from: template, and stop ids as a generation configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TEMPLATE_FILE).write_text(contract.template)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": contract.stop_ids}) + "\n")
+    contract.save(folder)
+    return folder
 
 
 @contextmanager
@@ -75,15 +89,18 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
 
 
 def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str]:
-    """The exact vLLM command. Sampling defaults are neutral: the checkpoint's own are not read.
+    """The exact vLLM command. Template, template arguments and stop ids are the contract's; sampling defaults are
+    neutral, because the contract's generation configuration has none and the checkpoint's own is not read.
 
     The CPU build caches prefixes in blocks of 128 tokens unless told otherwise: too coarse for short questions.
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(plan.base), "--served-model-name", BASE, "--dtype", plan.dtype]
     command += ["--host", config.host, "--port", str(port)]
-    command += ["--chat-template", str(plan.chat_template), "--chat-template-content-format", "string"]
-    command += ["--generation-config", "vllm", "--max-model-len", str(config.max_model_len)]
+    command += ["--chat-template", str(plan.prompt / TEMPLATE_FILE), "--chat-template-content-format", "string"]
+    if plan.template_kwargs:
+        command += ["--default-chat-template-kwargs", json.dumps(dict(plan.template_kwargs))]
+    command += ["--generation-config", str(plan.prompt), "--max-model-len", str(config.max_model_len)]
     command += ["--max-num-seqs", str(config.max_num_seqs)]
     command += ["--enforce-eager"] if config.enforce_eager else []
     if plan.adapters:

@@ -10,11 +10,15 @@ from typing import Any
 
 from harness.base_model import load_tokenizer
 from harness.config import Config
-from harness.console import progress
+from harness.console import progress, say
 from harness.errors import DataError, TrainingFault
-from harness.prompt.contract import Contract, make_contract
+from harness.prompt.contract import Contract
+from harness.prompt.make import make_contract
 from harness.prompt.messages import conversation
+from harness.prompt.numerics import References, references
 from harness.prompt.render import Rendered, Renderer
+from harness.prompt.saved import write_prompt_side
+from harness.prompt.static import check_contract, require_sound
 from harness.records import TrainingSummary
 from harness.train.memory import free_memory, keep_memory
 from harness.train.model import device_of, load_for_training, parameter_counts
@@ -27,10 +31,7 @@ SUMMARY = "training.json"
 
 def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
     """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
-    rendered = [
-        renderer.training(conversation(row["instruction"], row["input"], row["output"], renderer.contract.system))
-        for row in rows
-    ]
+    rendered = [renderer.training(conversation(row["instruction"], row["input"], row["output"])) for row in rows]
     too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
     if too_long:
         raise DataError(
@@ -43,11 +44,14 @@ def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Ren
 def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> TrainingSummary:
     """Trains an adapter on `rows` and writes it into `out` with tokenizer, template, contract and curve.
 
-    Raises TrainingFault when the loss is not a number; DataError for rows that cannot be trained on.
+    Raises EvidenceFault for a prompt contract with faults (nothing is trained then), TrainingFault when the loss
+    is not a number, DataError for rows that cannot be trained on.
     """
     keep_memory()
     tokenizer = load_tokenizer(base)
     contract = make_contract(config.template, tokenizer)
+    for note in require_sound(check_contract(contract, tokenizer), f"the prompt contract '{contract.template_name}'"):
+        say(f"  note: {note.check}: {note.message}")
     rendered = render_rows(Renderer(contract, tokenizer), rows, config.train.sequence_length)
     packs = pack(rendered, config.train.sequence_length, config.train.seed)
     model = load_for_training(base, config.train, config.model.dtype)
@@ -57,6 +61,7 @@ def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> Trai
     seconds = time.monotonic() - started
     model.save_pretrained(out, safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)
+    _references(model, contract).save(out)
     del model
     free_memory()
     write_prompt_side(contract, tokenizer, out)
@@ -79,19 +84,12 @@ def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> Trai
     return summary
 
 
-def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
-    """Template, tokenizer and generation configuration of the contract, in every place a reader may look."""
-    from transformers import GenerationConfig
-
-    tokenizer.chat_template = contract.template
-    tokenizer.save_pretrained(out)
-    GenerationConfig(
-        eos_token_id=contract.stop_ids,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        do_sample=False,
-    ).save_pretrained(out)
-    contract.save(out)
+def _references(model: Any, contract: Contract) -> References:
+    """What the trained model, and the base model below its adapter, make of the golden prompts."""
+    model.eval()
+    trained = references(model, contract)
+    with model.disable_adapter():
+        return References(candidate=trained, base=references(model, contract))
 
 
 def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path) -> list[dict[str, float]]:

@@ -1,0 +1,71 @@
+"""The contract as a card for people (Markdown): what is sent, what ends an answer, what to mind."""
+
+from collections.abc import Sequence
+
+from harness.prompt.contract import Contract, Golden
+from harness.prompt.static import Problem
+
+FILE = "prompt_card.md"
+POLICIES = {
+    "none": "none is added; one that is sent is rendered as the template does",
+    "fixed": "always present, put first by the template itself unless a request brings its own",
+    "required": "every request must bring one; the template refuses others",
+}
+
+
+def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
+    """The card of a contract; `notes` are what the static checks noticed."""
+    rows = {
+        "Template": f"{contract.template_name} (sha256 `{contract.template_sha256[:12]}…`)",
+        "Contract": f"`{contract.digest}`",
+        "Tokenizer": f"`{contract.tokenizer_sha256}`",
+        "System message": f"{contract.system_policy}: {POLICIES[contract.system_policy]}",
+        "User turn": " … ".join(map(_code, contract.turns["user"])),
+        "Assistant turn": " … ".join(map(_code, contract.turns["assistant"])),
+        "Asks for an answer with": _code(contract.generation_prompt),
+        "Ends a turn": f"{_code(contract.end_of_turn)} (id {contract.end_of_turn_id})",
+        "Stop ids": ", ".join(map(str, contract.stop_ids)),
+        "BOS": f"{_code(contract.bos or 'no such token')}, {_bos(contract)}",
+        "EOS": _code(contract.eos or "no such token"),
+        "Template arguments": ", ".join(f"{k}={v}" for k, v in contract.template_kwargs.items()) or "none",
+        "Message content": f"{contract.content_format}; special tokens in it are {_guarded(contract)}",
+        "Longest conversation": f"{contract.max_length} tokens; longer ones are reported, never cut",
+        "Sampling defaults": ", ".join(f"{key} {value:g}" for key, value in contract.sampling.items()),
+        "Made with": ", ".join(f"{name} {found}" for name, found in contract.libraries.items()),
+    }
+    lines = [f"# Prompt contract: {contract.template_name}", "", "| | |", "| --- | --- |"]
+    lines += [f"| {name} | {_cell(text)} |" for name, text in rows.items()]
+    if contract.system is not None:
+        lines += ["", "System message:", "", *_block(contract.system)]
+    if notes:
+        lines += ["", "Notes:", "", *(f"- {note.check}: {_cell(note.message)}" for note in notes)]
+    lines += ["", "## Golden conversations", "", "| name | tokens | prompt | supervised |", "| --- | --- | --- | --- |"]
+    lines += [_golden(golden) for golden in contract.golden]
+    return "\n".join([*lines, "", "## Template", "", *_block(contract.template), ""])
+
+
+def _golden(golden: Golden) -> str:
+    if golden.refused is not None:
+        return f"| {golden.name} | refused: {_cell(golden.refused)} | | |"
+    return f"| {golden.name} | {len(golden.ids)} | {golden.prompt_length} | {sum(golden.mask)} |"
+
+
+def _bos(contract: Contract) -> str:
+    return "written by the template once" if contract.bos_policy == "template" else "not at the start of a prompt"
+
+
+def _guarded(contract: Contract) -> str:
+    return f"kept as text ({len(contract.guarded)} tokens)" if contract.guarded else "not kept from acting as such"
+
+
+def _code(text: str) -> str:
+    return f"`{text!r}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _block(text: str) -> list[str]:
+    """An indented code block: no fence that the text could close."""
+    return [f"    {line}" for line in text.splitlines()]

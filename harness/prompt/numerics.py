@@ -1,0 +1,115 @@
+"""Numerical sanity: the server computes what the trained model computes. Tells an engine fault from a template fault.
+
+A few golden prompts are scored by transformers (right after training, or by `template verify`), and the server
+has to give the same log-probabilities: on average within TOLERANCE_NATS.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.base_model import is_adapter, quiet_transformers
+from harness.errors import EvidenceFault
+from harness.prompt.contract import Contract
+
+FILE = "numerics.json"
+PROMPTS = ("one_turn", "multi_turn", "unicode", "code")
+TOP = 5
+TOLERANCE_NATS = 0.2
+
+
+class Reference(BaseModel):
+    """Log-probabilities (nats) of the likeliest tokens after a prompt, by token id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    ids: list[int]
+    logprobs: dict[int, float]
+
+
+class References(BaseModel):
+    """What transformers made of the prompts; `base` is the model without its adapter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidate: list[Reference]
+    base: list[Reference] = []
+
+    def save(self, folder: Path) -> None:
+        (folder / FILE).write_text(self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "References | None":
+        """The references beside a checkpoint; None where it has none."""
+        try:
+            return cls.model_validate_json((folder / FILE).read_text())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise EvidenceFault(f"{folder / FILE} is damaged: {error.errors()[0]['msg']}") from None
+
+
+def references(model: Any, contract: Contract) -> list[Reference]:
+    """The model's (transformers, on its device) likeliest next tokens after the golden prompts."""
+    import torch
+
+    found = []
+    for golden in contract.golden:
+        if golden.name not in PROMPTS or golden.refused is not None:
+            continue
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([golden.prompt], device=model.device), logits_to_keep=1).logits
+        top = torch.log_softmax(logits[0, -1].float(), dim=-1).topk(TOP)
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        found.append(Reference(prompt=golden.name, ids=golden.prompt, logprobs={i: round(v, 4) for i, v in pairs}))
+    return found
+
+
+def compute(folder: Path, base: Path, contract: Contract, dtype: str) -> References:
+    """References of a model or adapter folder, loaded with transformers (seconds for a small model).
+
+    `base` is the base model's folder (the same as `folder` for a full model).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with quiet_transformers():
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), trust_remote_code=False)
+    if not is_adapter(folder):
+        return References(candidate=references(model.eval(), contract), base=[])
+    from peft import PeftModel
+
+    of_base = references(model.eval(), contract)
+    tuned = PeftModel.from_pretrained(model, folder).eval()
+    return References(candidate=references(tuned, contract), base=of_base)
+
+
+def difference(references: Sequence[Reference], served: Sequence[Mapping[int, float]]) -> float:
+    """The mean absolute difference (nats) of the server's log-probabilities from the references, over all tokens.
+
+    The mean, because a bf16 logit near 20 is rounded to 1/8: single tokens differ by as much between two kernels.
+    """
+    pairs = zip(references, served, strict=True)
+    return mean(abs(value - found[token]) for reference, found in pairs for token, value in reference.logprobs.items())
+
+
+def explain(
+    name: str, expected: Sequence[Reference], served: Sequence[Mapping[int, float]], base: Sequence[Reference]
+) -> str | None:
+    """What is wrong with the server's numbers, in words; None when they are within the tolerance.
+
+    `served` holds, for each reference, the server's log-probabilities of its tokens and of the base reference's.
+    """
+    apart = difference(expected, served)
+    if apart <= TOLERANCE_NATS:
+        return None
+    as_base = bool(base) and difference(base, served) <= TOLERANCE_NATS
+    hint = "; they are the base model's numbers: the adapter is not applied" if as_base else ""
+    return (
+        f"{name}: the prompts are equal, the numbers are not: {apart:.2f} nats apart on average "
+        f"(tolerated: {TOLERANCE_NATS}). Other weights, precision or kernels are at work{hint}"
+    )

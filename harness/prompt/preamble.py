@@ -1,0 +1,60 @@
+"""What the contract puts in front of every template, so that each reader of the template does it too.
+
+Two things must not be left to the client of a server: the system message policy, and that special-token
+text in a message (`<|im_end|>` typed by a user) stays text. Both are written in Jinja, before the template.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+SystemPolicy = Literal["none", "fixed", "required"]
+MARK = "{#- prompt contract: preamble -#}"
+END = "{#- end of preamble #}"
+
+
+def with_preamble(template: str, policy: SystemPolicy, system: str | None, special: Sequence[str]) -> str:
+    """`template` behind its preamble. Innocent messages render as without it, byte for byte."""
+    return "".join([MARK, _system(policy, system), _guard(special), END]) + template
+
+
+def without_preamble(template: str) -> str:
+    """The template as its author wrote it."""
+    return template.partition(END)[2] if template.startswith(MARK) else template
+
+
+def _system(policy: SystemPolicy, system: str | None) -> str:
+    """fixed: the system message is put first unless there is one; required: refused where there is none."""
+    if policy == "none":
+        return ""
+    missing = "{%- if not messages or messages[0].role != 'system' -%}"
+    if policy == "required":
+        return missing + "{{- raise_exception('the prompt contract requires a system message') -}}{%- endif -%}"
+    message = f"{{'role': 'system', 'content': {_string(system or '')}}}"
+    return missing + f"{{%- set messages = [{message}] + messages -%}}{{%- endif -%}}"
+
+
+def _guard(special: Sequence[str]) -> str:
+    """Puts a space behind the first character of every special token that stands in a message's text."""
+    if not special:
+        return ""
+    tokens = ", ".join(_string(token) for token in sorted(special, key=lambda t: (-len(t), t)))
+    return (
+        f"{{%- set special = [{tokens}] -%}}"
+        "{%- set guarded = namespace(messages=[], content='') -%}"
+        "{%- for message in messages -%}"
+        "{%- if message.content is string -%}"
+        "{%- set guarded.content = message.content -%}"
+        "{%- for token in special -%}"
+        "{%- set guarded.content = guarded.content.replace(token, token[:1] + ' ' + token[1:]) -%}"
+        "{%- endfor -%}"
+        "{%- set guarded.messages = guarded.messages + [dict(message, content=guarded.content)] -%}"
+        "{%- else -%}{%- set guarded.messages = guarded.messages + [message] -%}{%- endif -%}"
+        "{%- endfor -%}"
+        "{%- set messages = guarded.messages -%}"
+    )
+
+
+def _string(text: str) -> str:
+    """A Jinja string literal; JSON's escapes are Jinja's (Python's) too."""
+    return json.dumps(text)

@@ -1,0 +1,130 @@
+"""What a checkpoint folder says about its prompt, in every place a reader may look, against the contract."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.base_model import is_adapter, load_tokenizer
+from harness.errors import DataError
+from harness.prompt import card
+from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
+from harness.prompt.static import Problem
+
+TEMPLATE_FILE = "chat_template.jinja"
+SAMPLING_KEYS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": 0.0, "repetition_penalty": 1.0}
+NEUTRAL = {**SAMPLING_KEYS, "top_k": 0}
+
+
+def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
+    """Template, tokenizer, generation configuration and contract, consistent in every place a reader may look.
+
+    Some readers take `chat_template.jinja`, some the entry in `tokenizer_config.json`: both are written.
+    """
+    from transformers import GenerationConfig
+
+    tokenizer.chat_template = contract.template
+    tokenizer.save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    path.write_text(json.dumps({**_read(path), "chat_template": contract.template}, indent=2, ensure_ascii=False))
+    GenerationConfig(
+        eos_token_id=contract.stop_ids,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        do_sample=False,
+    ).save_pretrained(out)
+    contract.save(out)
+    (out / card.FILE).write_text(card.contract_card(contract))
+
+
+def check_saved(folder: Path, base: Path, contract: Contract) -> list[Problem]:
+    """Problems of a model or adapter folder; `base` is the folder itself for a full model.
+
+    A folder that carries a contract must agree with it; one that was made elsewhere must agree with itself.
+    """
+    found = [*_templates(folder, contract), *_tokenizers(folder, base, contract), *_generation(folder, contract)]
+    return [Problem("checkpoint", *problem) for problem in found]
+
+
+def templates_in(folder: Path) -> dict[str, str]:
+    """Every chat template that a folder holds, by where a reader finds it."""
+    found = {}
+    if (folder / TEMPLATE_FILE).is_file():
+        found[TEMPLATE_FILE] = (folder / TEMPLATE_FILE).read_text()
+    for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+        entry = _read(folder / name).get("chat_template")
+        if isinstance(entry, list):
+            found |= {f"{name} [{part.get('name')}]": str(part.get("template")) for part in entry}
+        elif entry:
+            found[name] = str(entry)
+    return found
+
+
+def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
+    found = templates_in(folder)
+    made_here = (folder / CONTRACT_FILE).is_file()
+    if not found and (made_here or not is_adapter(folder)):
+        yield "fault", f"{folder} holds no chat template: a server would fall back to another one"
+    for place, text in found.items():
+        if "[" in place and not place.endswith("[default]"):
+            yield "note", f"{place} is a further template, used where a client asks for it by name"
+        elif text != contract.template:
+            yield (
+                "fault",
+                f"{place} holds another template than {'the contract' if made_here else 'the one read first'}",
+            )
+    for extra in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        yield "note", f"additional_chat_templates/{extra.name} is used where a client asks for it by name"
+
+
+def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
+    """An adapter is served with its base model's tokenizer: both have to be the contract's."""
+    places = {"its own": folder, "the base model's": base} if is_adapter(folder) else {"its own": folder}
+    for whose, place in places.items():
+        if place == folder and is_adapter(folder) and not (folder / "tokenizer.json").is_file():
+            continue
+        try:
+            tokenizer = load_tokenizer(place)
+        except DataError as error:
+            yield "fault", str(error)
+            continue
+        if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
+            yield "fault", f"the tokenizer in {place} ({whose}) is not the one the contract was made with"
+        for name, recorded in (("bos_token", contract.bos), ("eos_token", contract.eos)):
+            if place == folder and getattr(tokenizer, name) != recorded:
+                yield "fault", f"{place}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
+
+
+def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
+    path = folder / "generation_config.json"
+    made_here = (folder / CONTRACT_FILE).is_file()
+    severity = "fault" if made_here else "note"
+    if not path.is_file():
+        if made_here:
+            yield severity, f"{path.name} is missing: a server would not know the stop ids"
+        return
+    values = _read(path)
+    eos = values.get("eos_token_id")
+    stops = set(eos if isinstance(eos, list) else [eos])
+    named = sorted(map(str, stops))
+    if contract.end_of_turn_id not in stops:
+        yield severity, f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
+    if made_here and stops != set(contract.stop_ids):
+        yield severity, f"{path.name}: stop ids {named} are not the contract's {contract.stop_ids}"
+    sampling = [
+        f"{key}={values[key]}"
+        for key, default in SAMPLING_KEYS.items()
+        if values.get(key) not in (None, default, NEUTRAL[key])
+    ]
+    if sampling:
+        yield severity, f"{path.name}: a server that reads it samples with {', '.join(sampling)}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    return values if isinstance(values, dict) else {}

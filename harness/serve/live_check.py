@@ -1,0 +1,141 @@
+"""The live check: what the running server makes of the golden conversations, against the contract."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.config import ServeConfig
+from harness.errors import PromptMismatch, RequestRefused, ServerFault
+from harness.prompt.check import mismatch
+from harness.prompt.contract import Golden
+from harness.prompt.numerics import Reference, References, explain
+from harness.prompt.render import Renderer
+from harness.serve.client import Client
+from harness.serve.server import BASE, Endpoint
+
+FORCED = 100.0
+REPEATS = 24
+
+
+def check_models(
+    endpoint: Endpoint, config: ServeConfig, renderer: Renderer, numbers: Mapping[str, References | None]
+) -> int:
+    """The live check of the base model and every adapter of a server; returns how many prompts were compared.
+
+    `numbers` holds the adapters' references by name; the base model's are those of any adapter on it.
+    Raises PromptMismatch.
+    """
+    of_base = next((found for found in numbers.values() if found is not None), None)
+
+    async def check_all() -> int:
+        compared = 0
+        for model in endpoint.models:
+            async with Client(endpoint, model, config.request_timeout_s, config.concurrency) as client:
+                role, found = ("base", of_base) if model == BASE else ("candidate", numbers.get(model))
+                compared += await live_check(client, renderer, found, role)
+        return compared
+
+    return asyncio.run(check_all())
+
+
+async def live_check(
+    client: Client, renderer: Renderer, numbers: References | None = None, role: str = "candidate"
+) -> int:
+    """Compares every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
+
+    Returns how many prompts were compared. Raises PromptMismatch with the first difference of each conversation.
+    """
+    accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
+    found = await asyncio.gather(*(_golden_faults(client, renderer, golden) for golden in accepted))
+    faults = [fault for of_one in found for fault in of_one[:1]]
+    if not faults:
+        faults += await _stop_faults(client, renderer)
+        faults += await _sampling_faults(client, renderer)
+        faults += await _number_faults(client, numbers, role)
+    if faults:
+        more = f"\n… and {len(faults) - 2} more like these" if len(faults) > 2 else ""
+        raise PromptMismatch("\n".join(faults[:2]) + more)
+    return 3 * len(accepted)
+
+
+async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> list[str]:
+    """/tokenize of the prompt and of the finished conversation, and the prompt of a real generation."""
+    asked: dict[str, Any] = {"tools": golden.tools} if golden.tools else {}
+    if golden.kwargs:
+        asked["chat_template_kwargs"] = golden.kwargs
+    finished = renderer.encode(renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments))
+    generating = {**asked, **({"tool_choice": "none"} if golden.tools else {})}
+    try:
+        seen = (
+            ("/tokenize", golden.prompt, await client.tokenize(golden.question, **asked)),
+            ("/tokenize, finished conversation", finished, await client.tokenize(golden.messages, asks=False, **asked)),
+            ("generation", golden.prompt, await _fed(client, golden.question, generating)),
+        )
+    except RequestRefused as refusal:
+        return [f"the server refuses the conversation '{golden.name}', which training accepts: {refusal}"]
+    problems = (mismatch(expected, fed, renderer.decode, f"{where}: {golden.name}") for where, expected, fed in seen)
+    return [problem for problem in problems if problem]
+
+
+async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]) -> list[int]:
+    return (await client.generate(messages, max_tokens=1, temperature=0.0, **settings)).prompt_ids
+
+
+async def _stop_faults(client: Client, renderer: Renderer) -> list[str]:
+    """A model that says nothing but a stop token must be stopped, though the request names no stop ids."""
+    golden = _first(renderer)
+    faults = []
+    for stop in renderer.contract.stop_ids:
+        settings = {"temperature": 0.0, "max_tokens": 4, "logit_bias": {str(stop): FORCED}}
+        answer = await client.generate(golden.question, **settings)
+        if answer.finish_reason != "stop" or len(answer.ids) > 1:
+            token = renderer.decode([stop])
+            faults.append(
+                f"the server does not stop at {token!r} ({stop}), a stop id of the contract; answers run on.\n"
+                "Likely cause: it reads its stop ids from another generation configuration"
+            )
+    return faults
+
+
+async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
+    """Greedy answers must be the same whether the neutral sampling parameters are given or left to the server.
+
+    All probability is put on a few tokens, half of them from the prompt: a penalty on repetition then shows.
+    """
+    golden = _first(renderer)
+    inside = list(dict.fromkeys(golden.prompt))[-4:]
+    outside = [token for token in range(300, 10_000) if token not in golden.prompt][:4]
+    bias = {str(token): FORCED for token in (*inside, *outside) if token not in renderer.contract.stop_ids}
+    settings = {"temperature": 0.0, "max_tokens": REPEATS, "logit_bias": bias, "ignore_eos": True}
+    neutral = {**renderer.contract.sampling, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    left = await client.generate(golden.question, **settings)
+    given = await client.generate(golden.question, **{**neutral, **settings})
+    if left.ids == given.ids:
+        return []
+    return [
+        "the server has sampling defaults of its own: a greedy request without them is answered otherwise than one "
+        "that states neutral ones.\n"
+        "Likely cause: it reads a repetition penalty from the checkpoint's generation_config.json"
+    ]
+
+
+async def _number_faults(client: Client, numbers: References | None, role: str) -> list[str]:
+    if numbers is None:
+        return []
+    expected = numbers.base if role == "base" else numbers.candidate
+    base = [] if role == "base" else numbers.base
+    served = [await _logprobs(client, number, reference, base) for number, reference in enumerate(expected)]
+    fault = explain(role, expected, served, base) if expected else None
+    return [fault] if fault else []
+
+
+async def _logprobs(client: Client, number: int, reference: Reference, base: Sequence[Reference]) -> dict[int, float]:
+    asked = set(reference.logprobs) | (set(base[number].logprobs) if base else set())
+    return (await client.next_token(reference.ids, sorted(asked))).logprobs
+
+
+def _first(renderer: Renderer) -> Golden:
+    accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
+    if not accepted:
+        raise ServerFault("the contract's template takes none of the golden conversations; nothing can be compared")
+    return accepted[0]
