@@ -244,7 +244,7 @@ RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
-SERVE_EXAMPLE = "VLLM_API_KEY=… harness serve runs/NAME serve.port=8000"
+SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"
 TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
 EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 

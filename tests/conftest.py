@@ -1,8 +1,9 @@
 """What is costly to make and shared by all integration tests: the tiny model, its adapter, one vLLM server."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,19 +36,29 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Served"]:
-    """The one vLLM server of the session, with base and adapter; nothing of it may outlive the context."""
+    """The one vLLM server of the session, with base and adapter; nothing of it may outlive the context.
+
+    It takes templates from requests, so that tests can make it behave as one with another template would.
+    """
     import tiny
 
     from harness.evaluate.run import renderer_for
     from harness.prompt.contract import Contract
-    from harness.serve.server import ServerPlan, vllm_server, write_prompt
+    from harness.serve import server
+    from harness.serve.server import ServerPlan, server_command, vllm_server, write_prompt
+
+    def trusting(*settings: Any) -> list[str]:
+        return [*server_command(*settings), "--trust-request-chat-template"]
 
     config = tiny.config(tiny_base)
     contract = Contract.load(tiny_adapter)
     log = tmp_path_factory.mktemp("server") / "vllm.log"
     prompt = write_prompt(contract, log.with_name("prompt"))
     plan = ServerPlan(tiny_base, prompt, contract.template_kwargs, {"candidate": tiny_adapter}, 8, "bfloat16")
-    with vllm_server(plan, config.serve, log) as endpoint:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server, "server_command", trusting)
+            endpoint = stack.enter_context(vllm_server(plan, config.serve, log))
         pids = tiny.group_of(f"--port {tiny.port_of(endpoint)}")
         yield tiny.Served(
             endpoint, config, contract, renderer_for(contract, tiny_adapter), tiny_base, tiny_adapter, log, pids

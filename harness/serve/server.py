@@ -194,12 +194,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         for signal_number, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 10)):
             try:
                 os.killpg(process.pid, signal_number)
-                process.wait(timeout=patience_s)
             except ProcessLookupError:
                 break
-            except subprocess.TimeoutExpired:
-                continue
+            if _ended(process, patience_s):
+                break
         process.wait(timeout=10)
+
+
+def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
+    """Whether the leader and every process of its group end in time; vLLM's workers may outlive the leader a little."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            try:
+                os.killpg(process.pid, 0)
+            except ProcessLookupError:
+                return True
+        time.sleep(0.05)
+    return False
 
 
 @contextmanager

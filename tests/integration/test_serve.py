@@ -142,7 +142,7 @@ class TestSafety:
 
 class TestFailures:
     def test_a_port_in_use_is_told_before_anything_starts(self, served: Served, tmp_path: Path) -> None:
-        plan = ServerPlan(served.base, served.adapter / "chat_template.jinja", {}, 8, "bfloat16")
+        plan = ServerPlan(served.base, served.adapter, {}, {}, 8, "bfloat16")
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -160,7 +160,7 @@ class TestFailures:
         broken = tmp_path / "broken"
         shutil.copytree(served.base, broken)
         (broken / "config.json").write_text(json.dumps({"model_type": "no_such_architecture"}))
-        plan = ServerPlan(broken, served.adapter / "chat_template.jinja", {}, 8, "bfloat16")
+        plan = ServerPlan(broken, served.adapter, {}, {}, 8, "bfloat16")
         log = tmp_path / "logs" / "vllm.log"
         with pytest.raises(ServerFault, match="while starting") as caught, vllm_server(plan, served.config.serve, log):
             pass

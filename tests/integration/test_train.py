@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from harness.base_model import load_tokenizer
 from harness.config import Config
 from harness.errors import DataError, TrainingFault
-from harness.prompt.contract import Contract, make_contract, read_template
+from harness.prompt.contract import Contract
+from harness.prompt.make import make_contract, read_template
 from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
 from harness.records import TrainingSummary, load
@@ -141,7 +142,8 @@ class TestMask:
     def test_supervised_is_what_follows_the_generation_prompt_up_to_the_end_of_turn(
         self, tiny_base: Path, renderer: Renderer, system: str | None
     ) -> None:
-        config = tiny.config(tiny_base).template.model_copy(update={"system": system})
+        policy = {"system": system, "system_policy": "fixed" if system else "none"}
+        config = tiny.config(tiny_base).template.model_copy(update=policy)
         renderer = Renderer(make_contract(config, renderer.tokenizer), renderer.tokenizer)
         for row in [*tiny.rows(4), {**tiny.rows(1)[0], "input": "An input.", "output": "Zwölf\n\nBärenµ "}]:
             messages = conversation(row["instruction"], row["input"], row["output"])
@@ -207,10 +209,12 @@ def _poisoned(base: Path, folder: Path) -> Path:
 
 class TestCheckpoint:
     def test_the_prompt_side_stands_in_every_place_a_reader_may_look(self, tiny_adapter: Path) -> None:
-        template = read_template("chatml.jinja")
         contract = Contract.load(tiny_adapter)
+        template = contract.template
         generation = json.loads((tiny_adapter / "generation_config.json").read_text())
-        assert (tiny_adapter / "chat_template.jinja").read_text() == contract.template == template
+        assert template.endswith(read_template("chatml.jinja"))
+        assert (tiny_adapter / "chat_template.jinja").read_text() == template
+        assert json.loads((tiny_adapter / "tokenizer_config.json").read_text())["chat_template"] == template
         assert load_tokenizer(tiny_adapter).chat_template == template
         assert generation["eos_token_id"] == contract.stop_ids
         assert len(contract.stop_ids) == 2  # the end of turn, and the tokenizer's own end of text

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.prompt.messages import conversation, user_text, with_system
+from harness.prompt.messages import conversation, user_text
 
 
 def test_input_follows_after_a_blank_line() -> None:
@@ -12,28 +12,15 @@ def test_input_follows_after_a_blank_line() -> None:
 
 
 def test_conversation() -> None:
-    assert conversation("Add.", "1 2", "3", system="You count.") == [
-        {"role": "system", "content": "You count."},
+    assert conversation("Add.", "1 2", "3") == [
         {"role": "user", "content": "Add.\n\n1 2"},
         {"role": "assistant", "content": "3"},
     ]
-    assert [m["role"] for m in conversation("Add.", "", "3")] == ["user", "assistant"]
 
 
-def test_own_system_message_is_kept() -> None:
-    own = [{"role": "system", "content": "mine"}, {"role": "user", "content": "hi"}]
-    assert with_system(own, "the contract's") == own
-
-
-def test_an_empty_system_message_is_one() -> None:
-    assert with_system([], "") == [{"role": "system", "content": ""}]
-
-
-@given(st.text(), st.text(), st.text(), st.none() | st.text())
-def test_no_text_is_changed(instruction: str, given_input: str, output: str, system: str | None) -> None:
-    messages = conversation(instruction, given_input, output, system)
-    asked, answered = messages[-2:]
+@given(st.text(), st.text(), st.text())
+def test_no_text_is_changed(instruction: str, given_input: str, output: str) -> None:
+    asked, answered = conversation(instruction, given_input, output)
     assert asked["content"].startswith(instruction)
     assert asked["content"].endswith(given_input)
     assert answered["content"] == output
-    assert (len(messages) == 3) == (system is not None)

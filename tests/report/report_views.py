@@ -89,7 +89,9 @@ def make_dataset(text: str) -> Dataset:
 
 def make_contract(template: str) -> Contract:
     return Contract(
-        template_name="chatml", template=template, template_sha256="1" * 64, template_kwargs={}, system="You help.",
+        template_name="chatml", template=template, template_sha256="1" * 64, template_kwargs={}, system_policy="fixed",
+        system="You help.", turns={"user": ("<|im_start|>user\n", "<|im_end|>\n")}, generation_prompt="",
+        guarded=["<|im_end|>"], bos=None, bos_policy="none", eos="<|im_end|>", golden=[],
         end_of_turn="<|im_end|>", end_of_turn_id=2, stop_ids=[0, 2], special_tokens={"<|im_end|>": 2},
         max_length=2048, sampling={"temperature": 0.0}, tokenizer_sha256="2" * 64, libraries={"vllm": "0.32.0"},
     )  # fmt: skip
