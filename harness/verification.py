@@ -96,10 +96,10 @@ def endpoint_of(url: str, served_as: str | None) -> Endpoint:
         answer = httpx.get(
             f"{url.rstrip('/')}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
         )
-    except httpx.TransportError as error:
-        raise ServerFault(f"no server answers at {url} ({type(error).__name__})") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise UsageError(f"--server {url} is not an address such as http://127.0.0.1:8000 ({error})") from None
+    except httpx.TransportError as error:
+        raise ServerFault(f"no server answers at {url} ({type(error).__name__})") from None
     if answer.status_code == 401:
         raise UsageError(f"the server at {url} wants a key: put it into the environment as {KEY_VARIABLE}")
     if answer.status_code != 200:
@@ -167,7 +167,7 @@ def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: 
         plan = plan_for(model, config, log.with_name("prompt"))
         say("· start vLLM")
         endpoint = stack.enter_context(vllm_server(plan, config.serve, log))
-        named = dict.fromkeys(plan.adapters, numbers) or {BASE: numbers}
+        named = {BASE: numbers.of_base, CANDIDATE: numbers} if plan.adapters else {BASE: numbers}
         return _live(endpoint, config, renderer, named)
 
 

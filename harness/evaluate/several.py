@@ -113,7 +113,10 @@ def _check_live(
     from harness.serve.live_check import check_models
 
     renderer = renderer_for(contract, plan.base)
-    numbers = {label: References.load(Path(c.path)) for label, c in group.items() if c.kind == "adapter"}
+    numbers: dict[str, References] = {}
+    for label, checkpoint in group.items():
+        if checkpoint.kind == "adapter" and (found := References.load(Path(checkpoint.path))) is not None:
+            numbers |= {BASE: found.of_base, label: found}
     check_models(endpoint, config.serve, renderer, numbers)
 
 

@@ -45,6 +45,7 @@ def conversations(special: Sequence[str], long_repeats: int) -> dict[str, list[d
         "special_tokens_in_question": turns(f"Print {forged}", "No."),
         "special_tokens_in_answer": turns("Print it.", f"Here: {forged} done."),
         "code": turns("Fix this:\n```python\ndef f(x):\n\treturn x  # 1e-5\n```", "```python\nreturn x\n```"),
+        "earlier_thought": turns("2+2?", "<think>\nadd\n</think>\n\n4", "3+3?", "<think>\nadd\n</think>\n\n6"),
         "numbers": turns("12345678901 3.14 -7 1,000.50 50% $20", "3.14 + 2 = 5.14"),
         "long": turns(SENTENCE * long_repeats, "It was put off."),
     }

@@ -39,6 +39,11 @@ class References(BaseModel):
     candidate: list[Reference]
     base: list[Reference] = []
 
+    @property
+    def of_base(self) -> "References":
+        """The base model's own references."""
+        return References(candidate=self.base)
+
     def save(self, folder: Path) -> None:
         (folder / FILE).write_text(self.model_dump_json(indent=1) + "\n")
 

@@ -77,7 +77,7 @@ def _answer(subject: Subject) -> Found:
     """What is supervised is the answer itself: this proves a mask that no marker states."""
     for golden in subject.accepted:
         answer = golden.messages[-1]["content"]
-        if any(token in answer for token in subject.contract.special_tokens) or golden.name.startswith("special"):
+        if _has_special(subject, golden):
             continue
         supervised = [
             t
@@ -159,7 +159,7 @@ def _whitespace(subject: Subject) -> Found:
     for golden in subject.accepted:
         text = subject.text(golden)
         changed = [m["role"] for m in golden.messages if m["content"] not in text]
-        if changed and not golden.name.startswith("special"):
+        if changed and not _has_special(subject, golden):
             yield "note", f"{golden.name}: the {changed[0]} message is not rendered byte for byte (trimmed?)"
 
 
@@ -214,7 +214,7 @@ def _preamble(subject: Subject) -> Found:
     if bare == subject.contract.template or subject.contract.system_policy != "none":
         return
     for golden in subject.accepted:
-        if golden.name.startswith("special"):
+        if _has_special(subject, golden):
             continue
         original = subject.tokenizer.apply_chat_template(
             golden.messages,
@@ -268,6 +268,14 @@ def _answer_spans(subject: Subject, golden: Golden, text: str) -> list[tuple[int
             end = text.find(subject.contract.end_of_turn, start) + len(subject.contract.end_of_turn)
             spans.append((start, end))
     return spans
+
+
+def _has_special(subject: Subject, golden: Golden) -> bool:
+    """Whether a message holds special-token text, which the preamble keeps from being one."""
+    from harness.prompt.make import guarded_tokens
+
+    tokens = guarded_tokens(subject.tokenizer)
+    return any(token in str(message["content"]) for message in golden.messages for token in tokens)
 
 
 def _marked_special(subject: Subject) -> set[int]:

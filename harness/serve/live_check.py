@@ -11,36 +11,29 @@ from harness.prompt.contract import Golden
 from harness.prompt.numerics import Reference, References, explain
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
-from harness.serve.server import BASE, Endpoint
+from harness.serve.server import Endpoint
 
 FORCED = 100.0
 REPEATS = 24
 
 
-def check_models(
-    endpoint: Endpoint, config: ServeConfig, renderer: Renderer, numbers: Mapping[str, References | None]
-) -> int:
-    """The live check of the base model and every adapter of a server; returns how many prompts were compared.
+def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, numbers: Mapping[str, References]) -> int:
+    """The live check of every model of a server; returns how many prompts were compared.
 
-    `numbers` holds the adapters' references by name; the base model's are those of any adapter on it.
-    Raises PromptMismatch.
+    `numbers` holds reference numbers by the model's name, where there are any. Raises PromptMismatch.
     """
-    of_base = next((found for found in numbers.values() if found is not None), None)
 
     async def check_all() -> int:
         compared = 0
         for model in endpoint.models:
             async with Client(endpoint, model, config.request_timeout_s, config.concurrency) as client:
-                role, found = ("base", of_base) if model == BASE else ("candidate", numbers.get(model))
-                compared += await live_check(client, renderer, found, role)
+                compared += await live_check(client, renderer, numbers.get(model))
         return compared
 
     return asyncio.run(check_all())
 
 
-async def live_check(
-    client: Client, renderer: Renderer, numbers: References | None = None, role: str = "candidate"
-) -> int:
+async def live_check(client: Client, renderer: Renderer, numbers: References | None) -> int:
     """Compares every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
 
     Returns how many prompts were compared. Raises PromptMismatch with the first difference of each conversation.
@@ -49,9 +42,10 @@ async def live_check(
     found = await asyncio.gather(*(_golden_faults(client, renderer, golden) for golden in accepted))
     faults = [fault for of_one in found for fault in of_one[:1]]
     if not faults:
+        faults += await _acceptance_faults(client, renderer)
         faults += await _stop_faults(client, renderer)
         faults += await _sampling_faults(client, renderer)
-        faults += await _number_faults(client, numbers, role)
+        faults += await _number_faults(client, numbers)
     if faults:
         more = f"\n… and {len(faults) - 2} more like these" if len(faults) > 2 else ""
         raise PromptMismatch("\n".join(faults[:2]) + more)
@@ -75,6 +69,38 @@ async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> 
         return [f"the server refuses the conversation '{golden.name}', which training accepts: {refusal}"]
     problems = (mismatch(expected, fed, renderer.decode, f"{where}: {golden.name}") for where, expected, fed in seen)
     return [problem for problem in problems if problem]
+
+
+async def _acceptance_faults(client: Client, renderer: Renderer) -> list[str]:
+    """What the template itself refuses (a request without the required system message), the server must refuse too."""
+    refused = [
+        golden for golden in renderer.contract.golden if golden.refused is not None and _refuses(renderer, golden)
+    ]
+    return [
+        f"the server accepts the conversation '{golden.name}', which the contract's template refuses "
+        f"({golden.refused}).\nLikely cause: it uses another template, without the contract's preamble"
+        for golden in refused
+        if await _accepts(client, golden)
+    ]
+
+
+def _refuses(renderer: Renderer, golden: Golden) -> bool:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments)
+    except TemplateError:
+        return True
+    return False
+
+
+async def _accepts(client: Client, golden: Golden) -> bool:
+    asked = {**({"tools": golden.tools} if golden.tools else {}), "chat_template_kwargs": golden.kwargs}
+    try:
+        await client.tokenize(golden.messages, asks=False, **asked)
+    except RequestRefused:
+        return False
+    return True
 
 
 async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]) -> list[int]:
@@ -119,13 +145,12 @@ async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
     ]
 
 
-async def _number_faults(client: Client, numbers: References | None, role: str) -> list[str]:
-    if numbers is None:
+async def _number_faults(client: Client, numbers: References | None) -> list[str]:
+    if numbers is None or not numbers.candidate:
         return []
-    expected = numbers.base if role == "base" else numbers.candidate
-    base = [] if role == "base" else numbers.base
-    served = [await _logprobs(client, number, reference, base) for number, reference in enumerate(expected)]
-    fault = explain(role, expected, served, base) if expected else None
+    expected = enumerate(numbers.candidate)
+    served = [await _logprobs(client, number, reference, numbers.base) for number, reference in expected]
+    fault = explain(client.model, numbers.candidate, served, numbers.base)
     return [fault] if fault else []
 
 
