@@ -66,8 +66,11 @@ def make_base(folder: Path) -> Path:
 
 
 def make_tokenizer() -> Any:
-    """Byte-level BPE, trained on the licence: English that never changes, so golden losses do not either."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Byte-level BPE, trained on the licence: English that never changes, so golden losses do not either.
+
+    As Llama 3's, it puts a BOS before plain text: a server that adds special tokens to a rendered prompt doubles it.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -80,7 +83,13 @@ def make_tokenizer() -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator((ROOT / "LICENSE").read_text().splitlines(), trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[3])
+    bos = SPECIAL[1]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, SPECIAL.index(bos))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=SPECIAL[0], pad_token=SPECIAL[3]
+    )
 
 
 def config(base: Path, *overrides: str) -> Config:
