@@ -220,6 +220,8 @@ class Config(Group):
     def _one_length(self) -> "Config":
         if self.template.max_length > self.serve.max_model_len:
             raise ValueError("template.max_length is larger than serve.max_model_len")
+        if self.train.sequence_length > self.template.max_length:
+            raise ValueError("train.sequence_length is larger than template.max_length")
         return self
 
     @property

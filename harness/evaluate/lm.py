@@ -12,7 +12,7 @@ from harness.console import progress
 from harness.errors import EvidenceFault
 from harness.prompt.check import require_equal
 from harness.prompt.render import Message, Renderer
-from harness.serve.client import Answer, Client, Generation, NextToken, in_flight
+from harness.serve.client import Answer, Client, NextToken, in_flight
 
 Ask = Callable[[Client], Awaitable[Answer]]
 Pair = tuple[list[int], list[int]]
@@ -80,18 +80,16 @@ class ServedModel(TemplateLM):
             raise EvidenceFault(f"lm-eval asks with a prompt that was not rendered by the contract: {context[:200]!r}")
         messages, complete = self._messages[context]
         generation = await client.generate(messages, **self._sampling(settings, complete))
-        self._check(context, generation)
+        self._check(self._renderer.encode(context), generation.prompt_ids, "generation")
         return generation.text
 
     async def _next_token(self, ids: list[int], asked: list[int], client: Client) -> NextToken:
         answer = await client.next_token(ids, asked)
-        require_equal(ids, answer.prompt_ids, self._renderer.decode, f"likelihood, {self._label}")
-        self.prompts_checked += 1
+        self._check(ids, answer.prompt_ids, "likelihood")
         return answer
 
-    def _check(self, context: str, generation: Generation) -> None:
-        expected = self._renderer.encode(context)
-        require_equal(expected, generation.prompt_ids, self._renderer.decode, f"generation, {self._label}")
+    def _check(self, expected: list[int], fed: list[int], kind: str) -> None:
+        require_equal(expected, fed, self._renderer.decode, f"{kind}, {self._label}")
         self.prompts_checked += 1
 
     def _sampling(self, settings: dict[str, Any], complete: bool) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What the prompt checks cost: static, live beside a warm server, and per request as a share of the evaluation.
+
+    python benchmarks/prompt_checks.py [configuration overrides]
+
+Runs the suite on the configured base model (default: SmolLM2-135M, the smoke suite) on the real server. The per-request
+share is the time spent comparing ids and encoding prompts (all encoding is counted, also lm-eval's own for
+likelihoods), in the same thread that sends the requests.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from harness.base_model import load_tokenizer, local_model
+from harness.compose import config_for
+from harness.console import silence_libraries
+from harness.evaluate import lm
+from harness.evaluate.checkpoint import resolve_checkpoint
+from harness.evaluate.run import Target, evaluate
+from harness.evaluate.several import server_plan
+from harness.evaluate.tasks import load_tasks
+from harness.prompt.make import make_contract
+from harness.prompt.render import Renderer
+from harness.prompt.static import check_contract
+from harness.serve.live_check import check_models
+from harness.serve.server import BASE, vllm_server
+
+
+class Stopwatch:
+    """Adds up the seconds that wrapped calls take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return timed
+
+
+def main(overrides: list[str]) -> None:
+    silence_libraries()
+    config = config_for(["tracker=none", "domain_tasks=[]", *overrides])
+    base = resolve_checkpoint("base", config)
+    tokenizer = load_tokenizer(local_model(config.model))
+    started = time.perf_counter()
+    contract = make_contract(config.template, tokenizer)
+    problems = check_contract(contract, tokenizer)
+    static = time.perf_counter() - started
+    renderer = Renderer(contract, tokenizer)
+    loaded = load_tasks(config.tasks, Path(config.hub_dir) if config.hub_dir else None)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        plan = server_plan({BASE: base}, contract, config, out / "prompt")
+        with vllm_server(plan, config.serve, out / "vllm.log") as endpoint:
+            check_models(endpoint, config.serve, renderer, {})  # warm
+            started = time.perf_counter()
+            compared = check_models(endpoint, config.serve, renderer, {})
+            live = time.perf_counter() - started
+            watch = Stopwatch()
+            with (
+                patch.object(lm.ServedModel, "_check", watch.wrap(lm.ServedModel._check)),
+                patch.object(renderer, "encode", watch.wrap(renderer.encode)),
+            ):
+                target = Target(BASE, BASE, base.weights_sha256)
+                record = evaluate(target, config, renderer, loaded, endpoint, out)
+    print("| check | measured |\n| --- | --- |")
+    print(f"| contract made and checked statically ({len(contract.golden)} conversations) | {static:.2f} s |")
+    print(f"| live, warm server ({compared} prompts, stop ids, sampling defaults) | {live:.2f} s |")
+    share = watch.seconds / record.seconds
+    print(
+        f"| per request ({record.prompts_checked} requests, {record.seconds:.1f} s of evaluation) | {share:.2%} of the time |"
+    )
+    print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'fault']}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
