@@ -22,7 +22,7 @@ from harness.prompt.preamble import without_preamble
 from harness.prompt.render import Message, Rendered, Renderer
 from harness.prompt.static import check_contract, require_sound
 
-Check = Callable[[], object]
+Check = Callable[[], Any]
 Training = Callable[..., Rendered]
 SOUND_TRAINING, SOUND_ENCODE, SOUND_TEXT = Renderer.training, Renderer.encode, Renderer.text
 

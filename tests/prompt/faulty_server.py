@@ -1,4 +1,4 @@
-"""Faults of servers and of what an evaluation asks them, on the session's real server, each under its name in `faults`.
+"""Faults of servers, which the session's real server is made to have, each under its name in `faults`.
 
 A transport between client and server adds to every request what a server with that fault does by itself.
 """
@@ -6,17 +6,14 @@ A transport between client and server adds to every request what a server with t
 import asyncio
 import json
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import httpx
 from faulty_checkpoint import tuned
-from faulty_contract import SOUND_ENCODE, Bench, Check, changed, contract_for, static
+from faulty_contract import Bench, Check, changed, contract_for
 
-from harness.evaluate.lm import ServedModel
 from harness.prompt.contract import Contract
-from harness.prompt.golden import turns
 from harness.prompt.make import read_template
 from harness.prompt.numerics import References, references
 from harness.prompt.preamble import without_preamble
@@ -260,89 +257,3 @@ def adapter_scaled_otherwise(bench: Bench) -> Check:
 def of_adapter(bench: Bench, model: Any) -> Check:
     numbers = References(candidate=references(model, bench.contract))
     return live(bench, bench.served.renderer, numbers=numbers)
-
-
-class Request:
-    """What lm-eval hands to a model, as far as it is read."""
-
-    def __init__(self, *args: object):
-        self.args = args
-
-
-def scored(bench: Bench, change: Change | None = None, renderer: Renderer | None = None) -> ServedModel:
-    """The evaluation's model, whose requests are changed on their way."""
-    return ServedModel(lambda: client(bench, change), renderer or bench.served.renderer, "candidate")
-
-
-def generated(
-    bench: Bench, change: Change, messages: Sequence[Body], asks: bool = True, renderer: Renderer | None = None
-) -> Check:
-    model = scored(bench, change, renderer)
-    context = model.apply_chat_template(list(messages), add_generation_prompt=asks)
-    return lambda: model.generate_until([Request(context, {"until": [], "max_gen_toks": 4})])
-
-
-def encoder_adds_bos(bench: Bench) -> Check:
-    def check() -> None:
-        with patch.object(
-            Renderer, "encode", lambda self, text: [self.tokenizer.bos_token_id, *SOUND_ENCODE(self, text)]
-        ):
-            static(bench.contract, bench.tokenizer)()
-
-    return check
-
-
-def request_adds_bos(bench: Bench) -> Check:
-    return generated(bench, set_always(add_special_tokens=True), turns("Why?"))
-
-
-def hand_rendered(bench: Bench) -> Check:
-    asked = Request("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant", {"until": [], "max_gen_toks": 4})
-    return lambda: scored(bench).generate_until([asked])
-
-
-def examples_in_one_turn(bench: Bench) -> Check:
-    def change(path: str, body: Body) -> Body:
-        joined = "\n\n".join(message["content"] for message in body["messages"])
-        return {**body, "messages": turns(joined)}
-
-    return generated(bench, change, turns("2+2?", "4", "3+3?"))
-
-
-def system_not_sent(bench: Bench) -> Check:
-    def change(path: str, body: Body) -> Body:
-        return {**body, "messages": [message for message in body["messages"] if message["role"] != "system"]}
-
-    return generated(bench, change, turns("Why?", system="You are brief."))
-
-
-def generation_prompt_not_asked(bench: Bench) -> Check:
-    return generated(bench, set_always(add_generation_prompt=False), turns("Why?"))
-
-
-def prefill_closed(bench: Bench) -> Check:
-    closing = set_always(add_generation_prompt=True, continue_final_message=False)
-    return generated(bench, closing, turns("Why?", "Because"), asks=False)
-
-
-def switch_in_request(bench: Bench) -> Check:
-    contract = qwen(bench)
-    switched = {"chat_template": contract.template, "chat_template_kwargs": {"enable_thinking": True}}
-    return generated(bench, set_always(**switched), turns("Why?"), renderer=Renderer(contract, bench.tokenizer))
-
-
-def question_trimmed(bench: Bench) -> Check:
-    def change(path: str, body: Body) -> Body:
-        return {**body, "messages": [{**m, "content": m["content"].strip()} for m in body["messages"]]}
-
-    return generated(bench, change, turns("Question: why?\n"))
-
-
-def context_cut(bench: Bench) -> Check:
-    return generated(bench, set_always(truncate_prompt_tokens=8, truncation_side="left"), turns("Why? " * 20))
-
-
-def likelihood_context_cut(bench: Bench) -> Check:
-    model = scored(bench, lambda path, body: {**body, "prompt": body["prompt"][-8:]})
-    context = model.apply_chat_template(turns("Why? " * 20))
-    return lambda: model.loglikelihood([Request(context, "Because.")])
