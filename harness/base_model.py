@@ -67,10 +67,64 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise DataError(f"{folder} holds no tokenizer that can be loaded ({reason})") from None
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{folder} holds no tokenizer that can be loaded ({_first_line(error)})") from None
+    if not tokenizer.is_fast:
+        raise DataError(f"{folder} holds a slow tokenizer only; the harness needs a fast one (tokenizer.json)")
+    return tokenizer
+
+
+def tokenizer_folder(folder: Path, base: Path) -> Path:
+    """Where a model's tokenizer is: its own folder, or its base model's where it brings none."""
+    return folder if (folder / "tokenizer.json").is_file() or not is_adapter(folder) else base
+
+
+def load_model(folder: Path, dtype: str) -> Any:
+    """A model folder's causal language model for inference; raises DataError for damaged or missing weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(
+                _checked(folder), dtype=getattr(torch, dtype), trust_remote_code=False
+            ).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(f"{folder} holds no model that can be loaded ({_first_line(error)})") from None
+
+
+def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
+    """`model` with an adapter on it, its embeddings enlarged where the adapter brings tokens of its own.
+
+    Raises DataError when the adapter does not fit.
+    """
+    from peft import PeftModel
+
+    tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
+    try:
+        if tokens > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(tokens)
+        return PeftModel.from_pretrained(model, _checked(adapter)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise DataError(f"{adapter} is no adapter that fits {base} ({_first_line(error)})") from None
+
+
+def adapter_config(adapter: Path) -> dict[str, Any]:
+    """peft's configuration of a LoRA adapter; raises DataError for another kind, or a damaged file."""
+    path = adapter / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text())
+        kind, rank = config.get("peft_type", "LORA"), int(config["r"])
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error!r}") from None
+    if kind != "LORA" or rank < 1:
+        raise DataError(f"{path}: peft_type {kind} with rank {rank} is not served; only LoRA adapters are")
+    return dict(config)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ HarnessError
 ├── UsageError                 2   what was asked cannot be done as asked
 │   ├── ConfigError            2   every configuration fault at once
 │   └── DataError              2   a file, a row or a dataset that cannot be used
+│       └── TemplateRefusal    2   the chat template does not take such a conversation
 ├── EnvironmentFault           3   this machine lacks something
 │   ├── MissingDependency      3
 │   ├── ServerFault            3   the server did not come up, or went away
@@ -42,6 +43,10 @@ class ConfigError(UsageError):
 
 
 class DataError(UsageError):
+    pass
+
+
+class TemplateRefusal(DataError):
     pass
 
 

@@ -9,9 +9,11 @@ from typing import NoReturn
 
 from harness.config import Config
 from harness.errors import UsageError
+from harness.evaluate.checkpoint import contract_of, locate
+from harness.evaluate.several import require_saved
 from harness.prompt.static import check_contract, require_sound
 from harness.serve.server import server_command, server_environment, usable_port
-from harness.verification import KEY_VARIABLE, Model, model_of, plan_for, tokenizer_of
+from harness.verification import KEY_VARIABLE, Model, plan_for, tokenizer_of
 
 
 def serve(name: str, config: Config) -> NoReturn:
@@ -37,9 +39,14 @@ def command_line(name: str, config: Config) -> str:
 
 
 def prepared(name: str, config: Config) -> tuple[list[str], Mapping[str, str]]:
-    """Command and environment of the server for a model, after the static checks of its contract."""
-    model = model_of(name, config)
+    """Command and environment of the server for a model, after the checks that need no server.
+
+    The contract is the evaluation's: the one the model carries, or the configured template where it has none.
+    """
+    folder, base = locate(name, config)
+    model = Model(folder, base, contract_of(folder, base, config))
     require_sound(check_contract(model.contract, tokenizer_of(model)), "the prompt contract")
+    require_saved(folder, base)
     plan = plan_for(model, config, _prompt_folder(model, config))
     command = server_command(plan, config.serve, usable_port(config.serve))
     return [sys.executable, *command[1:]], server_environment(config.serve, os.environ.get(KEY_VARIABLE, ""))

@@ -4,16 +4,17 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import is_adapter, load_tokenizer, local_model
+from harness.base_model import is_adapter, load_tokenizer, local_model, tokenizer_folder
 from harness.config import Config, TemplateConfig
 from harness.console import say
 from harness.errors import PromptMismatch, ServerFault, UsageError
 from harness.evaluate.checkpoint import locate
 from harness.evaluate.merge import merged, reasons_to_merge
+from harness.evaluate.several import lora_rank
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import FROM_MODEL, make_contract
 from harness.prompt.numerics import References, compute
@@ -51,9 +52,8 @@ def model_of(name: str, config: Config) -> Model:
     folder, base = locate(name, config)
     if (folder / CONTRACT_FILE).is_file():
         return Model(folder, base, Contract.load(folder))
-    own = folder if (folder / "tokenizer.json").is_file() else base
     template = TemplateConfig(name=FROM_MODEL, file=None, max_length=config.template.max_length)
-    return Model(folder, base, make_contract(template, load_tokenizer(own), guard=False))
+    return Model(folder, base, make_contract(template, load_tokenizer(tokenizer_folder(folder, base)), guard=False))
 
 
 def contract_for(name: str | None, config: Config) -> tuple[Contract, list[Problem]]:
@@ -89,27 +89,34 @@ def verify(name: str, config: Config, server: str | None, served_as: str | None,
 
 def endpoint_of(url: str, served_as: str | None) -> Endpoint:
     """A running server; its key is taken from the environment. Raises UsageError when the model must be named."""
-    import httpx
-
-    key = os.environ.get(KEY_VARIABLE, "")
-    try:
-        answer = httpx.get(
-            f"{url.rstrip('/')}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
-        )
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise UsageError(f"--server {url} is not an address such as http://127.0.0.1:8000 ({error})") from None
-    except httpx.TransportError as error:
-        raise ServerFault(f"no server answers at {url} ({type(error).__name__})") from None
-    if answer.status_code == 401:
-        raise UsageError(f"the server at {url} wants a key: put it into the environment as {KEY_VARIABLE}")
-    if answer.status_code != 200:
-        raise ServerFault(f"the server at {url} does not list its models (status {answer.status_code})")
-    models = [str(entry["id"]) for entry in answer.json()["data"]]
+    endpoint = Endpoint(url.rstrip("/"), os.environ.get(KEY_VARIABLE, ""), ())
+    models = _models(endpoint)
     if served_as is None and len(models) != 1:
         raise UsageError(f"the server offers several models; name one with --model: {', '.join(models)}")
     if served_as is not None and served_as not in models:
         raise UsageError(f"the server has no model {served_as!r}; it offers: {', '.join(models)}")
-    return Endpoint(url.rstrip("/"), key, (served_as or models[0],))
+    return replace(endpoint, models=(served_as or models[0],))
+
+
+def _models(endpoint: Endpoint) -> list[str]:
+    """The names of a server's models; raises ServerFault or UsageError when it cannot be asked."""
+    import httpx
+
+    url = endpoint.url
+    try:
+        answer = httpx.get(f"{url}/v1/models", headers=endpoint.headers, timeout=30, trust_env=False)
+        if answer.status_code == 401:
+            raise UsageError(f"the server at {url} wants a key: put it into the environment as {KEY_VARIABLE}")
+        models = [str(entry["id"]) for entry in answer.json()["data"]] if answer.status_code == 200 else []
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise UsageError(f"--server {url} is not an address such as http://127.0.0.1:8000 ({error})") from None
+    except httpx.TransportError as error:
+        raise ServerFault(f"no server answers at {url} ({type(error).__name__})") from None
+    except (ValueError, KeyError, TypeError):
+        models = []
+    if not models:
+        raise ServerFault(f"the server at {url} does not list its models; it has to be a vLLM server")
+    return models
 
 
 def print_steps(steps: Sequence[Step]) -> int:
@@ -125,7 +132,7 @@ def print_steps(steps: Sequence[Step]) -> int:
 
 def tokenizer_of(model: Model) -> Any:
     """The model's own tokenizer, or its base model's where it brings none."""
-    return load_tokenizer(model.folder if (model.folder / "tokenizer.json").is_file() else model.base)
+    return load_tokenizer(tokenizer_folder(model.folder, model.base))
 
 
 def _step(name: str, work: Callable[[], list[Problem]]) -> Step:
@@ -162,7 +169,7 @@ def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[
 
 def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: References) -> Step:
     """The live check against a server started as `serve` would."""
-    log = Path(config.runs_dir).resolve() / "verify" / "logs" / "vllm.log"
+    log = Path(config.runs_dir).resolve() / f"verify-{model.contract.digest[:10]}" / "logs" / "vllm.log"
     with ExitStack() as stack:
         plan = plan_for(model, config, log.with_name("prompt"))
         say("· start vLLM")
@@ -173,8 +180,6 @@ def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: 
 
 def plan_for(model: Model, config: Config, prompt: Path) -> ServerPlan:
     """How this one model is served: as an adapter on its base where that is possible, else merged, or as it is."""
-    from harness.evaluate.several import lora_rank
-
     folder = write_prompt(model.contract, prompt)
     kwargs = model.contract.template_kwargs
     if not is_adapter(model.folder):

@@ -1,9 +1,15 @@
 """What can be evaluated: a run, a model folder, an adapter folder, a hub id; and where evaluations are found."""
 
-import json
 from pathlib import Path
 
-from harness.base_model import is_adapter, load_tokenizer, local_model, weights_sha256
+from harness.base_model import (
+    adapter_config,
+    is_adapter,
+    load_tokenizer,
+    local_model,
+    tokenizer_folder,
+    weights_sha256,
+)
 from harness.config import Config, ModelConfig
 from harness.errors import DataError, EvidenceFault, UsageError, nearest
 from harness.evaluate.merge import merged, reasons_to_merge
@@ -70,16 +76,7 @@ def contract_of(folder: Path, base: Path, config: Config) -> Contract:
     """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
     if (folder / CONTRACT_FILE).is_file():
         return Contract.load(folder)
-    return make_contract(config.template, load_tokenizer(_own_or_base(folder, base)))
-
-
-def tokenizer_folder(checkpoint: Checkpoint) -> Path:
-    """Where a checkpoint's tokenizer is: its own folder, or its base model's where it brings none."""
-    return _own_or_base(Path(checkpoint.path), Path(checkpoint.base_path))
-
-
-def _own_or_base(folder: Path, base: Path) -> Path:
-    return folder if (folder / "tokenizer.json").is_file() else base
+    return make_contract(config.template, load_tokenizer(tokenizer_folder(folder, base)))
 
 
 def _require_same_weights(run: Path) -> None:
@@ -90,13 +87,13 @@ def _require_same_weights(run: Path) -> None:
 
 
 def _base_of(adapter: Path, config: Config) -> Path:
-    """The base model that an adapter names, or the configured one where that folder is not here."""
-    try:
-        named = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{adapter / 'adapter_config.json'} is damaged: {error}") from None
-    if named and Path(named).is_dir():
+    """The base model that an adapter names: a folder, or a hub id. A folder that is not here is taken to be the
+    configured model; an adapter that does not fit it is refused when its weights are put on it."""
+    named = str(adapter_config(adapter).get("base_model_name_or_path") or "")
+    if Path(named).is_dir() and named:
         return Path(named)
+    if named.count("/") == 1 and not named.startswith((".", "/", "~")):
+        return local_model(ModelConfig(path=named, dtype=config.model.dtype))
     return local_model(config.model)
 
 

@@ -55,6 +55,19 @@ class ServedModel(TemplateLM):
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         return self._renderer.encode(string)
 
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of the prompt exactly as a server would be fed it, and of what follows.
+
+        lm-eval's own moves white space from the prompt's end to the continuation, where training never had it.
+        """
+        if context not in self._messages:
+            raise EvidenceFault(f"lm-eval scores a prompt that was not rendered by the contract: {context[:200]!r}")
+        prompt = self._renderer.encode(context)
+        whole = self._renderer.encode(context + continuation)
+        if whole[: len(prompt)] == prompt:
+            return prompt, whole[len(prompt) :]
+        return prompt, self._renderer.encode(continuation)
+
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         asks = [partial(self._generate, *request.args) for request in requests]
         return self._all("generate", asks)

@@ -1,13 +1,21 @@
 """Adapters that an adapter server cannot take: merged into their base model, once, with the reason said."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from harness.base_model import cache_dir, load_tokenizer, quiet_transformers, weights_sha256
+from harness.base_model import (
+    adapter_config,
+    cache_dir,
+    load_model,
+    load_tokenizer,
+    tokenizer_folder,
+    weights_sha256,
+    with_adapter,
+)
 from harness.console import say, timed
 from harness.errors import DataError
-from harness.prompt.contract import CONTRACT_FILE, tokenizer_sha256
+from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
+from harness.prompt.numerics import References, references
+from harness.prompt.saved import write_prompt_side
 from harness.store import stage
 
 SERVABLE_MODULES = {"classifier", "score"}
@@ -15,7 +23,7 @@ SERVABLE_MODULES = {"classifier", "score"}
 
 def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
     """Why vLLM would refuse this adapter, or silently serve something else; empty when it can be served as it is."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
+    config = adapter_config(adapter)
     reasons = []
     if full := sorted(set(config.get("modules_to_save") or []) - SERVABLE_MODULES):
         reasons.append(f"modules trained in full: {', '.join(full)}")
@@ -25,9 +33,7 @@ def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
         reasons.append("DoRA")
     if config.get("bias", "none") != "none":
         reasons.append("trained biases")
-    if (adapter / "tokenizer.json").is_file() and tokenizer_sha256(load_tokenizer(adapter)) != tokenizer_sha256(
-        load_tokenizer(base)
-    ):
+    if not _same_tokenizer(adapter, base):
         reasons.append("a tokenizer of its own (added tokens?), where an adapter server uses the base model's")
     return reasons
 
@@ -37,37 +43,36 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
     Raises DataError when peft cannot merge them.
     """
+    contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
     inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
-    contract = (adapter / CONTRACT_FILE).read_text() if (adapter / CONTRACT_FILE).is_file() else None
-    say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}): it is merged into its base model")
+    inputs["contract"] = contract.digest if contract else ""
+    say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); it is merged into its base model")
 
     def work(target: Path) -> None:
         with timed("merge adapter and base model (once)"):
-            _merge(adapter, base, target, dtype)
-        if contract is not None:
-            (target / CONTRACT_FILE).write_text(contract)
+            _merge(adapter, base, target, dtype, contract)
 
     home = cache_dir() / "merged"
-    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", {**inputs, "contract": contract}, work)
+    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work)
     return folder
 
 
-def _merge(adapter: Path, base: Path, target: Path, dtype: str) -> None:
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+def _same_tokenizer(adapter: Path, base: Path) -> bool:
+    own = tokenizer_folder(adapter, base)
+    return own == base or tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
 
-    tokenizer = load_tokenizer(adapter if (adapter / "tokenizer.json").is_file() else base)
+
+def _merge(adapter: Path, base: Path, target: Path, dtype: str, contract: Contract | None) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder(adapter, base))
+    whole = with_adapter(load_model(base, dtype), adapter, base)
     try:
-        with quiet_transformers():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                base, dtype=getattr(torch, dtype), trust_remote_code=False
-            )
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-                model.resize_token_embeddings(len(tokenizer))
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-            model.save_pretrained(target, safe_serialization=True)
-            tokenizer.save_pretrained(target)
+        model = whole.merge_and_unload()
+        model.save_pretrained(target, safe_serialization=True)
     except (ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{adapter} cannot be merged into {base}: {reason}") from None
+    if contract is None:
+        tokenizer.save_pretrained(target)
+        return
+    write_prompt_side(contract, tokenizer, target)
+    References(candidate=references(model, contract)).save(target)

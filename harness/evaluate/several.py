@@ -6,11 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.base_model import adapter_config, tokenizer_folder
 from harness.config import Config
 from harness.console import timed
-from harness.evaluate.checkpoint import contract_of, tokenizer_folder
-from harness.prompt.contract import Contract
+from harness.evaluate.checkpoint import contract_of
+from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.numerics import References
+from harness.prompt.saved import check_saved
+from harness.prompt.static import require_sound
 from harness.records import Checkpoint
 from harness.serve.server import BASE, Endpoint, ServerPlan, device_of, vllm_server, write_prompt
 from harness.store import code_version, sha256_json, sha256_tree, stage, versions
@@ -26,6 +29,8 @@ def evaluate_checkpoints(
 
     All checkpoints are asked under the contract of the last one, so that they can be compared.
     """
+    for checkpoint in checkpoints.values():
+        require_saved(Path(checkpoint.path), Path(checkpoint.base_path))
     labels = list(checkpoints)
     last = checkpoints[labels[-1]]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
@@ -37,6 +42,12 @@ def evaluate_checkpoints(
             for label, checkpoint in group.items():
                 folders[label] = _evaluate(label, checkpoint, contract, config, out / label, start, load)
     return {label: folders[label] for label in labels}
+
+
+def require_saved(folder: Path, base: Path) -> None:
+    """Raises EvidenceFault when a folder that carries a contract holds another template, tokenizer or stop ids."""
+    if (folder / CONTRACT_FILE).is_file():
+        require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
 
 
 def _evaluate(
@@ -53,7 +64,7 @@ def _evaluate(
     def work(temporary: Path) -> None:
         loaded = load()
         endpoint = start()
-        renderer = renderer_for(contract, tokenizer_folder(checkpoint))
+        renderer = renderer_for(contract, tokenizer_folder(Path(checkpoint.path), Path(checkpoint.base_path)))
         target = Target(BASE if checkpoint.kind == "full" else label, label, checkpoint.weights_sha256)
         with timed(f"evaluate {label}: {', '.join(task.name for task in config.tasks)}"):
             evaluate(target, config, renderer, loaded, endpoint, temporary)
@@ -115,14 +126,16 @@ def _check_live(
     renderer = renderer_for(contract, plan.base)
     numbers: dict[str, References] = {}
     for label, checkpoint in group.items():
-        if checkpoint.kind == "adapter" and (found := References.load(Path(checkpoint.path))) is not None:
-            numbers |= {BASE: found.of_base, label: found}
+        found = References.load(Path(checkpoint.path))
+        if found is not None:
+            numbers |= {BASE: found.of_base, label: found} if checkpoint.kind == "adapter" else {BASE: found}
     check_models(endpoint, config.serve, renderer, numbers)
 
 
 def lora_rank(adapters: Mapping[str, Path]) -> int:
     """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
-    import json
-
-    ranks = [int(json.loads((path / "adapter_config.json").read_text())["r"]) for path in adapters.values()]
-    return max(8, 1 << (max(ranks, default=8) - 1).bit_length())
+    ranks = [8]
+    for path in adapters.values():
+        config = adapter_config(path)
+        ranks += [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
+    return 1 << (max(ranks) - 1).bit_length()

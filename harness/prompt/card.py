@@ -1,5 +1,7 @@
 """The contract as a card for people (Markdown): what is sent, what ends an answer, what to mind."""
 
+import html
+import re
 from collections.abc import Sequence
 
 from harness.prompt.contract import Contract, Golden
@@ -45,8 +47,8 @@ def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
 
 
 def _golden(golden: Golden) -> str:
-    if golden.refused is not None:
-        return f"| {golden.name} | refused: {_cell(golden.refused)} | | |"
+    if reason := golden.refused or golden.untrainable:
+        return f"| {golden.name} | {_cell(reason)} | | |"
     return f"| {golden.name} | {len(golden.ids)} | {golden.prompt_length} | {sum(golden.mask)} |"
 
 
@@ -59,11 +61,17 @@ def _guarded(contract: Contract) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{text!r}`"
+    """A code span, its fence longer than any run of backticks inside."""
+    runs = re.findall("`+", text)
+    fence = "`" * (1 + max(map(len, runs), default=0))
+    return f"{fence}{text!r}{fence}"
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text for a table cell or list: nothing in it acts as markup, except code spans made here."""
+    spans = re.split(r"(`+'.*?'`+)", text.replace("\n", " "))
+    shown = [span if number % 2 else html.escape(span, quote=False) for number, span in enumerate(spans)]
+    return "".join(shown).replace("|", "\\|")
 
 
 def _block(text: str) -> list[str]:

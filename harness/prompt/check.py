@@ -1,6 +1,7 @@
 """The parity check: are the ids that a server fed the model those of the training renderer?"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from harness.errors import PromptMismatch
 
@@ -27,7 +28,7 @@ def mismatch(expected: Sequence[int], fed: Sequence[int], decode: Callable[[list
     )
 
 
-def first_difference(left: Sequence[int], right: Sequence[int]) -> int:
+def first_difference(left: Sequence[Any], right: Sequence[Any]) -> int:
     """The first index at which two sequences differ (the shorter one's length if it is a prefix)."""
     pairs = enumerate(zip(left, right, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(left), len(right)))

@@ -11,13 +11,15 @@ from harness.errors import EvidenceFault
 from harness.prompt.preamble import SystemPolicy
 
 CONTRACT_FILE = "prompt_contract.json"
-NEUTRAL_SAMPLING = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+NEUTRAL = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+GREEDY = {"temperature": 0.0, **NEUTRAL}
 
 
 class Golden(BaseModel):
     """One conversation with what training makes of it: ids, loss mask, and how many of the ids are the prompt.
 
     `refused` holds the template's own message where it does not take such a conversation; ids are empty then.
+    `untrainable` says why a conversation can be asked and not trained on; ids are those of the prompt then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +32,7 @@ class Golden(BaseModel):
     mask: list[int] = []
     prompt_length: int = 0
     refused: str | None = None
+    untrainable: str | None = None
 
     @property
     def prompt(self) -> list[int]:
@@ -88,20 +91,26 @@ class Contract(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        (folder / CONTRACT_FILE).write_text(_lines(self.model_dump(mode="json")))
+        (folder / CONTRACT_FILE).write_text(_lines({"digest": self.digest, **self.model_dump(mode="json")}))
 
     @classmethod
     def load(cls, folder: Path) -> "Contract":
         """The contract beside a checkpoint or evaluation; raises EvidenceFault when unreadable or edited."""
         path = folder / CONTRACT_FILE
         try:
-            contract = cls.model_validate_json(path.read_text())
+            values = json.loads(path.read_text())
+            digest = values.pop("digest", None)
+            contract = cls.model_validate(values)
         except FileNotFoundError:
             raise EvidenceFault(f"{path} is missing: the prompt this model was made for is unknown") from None
         except ValidationError as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error.errors()[0]['msg']}") from None
+        except (ValueError, AttributeError, TypeError) as error:
+            raise EvidenceFault(f"{path} is not a prompt contract: {error}") from None
         if sha256_text(contract.template) != contract.template_sha256:
             raise EvidenceFault(f"{path}: the template text does not match its sha256; the file was edited")
+        if contract.digest != digest:
+            raise EvidenceFault(f"{path}: its fields do not match its digest; the file was edited")
         return contract
 
 

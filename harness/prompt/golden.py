@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.errors import DataError
+from harness.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Golden
 from harness.prompt.render import Renderer
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "exchange_rate",
@@ -86,14 +86,20 @@ def render_golden(
     kwargs: Mapping[str, str | bool | int] | None = None,
 ) -> Golden:
     """One golden conversation; a refusal by the template is part of the contract too."""
-    from jinja2.exceptions import TemplateError
-
     asked = Golden(name=name, messages=messages, tools=tools, kwargs=dict(kwargs or {}))
     try:
         rendered = renderer.training(messages, **asked.arguments)
-    except TemplateError as error:
-        return asked.model_copy(update={"refused": str(error)})
     except DataError as error:
-        return asked.model_copy(update={"refused": f"cannot be trained on: {error}"})
+        return _not_trained(renderer, asked, error)
     mask = [int(supervised) for supervised in rendered.mask]
     return asked.model_copy(update={"ids": rendered.ids, "mask": mask, "prompt_length": rendered.prompt_length})
+
+
+def _not_trained(renderer: Renderer, asked: Golden, error: DataError) -> Golden:
+    """A conversation that cannot be trained on: its prompt alone where it can at least be asked."""
+    try:
+        prompt = renderer.prompt(asked.question, **asked.arguments)
+    except TemplateRefusal as refusal:
+        return asked.model_copy(update={"refused": str(refusal)})
+    found = {"ids": prompt, "mask": [0] * len(prompt), "prompt_length": len(prompt), "untrainable": str(error)}
+    return asked.model_copy(update=found)

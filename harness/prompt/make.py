@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TemplateConfig, resolve_path
-from harness.errors import ConfigError, nearest
-from harness.prompt.contract import NEUTRAL_SAMPLING, Contract, sha256_text, tokenizer_sha256
+from harness.errors import ConfigError, TemplateRefusal, nearest
+from harness.prompt.check import first_difference
+from harness.prompt.contract import GREEDY, NEUTRAL, Contract, sha256_text, tokenizer_sha256
 from harness.prompt.golden import golden_renders, turns
 from harness.prompt.preamble import with_preamble
 from harness.prompt.render import Renderer
@@ -24,14 +25,15 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
     a turn is not one token.
     """
     source = template_text(config, tokenizer)
-    special = guarded_tokens(tokenizer) if guard else []
-    template = with_preamble(source, config.system_policy, config.system, special) if guard else source
+    claims = variables(source)
+    special, added = added_tokens(tokenizer)
+    template = with_preamble(source, config.system_policy, config.system, special, added) if guard else source
     draft: dict[str, Any] = {"template": template, "template_kwargs": config.kwargs}
     end_of_turn = config.end_of_turn or find_end_of_turn(Renderer(Contract.model_construct(**draft), tokenizer))
     end_of_turn_id = _one_id(end_of_turn, tokenizer)
     renderer = Renderer(Contract.model_construct(**draft, end_of_turn_id=end_of_turn_id), tokenizer)
     demanded = "You answer briefly." if config.system_policy == "required" else None
-    golden = golden_renders(renderer, guarded_tokens(tokenizer), config.max_length, variables(source), demanded)
+    golden = golden_renders(renderer, special, config.max_length, claims, demanded)
     ids = next((entry.ids for entry in golden if entry.ids), [])
     eos = tokenizer.eos_token_id
     return Contract(
@@ -44,7 +46,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
         turns=frames(renderer),
         generation_prompt=generation_prompt(renderer),
         special_tokens=dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)),
-        guarded=special,
+        guarded=[*special, *added] if guard else [],
         bos=tokenizer.bos_token,
         bos_policy="template" if ids and ids[0] == tokenizer.bos_token_id else "none",
         eos=tokenizer.eos_token,
@@ -52,7 +54,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
         end_of_turn_id=end_of_turn_id,
         stop_ids=sorted({end_of_turn_id, *([eos] if eos is not None else [])}),
         max_length=config.max_length,
-        sampling=NEUTRAL_SAMPLING,
+        sampling=GREEDY if guard else NEUTRAL,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         golden=golden,
         libraries={name: found for name in LIBRARIES if (found := _version(name))},
@@ -66,14 +68,14 @@ def template_text(config: TemplateConfig, tokenizer: Any) -> str:
     own = tokenizer.chat_template
     if isinstance(own, dict):
         own = own.get("default")
-    if not own:
+    if not isinstance(own, str) or not own:
         raise ConfigError(
             [
                 f"template={FROM_MODEL}: the model's tokenizer carries no chat template (a base model?); "
                 f"choose one: {', '.join(shipped_templates())}"
             ]
         )
-    return str(own)
+    return own.replace("\r\n", "\n")
 
 
 def read_template(file: str) -> str:
@@ -88,9 +90,11 @@ def shipped_templates() -> list[str]:
     return sorted(entry.name for entry in TEMPLATES.glob("*.jinja"))
 
 
-def guarded_tokens(tokenizer: Any) -> list[str]:
-    """Special tokens that text could be mistaken for: all that the tokenizer marks as special."""
-    return sorted(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+def added_tokens(tokenizer: Any) -> tuple[list[str], list[str]]:
+    """Tokens that text could be mistaken for: those the tokenizer marks as special, and its other added ones."""
+    tokens = tokenizer.added_tokens_decoder.values()
+    special = sorted(str(token) for token in tokens if token.special)
+    return special, sorted(str(token) for token in tokens if not token.special)
 
 
 def variables(template: str) -> list[str]:
@@ -108,9 +112,10 @@ def variables(template: str) -> list[str]:
 
 def find_end_of_turn(renderer: Renderer) -> str:
     """The first special token after an answer, as the template writes it."""
-    text = renderer.text(_accepted(renderer, turns("QUESTION", "ANSWER")), add_generation_prompt=False)
-    closing = text[text.rindex("ANSWER") + len("ANSWER") :]
-    found = [(closing.find(token), token) for token in guarded_tokens(renderer.tokenizer) if token in closing]
+    text = _finished(renderer, turns("QUESTION", "ANSWER"))
+    closing = text[_after(text, "ANSWER") :]
+    special, added = added_tokens(renderer.tokenizer)
+    found = [(closing.find(token), token) for token in (*special, *added) if token in closing]
     if not found:
         raise ConfigError(
             ["template.end_of_turn: the template writes no special token after an answer; nothing would end one"]
@@ -120,30 +125,45 @@ def find_end_of_turn(renderer: Renderer) -> str:
 
 def generation_prompt(renderer: Renderer) -> str:
     """What asks for an answer, after the last message."""
-    question = turns("QUESTION")
-    closed = renderer.text(_accepted(renderer, question), add_generation_prompt=False)
-    return renderer.text(_accepted(renderer, question)).removeprefix(closed)
+    question = _accepted(renderer, turns("QUESTION"))
+    asking = renderer.text(question)
+    return asking[first_difference(asking, _finished(renderer, question)) :]
 
 
 def frames(renderer: Renderer) -> dict[str, tuple[str, str]]:
     """Text before and after the content of a role, in the middle of a conversation; for reading, not for rendering."""
     asks = generation_prompt(renderer)
-    closed = renderer.text(_accepted(renderer, turns("Q1", "A1")), add_generation_prompt=False)
-    closing = closed[closed.rindex("A1") + 2 :]
-    text = renderer.text(_accepted(renderer, turns("Q1", "A1", "Q2", "A2")), add_generation_prompt=False)
-    between = text[text.rindex("A1") + 2 : text.rindex("Q2")]
-    after = text[text.rindex("Q2") + 2 : text.rindex("A2")]
+    closed = _finished(renderer, turns("Q-1", "A-1"))
+    text = _finished(renderer, turns("Q-1", "A-1", "Q-2", "A-2"))
+    between = text[_after(text, "A-1") : _after(text, "Q-2") - 3]
+    after = text[_after(text, "Q-2") : _after(text, "A-2") - 3]
+    closing = between[: first_difference(closed[_after(closed, "A-1") :], between)]
     return {"user": (between.removeprefix(closing), after.removesuffix(asks)), "assistant": (asks, closing)}
 
 
-def _accepted(renderer: Renderer, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`messages`, with a system message where the template demands one."""
-    from jinja2.exceptions import TemplateError
+def _finished(renderer: Renderer, messages: list[dict[str, Any]]) -> str:
+    return renderer.text(_accepted(renderer, messages), add_generation_prompt=False)
 
+
+def _after(text: str, content: str) -> int:
+    """Where a content ends in a rendering; raises ConfigError when the template does not show it as it is."""
+    if content not in text:
+        raise ConfigError([f"template: it does not show a message's text as it is ({content!r} not in {text[:200]!r})"])
+    return text.rindex(content) + len(content)
+
+
+def _accepted(renderer: Renderer, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`messages`, with a system message where the template demands one; raises ConfigError when it takes neither."""
     try:
         renderer.text(messages, add_generation_prompt=False)
-    except TemplateError:
-        return [{"role": "system", "content": "SYSTEM"}, *messages]
+    except TemplateRefusal:
+        messages = [{"role": "system", "content": "SYSTEM"}, *messages]
+    else:
+        return messages
+    try:
+        renderer.text(messages, add_generation_prompt=False)
+    except TemplateRefusal as refusal:
+        raise ConfigError([f"template: it does not take a plain conversation: {refusal}"]) from None
     return messages
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.base_model import is_adapter, quiet_transformers
+from harness.base_model import is_adapter, load_model, with_adapter
 from harness.errors import EvidenceFault
 from harness.prompt.contract import Contract
 
@@ -77,20 +77,13 @@ def references(model: Any, contract: Contract) -> list[Reference]:
 def compute(folder: Path, base: Path, contract: Contract, dtype: str) -> References:
     """References of a model or adapter folder, loaded with transformers (seconds for a small model).
 
-    `base` is the base model's folder (the same as `folder` for a full model).
+    `base` is the base model's folder (the same as `folder` for a full model). Raises DataError for damaged weights.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with quiet_transformers():
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), trust_remote_code=False)
+    model = load_model(base, dtype)
     if not is_adapter(folder):
-        return References(candidate=references(model.eval(), contract), base=[])
-    from peft import PeftModel
-
-    of_base = references(model.eval(), contract)
-    tuned = PeftModel.from_pretrained(model, folder).eval()
-    return References(candidate=references(tuned, contract), base=of_base)
+        return References(candidate=references(model, contract))
+    of_base = references(model, contract)
+    return References(candidate=references(with_adapter(model, folder, base), contract), base=of_base)
 
 
 def difference(references: Sequence[Reference], served: Sequence[Mapping[int, float]]) -> float:
@@ -110,11 +103,15 @@ def explain(
     `served` holds, for each reference, the server's log-probabilities of its tokens and of the base reference's.
     """
     apart = difference(expected, served)
+    from_base = difference(base, served) if base else None
+    if from_base is not None and from_base < apart / 2:
+        return (
+            f"{name}: the prompts are equal, the numbers are the base model's ({from_base:.2f} nats apart on average, "
+            f"from the trained model's {apart:.2f}): the adapter is not applied"
+        )
     if apart <= TOLERANCE_NATS:
         return None
-    as_base = bool(base) and difference(base, served) <= TOLERANCE_NATS
-    hint = "; they are the base model's numbers: the adapter is not applied" if as_base else ""
     return (
         f"{name}: the prompts are equal, the numbers are not: {apart:.2f} nats apart on average "
-        f"(tolerated: {TOLERANCE_NATS}). Other weights, precision or kernels are at work{hint}"
+        f"(tolerated: {TOLERANCE_NATS}). Other weights, precision or kernels are at work"
     )

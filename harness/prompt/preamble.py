@@ -10,12 +10,17 @@ from typing import Literal
 
 SystemPolicy = Literal["none", "fixed", "required"]
 MARK = "{#- prompt contract: preamble -#}"
-END = "{#- end of preamble #}"
+END = "{#- end of preamble #}\n"  # its newline is dropped by Jinja (trim_blocks), the template's own is not
 
 
-def with_preamble(template: str, policy: SystemPolicy, system: str | None, special: Sequence[str]) -> str:
-    """`template` behind its preamble. Innocent messages render as without it, byte for byte."""
-    return "".join([MARK, _system(policy, system), _guard(special), END]) + template
+def with_preamble(
+    template: str, policy: SystemPolicy, system: str | None, special: Sequence[str], added: Sequence[str] = ()
+) -> str:
+    """`template` behind its preamble. Innocent messages render as without it, byte for byte.
+
+    `special` tokens stay text in every message, other `added` ones (think or tool tags) in all but the assistant's.
+    """
+    return "".join([MARK, _system(policy, system), _guard(special, added), END]) + template
 
 
 def without_preamble(template: str) -> str:
@@ -34,18 +39,18 @@ def _system(policy: SystemPolicy, system: str | None) -> str:
     return missing + f"{{%- set messages = [{message}] + messages -%}}{{%- endif -%}}"
 
 
-def _guard(special: Sequence[str]) -> str:
-    """Puts a space behind the first character of every special token that stands in a message's text."""
-    if not special:
+def _guard(special: Sequence[str], added: Sequence[str]) -> str:
+    """Puts a space behind the first character of every such token that stands in a message's text."""
+    if not special and not added:
         return ""
-    tokens = ", ".join(_string(token) for token in sorted(special, key=lambda t: (-len(t), t)))
     return (
-        f"{{%- set special = [{tokens}] -%}}"
+        f"{{%- set special = {_list(special)} -%}}"
+        f"{{%- set added = {_list([*special, *added])} -%}}"
         "{%- set guarded = namespace(messages=[], content='') -%}"
         "{%- for message in messages -%}"
         "{%- if message.content is string -%}"
         "{%- set guarded.content = message.content -%}"
-        "{%- for token in special -%}"
+        "{%- for token in (special if message.role == 'assistant' else added) -%}"
         "{%- set guarded.content = guarded.content.replace(token, token[:1] + ' ' + token[1:]) -%}"
         "{%- endfor -%}"
         "{%- set guarded.messages = guarded.messages + [dict(message, content=guarded.content)] -%}"
@@ -53,6 +58,11 @@ def _guard(special: Sequence[str]) -> str:
         "{%- endfor -%}"
         "{%- set messages = guarded.messages -%}"
     )
+
+
+def _list(tokens: Sequence[str]) -> str:
+    """A Jinja list, longest first: a token may begin another."""
+    return "[" + ", ".join(_string(token) for token in sorted(set(tokens), key=lambda t: (-len(t), t))) + "]"
 
 
 def _string(text: str) -> str:

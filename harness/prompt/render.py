@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import DataError
+from harness.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Contract
 
 Message = Mapping[str, Any]
@@ -42,30 +42,33 @@ class Renderer:
             raise DataError("no token of this conversation is supervised: it does not end with an assistant turn")
         if answers[0] == 0:
             raise DataError("the conversation begins with an assistant turn: there is no prompt for it")
-        prompts = {index: self.prompt(messages[:index], **arguments) for index in answers}
-        ids = self._whole(messages, prompts[answers[-1]], **arguments)
+        last = self.prompt(messages[: answers[-1]], **arguments)
+        ids = self._whole(messages, last, **arguments)
+        spans = [self._earlier(ids, messages, index, **arguments) for index in answers[:-1]]
+        spans.append((len(last), self._end_of_turn(ids, len(last)) + 1))
         mask = [False] * len(ids)
-        unsupervised = 0
-        for prompt in prompts.values():
-            if ids[: len(prompt)] != prompt:
-                unsupervised += 1
-                continue
-            for position in range(len(prompt), self._end_of_turn(ids, len(prompt)) + 1):
-                mask[position] = True
-        return Rendered(ids, mask, len(prompts[answers[-1]]), unsupervised)
+        for start, end in filter(None, spans):
+            mask[start:end] = [True] * (end - start)
+        return Rendered(ids, mask, len(last), unsupervised=spans.count(None))
 
     def text(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, continued: bool = False, **arguments: Any
     ) -> str:
-        """The rendered text; `continued` leaves the last turn open to go on with."""
-        rendered: str = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            chat_template=self.contract.template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt and not continued,
-            continue_final_message=continued,
-            **{**self.contract.template_kwargs, **arguments},
-        )
+        """The rendered text; `continued` leaves the last turn open to go on with.
+
+        Raises TemplateRefusal, in the template's own words, for a conversation that it does not take.
+        """
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                chat_template=self.contract.template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt and not continued,
+                continue_final_message=continued,
+                **{**self.contract.template_kwargs, **arguments},
+            )
+        except Exception as error:  # a template is a program of its own and may fail in any way
+            raise TemplateRefusal(str(error) or type(error).__name__) from error
         return rendered
 
     def prompt(self, messages: Sequence[Message], **arguments: Any) -> list[int]:
@@ -80,6 +83,17 @@ class Renderer:
     def decode(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
+
+    def _earlier(
+        self, ids: list[int], messages: Sequence[Message], index: int, **arguments: Any
+    ) -> tuple[int, int] | None:
+        """Where an earlier answer stands in `ids`; None unless it stands there as its own prompt would ask for it."""
+        prompt = self.prompt(messages[:index], **arguments)
+        closed = self.encode(self.text(messages[: index + 1], add_generation_prompt=False, **arguments))
+        end = self.contract.end_of_turn_id
+        if ids[: len(prompt)] != prompt or ids[: len(closed)] != closed or end not in closed[len(prompt) :]:
+            return None
+        return len(prompt), closed.index(end, len(prompt)) + 1
 
     def _whole(self, messages: Sequence[Message], prompt: list[int], **arguments: Any) -> list[int]:
         """Ids that begin with the prompt's. Where a merge across the seam would change those, the answer is

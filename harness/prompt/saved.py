@@ -99,16 +99,16 @@ def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     path = folder / "generation_config.json"
     made_here = (folder / CONTRACT_FILE).is_file()
     severity = "fault" if made_here else "note"
+    if not path.is_file() and (made_here or contract.end_of_turn != contract.eos):
+        yield "fault", f"{path.name} is missing: a server would not know that {contract.end_of_turn!r} ends an answer"
     if not path.is_file():
-        if made_here:
-            yield severity, f"{path.name} is missing: a server would not know the stop ids"
         return
     values = _read(path)
     eos = values.get("eos_token_id")
-    stops = set(eos if isinstance(eos, list) else [eos])
+    stops = {token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)}
     named = sorted(map(str, stops))
-    if contract.end_of_turn_id not in stops:
-        yield severity, f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
+    if contract.end_of_turn_id not in stops and (made_here or contract.end_of_turn != contract.eos):
+        yield "fault", f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
     if made_here and stops != set(contract.stop_ids):
         yield severity, f"{path.name}: stop ids {named} are not the contract's {contract.stop_ids}"
     sampling = [
@@ -126,5 +126,5 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
+        raise DataError(f"{path} is not JSON text: {error}") from None
     return values if isinstance(values, dict) else {}

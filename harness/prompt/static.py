@@ -12,6 +12,7 @@ from typing import Any, Literal
 from harness.errors import EvidenceFault
 from harness.prompt.contract import Contract, Golden, sha256_text, tokenizer_sha256
 from harness.prompt.golden import render_golden
+from harness.prompt.make import added_tokens
 from harness.prompt.render import Renderer
 
 
@@ -38,8 +39,8 @@ class Subject:
 
     @property
     def accepted(self) -> list[Golden]:
-        """The golden conversations that the template takes, as rendered now."""
-        return [golden for golden in self.rendered if golden.refused is None]
+        """The golden conversations that can be trained on, as rendered now."""
+        return [golden for golden in self.rendered if golden.refused is None and golden.untrainable is None]
 
     def text(self, golden: Golden) -> str:
         """The finished conversation as text."""
@@ -49,8 +50,20 @@ class Subject:
         """The prompt for its last answer as text."""
         return self.renderer.text(golden.question, **golden.arguments)
 
+    @cached_property
+    def special(self) -> tuple[list[str], list[str]]:
+        """The tokenizer's special tokens, and its other added ones."""
+        return added_tokens(self.tokenizer)
 
-Check = Callable[[Subject], Iterator[tuple[Literal["fault", "note"], str]]]
+    def has_special(self, golden: Golden) -> bool:
+        """Whether a message holds the text of an added token, which the preamble keeps from being one."""
+        texts = [str(message["content"]) for message in golden.messages]
+        return any(token in text for tokens in self.special for token in tokens for text in texts)
+
+
+Severity = Literal["fault", "note"]
+Found = Iterator[tuple[Severity, str]]
+Check = Callable[[Subject], Found]
 
 
 def check_contract(contract: Contract, tokenizer: Any) -> list[Problem]:
@@ -58,7 +71,18 @@ def check_contract(contract: Contract, tokenizer: Any) -> list[Problem]:
     from harness.prompt.static_checks import CHECKS
 
     subject = Subject(contract, tokenizer)
-    return [Problem(name, severity, message) for name, check in CHECKS.items() for severity, message in check(subject)]
+    return [problem for name, check in CHECKS.items() for problem in _problems(name, check(subject))]
+
+
+def _problems(check: str, found: Found) -> Iterator[Problem]:
+    """What a check found; the same thing about several conversations (`name: what`) is said once."""
+    names: dict[tuple[Severity, str], list[str]] = {}
+    for severity, message in found:
+        name, colon, what = message.partition(": ")
+        names.setdefault((severity, what if colon else message), []).append(name if colon else "")
+    for (severity, what), of in names.items():
+        shown = ", ".join(filter(None, of[:3])) + (f" and {len(of) - 3} more" if len(of) > 3 else "")
+        yield Problem(check, severity, f"{shown}: {what}" if shown else what)
 
 
 def require_sound(problems: Sequence[Problem], what: str) -> list[Problem]:

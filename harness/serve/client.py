@@ -1,7 +1,8 @@
 """Requests to the server, many in flight at once. Every answer carries the prompt ids the model was fed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ class Client:
         self._limits = asyncio.Semaphore(concurrency)
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
-            headers={"Authorization": f"Bearer {endpoint.key}"},
+            headers=endpoint.headers,
             timeout=timeout_s,
             limits=httpx.Limits(max_connections=concurrency),
             trust_env=False,
@@ -56,13 +57,12 @@ class Client:
         """One chat completion."""
         body = {"messages": messages, "return_token_ids": True, **settings}
         answer = await self._post("/v1/chat/completions", body)
-        choice = answer["choices"][0]
-        return Generation(
-            choice["message"]["content"] or "",
-            answer["prompt_token_ids"],
-            choice["finish_reason"],
-            choice.get("token_ids") or [],
-        )
+        with _token_ids_expected():
+            choice = answer["choices"][0]
+            text = choice["message"]["content"] or ""
+            return Generation(
+                text, list(answer["prompt_token_ids"]), choice["finish_reason"], choice["token_ids"] or []
+            )
 
     async def next_token(self, ids: list[int], asked: list[int]) -> NextToken:
         """Log-probabilities of the `asked` ids as the token after `ids`."""
@@ -75,16 +75,19 @@ class Client:
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
         }
-        choice = (await self._post("/v1/completions", body))["choices"][0]
-        table = choice["logprobs"]["top_logprobs"][0]
-        logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
-        return NextToken(choice["token_ids"][0], logprobs, choice["prompt_token_ids"])
+        answer = await self._post("/v1/completions", body)
+        with _token_ids_expected():
+            choice = answer["choices"][0]
+            table = choice["logprobs"]["top_logprobs"][0]
+            logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
+            return NextToken(choice["token_ids"][0], logprobs, list(choice["prompt_token_ids"]))
 
     async def tokenize(self, messages: Sequence[Mapping[str, Any]], asks: bool = True, **settings: Any) -> list[int]:
         """Ids of the server's own rendering of `messages`; `asks` adds the prompt for an answer."""
         body = {"messages": messages, "add_generation_prompt": asks, **settings}
-        ids: list[int] = (await self._post("/tokenize", body))["tokens"]
-        return ids
+        answer = await self._post("/tokenize", body)
+        with _token_ids_expected():
+            return list(answer["tokens"])
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         import httpx
@@ -96,8 +99,20 @@ class Client:
                 raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
         if response.status_code != 200:
             raise RequestRefused(f"the vLLM server refused a request to {path}: {response.text[:500]}")
-        answer: dict[str, Any] = response.json()
-        return answer
+        with _token_ids_expected():
+            answer: dict[str, Any] = response.json()
+            return answer
+
+
+@contextmanager
+def _token_ids_expected() -> Iterator[None]:
+    """Raises ServerFault when an answer is not what a vLLM server that returns token ids gives."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ServerFault(
+            f"the server's answer holds no token ids ({error!r}); it has to be a vLLM that returns them"
+        ) from None
 
 
 async def in_flight(jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Callable[[], None]) -> list[Answer]:

@@ -35,6 +35,10 @@ class Endpoint:
     key: str
     models: tuple[str, ...]
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
 
 @dataclass(frozen=True)
 class ServerPlan:
@@ -50,10 +54,13 @@ class ServerPlan:
 
 
 def write_prompt(contract: Contract, folder: Path) -> Path:
-    """The files a server reads its prompt side from: template, and stop ids as a generation configuration."""
+    """The files a server reads its prompt side from: template, and a generation configuration with the contract's
+    stop ids and sampling defaults."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TEMPLATE_FILE).write_text(contract.template)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": contract.stop_ids}) + "\n")
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": contract.stop_ids, **contract.sampling}) + "\n"
+    )
     contract.save(folder)
     return folder
 
@@ -89,8 +96,8 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
 
 
 def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str]:
-    """The exact vLLM command. Template, template arguments and stop ids are the contract's; sampling defaults are
-    neutral, because the contract's generation configuration has none and the checkpoint's own is not read.
+    """The exact vLLM command. Template, its arguments, stop ids and sampling defaults are the contract's; the
+    checkpoint's own generation configuration is not read.
 
     The CPU build caches prefixes in blocks of 128 tokens unless told otherwise: too coarse for short questions.
     """

@@ -31,7 +31,7 @@ SUMMARY = "training.json"
 
 def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
     """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
-    rendered = [renderer.training(conversation(row["instruction"], row["input"], row["output"])) for row in rows]
+    rendered = [_rendered(renderer, row) for row in rows]
     too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
     if too_long:
         raise DataError(
@@ -39,6 +39,13 @@ def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Ren
             "Raise train.sequence_length, or shorten them; nothing is cut silently."
         )
     return rendered
+
+
+def _rendered(renderer: Renderer, row: Row) -> Rendered:
+    try:
+        return renderer.training(conversation(row["instruction"], row["input"], row["output"]))
+    except DataError as error:
+        raise DataError(f"row {row['id']} cannot be trained on: {error}") from None
 
 
 def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> TrainingSummary:
