@@ -66,5 +66,5 @@ def _list(tokens: Sequence[str]) -> str:
 
 
 def _string(text: str) -> str:
-    """A Jinja string literal; JSON's escapes are Jinja's (Python's) too."""
-    return json.dumps(text)
+    """A Jinja string literal; JSON's escapes are Python's and so Jinja's, but for the two halves beyond U+FFFF."""
+    return json.dumps(text, ensure_ascii=False)
