@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stock_templates import CONVERSATIONS, FAMILIES, PAIRS, WILD, template, tokenizer, turns, wild_turns
 
-from harness.prompt.make import guarded_tokens
+from harness.prompt.make import added_tokens
 from harness.prompt.preamble import SystemPolicy, with_preamble, without_preamble
 
 Messages = list[dict[str, Any]]
@@ -20,7 +20,7 @@ def rendered(
     name: str, family: str, messages: Messages, policy: SystemPolicy = "none", system: str | None = None
 ) -> str:
     made = tokenizer(family)
-    text = with_preamble(template(name), policy, system, guarded_tokens(made))
+    text = with_preamble(template(name), policy, system, *added_tokens(made))
     shown: str = made.apply_chat_template(messages, chat_template=text, tokenize=False, add_generation_prompt=False)
     return shown
 
@@ -54,7 +54,7 @@ def test_any_innocent_conversation_is(name: str, family: str, messages: Messages
 def test_every_special_token_stays_text(name: str, family: str) -> None:
     made = tokenizer(family)
     plain = ids_of(made, rendered(name, family, turns("a b", "c")))
-    for token in guarded_tokens(made):
+    for token in added_tokens(made)[0]:
         for content in (token, f"a{token}b", token * 3, f"{token[:3]}{token}{token[3:]}"):
             assert ids_of(made, rendered(name, family, turns(content, "c"))) == plain, content
             assert ids_of(made, rendered(name, family, turns("a b", content))) == plain, content
