@@ -42,3 +42,8 @@ def read_items(path: Path) -> list[dict[str, Any]]:
 
 def _items(path: Path) -> list[dict[str, Any]]:
     return [{"id": row["id"], "text": " ".join(str(row.get(key) or "") for key in TEXTS)} for row in read_items(path)]
+
+
+def suite_items(loaded: dict[str, Any]) -> list[dict[str, Any]]:
+    """id, task, text and answers of every item of loaded lm-eval tasks (see `evaluate.tasks.load_tasks`)."""
+    raise NotImplementedError
