@@ -83,12 +83,12 @@ RULES = {
         re.I | re.M,
     ),
 }
-_MAY_MATCH = re.compile(
-    r"copyright|copr\.|©|&copy|℗|\(c\)|reserved|permission|unauthori|licen[sc]|spdx|redistribut|warranty|available under"
-    r"|published under|distributed under|released under|confidential|internal|official use|restricted|classification"
-    r"|proprietary|nda\b|distribut|circulat|recipient|addressee|solely for|embargo|privilege|attorney|prejudice|counsel"
-    r"|may not be|no part of this|governed by",
-    re.I,
+_NEEDED = (  # every rule's match holds one of these; plain search is many times faster than the rules
+    *("copyright", "copr.", "©", "&copy", "℗", "(c)", "reserved", "unauthori", "permission", "may not be", "no part of"),
+    *("licen", "spdx", "redistribut", "warranty", "available under", "governed by", "published under"),
+    *("distributed under", "released under", "lgpl", "confidential", "internal", "official use"),
+    *("restricted", "classification:", "proprietary", " nda", "distribut", "circulat", "recipient", "addressee"),
+    *("solely for", "embargo", "privilege", "attorney", "prejudice", "counsel", "litigation"),
 )
 
 
@@ -127,11 +127,11 @@ class Legal:
 
     def findings(self, text: str) -> list[tuple[str, str]]:
         """(rule, what was found) of a text, each rule once; quoted wordings are talked about, not claimed."""
-        found = [*self._notices(text), *self._verbatim(text)]
-        return found
+        return [*self._notices(text), *self._verbatim(text)]
 
     def _notices(self, text: str) -> list[tuple[str, str]]:
-        if _MAY_MATCH.search(text) is None:
+        lowered = text.lower()
+        if not any(word in lowered for word in _NEEDED):
             return []
         own_voice = _QUOTED.sub(lambda quoted: quoted.group(0) if "as is" in quoted.group(0).lower() else " ", text)
         matches = ((rule, RULES[rule].search(own_voice)) for rule in self.config.rules)
