@@ -9,6 +9,7 @@ HarnessError
 │   ├── ServerFault            3   the server did not come up, or went away
 │   ├── DiskFull               3
 │   └── NetworkFault           3
+├── LimitsBroken              10   the training data break the audit's limits
 ├── TrainingFault              3   training cannot go on (loss is not a number)
 └── EvidenceFault             12   the evidence cannot be compared or trusted
     └── PromptMismatch        12   the server was fed other ids than the training renderer makes
@@ -72,6 +73,16 @@ class NetworkFault(EnvironmentFault):
 
 class TrainingFault(EnvironmentFault):
     pass
+
+
+class LimitsBroken(HarnessError):
+    """Every broken limit of the audit, one line each."""
+
+    exit_code = 10
+
+    def __init__(self, broken: Iterable[str]):
+        lines = [f"  - {told}" for told in broken]
+        super().__init__("\n".join(["the data break the audit's limits:", *lines]))
 
 
 class EvidenceFault(HarnessError):

@@ -1,5 +1,9 @@
 """(instruction, input, output) as chat messages: the one place that decides how they are joined."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 Message = dict[str, str]
 
 
@@ -15,6 +19,14 @@ def conversation(instruction: str, input_text: str, output: str, system: str | N
         {"role": "assistant", "content": output},
     ]
     return with_system(messages, system)
+
+
+def row_messages(row: Mapping[str, Any], system: str | None = None) -> list[Message]:
+    """A training row as messages: its own turns where it has several, else its one exchange."""
+    if row.get("messages"):
+        turns: list[Message] = json.loads(row["messages"])
+        return with_system(turns, system)
+    return conversation(row["instruction"], row["input"], row["output"], system)
 
 
 def with_system(messages: list[Message], system: str | None) -> list[Message]:

@@ -13,7 +13,7 @@ from harness.config import Config
 from harness.console import progress
 from harness.errors import DataError, TrainingFault
 from harness.prompt.contract import Contract, make_contract
-from harness.prompt.messages import conversation
+from harness.prompt.messages import row_messages
 from harness.prompt.render import Rendered, Renderer
 from harness.records import TrainingSummary
 from harness.train.memory import free_memory, keep_memory
@@ -27,10 +27,7 @@ SUMMARY = "training.json"
 
 def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
     """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
-    rendered = [
-        renderer.training(conversation(row["instruction"], row["input"], row["output"], renderer.contract.system))
-        for row in rows
-    ]
+    rendered = [renderer.training(row_messages(row, renderer.contract.system)) for row in rows]
     too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
     if too_long:
         raise DataError(

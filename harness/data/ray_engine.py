@@ -1,0 +1,85 @@
+"""The audit on Ray Data: the same judge in actors of a cluster. RAY_ADDRESS names it; without one it is local.
+
+Batches travel as Parquet files, so on several machines the run folder must lie on storage that all of them see.
+"""
+
+import json
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.data.engine import Batch
+from harness.data.judging import Judge, Judged
+from harness.errors import MissingDependency
+
+BATCHES_A_FILE = 8
+
+
+def judged_on_ray(batches: Iterable[Batch], judge: Judge, workers: int, scratch: Path) -> Iterator[Judged]:
+    """The judged batches, in order; batches lie under `scratch` meanwhile. Raises MissingDependency without Ray."""
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError:
+        raise MissingDependency("ray", "audit.engine=ray", "ray") from None
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ray-", dir=scratch) as folder:
+            yield from _judged(ray.data, batches, judge, workers, Path(folder))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _judged(data: Any, batches: Iterable[Batch], judge: Judge, workers: int, folder: Path) -> Iterator[Judged]:
+    if not _write(batches, folder):
+        return
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    rows = data.read_parquet(str(folder)).map_batches(
+        RayJudge, fn_constructor_args=(judge,), batch_size=1, batch_format="numpy", concurrency=workers
+    )
+    for expected, row in enumerate(rows.iter_rows()):
+        if row["number"] != expected:
+            raise RuntimeError(f"batch {row['number']} came where {expected} was due")
+        judged: Judged = pickle.loads(row["judged"])  # noqa: S301 - made by our own actors
+        yield judged
+
+
+class RayJudge:
+    """One actor: a judge whose models load once. A row of the Ray dataset is a whole batch."""
+
+    def __init__(self, judge: Judge):
+        self._judge = judge
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
+        judged = [pickle.dumps(self._judge(json.loads(batch))) for batch in rows["batch"]]
+        return {"number": rows["number"], "judged": judged}
+
+
+def _write(batches: Iterable[Batch], folder: Path) -> int:
+    """Writes the batches as numbered JSON texts; returns how many there are."""
+    import pyarrow
+    import pyarrow.parquet
+
+    count = 0
+    pending: list[dict[str, Any]] = []
+
+    def flush() -> None:
+        if pending:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pending), folder / f"{count:09d}.parquet")
+            pending.clear()
+
+    for batch in batches:
+        pending.append({"number": count, "batch": json.dumps(list(batch))})
+        count += 1
+        if len(pending) == BATCHES_A_FILE:
+            flush()
+    flush()
+    return count
