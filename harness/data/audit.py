@@ -46,7 +46,7 @@ def audit(
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         room = Room(data, config, judge_of(config, decontamination), Path(folder))
-        with closing(room.rows), closing(room.malformed):
+        with closing(room):
             room.fill(origins)
             plan = room.plan()
             if not plan.train:
@@ -62,7 +62,8 @@ def audit(
 def judge_of(config: AuditConfig, decontamination: Decontamination) -> Judge:
     """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
     filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config)]
-    return Judge([(decontamination, "drop"), *filters], section("dedupe", config.dedupe))
+    first = (decontamination, section("decontaminate", config.decontaminate).action)
+    return Judge([first, *filters], section("dedupe", config.dedupe))
 
 
 class _Written:

@@ -67,6 +67,11 @@ class Duplicates:
         self._texts.add(sketches.text_grams)
         self._answers.add(sketches.answer_words)
 
+    def close(self) -> None:
+        """Removes the temporary files."""
+        for file in (self._bands, self._texts, self._answers):
+            file.close()
+
     def find(self, live: NDArray[np.bool_] | Sequence[bool] | None = None) -> Found:
         """Compares all rows, or those that are `live`: the others are nobody's duplicate and clusters of their own."""
         if not self._digests:
@@ -103,6 +108,9 @@ class _StoredSets:
     def __init__(self) -> None:
         self._file = TemporaryFile()  # noqa: SIM115 (closed with the object)
         self._counts: list[Indices] = []
+
+    def close(self) -> None:
+        self._file.close()
 
     def add(self, sets: Sets) -> None:
         self._counts.append(np.diff(sets.offsets))

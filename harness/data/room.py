@@ -51,6 +51,11 @@ class Room:
         self.duplicates = Duplicates(self.dedupe)
         self.tally = Tally({**judge.codes, "duplicate": self.dedupe.action, "malformed": config.malformed})
 
+    def close(self) -> None:
+        """Removes the temporary files."""
+        for part in (self.rows, self.malformed, self.duplicates):
+            part.close()
+
     def fill(self, origins: Sequence[Origin]) -> None:
         """Reads and judges everything; raises DataError that lists malformed rows where they are errors."""
         batches = self._batches(origins)
