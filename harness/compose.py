@@ -33,7 +33,7 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     values = composed(arguments)
     if data_file is not None:
         _use_alone(data_file, values["data"])
-    faults += audit_faults(values.get("audit"))
+    faults += audit_faults(values.get("audit"), values.get("data"))
     faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
     try:
         config = validate(Config, values)

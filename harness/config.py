@@ -48,7 +48,8 @@ class SourceConfig(Group):
     """Rows of one origin: a file, a folder of files, or a hub dataset (`hub`; a `path` given beside it is its copy).
 
     `role` replay marks general data mixed in against forgetting. `columns` names the file's own columns, `fields`
-    those of a CSV or TSV without a header line; `defaults` fills columns that are absent or empty.
+    those of a CSV or TSV without a header line; `defaults` fills columns that are absent or empty. `actions` replaces
+    the audit's by filter, where people have looked through the source (`actions: {personal_data: flag}`).
     `rows` or `weight` say how much of it the mix takes (see MixConfig).
     """
 
@@ -65,6 +66,7 @@ class SourceConfig(Group):
     columns: dict[Column, str] = {}
     fields: list[str] = []
     defaults: dict[Column, str] = {}
+    actions: dict[str, Literal["drop", "redact", "flag"]] = {}
     rows: Count | None = None
     weight: Positive | None = None
 

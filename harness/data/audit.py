@@ -45,7 +45,7 @@ def audit(
     origins = find_sources(data, hub_dir)
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
-        room = Room(data, config, judge_of(config, decontamination), Path(folder))
+        room = Room(data, config, judge_of(config, decontamination, data), Path(folder))
         with closing(room):
             room.fill(origins)
             plan = room.plan()
@@ -59,11 +59,12 @@ def audit(
     return record
 
 
-def judge_of(config: AuditConfig, decontamination: Decontamination) -> Judge:
+def judge_of(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> Judge:
     """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
-    filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config)]
+    filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
     first = (decontamination, section("decontaminate", config.decontaminate).action)
-    return Judge([first, *filters], section("dedupe", config.dedupe))
+    by_source = {name: source.actions for name, source in data.sources.items()}
+    return Judge([first, *filters], section("dedupe", config.dedupe), by_source)
 
 
 class _Written:

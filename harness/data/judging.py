@@ -1,6 +1,6 @@
 """Judging a batch of rows: every filter, then the sketches for the search for duplicates. Pure, so it runs anywhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.data.filters.judgement import Filter, Judgement, Row
@@ -30,9 +30,16 @@ class Judged:
 class Judge:
     """All filters with their actions. Pickles to worker processes; a batch's result depends on the batch alone."""
 
-    def __init__(self, filters: Sequence[tuple[Filter, str]], dedupe: DedupeConfig):
+    def __init__(
+        self,
+        filters: Sequence[tuple[Filter, str]],
+        dedupe: DedupeConfig,
+        by_source: Mapping[str, Mapping[str, str]] | None = None,
+    ):
+        """`by_source` holds, by source and filter name, the actions that replace the filters' own."""
         self._filters = list(filters)
         self._dedupe = dedupe
+        self._by_source = {source: dict(actions) for source, actions in (by_source or {}).items()}
 
     def __call__(self, rows: Sequence[Row]) -> Judged:
         current = list(rows)
@@ -41,11 +48,16 @@ class Judge:
             for i, judgement in enumerate(judge_conversations(filter_, current)):
                 if judgement.reason is None:
                     continue
-                done = "drop" if action == "redact" and judgement.redacted is None else action
+                done = self._action(filter_.code, action, current[i], judgement)
                 outcomes[i].append(Outcome(filter_.code, done, judgement.reason, judgement.evidence))
                 if done == "redact" and judgement.redacted is not None:
                     current[i] = judgement.redacted
         return Judged(current, outcomes, sketch(current, self._dedupe, self._without))
+
+    def _action(self, code: str, action: str, row: Row, judgement: Judgement) -> str:
+        """What is done with the row: a finding that should be masked and cannot be removes it."""
+        wanted = self._by_source.get(row["source"], {}).get(code.split(" ")[0], action)
+        return "drop" if wanted == "redact" and judgement.redacted is None else wanted
 
     @property
     def codes(self) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
-from harness.config import AuditConfig, Group, validate
+from harness.config import AuditConfig, DataConfig, Group, validate
 from harness.data.filters.judgement import Filter
 from harness.data.filters.registry import FILTERS, config_class, make_filter
 from harness.errors import ConfigError, nearest
@@ -23,16 +23,23 @@ def section(name: str, values: dict[str, Any]) -> Any:
     return validate(found, values)
 
 
-def filters_of(config: AuditConfig) -> list[Filter]:
-    """The configured filters in the table's order, one for every behaviour; raises ConfigError with every fault."""
-    return [make_filter(name, values) for name, values in _wanted(config)]
+def filters_of(config: AuditConfig, data: DataConfig) -> list[Filter]:
+    """The configured filters in the table's order, one for every behaviour; raises ConfigError with every fault.
+
+    A filter masks as soon as one source wants it to; what is done with a finding is decided by `action_of`.
+    """
+    masking = {
+        name for source in data.sources.values() for name, action in source.actions.items() if action == "redact"
+    }
+    redact = {"action": "redact"}
+    return [make_filter(name, {**values, **(redact if name in masking else {})}) for name, values in _wanted(config)]
 
 
-def faults(audit: Any) -> list[str]:
-    """Every fault in the settings of the audit's parts, each with its key. `audit` are the group's plain values."""
+def faults(audit: Any, data: Any) -> list[str]:
+    """Every fault in the settings of the audit's parts, each with its key; from the plain values of both groups."""
+    found = _wrong_actions(data)
     if not isinstance(audit, dict):
-        return []
-    found: list[str] = []
+        return found
     for name in SECTIONS:
         found += _told(f"audit.{name}", lambda name=name: section(name, audit.get(name) or {}))
     filters = audit.get("filters")
@@ -60,6 +67,22 @@ def _wanted(config: AuditConfig) -> Iterable[tuple[str, dict[str, Any]]]:
                 yield name, {**(values or {}), **rule.model_dump()}
         elif values is not None:
             yield name, values
+
+
+def _wrong_actions(data: Any) -> list[str]:
+    """Sources that ask a filter for what it cannot do."""
+    sources = data.get("sources") if isinstance(data, dict) else None
+    asked = [
+        (f"data.sources.{source}.actions.{name}", name, action)
+        for source, values in (sources if isinstance(sources, dict) else {}).items()
+        for name, action in ((values.get("actions") or {}) if isinstance(values, dict) else {}).items()
+    ]
+    found = [f"{key}: unknown filter. {nearest(str(name), FILTERS)}" for key, name, _ in asked if name not in FILTERS]
+    for key, name, action in asked:
+        can = get_args(config_class(name).model_fields["action"].annotation) if name in FILTERS else ()
+        if can and action not in can:
+            found.append(f"{key}: {name} cannot {action}; it can {', '.join(can)}")
+    return found
 
 
 def _unknown_codes(limits: Any) -> list[str]:

@@ -10,12 +10,12 @@ import pytest
 from harness import resources
 from harness.behavior.exchange import Exchange
 from harness.behavior.registry import load_behavior
-from harness.config import AuditConfig
 from harness.data.evaluation_items import read_items
+from harness.data.minhash import DedupeConfig
 from harness.data.overlap import GramIndex, joined
 
 Row = dict[str, Any]
-NEAR = AuditConfig().near_duplicate_jaccard
+NEAR = DedupeConfig().jaccard
 GENERAL = ("knowledge", "arithmetic", "reading", "instructions")
 
 
