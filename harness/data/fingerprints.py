@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -93,16 +93,22 @@ def _stretches(known: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _sampled(text: str) -> tuple[npt.NDArray[Any], Hashes]:
     """Word positions and hashes of the n-grams that are kept."""
-    words = np.array([_word(word) for word in _WORD.findall(text.lower())], np.uint64)
-    count = len(words) - NGRAM + 1
+    hashes = ngram_hashes(_WORD.findall(text.lower()), NGRAM)
+    kept = np.nonzero(hashes % np.uint64(SAMPLE) == 0)[0]
+    return kept, hashes[kept]
+
+
+def ngram_hashes(words: Sequence[str], n: int) -> Hashes:
+    """A 64-bit hash of every sequence of n words, the same on every machine; empty for fewer words."""
+    count = len(words) - n + 1
     if count <= 0:
-        return np.array([], np.int64), np.array([], np.uint64)
+        return np.array([], np.uint64)
+    ids = np.array([_word(word) for word in words], np.uint64)
     value = np.zeros(count, np.uint64)
-    for offset in range(NGRAM):
-        value = (value ^ words[offset : offset + count]) * _MULTIPLIER
+    for offset in range(n):
+        value = (value ^ ids[offset : offset + count]) * _MULTIPLIER
         value ^= value >> np.uint64(29)
-    kept = np.nonzero(value % np.uint64(SAMPLE) == 0)[0]
-    return kept, value[kept]
+    return value
 
 
 @lru_cache(maxsize=100_000)

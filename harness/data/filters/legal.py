@@ -39,7 +39,7 @@ RULES = {
         r"\bSPDX-License-Identifier:\s*\S"
         rf"|(?:^|[.\n;*#/]\s*)(?:released|distributed|licensed|published)\s+under\s+(?:the\s+)?(?:terms of )?[^.\n]{{0,20}}"
         rf"{_OPEN_LICENCE}"
-        rf"|\b{_THIS}[^.\n]{{0,20}}\b(?:is|are)\b[^.\n]{{0,30}}\b(?:licen[sc]ed|available|released|distributed|subject)\b"
+        rf"|\b{_THIS}[^.\n]{{0,20}}\b(?:is|are)\b[^.\n]{{0,30}}\b(?:licen[sc]ed|(?:available|released|distributed) under|subject to the terms)\b"
         rf"[^.\n]{{0,40}}{_OPEN_LICENCE}"
         r"|\b(?:text|content|data) is available under [^.\n]{0,20}(?:creative commons|cc[ -]by|gnu|open)"
         r"|\byou can redistribute it and/or modify it\b"
@@ -83,13 +83,23 @@ RULES = {
         re.I | re.M,
     ),
 }
-_NEEDED = (  # every rule's match holds one of these; plain search is many times faster than the rules
-    *("copyright", "copr.", "©", "&copy", "℗", "(c)", "reserved", "unauthori", "permission", "may not be", "no part of"),
-    *("licen", "spdx", "redistribut", "warranty", "available under", "governed by", "published under"),
-    *("distributed under", "released under", "lgpl", "confidential", "internal", "official use"),
-    *("restricted", "classification:", "proprietary", " nda", "distribut", "circulat", "recipient", "addressee"),
-    *("solely for", "embargo", "privilege", "attorney", "prejudice", "counsel", "litigation"),
-)
+_NEEDED = {  # every match of the rule holds one of these; plain search is many times faster than the rules
+    "copyright_notice": (
+        *("copyright", "copr.", "©", "&copy", "℗", "(c)", "all rights reserved", "unauthori", "permission"),
+        *("may not be", "no part of this"),
+    ),
+    "licence_notice": (
+        *("licen", "spdx", "redistribut", "warranty", "permission is hereby", "available under"),
+        *("governed by", "published under", "distributed under", "released under", "subject to the terms"),
+        "you should have received a copy",
+    ),
+    "confidential_marking": (
+        *("confidential", "internal use only", "internal only", "official use only", "restricted", "classification:"),
+        *("privileged", "proprietary", "nda", "outside", "do not distribute", "do not circulate", "recipient"),
+        *("addressee", "solely for", "embargoed"),
+    ),
+    "privilege_marking": ("privilege", "work product", "work-product", "without prejudice", "counsel", "litigation"),
+}
 
 
 class LegalConfig(Group):
@@ -131,10 +141,11 @@ class Legal:
 
     def _notices(self, text: str) -> list[tuple[str, str]]:
         lowered = text.lower()
-        if not any(word in lowered for word in _NEEDED):
+        rules = [rule for rule in self.config.rules if any(word in lowered for word in _NEEDED[rule])]
+        if not rules:
             return []
         own_voice = _QUOTED.sub(lambda quoted: quoted.group(0) if "as is" in quoted.group(0).lower() else " ", text)
-        matches = ((rule, RULES[rule].search(own_voice)) for rule in self.config.rules)
+        matches = ((rule, RULES[rule].search(own_voice)) for rule in rules)
         return [(rule, _shown(match.group(0))) for rule, match in matches if match]
 
     def _verbatim(self, text: str) -> list[tuple[str, str]]:

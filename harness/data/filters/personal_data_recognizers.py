@@ -161,8 +161,8 @@ class LabelledNumberRecognizer(PatternRecognizer):
     def __init__(self, entity: str, label: str, column: str):
         link = r"(?:[\s\"'`*]*(?:[:=#|(]|is\b|was\b|are\b|\bno\b\.?|number\b|\bid\b)?){0,3}[\s\"'`*]*"
         patterns = [
-            Pattern("after its label", rf"(?<=(?<!\w)(?:{label}){link})(?<![\w-]){self._NUMBER}", 0.85),
-            Pattern("in a table", rf"(?<=\|[ ]*){self._NUMBER}(?=[ ]*(?:\||$))", 0.1),
+            Pattern("after its label", rf"(?<!\w)(?:{label}){link}(?<![\w-])\K{self._NUMBER}", 0.85),
+            Pattern("in a table", rf"\|[ ]*\K{self._NUMBER}(?=[ ]*(?:\||$))", 0.1),
         ]
         super().__init__(supported_entity=entity, patterns=patterns, name=f"{entity} recognizer")
         self._column = column

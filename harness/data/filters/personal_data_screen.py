@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterable
 
 _ANY = re.compile(r"@|:[0-9A-Fa-f]{0,4}:|[0-9](?:[^0-9\n]{0,4}[0-9]){3}")
-_NUMBER_OF = r"(?:number|no\b|num\b|nr\b|id\b|#)"
+_NUMBER_NEAR = r"[^0-9]{0,40}[0-9]"
 _NEEDS = {
     "CREDIT_CARD": re.compile(r"[0-9](?:[ -]?[0-9]){12}"),
     "IBAN_CODE": re.compile(r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}"),
     "US_SSN": re.compile(r"[0-9]{3}[- .]?[0-9]{2}[- .]?[0-9]{4}"),
-    "PHONE_NUMBER": re.compile(r"[0-9](?:[ \t().\-–/]{0,3}[0-9]){6}"),
+    "PHONE_NUMBER": re.compile(r"[0-9](?:[ \t().\-–/]{0,4}[0-9]){5}"),
     "EMAIL_ADDRESS": re.compile(r"@\w"),
     "IP_ADDRESS": re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]|:[0-9A-Fa-f]{0,4}:"),
-    "MEDICAL_RECORD_NUMBER": re.compile(r"mrn|medical|patient|hospital|chart|nhs", re.I),
-    "ACCOUNT_NUMBER": re.compile(r"account|acct|a/c|policy|member|customer|subscriber", re.I),
+    "MEDICAL_RECORD_NUMBER": re.compile(rf"(?:mrn|medical|patient|hospital|chart|nhs){_NUMBER_NEAR}|\|\s*mrn", re.I),
+    "ACCOUNT_NUMBER": re.compile(
+        rf"(?:account|acct|a/c|policy|member|customer|subscriber){_NUMBER_NEAR}|\|\s*(?:account|acct)", re.I
+    ),
 }
 
 

@@ -109,7 +109,9 @@ class Quality:
         return f"{share:.0%} of the answer repeats itself" if share >= self.config.repeated_share else None
 
     def _foreign(self, question: str, answer: str) -> str | None:
-        if len(answer.encode()) < self.config.min_bytes_language or _CODE.search(answer) or _ASKS_FOR_LANGUAGE.search(question):
+        if len(answer.encode()) < self.config.min_bytes_language or _CODE.search(answer):
+            return None
+        if _ASKS_FOR_LANGUAGE.search(question) or _mostly_names(answer):
             return None
         other = foreign_language(answer, self.config.language, self.config.language_confidence)
         return f"{LANGUAGES[other]} instead of {LANGUAGES[self.config.language]}" if other else None
@@ -129,6 +131,12 @@ class Quality:
         if words < self.config.min_words:
             return f"{words} words, at least {self.config.min_words} are asked for"
         return f"{words} words, more than {self.config.max_words}" if words > self.config.max_words else None
+
+
+def _mostly_names(answer: str) -> bool:
+    """Most words are capitalised, as in a list of names, which says nothing about the language."""
+    words = _WORD.findall(answer[:400])
+    return sum(word[0].isupper() for word in words) >= 0.7 * len(words)
 
 
 def is_empty(answer: str) -> bool:
