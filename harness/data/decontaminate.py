@@ -21,6 +21,7 @@ from harness.data.words import Hashes, hashed, words
 from harness.store import sha256_json
 
 COLUMNS = ("instruction", "input", "output")
+TOLD = 5  # a choice question of so many words is known without its choices
 VERSION = 1  # raised when the rules below change, so that a digest names what was checked and how
 _CLAUSE_END = re.compile(r"[.!?:;,](?=[\s\"'”’)]|$)|[\n\"“”]|\((?=[^\W\d])|\)(?=\s|$)")
 _EDGE = " zqedgeqz "
@@ -123,7 +124,7 @@ class Decontamination:
         return self._found(entry.item, "ngram", float(held.mean())) if _has_run(candidate) else None
 
     def _stands_alone(self, candidate: Candidate, row: _RowWords) -> bool:
-        """The entry's words stand between punctuation marks, and where it is not enough, an answer stands there too."""
+        """A short item begins after a punctuation mark and ends at one, or one of its answers is in the row too."""
         entry = candidate.entry
         places = [p for p in np.unique(candidate.shifts).tolist() if _is_there(entry, row.hashes, p)]
         if not places:
@@ -131,12 +132,13 @@ class Decontamination:
         edges = _edges(row)
         if entry.beside:
             size = len(entry.beside)
-            return any(tuple(row.words[p : p + size]) == entry.beside and p + size in edges for p in edges)
+            return any(tuple(row.words[p : p + size]) == entry.beside for p in edges)
         size = len(entry.words)
-        if not any(p in edges and p + size in edges for p in places):
-            return False
+        places = [place for place in places if place in edges]
         answers = self._items[entry.item].get("answers") or ()
-        return not answers or size >= 5 or any(_contains(row.words, words(answer)) for answer in answers)
+        if any(place + size in edges for place in places) and (not answers or size >= TOLD):
+            return True
+        return bool(places) and any(_contains(row.words, words(answer)) for answer in answers)
 
 
 def _usual(shifts: NDArray[np.int64]) -> int:
@@ -162,8 +164,11 @@ def _held(entry: Entry, row: Hashes, shift: int) -> NDArray[np.bool_]:
 
 
 def _has_run(candidate: Candidate) -> bool:
-    """As many trigrams at one shift as a run of 13 words has, counting only those that hardly another item has."""
-    return bool((np.unique(candidate.rare, return_counts=True)[1] >= RUN - GRAM + 1).any())
+    """13 words in a row are shared, all in trigrams that hardly another item has."""
+    shifts, places = candidate.shifts[candidate.rare], candidate.places[candidate.rare]
+    broken = (np.diff(shifts) != 0) | (np.diff(places) != 1)
+    ends = np.append(np.flatnonzero(broken) + 1, len(places))
+    return bool(np.diff(ends, prepend=0).max() >= RUN - GRAM + 1)
 
 
 def _edges(row: _RowWords) -> set[int]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from harness.data.words import Hashes, Tokens, grams, hashed, words
 
+Places = NDArray[np.int64]
+
 GRAM = 3
 SHORT = 8  # items of fewer words have to be there word for word
 RUN = 13  # words in a row that two texts share by copying only (Brown et al., 2020)
@@ -33,13 +35,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that shares trigrams with an entry: `shifts` are their places in the row minus those in the entry, and
-    `rare` those of the trigrams that few items have."""
+    """A row that shares trigrams with an entry, ordered by shift and place. `shifts` are their places in the row minus
+    those in the entry (`places`); `rare` marks those that few items have."""
 
     row: int
     entry: Entry
-    shifts: NDArray[np.int64]
-    rare: NDArray[np.int64]
+    shifts: Places
+    places: Places
+    rare: NDArray[np.bool_]
 
 
 class ItemIndex:
@@ -73,21 +76,19 @@ class ItemIndex:
         gram = np.repeat(maybe, counts)
         hit = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(len(gram))
         row = np.searchsorted(found.offsets, gram, "right") - 1
-        shift = gram - found.offsets[row] - self._place[hit]
-        yield from self._grouped(row, self._entry[hit], shift, self._rare[hit])
+        yield from self._grouped(row, hit, gram - found.offsets[row] - self._place[hit])
 
-    def _grouped(
-        self, row: NDArray[np.int64], entry: NDArray[np.int64], shift: NDArray[np.int64], rare: NDArray[np.bool_]
-    ) -> Iterator[Candidate]:
-        key = row * len(self.entries) + entry
-        order = np.lexsort((shift, key))
-        key, row, entry, shift, rare = key[order], row[order], entry[order], shift[order], rare[order]
+    def _grouped(self, row: Places, hit: Places, shift: Places) -> Iterator[Candidate]:
+        key = row * len(self.entries) + self._entry[hit]
+        order = np.lexsort((self._place[hit], shift, key))
+        key, row, hit, shift = key[order], row[order], hit[order], shift[order]
         starts = np.flatnonzero(np.diff(key, prepend=-1))
         ends = np.append(starts[1:], len(key))
-        enough = ends - starts >= np.minimum(self._least[entry[starts]], RUN - GRAM + 1)
+        enough = ends - starts >= np.minimum(self._least[self._entry[hit[starts]]], RUN - GRAM + 1)
         for start, end in zip(starts[enough].tolist(), ends[enough].tolist(), strict=True):
-            own = slice(start, end)
-            yield Candidate(int(row[start]), self.entries[entry[start]], shift[own], shift[own][rare[own]])
+            own = hit[start:end]
+            entry = self.entries[self._entry[own[0]]]
+            yield Candidate(int(row[start]), entry, shift[start:end], self._place[own], self._rare[own])
 
 
 def _joined(parts: Sequence[Hashes]) -> Tokens:
@@ -95,7 +96,7 @@ def _joined(parts: Sequence[Hashes]) -> Tokens:
     return Tokens(np.concatenate(parts), offsets)
 
 
-def _used(entry: NDArray[np.int64], holders: NDArray[np.int64], entries: int) -> NDArray[np.bool_]:
+def _used(entry: Places, holders: Places, entries: int) -> NDArray[np.bool_]:
     """Trigrams of few items; of an item that has none of those, its rarest."""
     used = holders <= _HOLDERS
     rarest = np.full(entries, np.iinfo(np.int64).max)
