@@ -54,7 +54,7 @@ _SAME = {
     **{"lgpl-2.1": "LGPL-2.1-only", "all rights reserved": "proprietary", "commercial": "proprietary"},
     **{"research only": "research-only", "non-commercial": "CC-BY-NC-4.0", "noncommercial": "CC-BY-NC-4.0"},
 }
-_BY_LOWER = {name.lower(): name for name in LIMITS} | {name: spdx for name, spdx in _SAME.items()}
+_BY_LOWER = {name.lower(): name for name in LIMITS} | _SAME
 _CC_NAME = re.compile(r"cc[\s-]*((?:by|nc|sa|nd)(?:[\s-]+(?:by|nc|sa|nd))*)[\s-]*v?(\d(?:\.\d)?)?\s*(?:\(.*\))?")
 _CC_WORDS = (
     *(("creative commons", "cc"), ("attribution", "by"), ("noncommercial", "nc"), ("non-commercial", "nc")),

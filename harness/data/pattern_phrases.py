@@ -5,7 +5,7 @@ only the frequent ones are looked up again.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from harness.data.pattern_features import words_of
 Counts = dict[str, int]
 
 
-def phrase_counts(texts: dict[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, Counts]:
+def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, Counts]:
     """For each source, in how many of its texts the phrases stand that are frequent in one of the sources.
 
     `least` is the number of texts of a source that makes a phrase frequent. Sequences that stand together in nearly
@@ -79,7 +79,7 @@ def _lookup(wanted: Hashes, values: Hashes, counts: np.ndarray[tuple[int], np.dt
     return dict(zip(wanted.tolist(), found.tolist(), strict=True))
 
 
-def _wordings(texts: dict[str, Sequence[str]], n: int, wanted: Hashes) -> dict[int, str]:
+def _wordings(texts: Mapping[str, Sequence[str]], n: int, wanted: Hashes) -> dict[int, str]:
     """The words of each wanted hash."""
     found: dict[int, str] = {}
     for rows in texts.values():

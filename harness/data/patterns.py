@@ -149,7 +149,9 @@ class _Report:
 
     def _least(self, source: str) -> int:
         """The answers of a source that make a pattern of it worth a look."""
-        return max(2, min(self.config.min_rows, len(self.rows[source])), round(self.config.min_share * len(self.rows[source])))
+        return max(
+            2, min(self.config.min_rows, len(self.rows[source])), round(self.config.min_share * len(self.rows[source]))
+        )
 
     def _kind(self, kind: str, counts: dict[str, dict[str, int]]) -> list[Pattern]:
         frequent = {text for name in counts for text, n in counts[name].items() if n >= self._least(name)}
@@ -165,13 +167,20 @@ class _Report:
         """The pattern over all sources, and in each source that it sets apart."""
         in_all = self._share(text, counts, self.rows)
         found = []
-        if in_all >= self.config.min_share and sum(counts[name].get(text, 0) for name in counts) >= self.config.min_rows:
+        if (
+            in_all >= self.config.min_share
+            and sum(counts[name].get(text, 0) for name in counts) >= self.config.min_rows
+        ):
             found.append(self._pattern(kind, text, ALL, in_all, None, False))
         for name in self.rows if len(self.rows) > 1 else ():
             share = self._share(text, counts, [name])
             elsewhere = self._share(text, counts, [other for other in self.rows if other != name])
             apart = self._is_apart(text, name, counts, share, elsewhere, tests)
-            if counts[name].get(text, 0) >= self._least(name) and share >= self.config.min_share and (apart or not found):
+            if (
+                counts[name].get(text, 0) >= self._least(name)
+                and share >= self.config.min_share
+                and (apart or not found)
+            ):
                 found.append(self._pattern(kind, text, name, share, elsewhere, apart))
         return found
 
@@ -204,13 +213,14 @@ class _Report:
         return Pattern(kind, text, source, share, seen, low, high, elsewhere, apart, examples)
 
     def _examples(self, kind: str, text: str, names: Iterable[str]) -> tuple[str, ...]:
-        holds = {
+        holds: dict[str, Callable[[Features], bool]] = {
             "opening": lambda f: f.opening == text,
             "closing": lambda f: f.closing == text,
             "format": lambda f: text in f.formats,
             "phrase": lambda f: text in " ".join(words_of(f.text)),
-        }[kind]
-        found = (f"{name}/{row}" for name in names for _, row, features in self.rows[name] if holds(features))
+        }
+        fits = holds[kind]
+        found = (f"{name}/{row}" for name in names for _, row, features in self.rows[name] if fits(features))
         return tuple(row for row, _ in zip(found, range(self.config.examples), strict=False))
 
     def _lengths(self) -> list[Pattern]:

@@ -1,7 +1,7 @@
 """Which language a text is in: py3langid, a naive Bayes model over byte n-grams that ships with its weights."""
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from harness.errors import MissingDependency
 
@@ -46,11 +46,6 @@ LANGUAGES = {
     "vi": "Vietnamese",
     "zh": "Chinese",
 }
-Language = Literal[
-    *("ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi", "hr", "hu"),
-    *("id", "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk"),
-    *("ur", "vi", "zh"),
-]
 _ENOUGH = 400  # characters that settle the language; the time grows with the text
 
 

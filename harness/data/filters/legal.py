@@ -13,6 +13,7 @@ from harness.data.fingerprints import Fingerprints
 
 LICENCE_TEXTS = Path(__file__).with_name("licence_texts.json")
 _QUOTED = re.compile(r"[\"“”][^\"“”\n]{1,60}[\"“”]")
+_REST_OF_WORD = re.compile(r"\w*")
 _YEAR = r"(?:1[89]|20)\d\d\b"
 _THIS = (
     r"this (?:work|file|program|software|library|document|text|article|image|dataset|data set|material|book|page"
@@ -37,9 +38,10 @@ RULES = {
     ),
     "licence_notice": re.compile(
         r"\bSPDX-License-Identifier:\s*\S"
-        rf"|(?:^|[.\n;*#/]\s*)(?:released|distributed|licensed|published)\s+under\s+(?:the\s+)?(?:terms of )?[^.\n]{{0,20}}"
-        rf"{_OPEN_LICENCE}"
-        rf"|\b{_THIS}[^.\n]{{0,20}}\b(?:is|are)\b[^.\n]{{0,30}}\b(?:licen[sc]ed|(?:available|released|distributed) under|subject to the terms)\b"
+        rf"|(?:^|[.\n;*#/]\s*)(?:released|distributed|licensed|published)\s+under\s+(?:the\s+)?(?:terms of )?"
+        rf"[^.\n]{{0,20}}{_OPEN_LICENCE}"
+        rf"|\b{_THIS}[^.\n]{{0,20}}\b(?:is|are)\b[^.\n]{{0,30}}"
+        r"\b(?:licen[sc]ed|(?:available|released|distributed) under|subject to the terms)\b"
         rf"[^.\n]{{0,40}}{_OPEN_LICENCE}"
         r"|\b(?:text|content|data) is available under [^.\n]{0,20}(?:creative commons|cc[ -]by|gnu|open)"
         r"|\byou can redistribute it and/or modify it\b"
@@ -77,7 +79,8 @@ RULES = {
         r"|\bprivileged attorney[-/ ]client (?:communication|material)"
         r"|\bprivileged (?:and|&) confidential\b|\bconfidential (?:and|&) privileged\b"
         r"|(?:^|[.\n]\s*|\b(?:is|contains) )(?:an? )?attorney(?:'s)? work[- ]product\b"
-        r"|(?-i:\bSUBJECT TO LEGAL (?:PROFESSIONAL )?PRIVILEGE\b)|\b(?:is|are) (?:legally|subject to legal) privileged?\b"
+        r"|(?-i:\bSUBJECT TO LEGAL (?:PROFESSIONAL )?PRIVILEGE\b)"
+        r"|\b(?:is|are) (?:legally|subject to legal) privileged?\b"
         r"|(?-i:^\W*WITHOUT PREJUDICE\W*$)"
         r"|\bprepared (?:in anticipation of litigation|at the (?:request|direction) of (?:legal )?counsel)\b",
         re.I | re.M,
@@ -146,7 +149,7 @@ class Legal:
             return []
         own_voice = _QUOTED.sub(lambda quoted: quoted.group(0) if "as is" in quoted.group(0).lower() else " ", text)
         matches = ((rule, RULES[rule].search(own_voice)) for rule in rules)
-        return [(rule, _shown(match.group(0))) for rule, match in matches if match]
+        return [(rule, _shown(own_voice, match)) for rule, match in matches if match]
 
     def _verbatim(self, text: str) -> list[tuple[str, str]]:
         if self.config.verbatim_words is None or text.count(" ") < self.config.verbatim_words - 1:
@@ -165,6 +168,8 @@ def _known_texts(files: tuple[str, ...]) -> list[Fingerprints]:
     return [Fingerprints.load(LICENCE_TEXTS), *(Fingerprints.load(resolve_path(file)) for file in files)]
 
 
-def _shown(found: str) -> str:
-    words = " ".join(found.split())
+def _shown(text: str, match: re.Match[str]) -> str:
+    """The wording, with its last word whole."""
+    whole = match.group(0) + _REST_OF_WORD.match(text, match.end()).group(0)  # type: ignore[union-attr]
+    words = " ".join(whole.split())
     return f"'{words}'" if len(words) <= 60 else f"'{words[:57]}…'"

@@ -38,7 +38,7 @@ _CARD_BRANDS = regex.compile(
 class CardRecognizer(CreditCardRecognizer):
     """Card numbers of a known brand and length whose Luhn digit holds, in one piece or in the printed groups."""
 
-    PATTERNS = [  # noqa: RUF012 (presidio's own way to declare them)
+    PATTERNS = [
         Pattern(
             "card number",
             r"(?<![\w-])(?<!\d\.)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5}|\d{13,19})"
@@ -82,7 +82,7 @@ class IbanRecognizer(LocalRecognizer):
 class SsnRecognizer(UsSsnRecognizer):
     """US social security numbers that can have been issued; without dashes only beside a word for them."""
 
-    PATTERNS = [  # noqa: RUF012
+    PATTERNS = [
         Pattern("SSN with dashes", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", 0.5),
         Pattern("SSN with spaces or dots", r"(?<![\w.-])\d{3}([ .])\d{2}\1\d{4}(?![\w-]|\.\d)", 0.1),
         Pattern("nine digits", r"(?<![\w.,-])\d{9}(?![\w-]|[.,]\d)", 0.05),

@@ -6,6 +6,9 @@ Each condition must be implied by every match of its recogniser; a property test
 
 import re
 from collections.abc import Iterable
+from typing import TypeVar
+
+Entity = TypeVar("Entity", bound=str)
 
 _ANY = re.compile(r"@|:[0-9A-Fa-f]{0,4}:|[0-9](?:[^0-9\n]{0,4}[0-9]){3}")
 _NUMBER_NEAR = r"[^0-9]{0,40}[0-9]"
@@ -23,7 +26,7 @@ _NEEDS = {
 }
 
 
-def worth_analysing(text: str, entities: Iterable[str]) -> list[str]:
+def worth_analysing(text: str, entities: Iterable[Entity]) -> list[Entity]:
     """The entities among `entities` that the text may hold."""
     if _ANY.search(text) is None:
         return [entity for entity in entities if entity not in _NEEDS]

@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from harness.config import Count, Group, Share
 from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.languages import LANGUAGES, Language, foreign_language
+from harness.data.filters.languages import LANGUAGES, foreign_language
 from harness.data.filters.repetition import repeated_share
 from harness.data.filters.texts import answer_of, question_of
+from harness.errors import nearest
 
 Rule = Literal["empty", "truncated", "repeated", "refusal", "wrong_language", "copies_question", "length"]
 _EMPTY = re.compile(
@@ -28,7 +29,7 @@ _CODE = re.compile(r"```|^\s*(?:def |class |import |from \w+ import|SELECT |<\w+
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?\s?a?m (?:very |really )?sorry|sorry|i apologi[sz]e|unfortunately|my apologies)\b[^.!?\n]{0,40}\b"
     r"(?:i|we) (?:can ?not|can['’]t|won['’]t|(?:am|['’]m|are) (?:not able|unable))"
-    r"|^\W*i (?:can ?not|can['’]t|won['’]t) (?:help|assist|provide|fulfil|comply|answer|comment|engage|participate|share)"
+    r"|^\W*i (?:can ?not|can['’]t|won['’]t) (?:help|assist|provide|fulfil|comply|answer|comment|engage|share)"
     r"|^\W*i(?: a|['’])m (?:not able|unable) to (?:help|assist|provide|fulfil|answer|comply|access|browse)"
     r"|\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b(?: (?:language )?model| assistant)?"
     r"(?:,| developed| created| trained| i\b)"
@@ -64,9 +65,16 @@ class QualityConfig(Group):
     repeated_words: Count = 12
     copied_share: Share = 0.9
     copied_words: Count = 5
-    language: Language = "en"
+    language: str = "en"
     language_confidence: Share = 0.98
     min_bytes_language: Count = 60
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, language: str) -> str:
+        if language not in LANGUAGES:
+            raise ValueError(f"not a language code known here. {nearest(language, LANGUAGES)}")
+        return language
 
 
 class Quality:
@@ -74,15 +82,6 @@ class Quality:
 
     def __init__(self, config: QualityConfig):
         self.config = config
-        self._rules: dict[Rule, Callable[[str, str], str | None]] = {
-            "empty": lambda question, answer: "nothing is said" if is_empty(answer) else None,
-            "truncated": lambda question, answer: truncation(answer),
-            "repeated": lambda question, answer: self._repeated(answer),
-            "refusal": lambda question, answer: refusal(answer),
-            "wrong_language": self._foreign,
-            "copies_question": self._copied,
-            "length": lambda question, answer: self._length(answer),
-        }
 
     def judge(self, rows: Sequence[Row]) -> list[Judgement]:
         return [self._judge(row) for row in rows]
@@ -92,7 +91,7 @@ class Quality:
         question, answer = question_of(row), answer_of(row)
         found: list[tuple[Rule, str]] = []
         for rule in self.config.rules:
-            if detail := self._rules[rule](question, answer):
+            if detail := CHECKS[rule](self.config, question, answer):
                 found.append((rule, detail))
                 if rule == "empty":
                     break
@@ -104,38 +103,40 @@ class Quality:
             return CLEAN
         return Judgement("; ".join(f"{rule} ({detail})" for rule, detail in found), evidence=tuple(r for r, _ in found))
 
-    def _repeated(self, answer: str) -> str | None:
-        share = repeated_share(answer, self.config.repeated_words)
-        return f"{share:.0%} of the answer repeats itself" if share >= self.config.repeated_share else None
 
-    def _foreign(self, question: str, answer: str) -> str | None:
-        if len(answer.encode()) < self.config.min_bytes_language or _CODE.search(answer):
-            return None
-        if _ASKS_FOR_LANGUAGE.search(question) or _mostly_names(answer):
-            return None
-        other = foreign_language(answer, self.config.language, self.config.language_confidence)
-        return f"{LANGUAGES[other]} instead of {LANGUAGES[self.config.language]}" if other else None
+def _repeated(config: QualityConfig, question: str, answer: str) -> str | None:
+    share = repeated_share(answer, config.repeated_words)
+    return f"{share:.0%} of the answer repeats itself" if share >= config.repeated_share else None
 
-    def _copied(self, question: str, answer: str) -> str | None:
-        asked, said = _WORD.findall(question.lower()), _WORD.findall(answer.lower())
-        if len(asked) < self.config.copied_words or len(said) < self.config.copied_words:
-            return None
-        common = len(set(asked) & set(said)) / max(len(set(asked)), len(set(said)))
-        in_order = " ".join(asked) in " ".join(said) or " ".join(said) in " ".join(asked)
-        if common < self.config.copied_share or not in_order:
-            return None
-        return f"{common:.0%} of the words are the question's"
 
-    def _length(self, answer: str) -> str | None:
-        words = len(answer.split())
-        if words < self.config.min_words:
-            return f"{words} words, at least {self.config.min_words} are asked for"
-        return f"{words} words, more than {self.config.max_words}" if words > self.config.max_words else None
+def _foreign(config: QualityConfig, question: str, answer: str) -> str | None:
+    if len(answer.encode(errors="replace")) < config.min_bytes_language or _CODE.search(answer):
+        return None
+    if _ASKS_FOR_LANGUAGE.search(question) or _mostly_names(answer):
+        return None
+    other = foreign_language(answer, config.language, config.language_confidence)
+    return f"{LANGUAGES[other]} instead of {LANGUAGES[config.language]}" if other else None
+
+
+def _copied(config: QualityConfig, question: str, answer: str) -> str | None:
+    asked, said = _WORD.findall(question.lower()), _WORD.findall(answer.lower())
+    if min(len(asked), len(said)) < config.copied_words:
+        return None
+    common = len(set(asked) & set(said)) / max(len(set(asked)), len(set(said)))
+    in_order = " ".join(asked) in " ".join(said) or " ".join(said) in " ".join(asked)
+    return f"{common:.0%} of the words are the question's" if common >= config.copied_share and in_order else None
+
+
+def _length(config: QualityConfig, question: str, answer: str) -> str | None:
+    words = len(answer.split())
+    if words < config.min_words:
+        return f"{words} words, at least {config.min_words} are asked for"
+    return f"{words} words, more than {config.max_words}" if words > config.max_words else None
 
 
 def _mostly_names(answer: str) -> bool:
     """Most words are capitalised, as in a list of names, which says nothing about the language."""
-    words = _WORD.findall(answer[:400])
+    words: list[str] = _WORD.findall(answer[:400])
     return sum(word[0].isupper() for word in words) >= 0.7 * len(words)
 
 
@@ -176,3 +177,14 @@ def _prose_without_end(text: str, last: str) -> bool:
 def refusal(answer: str) -> str | None:
     match = _REFUSAL.search(answer[:400])
     return f"'{' '.join(match.group(0).split())[:60]}'" if match else None
+
+
+CHECKS: dict[Rule, Callable[[QualityConfig, str, str], str | None]] = {
+    "empty": lambda config, question, answer: "nothing is said" if is_empty(answer) else None,
+    "truncated": lambda config, question, answer: truncation(answer),
+    "repeated": _repeated,
+    "refusal": lambda config, question, answer: refusal(answer),
+    "wrong_language": _foreign,
+    "copies_question": _copied,
+    "length": _length,
+}
