@@ -137,8 +137,8 @@ class LimitConfig(Group):
 class AuditConfig(Group):
     """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside.
 
-    `filters`, `dedupe` and `decontaminate` hold the settings of the classes that harness.data.settings names.
-    A filter set to null is off. Results depend neither on `engine` nor on `workers` nor on `batch_rows`.
+    `filters`, `dedupe`, `decontaminate`, `licences` and `patterns` hold the settings of the classes that
+    harness.data.settings names. A filter set to null is off. Results depend neither on `engine` nor on `workers` nor on `batch_rows`.
     """
 
     malformed: Literal["error", "quarantine"] = "error"
@@ -146,6 +146,8 @@ class AuditConfig(Group):
     filters: dict[str, dict[str, Any] | None] = {}
     dedupe: dict[str, Any] = {}
     decontaminate: dict[str, Any] = {}
+    licences: dict[str, Any] = {}
+    patterns: dict[str, Any] = {}
     limits: LimitConfig = LimitConfig()
     engine: Literal["local", "ray"] = "local"
     workers: Count = 1

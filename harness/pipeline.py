@@ -18,7 +18,8 @@ from harness.config import Config, GateConfig, validate
 from harness.console import say, timed
 from harness.data.audit import audit
 from harness.data.evaluation_items import domain_items, suite_items
-from harness.data.sources import find_sources
+from harness.data.settings import section
+from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import read_rows
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
@@ -93,7 +94,9 @@ def check(config: Config) -> None:
     if config.hub_dir is not None and not Path(config.hub_dir).is_dir():
         faults.append(f"hub_dir: {config.hub_dir} is no folder")
     probes: list[Callable[[], object]] = [
-        lambda: find_sources(config.data, hub_folder(config)),
+        lambda: require_usable(
+            find_sources(config.data, hub_folder(config)), section("licences", config.audit.licences)
+        ),
         *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
         lambda: read_template(config.template.file),
     ]
@@ -114,7 +117,7 @@ def audit_stage(run: Run) -> Dataset:
     """data/: audited and mixed rows."""
     config = run.config
     items = evaluation_items(config)
-    sources = find_sources(config.data, hub_folder(config))
+    sources = usable_sources(config)
     inputs = {
         "sources": {source.name: source.digest() for source in sources},
         "data": config.data.model_dump(),
@@ -157,6 +160,13 @@ def evaluation_items(config: Config) -> list[dict[str, Any]]:
         wanted = {leaf: loaded["tasks"][leaf] for name in stock for leaf in leaves(loaded, name)}
         items += suite_items({**loaded, "tasks": wanted})
     return items
+
+
+def usable_sources(config: Config) -> list[Origin]:
+    """The sources with their files found and their licences accepted; raises DataError that lists what is wrong."""
+    origins = find_sources(config.data, hub_folder(config))
+    require_usable(origins, section("licences", config.audit.licences))
+    return origins
 
 
 def hub_folder(config: Config) -> Path | None:

@@ -16,11 +16,12 @@ from harness.data.card import write_card
 from harness.data.decontaminate import Decontamination
 from harness.data.filters.judgement import Row
 from harness.data.judging import Judge
+from harness.data.patterns import PatternCounter
 from harness.data.room import Plan, Room
 from harness.data.settings import action_of, filters_of, section
-from harness.data.sources import Origin, find_sources
+from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines, write_parquet
-from harness.data.tally import broken_limits
+from harness.data.tally import broken_limits, masked
 from harness.errors import DataError
 from harness.records import Dataset, SourceCount
 from harness.store import sha256_json
@@ -43,6 +44,7 @@ def audit(
     malformed rows (unless they are to be quarantined), for a mix that cannot be made, and when no row is left.
     """
     origins = find_sources(data, hub_dir)
+    require_usable(origins, section("licences", config.licences))
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         room = Room(data, config, judge_of(config, decontamination, data), Path(folder))
@@ -75,6 +77,7 @@ class _Written:
         self._kept: Counter[str] = Counter()
         self._quarantined: Counter[tuple[str, str]] = Counter()
         self._parts: dict[str, tuple[int, str]] = {}
+        self._patterns = PatternCounter(section("patterns", room.config.patterns))
 
     def write(self, out: Path, json_lines: bool) -> None:
         room, plan = self._room, self._plan
@@ -110,12 +113,15 @@ class _Written:
             validation_sha256=validation[1],
             findings=findings,
             conflicts=len(self._plan.found.conflicts),
+            patterns=[masked(pattern.sentence()) for pattern in self._patterns.report()],
+            notes=self._room.judge.notes,
             broken_limits=broken_limits(findings, read, limits.max_rows, limits.max_share),
         )
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
             self._kept[row["source"]] += 1
+            self._patterns.update([row])
             yield row
 
     def _counted_out(self, rows: Iterator[Row]) -> Iterator[Row]:

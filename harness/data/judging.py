@@ -64,6 +64,11 @@ class Judge:
         """Reason code to action."""
         return {filter_.code: action for filter_, action in self._filters}
 
+    @property
+    def notes(self) -> list[str]:
+        """What the filters did not look for, in words."""
+        return [note for filter_, _ in self._filters if hasattr(filter_, "notes") for note in filter_.notes()]
+
     def _without(self, answer: str) -> str:
         for filter_, _ in self._filters:
             remove: Callable[[str], str] | None = getattr(filter_, "without", None)

@@ -28,8 +28,11 @@ def _explicit(data: DataConfig, available: Mapping[str, int]) -> Counts:
     weights = {name: source.weight for name, source in sources.items() if source.weight is not None}
     if weights:
         total = _total(weights, available) if data.mix.rows is None else data.mix.rows - sum(fixed.values())
-        if total <= 0:
+        if total <= 0 and data.mix.rows is not None:
             raise DataError(f"data.mix.rows={data.mix.rows} leaves nothing to the sources with a weight")
+        if total == 0:
+            empty = [f"{name} (available {available[name]})" for name in weights if not available[name]]
+            raise DataError(f"the mix cannot be made, no row is left of: {', '.join(empty) or 'its sources'}")
         return {**fixed, **_shared_out(total, weights)}
     replay = [name for name, source in sources.items() if source.role == "replay" and name not in fixed]
     domain = {name: available[name] for name in sources if name not in fixed and name not in replay}

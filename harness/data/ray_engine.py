@@ -1,4 +1,4 @@
-"""The audit on Ray Data: the same judge in actors of a cluster. RAY_ADDRESS names it; without one it is local.
+"""The audit on Ray Data: the same judge in tasks of a cluster. RAY_ADDRESS names it; without one it is local.
 
 Batches travel as Parquet files, so on several machines the run folder must lie on storage that all of them see.
 """
@@ -42,25 +42,22 @@ def _judged(data: Any, batches: Iterable[Batch], judge: Judge, workers: int, fol
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
+    # Tasks and not actors: actors would hold every CPU of a small machine, and nothing could read their input.
+    # What a filter loads is cached in its process, and Ray uses processes again.
     rows = data.read_parquet(str(folder)).map_batches(
-        RayJudge, fn_constructor_args=(judge,), batch_size=1, batch_format="numpy", concurrency=workers
+        judge_batches, fn_args=(judge,), batch_size=1, batch_format="numpy", concurrency=workers
     )
     for expected, row in enumerate(rows.iter_rows()):
         if row["number"] != expected:
             raise RuntimeError(f"batch {row['number']} came where {expected} was due")
-        judged: Judged = pickle.loads(row["judged"])  # noqa: S301 - made by our own actors
+        judged: Judged = pickle.loads(row["judged"])  # noqa: S301 - made by our own tasks
         yield judged
 
 
-class RayJudge:
-    """One actor: a judge whose models load once. A row of the Ray dataset is a whole batch."""
-
-    def __init__(self, judge: Judge):
-        self._judge = judge
-
-    def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
-        judged = [pickle.dumps(self._judge(json.loads(batch))) for batch in rows["batch"]]
-        return {"number": rows["number"], "judged": judged}
+def judge_batches(rows: dict[str, Any], judge: Judge) -> dict[str, Any]:
+    """What runs on the cluster. A row of the Ray dataset is a whole batch."""
+    judged = [pickle.dumps(judge(json.loads(batch))) for batch in rows["batch"]]
+    return {"number": rows["number"], "judged": judged}
 
 
 def _write(batches: Iterable[Batch], folder: Path) -> int:

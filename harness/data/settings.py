@@ -12,12 +12,14 @@ from harness.errors import ConfigError, nearest
 SECTIONS = {
     "dedupe": "harness.data.minhash:DedupeConfig",
     "decontaminate": "harness.data.decontaminate:DecontaminateConfig",
+    "licences": "harness.data.licences:LicencePolicy",
+    "patterns": "harness.data.patterns:PatternConfig",
 }
 GLOBAL_CODES = ("contamination", "duplicate", "malformed")
 
 
 def section(name: str, values: dict[str, Any]) -> Any:
-    """The typed settings of `dedupe` or `decontaminate`; raises ConfigError that lists every fault."""
+    """The typed settings of a part in SECTIONS; raises ConfigError that lists every fault."""
     module, attribute = SECTIONS[name].split(":")
     found: type[Group] = getattr(import_module(module), attribute)
     return validate(found, values)

@@ -12,6 +12,7 @@ from harness.config import DataConfig, SourceConfig, resolve_path
 from harness.data.files import SHOWN, Record, is_readable, read_records
 from harness.data.filters.judgement import Row
 from harness.data.formats import known_columns, rows_of
+from harness.data.licences import LicencePolicy, judge_licences
 from harness.errors import DataError
 from harness.store import sha256_file, sha256_json
 
@@ -78,6 +79,17 @@ def find_sources(config: DataConfig, hub_dir: Path | None = None) -> list[Origin
     if faults:
         raise DataError("; ".join(faults))
     return origins
+
+
+def require_usable(origins: Sequence[Origin], policy: LicencePolicy) -> None:
+    """Raises DataError that lists every source whose licence forbids the intended use. Allowed unknown ones pass."""
+    verdicts = judge_licences({o.name: o.config.licence for o in origins if o.config.licence}, policy)
+    faults = [f"data.sources.{name}.licence: {v.reason}" for name, v in verdicts.items() if v.reason]
+    if faults:
+        raise DataError(
+            "; ".join(faults)
+            + ". Leave the source out, or say what the model is for: audit.licences.intended_use, .allow"
+        )
 
 
 def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
