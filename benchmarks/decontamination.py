@@ -36,10 +36,25 @@ OTHER_SPLITS += ["cais/mmlu/*/validation.jsonl"]
 CLEAN = 50_000
 SEEDED = 1_000
 REPLACED = 2_500
-FUNCTION_WORDS = frozenset(
-    ["a", "an", "the", "of", "to", "in", "on", "at", "is", "are", "was", "were", "be", "been", "do", "does", "did"]
-    + ["and", "or", "for", "with", "as", "by", "that", "this", "it", "from"]
-)
+FUNCTION_WORDS = {
+    "a",
+    "an",
+    "and",
+    "are",
+    "as",
+    "at",
+    "be",
+    "been",
+    "by",
+    "did",
+    "do",
+    "does",
+    "for",
+    "from",
+    "in",
+    "is",
+}
+FUNCTION_WORDS |= {"it", "of", "on", "or", "that", "the", "this", "to", "was", "were", "with"}
 
 # Public rows that, read by a person, do ask what an item asks: they are no clean rows. By the item's words.
 KNOWN_OVERLAP = (

@@ -1,8 +1,9 @@
 """Rows that hold an evaluation item of the run: word for word, in a long run of words, or nearly.
 
-An item of eight words or more is found where four fifths of its words stand in order in as many words of the row,
-each word weighing what it tells (inverse document frequency over the items; nothing where the item's task says the
-same again and again). Shorter items have to be there word for word, from one punctuation mark to another.
+An item of eight words or more is found where most of its words stand in order in about as many words of the row, and
+among them most of what tells it from other items: words weigh by inverse document frequency, and nothing where the
+item's task says the same again and again. Shorter items have to be there word for word, from one punctuation mark to
+another.
 """
 
 import re
@@ -21,17 +22,18 @@ from harness.data.words import Hashes, hashed, words
 from harness.store import sha256_json
 
 COLUMNS = ("instruction", "input", "output")
-TOLD = 5  # a choice question of so many words is known without its choices
+TOLD = 5  # a choice question with so many words of its own is known without its choices
 VERSION = 1  # raised when the rules below change, so that a digest names what was checked and how
 _CLAUSE_END = re.compile(r"[.!?:;,](?=[\s\"'”’)]|$)|[\n\"“”]|\((?=[^\W\d])|\)(?=\s|$)")
 _EDGE = " zqedgeqz "
 
 
 class DecontaminateConfig(Group):
-    """`similarity`: the share of an item's words, by weight, that a row has to hold in order."""
+    """The share of an item's words that a row has to hold in order: of all (`similarity`) and by weight (`telling`)."""
 
     action: Literal["drop", "flag"] = "drop"
-    similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.82
+    telling: Annotated[float, Field(ge=0.5, le=1)] = 0.76
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ class Decontamination:
 
     def __init__(self, items: Sequence[Mapping[str, Any]], config: DecontaminateConfig):
         self._items = sorted(items, key=lambda item: (str(item.get("task", "")), str(item["id"]), item["text"]))
-        self._similarity = config.similarity
+        self._config = config
         self._index = ItemIndex(self._items, config.similarity)
         self._prompts = {tuple(words(item["text"])): number for number, item in reversed([*enumerate(self._items)])}
         self._longest = max((len(prompt) for prompt in self._prompts if len(prompt) < GRAM), default=0)
-        self.digest = sha256_json([VERSION, config.similarity, self._items])
+        self.digest = sha256_json([VERSION, config.model_dump(exclude={"action"}), self._items])
 
     def __len__(self) -> int:
         return len(self._items)
@@ -118,10 +120,10 @@ class Decontamination:
         if _is_there(entry, row.hashes, shift):
             return self._found(entry.item, "exact", 1.0)
         held = _held(entry, row.hashes, shift)
-        score = float(entry.weights[held].sum() / entry.weights.sum())
-        if min(score, held.mean()) >= self._similarity:
+        score, telling = float(held.mean()), float(entry.weights[held].sum() / entry.weights.sum())
+        if score >= self._config.similarity and telling >= self._config.telling:
             return self._found(entry.item, "near", score)
-        return self._found(entry.item, "ngram", float(held.mean())) if _has_run(candidate) else None
+        return self._found(entry.item, "ngram", score) if _has_run(candidate) else None
 
     def _stands_alone(self, candidate: Candidate, row: _RowWords) -> bool:
         """A short item begins after a punctuation mark and ends at one, or one of its answers is in the row too."""
@@ -136,7 +138,7 @@ class Decontamination:
         size = len(entry.words)
         places = [place for place in places if place in edges]
         answers = self._items[entry.item].get("answers") or ()
-        if any(place + size in edges for place in places) and (not answers or size >= TOLD):
+        if any(place + size in edges for place in places) and (not answers or entry.telling >= TOLD):
             return True
         return bool(places) and any(_contains(row.words, words(answer)) for answer in answers)
 

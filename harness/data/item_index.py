@@ -22,14 +22,15 @@ _RARE = 3  # a trigram of at most so many items counts towards a run
 @dataclass(frozen=True)
 class Entry:
     """One wording of an item as word hashes. `weights` are 0 where the item's task repeats itself; `edits` are the
-    words that may be missing or changed. `verbatim`: it has to be there word for word; `beside`: words that have to
-    be in the row as well."""
+    words that may be missing or changed. `verbatim`: it has to be there word for word; `telling`: so many of the item's
+    words are its own; `beside`: words that have to be in the row as well."""
 
     item: int
     words: Hashes
     weights: NDArray[np.float64]
     edits: int
     verbatim: bool
+    telling: int
     beside: tuple[str, ...] = ()
 
 
@@ -112,20 +113,20 @@ def _entries(items: Sequence[Mapping[str, Any]], share: float) -> list[Entry]:
     for number, (item, text, weight) in enumerate(zip(items, texts, weights, strict=True)):
         if len(text) >= SHORT and weight.any():
             edits = int((1 - share) * len(text) + 1e-9)
-            found.append(Entry(number, hashed([text]).hashes, weight, edits, verbatim=False))
+            found.append(Entry(number, hashed([text]).hashes, weight, edits, verbatim=False, telling=len(text)))
         else:
-            found += _verbatim(number, item, text)
+            found += _verbatim(number, item, text, telling=int(np.count_nonzero(weight)))
     return found
 
 
-def _verbatim(number: int, item: Mapping[str, Any], text: list[str]) -> list[Entry]:
+def _verbatim(number: int, item: Mapping[str, Any], text: list[str], telling: int) -> list[Entry]:
     """A short item in every way to write it; one of one or two words by its longer answers, where it stands beside."""
     wordings = {tuple(words(_rewritten(item["text"], by))) for by in ("", " ")} | {tuple(text)}
     beside: tuple[str, ...] = ()
     if len(text) < GRAM:
         wordings, beside = {tuple(words(answer)) for answer in item.get("answers") or ()}, tuple(text)
     return [
-        Entry(number, hashed([wording]).hashes, np.ones(len(wording)), 0, verbatim=True, beside=beside)
+        Entry(number, hashed([wording]).hashes, np.ones(len(wording)), 0, verbatim=True, telling=telling, beside=beside)
         for wording in sorted(wordings)
         if len(wording) >= GRAM
     ]
