@@ -33,7 +33,7 @@ class DecontaminateConfig(Group):
 
     action: Literal["drop", "flag"] = "drop"
     similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.82
-    telling: Annotated[float, Field(ge=0.5, le=1)] = 0.76
+    telling: Annotated[float, Field(ge=0.5, le=1)] = 0.8
 
 
 @dataclass(frozen=True)
