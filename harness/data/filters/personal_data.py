@@ -43,6 +43,13 @@ class PersonalDataConfig(Group):
     phone_regions: list[str] = REGIONS
     ner_model: str | None = None
 
+    @field_validator("thresholds")
+    @classmethod
+    def _scored(cls, thresholds: dict[Entity, float]) -> dict[Entity, float]:
+        if "PERSON" in thresholds:
+            raise ValueError("PERSON has no threshold: the language model gives names no score")
+        return thresholds
+
     @field_validator("phone_regions")
     @classmethod
     def _known(cls, regions: list[str]) -> list[str]:

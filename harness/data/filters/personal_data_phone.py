@@ -23,10 +23,11 @@ _CANDIDATE = regex.compile(
 _DATE = regex.compile(
     r"(?:19|20)\d\d[-./ ]\d{1,2}[-./ ]\d{1,2}(?:[ T]\d{1,2})?|\d{1,2}[-./ ]\d{1,2}[-./ ](?:19|20)\d\d"
 )
+_SOCIAL_SECURITY = regex.compile(r"\d{3}([-. ])\d\d\1\d{4}")
 _YEARS = regex.compile(r"(?:1[5-9]|20)\d\d(?:[ ]?[-–/ ][ ]?(?:1[5-9]|20)\d\d)+")
 _NORTH_AMERICA = regex.compile(r"(?:\+?1[-. ]?)?(?:\([2-9]\d\d\)[ ]?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}")
-_BRACKETED = regex.compile(r"\(\d{2,4}\)[ ]?\d{3,4}[-. ]\d{3,4}")
-_NATIONAL = regex.compile(r"\(?0\d{1,4}\)?(?:[ -]\d{2,6}){1,5}")
+_BRACKETED = regex.compile(r"\(\d{2,4}\)[-. ]?\d{3,4}[-. ]\d{3,4}")
+_NATIONAL = regex.compile(r"\(0\d{1,4}\)[ .-]?\d{3,4}[ .-]?\d{3,4}|0\d{1,4}(?:[ .-]\d{2,6}){1,5}")
 _OTHER_NUMBER = regex.compile(
     r"\b(?:order|invoice|ticket|part|serial|sku|isbn|issn|version|tracking|case|reference|ref|student|flight|voucher"
     r"|item|model|pages?|version|barcode|policy|account|acct|id|coordinates|compute|calculate|combination)\b"
@@ -36,7 +37,15 @@ _OTHER_NUMBER = regex.compile(
 _WORDS = (
     *("phones?\\b", "telephone", "tel\\b", "cell(?:phone)?\\b", "mobile", "portable", "mobil\\b", "handy\\b"),
     *("call(?:ed|ing)?\\b", "dial", "ring\\b", "fax", "text(?:ed)? (?:me|us|to)", "sms\\b", "whatsapp"),
-    *("contact", "reach (?:me|us|him|her|them)", "appelez", "ligue\\b", "hotline", "helpline"),
+    *(
+        "contact",
+        "(?:new|his|her|my|our|your|their) number\\b",
+        "reach (?:me|us|him|her|them)",
+        "appelez",
+        "ligue\\b",
+        "hotline",
+        "helpline",
+    ),
 )
 _LONGEST, _SHORTEST = 15, 7
 
@@ -63,6 +72,8 @@ class PhoneRecognizer(LocalRecognizer):
         """0 for what cannot be a phone number; under 0.4 where a word beside it must support the shape."""
         digits = sum(character.isdigit() for character in found) - len(extension)
         if not _SHORTEST <= digits <= _LONGEST or _DATE.match(found) or _YEARS.fullmatch(found):
+            return 0.0
+        if _SOCIAL_SECURITY.fullmatch(found):
             return 0.0
         if found.startswith(("+", "00")):
             return 0.75 if _possible("+" + found.lstrip("+0"), None) else 0.0

@@ -21,17 +21,17 @@ from stdnum import iban, luhn
 from stdnum.us import ssn
 
 from harness.data.filters.personal_data_phone import PhoneRecognizer
-from harness.data.filters.personal_data_window import before, enhance
+from harness.data.filters.personal_data_window import before, enhance, supported
 
 _CARD_BRANDS = regex.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
     r"|(?:6011|64[4-9]\d|65\d\d)\d{12,15}"  # Discover
-    r"|35(?:2[89]|[3-8]\d)\d{12,15}"  # JCB
+    r"|35(?:2[89]|[3-8]\d)\d{12,15}|(?:2131|1800)\d{11}"  # JCB
     r"|3(?:0[0-59]|[689]\d)\d{11}(?:\d{2})?"  # Diners Club
     r"|62\d{14,17}"  # UnionPay
-    r"|(?:50|5[6-9]|6[0-9])\d{14}(?:\d{3})?"  # Maestro
+    r"|(?:50|5[6-9]|6[0-9])\d{10}(?:\d{4}(?:\d{3})?)?"  # Maestro
 )
 
 
@@ -41,7 +41,7 @@ class CardRecognizer(CreditCardRecognizer):
     PATTERNS = [
         Pattern(
             "card number",
-            r"(?<![\w-])(?<!\d\.)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5}|\d{13,19})"
+            r"(?<![\w-])(?<!\d\.)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5}|\d{12,19})"
             r"(?![\w-]|\.\d)",
             0.3,
         )
@@ -50,6 +50,12 @@ class CardRecognizer(CreditCardRecognizer):
     def validate_result(self, pattern_text: str) -> bool:
         digits = pattern_text.replace(" ", "").replace("-", "")
         return _CARD_BRANDS.fullmatch(digits) is not None and luhn.is_valid(digits)
+
+    def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
+        """Twelve digits are too many other things (a bar code, for one) without a word for a card beside them."""
+        found = super().analyze(text, *args, **kwargs)
+        words = ("cards?\\b", "maestro", "debit", "pay\\b", "charge")
+        return [r for r in found if r.end - r.start > 12 or supported(text, r.start, r.end, words)]
 
 
 class IbanRecognizer(LocalRecognizer):

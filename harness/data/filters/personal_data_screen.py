@@ -13,7 +13,7 @@ Entity = TypeVar("Entity", bound=str)
 _ANY = re.compile(r"@|:[0-9A-Fa-f]{0,4}:|[0-9](?:[^0-9\n]{0,4}[0-9]){3}")
 _NUMBER_NEAR = r"[^0-9]{0,40}[0-9]"
 _NEEDS = {
-    "CREDIT_CARD": re.compile(r"[0-9](?:[ -]?[0-9]){12}"),
+    "CREDIT_CARD": re.compile(r"[0-9](?:[ -]?[0-9]){11}"),
     "IBAN_CODE": re.compile(r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}"),
     "US_SSN": re.compile(r"[0-9]{3}[- .]?[0-9]{2}[- .]?[0-9]{4}"),
     "PHONE_NUMBER": re.compile(r"[0-9](?:[ \t().\-–/]{0,4}[0-9]){5}"),
