@@ -138,7 +138,8 @@ class AuditConfig(Group):
     """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside.
 
     `filters`, `dedupe`, `decontaminate`, `licences` and `patterns` hold the settings of the classes that
-    harness.data.settings names. A filter set to null is off. Results depend neither on `engine` nor on `workers` nor on `batch_rows`.
+    harness.data.settings names. A filter set to null is off. `workers` are processes
+    of the local engine; on Ray its scheduler decides. Results depend neither on engine, workers nor batch_rows.
     """
 
     malformed: Literal["error", "quarantine"] = "error"

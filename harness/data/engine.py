@@ -18,7 +18,7 @@ def judged(batches: Iterable[Batch], judge: Judge, engine: str, workers: int, sc
     if engine == "ray":
         from harness.data.ray_engine import judged_on_ray
 
-        return judged_on_ray(batches, judge, workers, scratch)
+        return judged_on_ray(batches, judge, scratch)
     return _in_processes(batches, judge, workers) if workers > 1 else map(judge, batches)
 
 

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from harness.config import SourceConfig
 from harness.data.files import Record
 from harness.errors import DataError, MissingDependency, NetworkFault
@@ -41,16 +39,23 @@ def _explained(name: str, source: SourceConfig) -> Iterator[None]:
     """Turns the hub libraries' exceptions into ours, with what to do."""
     try:
         yield
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        from datasets.data_files import EmptyDatasetError
-        from datasets.exceptions import DatasetNotFoundError
-
+    except Exception as error:
         told = " ".join(str(error).split())
-        if isinstance(error, FileNotFoundError | EmptyDatasetError | ValueError) and not isinstance(
-            error, DatasetNotFoundError
-        ):
+        if _unreachable(error):
+            raise NetworkFault(
+                f"hub dataset {name} cannot be fetched ({told}). Give a local copy: "
+                "data.sources.<name>.path=<file or folder>, or hub_dir=<folder with <owner>/<dataset>>."
+            ) from None
+        if isinstance(error, OSError | ValueError):
             raise DataError(f"dataset {name}, split {source.split}: {told}") from None
-        raise NetworkFault(
-            f"hub dataset {name} cannot be fetched ({told}). Give a local copy: "
-            "data.sources.<name>.path=<file or folder>, or hub_dir=<folder with <owner>/<dataset>>."
-        ) from None
+        raise
+
+
+def _unreachable(error: Exception) -> bool:
+    """No network, or nothing at that address: the hub does not tell a private dataset from none."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    # The hub library brings an HTTP client of its own, whose errors have no common class with ours.
+    of_http = type(error).__module__.split(".")[0].startswith("httpx")
+    of_hub = type(error).__module__.startswith("huggingface_hub")
+    return of_http or of_hub or isinstance(error, ConnectionError | DatasetNotFoundError)

@@ -15,10 +15,10 @@ from harness.data.engine import Batch
 from harness.data.judging import Judge, Judged
 from harness.errors import MissingDependency
 
-BATCHES_A_FILE = 8
+BATCHES_A_FILE = 4
 
 
-def judged_on_ray(batches: Iterable[Batch], judge: Judge, workers: int, scratch: Path) -> Iterator[Judged]:
+def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iterator[Judged]:
     """The judged batches, in order; batches lie under `scratch` meanwhile. Raises MissingDependency without Ray."""
     try:
         import ray
@@ -30,22 +30,24 @@ def judged_on_ray(batches: Iterable[Batch], judge: Judge, workers: int, scratch:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         with tempfile.TemporaryDirectory(prefix="ray-", dir=scratch) as folder:
-            yield from _judged(ray.data, batches, judge, workers, Path(folder))
+            yield from _judged(ray.data, batches, judge, Path(folder))
     finally:
         if ours:
             ray.shutdown()
 
 
-def _judged(data: Any, batches: Iterable[Batch], judge: Judge, workers: int, folder: Path) -> Iterator[Judged]:
-    if not _write(batches, folder):
+def _judged(data: Any, batches: Iterable[Batch], judge: Judge, folder: Path) -> Iterator[Judged]:
+    files = _write(batches, folder)
+    if not files:
         return
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     # Tasks and not actors: actors would hold every CPU of a small machine, and nothing could read their input.
     # What a filter loads is cached in its process, and Ray uses processes again.
-    rows = data.read_parquet(str(folder)).map_batches(
-        judge_batches, fn_args=(judge,), batch_size=1, batch_format="numpy", concurrency=workers
+    rows = data.read_parquet(str(folder), override_num_blocks=files).map_batches(
+        judge_batches, fn_args=(judge,), batch_size=1, batch_format="numpy"
     )
     for expected, row in enumerate(rows.iter_rows()):
         if row["number"] != expected:
@@ -61,7 +63,7 @@ def judge_batches(rows: dict[str, Any], judge: Judge) -> dict[str, Any]:
 
 
 def _write(batches: Iterable[Batch], folder: Path) -> int:
-    """Writes the batches as numbered JSON texts; returns how many there are."""
+    """Writes the batches as numbered JSON texts; returns how many files there are."""
     import pyarrow
     import pyarrow.parquet
 
@@ -79,4 +81,4 @@ def _write(batches: Iterable[Batch], folder: Path) -> int:
         if len(pending) == BATCHES_A_FILE:
             flush()
     flush()
-    return count
+    return len(list(folder.iterdir()))

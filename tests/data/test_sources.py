@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import importlib
 import io
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ from harness.data.filters.judgement import Row
 from harness.data.licences import LicencePolicy
 from harness.data.row import exchanges, from_turns, joined_exchanges
 from harness.data.sources import Malformed, find_sources, read_rows_of, require_usable
-from harness.errors import DataError
+from harness.errors import DataError, NetworkFault
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 QUESTION, ANSWER = "What is a bond?", "A loan that can be traded."
@@ -251,6 +252,31 @@ def test_a_local_copy_of_a_hub_dataset(tmp_path: Path) -> None:
     before = origin.digest()
     (folder / "train.jsonl").write_text(json.dumps(PLAIN) + "\n")
     assert origin.digest() != before
+
+
+@pytest.mark.parametrize("layer", ["httpx", "huggingface_hub.errors", "datasets.exceptions"])
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, layer: str) -> None:
+    import datasets
+
+    names = {"httpx": "ConnectError", "huggingface_hub.errors": "OfflineModeIsEnabled"}
+    error = getattr(importlib.import_module(layer), names.get(layer, "DatasetNotFoundError"))("no way")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    source = SourceConfig(hub="owner/set", licence="CC0-1.0")
+    with pytest.raises(NetworkFault, match=r"owner/set cannot be fetched.*hub_dir"):
+        list(read_rows_of(find_sources(DataConfig(sources={"mine": source}))[0]))
+
+
+def test_a_split_that_is_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "owner" / "set"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(json.dumps(PLAIN) + "\n")
+    source = SourceConfig(hub="owner/set", licence="CC0-1.0", split="tset")
+    with pytest.raises(DataError, match="split tset"):
+        list(read_rows_of(find_sources(DataConfig(sources={"mine": source}), tmp_path)[0]))
 
 
 TURNS = st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4)

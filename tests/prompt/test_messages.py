@@ -1,9 +1,11 @@
 """How a row becomes messages."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.prompt.messages import conversation, user_text, with_system
+from harness.prompt.messages import conversation, row_messages, user_text, with_system
 
 
 def test_input_follows_after_a_blank_line() -> None:
@@ -37,3 +39,14 @@ def test_no_text_is_changed(instruction: str, given_input: str, output: str, sys
     assert asked["content"].endswith(given_input)
     assert answered["content"] == output
     assert (len(messages) == 3) == (system is not None)
+
+
+def test_a_row_of_several_turns_brings_them_all() -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"))]
+    row = {"instruction": "a", "input": "", "output": "b"}
+    assert row_messages(row) == row_messages({**row, "messages": None}) == turns
+    longer = [*turns, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
+    found = row_messages({**row, "messages": json.dumps(longer)}, system="You help.")
+    assert found == [{"role": "system", "content": "You help."}, *longer]
+    own = [{"role": "system", "content": "Be brief."}, *longer]
+    assert row_messages({**row, "messages": json.dumps(own)}, system="You help.") == own
