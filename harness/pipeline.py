@@ -94,9 +94,7 @@ def check(config: Config) -> None:
     if config.hub_dir is not None and not Path(config.hub_dir).is_dir():
         faults.append(f"hub_dir: {config.hub_dir} is no folder")
     probes: list[Callable[[], object]] = [
-        lambda: require_usable(
-            find_sources(config.data, hub_folder(config)), section("licences", config.audit.licences)
-        ),
+        lambda: usable_sources(config),
         *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
         lambda: read_template(config.template.file),
     ]
@@ -121,7 +119,7 @@ def audit_stage(run: Run) -> Dataset:
     inputs = {
         "sources": {source.name: source.digest() for source in sources},
         "data": config.data.model_dump(),
-        "audit": config.audit.model_dump(exclude={"engine", "workers"}),
+        "audit": config.audit.model_dump(exclude={"engine", "workers", "batch_rows"}),
         "items": store.sha256_json(items),
         "code": store.code_version("data", "behavior"),
         "behaviors": _behavior_digest(),

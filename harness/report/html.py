@@ -49,7 +49,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(one_line=wording.one_line, share=_share, count=_count, counts=_counts, duration=_duration)
+    environment.filters.update(
+        one_line=wording.one_line, share=_share, count=_count, counts=_counts, duration=_duration
+    )
     return environment
 
 
