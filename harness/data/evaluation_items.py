@@ -42,7 +42,18 @@ def read_items(path: Path) -> list[dict[str, Any]]:
 
 
 def _items(path: Path) -> list[dict[str, Any]]:
-    return [{"id": row["id"], "text": " ".join(str(row.get(key) or "") for key in TEXTS)} for row in read_items(path)]
+    return [{"id": row["id"], "text": _shown(row), "answers": _choices(row)} for row in read_items(path)]
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    """The prompt's columns; all text of an item that has none of them, so that no item goes unchecked."""
+    found = [str(row[key]) for key in TEXTS if row.get(key)]
+    return "\n".join(found or [value for key, value in row.items() if key != "id" and isinstance(value, str)])
+
+
+def _choices(row: Mapping[str, Any]) -> list[str]:
+    choices = row.get("choices")
+    return [str(choice) for choice in choices] if isinstance(choices, list) else []
 
 
 def suite_items(loaded: dict[str, Any]) -> list[dict[str, Any]]:

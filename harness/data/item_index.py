@@ -57,7 +57,7 @@ class ItemIndex:
         place = np.arange(len(entry)) - found.offsets[entry]
         _, groups, sizes = np.unique(found.hashes, return_inverse=True, return_counts=True)
         holders = sizes[groups]
-        used = _used(entry, holders, len(self.entries))
+        used = _used(entry, holders, self._telling(tokens.offsets[entry] + place))
         order = np.flatnonzero(used)[np.argsort(found.hashes[used], kind="stable")]
         self._hashes, self._entry, self._place = found.hashes[order], entry[order], place[order]
         self._rare = holders[order] <= _RARE
@@ -67,6 +67,11 @@ class ItemIndex:
         self._bits = max(16, len(order).bit_length() + 5)
         self._known = np.zeros(1 << self._bits, bool)
         self._known[self._hashes >> np.uint64(64 - self._bits)] = True
+
+    def _telling(self, starts: Places) -> NDArray[np.bool_]:
+        """Whether any word of the trigrams that start there has a weight."""
+        weighs = np.concatenate([np.zeros(0, bool), *(entry.weights > 0 for entry in self.entries)])
+        return np.asarray(weighs[starts] | weighs[starts + 1] | weighs[starts + 2], bool)
 
     def candidates(self, tokens: Tokens) -> Iterator[Candidate]:
         """By row. A changed word destroys at most three trigrams (Ukkonen, 1992), so many have to be left."""
@@ -97,9 +102,10 @@ def _joined(parts: Sequence[Hashes]) -> Tokens:
     return Tokens(np.concatenate(parts), offsets)
 
 
-def _used(entry: Places, holders: Places, entries: int) -> NDArray[np.bool_]:
-    """Trigrams of few items; of an item that has none of those, its rarest."""
-    used = holders <= _HOLDERS
+def _used(entry: Places, holders: Places, telling: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Telling trigrams that few items have; of an item that has none of those, its rarest."""
+    used = telling & (holders <= _HOLDERS)
+    entries = int(entry.max(initial=-1)) + 1
     rarest = np.full(entries, np.iinfo(np.int64).max)
     np.minimum.at(rarest, entry, holders)
     bare = np.bincount(entry[used], minlength=entries) == 0
