@@ -90,7 +90,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 def cell(text: str) -> str:
     """Text from data as one line of Markdown: nothing in it starts a column, a tag, a link or emphasis."""
-    line = " ".join(text.split())
+    line = "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
     for sign in "\\`*_[]|<>":
         line = line.replace(sign, f"\\{sign}")
     return line
