@@ -9,6 +9,7 @@ another.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -175,10 +176,10 @@ def _has_run(candidate: Candidate) -> bool:
 
 def _edges(row: _RowWords) -> set[int]:
     """How many words precede each punctuation mark that ends a clause, and each end of a column."""
-    marked = [_EDGE + _CLAUSE_END.sub(_EDGE, row.row.get(column) or "") + _EDGE for column in COLUMNS]
-    edges: set[int] = set()
+    columns = [row.row.get(column) or "" for column in COLUMNS]
+    edges = {0, *accumulate(len(words(column)) for column in columns)}
     place = 0
-    for word in words("\n".join(marked)):
+    for word in words("\n".join(_CLAUSE_END.sub(_EDGE, column) + _EDGE for column in columns)):
         if word == _EDGE.strip():
             edges.add(place)
         else:
