@@ -17,6 +17,7 @@ HarnessError
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 INTERRUPTED = 130
 
@@ -25,6 +26,16 @@ class HarnessError(Exception):
     """A failure with a message for the user: what, where, and how to mend it."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel from worker processes with their message and exit code, whatever made them."""
+        return _restored, (type(self), str(self), vars(self))
+
+
+def _restored(kind: type[HarnessError], message: str, state: dict[str, Any]) -> HarnessError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(HarnessError):

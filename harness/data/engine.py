@@ -4,10 +4,12 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from harness.data.filters.judgement import Row
 from harness.data.judging import Judge, Judged
+from harness.errors import EnvironmentFault
 
 Batch = Sequence[Row]
 _judge: Judge | None = None
@@ -34,6 +36,11 @@ def _in_processes(batches: Iterable[Batch], judge: Judge, workers: int) -> Itera
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise EnvironmentFault(
+                f"one of {workers} worker processes of the audit died (out of memory?); "
+                "take fewer with audit.workers, or smaller batches with audit.batch_rows"
+            ) from None
         finally:
             for future in waiting:
                 future.cancel()

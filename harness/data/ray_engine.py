@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.data.engine import Batch
 from harness.data.judging import Judge, Judged
-from harness.errors import MissingDependency
+from harness.errors import HarnessError, MissingDependency
 
 BATCHES_A_FILE = 4
 
@@ -23,6 +23,7 @@ def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iter
     try:
         import ray
         import ray.data
+        import ray.exceptions
     except ModuleNotFoundError:
         raise MissingDependency("ray", "audit.engine=ray", "ray") from None
     ours = not ray.is_initialized()
@@ -31,6 +32,9 @@ def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iter
     try:
         with tempfile.TemporaryDirectory(prefix="ray-", dir=scratch) as folder:
             yield from _judged(ray.data, batches, judge, Path(folder))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        raise (cause if isinstance(cause, HarnessError) else error) from None
     finally:
         if ours:
             ray.shutdown()

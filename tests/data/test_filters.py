@@ -1,6 +1,7 @@
 """Filters as the audit uses them: actions, conversations, behaviours, limits; the same rows on every engine."""
 
 import json
+import os
 import pickle
 import random
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from harness.config import AuditConfig, BehaviorRule, DataConfig, SourceConfig
 from harness.data.audit import audit
+from harness.data.engine import judged as judged_batches
 from harness.data.filters.behavior import BehaviorConflict, BehaviorConflictConfig
 from harness.data.filters.judgement import CLEAN, Judgement, Row
 from harness.data.filters.registry import FILTERS, config_class, filter_class
@@ -19,7 +21,7 @@ from harness.data.minhash import DedupeConfig
 from harness.data.row import from_turns
 from harness.data.settings import faults, filters_of
 from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_quarantine, read_rows
-from harness.errors import ConfigError
+from harness.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.records import Dataset
 
 DISCLAIMER = (
@@ -62,6 +64,29 @@ class Marked:
             return CLEAN
         masked = {key: value.replace("mark", "****") for key, value in row.items()}
         return Judgement("a mark", masked, ("mark",))
+
+
+class Failing:
+    """Needs a package that is not there, or ends its process."""
+
+    code = "failing"
+
+    def __init__(self, fatal: bool):
+        self._fatal = fatal
+
+    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+        if self._fatal:
+            os._exit(1)
+        raise MissingDependency("nopackage", "the failing filter", "data")
+
+
+@pytest.mark.parametrize(("fatal", "told"), [(False, "nopackage.*not installed"), (True, "died.*audit.workers")])
+def test_what_a_worker_meets_is_told_here(tmp_path: Path, fatal: bool, told: str) -> None:
+    judge = Judge([(Failing(fatal), "drop")], DedupeConfig())
+    batch = [{"id": "1", "source": "s", "topic": "", "input": "", "instruction": "q", "output": "a"}]
+    with pytest.raises(EnvironmentFault, match=told) as caught:
+        list(judged_batches([batch] * 5, judge, "local", 2, tmp_path))
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("name", FILTERS)
