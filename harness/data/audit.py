@@ -114,9 +114,15 @@ class _Written:
             findings=findings,
             conflicts=len(self._plan.found.conflicts),
             patterns=[masked(pattern.sentence()) for pattern in self._patterns.report()],
-            notes=self._room.judge.notes,
+            notes=self._notes(),
             broken_limits=broken_limits(findings, read, limits.max_rows, limits.max_share),
         )
+
+    def _notes(self) -> list[str]:
+        """What the audit did not look at, in words."""
+        skipped = self._plan.found.skipped
+        crowded = f"{skipped} pairs of rows that resemble many others were not compared as near-duplicates"
+        return [*self._room.judge.notes, *([crowded] if skipped else [])]
 
     def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
         for row in rows:
