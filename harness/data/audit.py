@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from harness.data.settings import action_of, filters_of, section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines, write_parquet
 from harness.data.tally import broken_limits, masked
-from harness.errors import DataError
+from harness.errors import DataError, MissingDependency
 from harness.records import Dataset, SourceCount
 from harness.store import sha256_json
 
@@ -43,6 +44,7 @@ def audit(
     `json_lines` also writes kept.jsonl (in the order of the sources) and quarantine.jsonl. Raises DataError for
     malformed rows (unless they are to be quarantined), for a mix that cannot be made, and when no row is left.
     """
+    _require_installed()
     origins = find_sources(data, hub_dir)
     require_usable(origins, section("licences", config.licences))
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
@@ -59,6 +61,13 @@ def audit(
     record.save(out / "audit.json")
     write_card(record, config, out)
     return record
+
+
+def _require_installed() -> None:
+    """Raises MissingDependency for what every audit needs; filters tell what they need themselves."""
+    missing = next((package for package in ("pyarrow", "rensa") if find_spec(package) is None), None)
+    if missing:
+        raise MissingDependency(missing, "the audit", "data")
 
 
 def judge_of(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> Judge:

@@ -15,7 +15,7 @@ def read_hub(name: str, source: SourceConfig) -> Iterator[Record]:
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
-        raise MissingDependency("datasets", f"the hub dataset {name}", "engine") from None
+        raise MissingDependency("datasets", f"the hub dataset {name}", "data") from None
     with _explained(name, source):
         rows: Any = load_dataset(name, source.hub_config, split=source.split, revision=source.revision, streaming=True)
         for number, values in enumerate(rows, 1):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.config import AuditConfig, DataConfig, SourceConfig
 from harness.data.audit import audit
 from harness.data.tables import read_quarantine, read_rows
-from harness.errors import DataError
+from harness.errors import DataError, MissingDependency
 from harness.records import Dataset
 
 DISCLAIMER = (
@@ -231,3 +231,9 @@ def test_columns_and_limit(tmp_path: Path) -> None:
     source = SourceConfig(path=str(path), licence="CC0-1.0", limit=3, columns={"instruction": "q", "output": "a"})
     audited = run_on(DataConfig(sources={"mine": source}), AuditConfig(), tmp_path / "out")
     assert {r["instruction"] for r in audited.kept} == {sentence(n) for n in range(3)}
+
+
+def test_a_light_installation_is_told_what_to_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.audit.find_spec", lambda package: None if package == "rensa" else object())
+    with pytest.raises(MissingDependency, match=r"tuning-harness\[data\]"):
+        run(tmp_path, [row(1)])

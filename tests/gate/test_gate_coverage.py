@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from evaluation_folders import Folder, answers, samples
 
+from harness.compose import config_for
 from harness.errors import EvidenceFault
 from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import Evidence, read_evidence
-from harness.pipeline import compare_evaluations
-from harness.records import Dataset
+from harness.pipeline import Run, compare_evaluations, evaluation_items, judge
+from harness.records import Checkpoint, Dataset
+from harness.store import sha256_json
 
 ITEMS = 50
 DIGEST = "d" * 64
@@ -93,3 +95,34 @@ def test_a_later_evaluation_of_the_same_weights_is_held_to_the_same_data(tmp_pat
 
 def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:
     assert data_of(tmp_path / "elsewhere", evidence(tmp_path / "elsewhere"), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("covered", "same_items", "told"),
+    [
+        ({"disclaimer": 402}, True, None),
+        ({"other": 402}, True, "task disclaimer: the training data were not checked"),
+        ({"disclaimer": 402}, False, "other evaluation items than the run has now"),
+        (None, True, "audit.json is missing"),
+    ],
+)
+def test_a_run_is_invalid_unless_its_items_were_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, covered: dict[str, int] | None, same_items: bool, told: str | None
+) -> None:
+    config = config_for(["experiment=finance_disclaimer", f"runs_dir={tmp_path / 'runs'}", "tracker=none"])
+    run = Run.of(config)
+    folders = {
+        label: Folder({"disclaimer": samples(answers(40, ITEMS))}, label=label).write(run.folder / "eval" / label)
+        for label in ("base", "candidate")
+    }
+    if covered is not None:
+        data(run.folder / "data", covered, sha256_json(evaluation_items(config)) if same_items else DIGEST)
+    monkeypatch.setattr("harness.pipeline.evaluate_stage", lambda *_: folders)
+    candidate = Checkpoint(path="", kind="adapter", base_path="", weights_sha256="", base_sha256="", contract_sha256="")
+    verdict = judge(run, candidate)
+    reasons = " ".join(verdict.reasons)
+    if told is None:
+        assert "training data" not in reasons
+    else:
+        assert verdict.verdict == "INVALID"
+        assert told in reasons
