@@ -21,16 +21,16 @@ def conversation(instruction: str, input_text: str, output: str, system: str | N
     return with_system(messages, system)
 
 
-def row_messages(row: Mapping[str, Any], system: str | None = None) -> list[Message]:
-    """A training row as messages: its own turns where it has several, else its one exchange."""
-    if row.get("messages"):
-        turns: list[Message] = json.loads(row["messages"])
-        return with_system(turns, system)
-    return conversation(row["instruction"], row["input"], row["output"], system)
-
-
 def with_system(messages: list[Message], system: str | None) -> list[Message]:
     """`messages` with the contract's system message in front, unless they bring their own."""
     if system is None or (messages and messages[0]["role"] == "system"):
         return messages
     return [{"role": "system", "content": system}, *messages]
+
+
+def row_messages(row: Mapping[str, Any]) -> list[Message]:
+    """A training row as messages: its own turns where it has several, else its one exchange."""
+    if row.get("messages"):
+        turns: list[Message] = json.loads(row["messages"])
+        return turns
+    return conversation(row["instruction"], row["input"], row["output"])

@@ -27,7 +27,7 @@ SUMMARY = "training.json"
 
 def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
     """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
-    rendered = [renderer.training(row_messages(row, renderer.contract.system)) for row in rows]
+    rendered = [renderer.training(row_messages(row)) for row in rows]
     too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
     if too_long:
         raise DataError(

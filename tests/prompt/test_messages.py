@@ -46,7 +46,4 @@ def test_a_row_of_several_turns_brings_them_all() -> None:
     row = {"instruction": "a", "input": "", "output": "b"}
     assert row_messages(row) == row_messages({**row, "messages": None}) == turns
     longer = [*turns, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
-    found = row_messages({**row, "messages": json.dumps(longer)}, system="You help.")
-    assert found == [{"role": "system", "content": "You help."}, *longer]
-    own = [{"role": "system", "content": "Be brief."}, *longer]
-    assert row_messages({**row, "messages": json.dumps(own)}, system="You help.") == own
+    assert row_messages({**row, "messages": json.dumps(longer)}) == longer
