@@ -77,9 +77,8 @@ def main(overrides: list[str]) -> None:
     print(f"| contract made and checked statically ({len(contract.golden)} conversations) | {static:.2f} s |")
     print(f"| live, warm server ({compared} prompts, stop ids, sampling defaults) | {live:.2f} s |")
     share = watch.seconds / record.seconds
-    print(
-        f"| per request ({record.prompts_checked} requests, {record.seconds:.1f} s of evaluation) | {share:.2%} of the time |"
-    )
+    asked = f"{record.prompts_checked} requests, {record.seconds:.1f} s of evaluation"
+    print(f"| per request ({asked}) | {share:.2%} of the time |")
     print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'fault']}")
 
 

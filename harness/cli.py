@@ -14,6 +14,7 @@ from harness.errors import INTERRUPTED, HarnessError, UsageError
 
 if TYPE_CHECKING:
     from harness.config import Config
+    from harness.records import Dataset
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -66,17 +67,35 @@ def _run_one(config: "Config", command: str) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     from harness.compose import config_for
-    from harness.pipeline import Run, audit_stage
+    from harness.pipeline import Run, audit_alone, audit_stage
     from harness.store import locked
 
-    run = Run.of(config_for(options.overrides))
-    with locked(run.folder):
-        dataset = audit_stage(run)
+    config = config_for(options.overrides, options.input)
+    if options.input is not None or options.out is not None:
+        folder = options.out or Path("audit")
+        dataset = audit_alone(config, folder)
+    else:
+        run = Run.of(config)
+        with locked(run.folder):
+            dataset = audit_stage(run)
+        folder = run.folder / "data"
+    return _told_audit(dataset, folder)
+
+
+def _told_audit(dataset: "Dataset", folder: Path) -> int:
+    """Counts by source and every broken limit; 10 when there is one."""
     for source in dataset.sources:
         quarantined = sum(source.quarantined.values())
-        print(f"{source.source}: {source.read} read, {source.kept} kept, {quarantined} quarantined")
-    print(run.folder / "data")
-    return 0
+        why = ", ".join(f"{code} {n}" for code, n in source.quarantined.items())
+        told = f"{source.source}: {source.read} read, {source.kept} kept, {quarantined} quarantined"
+        print(f"{told} ({why})" if why else told)
+    for found in dataset.findings:
+        if found.rows:
+            print(f"{found.code}: {found.rows} rows found ({found.action})")
+    print(folder)
+    for broken in dataset.broken_limits:
+        print(f"limit broken: {broken}")
+    return 10 if dataset.broken_limits else 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -192,9 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     run = _verb(verbs, "run", _run, "everything: audit, train, serve, evaluate, compare, gate, report", RUN_EXAMPLE)
     run.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
-    _verb(
-        verbs, "audit", _audit, "load, check and mix the training data", "harness audit experiment=finance_disclaimer"
-    )
+    audit = _verb(verbs, "audit", _audit, "load, check and mix the training data, or check any file", AUDIT_EXAMPLE)
+    audit.add_argument("--input", type=Path, metavar="FILE", help="a file or folder to audit alone (source 'input')")
+    audit.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (with --input: ./audit)")
     _verb(verbs, "train", _train, "the stages up to a checkpoint", "harness train experiment=finance_disclaimer")
     evaluate = _verb(verbs, "evaluate", _evaluate, "serve checkpoints and score them on a suite", EVALUATE_EXAMPLE)
     evaluate.add_argument(
@@ -241,6 +260,7 @@ def _verb(
 
 SEVERITY = (1, 2, 3, 12, 10, 11)
 RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-4"
+AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"

@@ -19,10 +19,21 @@ from harness.errors import ConfigError, HarnessError, UsageError, nearest
 Overrides = Sequence[str]
 
 
-def config_for(overrides: Overrides) -> Config:
-    """The validated configuration; raises ConfigError with every fault found."""
+LONE_SOURCE = "input"
+
+
+def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
+    """The validated configuration; raises ConfigError with every fault found.
+
+    A `data_file` replaces all configured sources: it becomes the only one, by the name of LONE_SOURCE.
+    """
+    from harness.data.settings import faults as audit_faults
+
     arguments, faults = _checked(overrides)
     values = composed(arguments)
+    if data_file is not None:
+        _use_alone(data_file, values["data"])
+    faults += audit_faults(values.get("audit"), values.get("data"))
     faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
     try:
         config = validate(Config, values)
@@ -31,6 +42,12 @@ def config_for(overrides: Overrides) -> Config:
     if faults:
         raise ConfigError(faults)
     return config
+
+
+def _use_alone(path: Path, data: dict[str, Any]) -> None:
+    given = data["sources"].get(LONE_SOURCE) or {}
+    data["sources"] = {LONE_SOURCE: {**given, "path": str(path)}}
+    data["allow_unlicensed"] = [*(data.get("allow_unlicensed") or []), LONE_SOURCE]
 
 
 def composed(arguments: Sequence[str]) -> dict[str, Any]:

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from harness.config_data import AuditConfig as AuditConfig
+from harness.config_data import BehaviorRule as BehaviorRule
+from harness.config_data import DataConfig as DataConfig
+from harness.config_data import LimitConfig as LimitConfig
+from harness.config_data import MixConfig as MixConfig
+from harness.config_data import SourceConfig as SourceConfig
 from harness.errors import ConfigError, nearest
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Group(BaseModel):
-    """A configuration group: unknown keys are faults, values never change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from harness.group import Count as Count
+from harness.group import Group as Group
+from harness.group import Positive as Positive
+from harness.group import Share as Share
 
 
 class ModelConfig(Group):
@@ -36,38 +36,6 @@ class ModelConfig(Group):
         if self.path is None and (self.wheel is None or self.gguf_file is None):
             raise ValueError("give model.path (hub id or folder), or model.wheel with model.gguf_file")
         return self
-
-
-class SourceConfig(Group):
-    """One file of rows. `role` replay marks general data mixed in against forgetting."""
-
-    path: str
-    licence: str
-    role: Literal["domain", "replay"] = "domain"
-    limit: Count | None = None
-    columns: dict[Literal["instruction", "input", "output", "topic", "id"], str] = {}
-
-
-class DataConfig(Group):
-    sources: dict[str, SourceConfig]
-    seed: int = 0
-
-    @field_validator("sources")
-    @classmethod
-    def _some_source(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
-        if not sources:
-            raise ValueError("name at least one source")
-        return sources
-
-
-class AuditConfig(Group):
-    """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside."""
-
-    malformed: Literal["error", "quarantine"] = "error"
-    near_duplicate_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.7
-    ngram: Count = 3
-    contamination_jaccard: Annotated[float, Field(gt=0, le=1)] = 0.6
-    behaviors: list[str] = []
 
 
 class TemplateConfig(Group):

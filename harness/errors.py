@@ -11,6 +11,7 @@ HarnessError
 │   │   └── RequestRefused     3   it answers, and refuses this request
 │   ├── DiskFull               3
 │   └── NetworkFault           3
+├── LimitsBroken              10   the training data break the audit's limits
 ├── TrainingFault              3   training cannot go on (loss is not a number)
 └── EvidenceFault             12   the evidence cannot be compared or trusted
     └── PromptMismatch        12   the server was fed other ids than the training renderer makes
@@ -18,6 +19,7 @@ HarnessError
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 INTERRUPTED = 130
 
@@ -26,6 +28,16 @@ class HarnessError(Exception):
     """A failure with a message for the user: what, where, and how to mend it."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors travel from worker processes with their message and exit code, whatever made them."""
+        return _restored, (type(self), str(self), vars(self))
+
+
+def _restored(kind: type[HarnessError], message: str, state: dict[str, Any]) -> HarnessError:
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(HarnessError):
@@ -82,6 +94,16 @@ class NetworkFault(EnvironmentFault):
 
 class TrainingFault(EnvironmentFault):
     pass
+
+
+class LimitsBroken(HarnessError):
+    """Every broken limit of the audit, one line each."""
+
+    exit_code = 10
+
+    def __init__(self, broken: Iterable[str]):
+        lines = [f"  - {told}" for told in broken]
+        super().__init__("\n".join(["the data break the audit's limits:", *lines]))
 
 
 class EvidenceFault(HarnessError):

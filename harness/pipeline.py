@@ -1,6 +1,7 @@
 """The list of stages: data → train → evaluate → compare → gate → report → track. The only file that sees them all."""
 
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from harness.behavior.registry import load_behavior
 from harness.compose import gate_values
 from harness.config import Config, GateConfig, validate
 from harness.console import say, timed
-from harness.data.audit import audit, read_rows, write_audit
-from harness.data.evaluation_items import domain_items
-from harness.data.sources import source_paths
-from harness.errors import ConfigError, EvidenceFault, UsageError
+from harness.data.audit import audit
+from harness.data.evaluation_items import domain_items, suite_items
+from harness.data.settings import section
+from harness.data.sources import Origin, find_sources, require_usable
+from harness.data.tables import read_rows
+from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
 from harness.evaluate.several import evaluate_checkpoints
 from harness.gate.comparison import compare
+from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.prompt.contract import CONTRACT_FILE
@@ -80,6 +84,8 @@ def train(run: Run) -> Checkpoint:
     check(run.config)
     _write_config(run)
     dataset = audit_stage(run)
+    if dataset.broken_limits:
+        raise LimitsBroken(dataset.broken_limits)
     return train_stage(run, dataset)
 
 
@@ -89,8 +95,8 @@ def check(config: Config) -> None:
     if config.hub_dir is not None and not Path(config.hub_dir).is_dir():
         faults.append(f"hub_dir: {config.hub_dir} is no folder")
     probes: list[Callable[[], object]] = [
-        lambda: source_paths(config.data),
-        lambda: [load_behavior(name) for name in config.audit.behaviors],
+        lambda: usable_sources(config),
+        *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
         lambda: config.template.file and read_template(config.template.file),
     ]
     for probe in probes:
@@ -109,11 +115,12 @@ def check(config: Config) -> None:
 def audit_stage(run: Run) -> Dataset:
     """data/: audited and mixed rows."""
     config = run.config
-    items = domain_items(config.tasks)
+    items = evaluation_items(config)
+    sources = usable_sources(config)
     inputs = {
-        "sources": {n: store.sha256_file(p) for n, p in source_paths(config.data).items()},
+        "sources": {source.name: source.digest() for source in sources},
         "data": config.data.model_dump(),
-        "audit": config.audit.model_dump(),
+        "audit": config.audit.model_dump(exclude={"engine", "workers", "batch_rows"}),
         "items": store.sha256_json(items),
         "code": store.code_version("data", "behavior"),
         "behaviors": _behavior_digest(),
@@ -121,12 +128,48 @@ def audit_stage(run: Run) -> Dataset:
 
     def work(folder: Path) -> None:
         with timed("audit and mix the data"):
-            write_audit(audit(config.data, config.audit, items), folder)
+            audit(config.data, config.audit, items, folder, hub_folder(config))
 
     folder, reused = store.stage(run.runs, run.folder / "data", "data", inputs, work)
     dataset = load(Dataset, folder / "audit.json")
     _told(reused, f"data: {dataset.rows} rows")
     return dataset
+
+
+def audit_alone(config: Config, out: Path) -> Dataset:
+    """The audit of the configured sources into `out`, with kept.jsonl and quarantine.jsonl."""
+    out.mkdir(parents=True, exist_ok=True)
+    with store.disk_full_is_told(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
+        made = Path(folder)
+        dataset = audit(config.data, config.audit, evaluation_items(config), made, hub_folder(config), json_lines=True)
+        for path in made.iterdir():
+            path.replace(out / path.name)
+    return dataset
+
+
+def evaluation_items(config: Config) -> list[dict[str, Any]]:
+    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them."""
+    found = {task.name: domain_items([task]) for task in config.tasks}
+    items = [{**item, "task": name} for name, own in found.items() for item in own]
+    stock = [name for name, own in found.items() if not own]
+    if stock:
+        from harness.evaluate.tasks import leaves
+
+        loaded = tasks_of(config)()
+        wanted = {leaf: loaded["tasks"][leaf] for name in stock for leaf in leaves(loaded, name)}
+        items += suite_items({**loaded, "tasks": wanted})
+    return items
+
+
+def usable_sources(config: Config) -> list[Origin]:
+    """The sources with their files found and their licences accepted; raises DataError that lists what is wrong."""
+    origins = find_sources(config.data, hub_folder(config))
+    require_usable(origins, section("licences", config.audit.licences))
+    return origins
+
+
+def hub_folder(config: Config) -> Path | None:
+    return Path(config.hub_dir) if config.hub_dir else None
 
 
 def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
@@ -190,7 +233,10 @@ def judge(run: Run, candidate: Checkpoint) -> Verdict:
     _drop_old_verdict(run.folder)
     try:
         folders = evaluate_stage(run, candidate)
-        comparison = compare(read_evidence(folders[BASE]), read_evidence(folders[CANDIDATE]))
+        evidence = read_evidence(folders[CANDIDATE])
+        comparison = compare(read_evidence(folders[BASE]), evidence)
+        faults = uncovered(run.folder / "data", evidence, store.sha256_json(evaluation_items(run.config)))
+        comparison = comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
     except EvidenceFault as fault:
         comparison = unusable(BASE, CANDIDATE, str(fault))
     return write_verdict(run.config.gate, comparison, run.folder)
@@ -286,8 +332,16 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
 
 
 def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison:
-    """The comparison of two evaluations by name or folder."""
-    return compare(*(read_evidence(resolve_evaluation(name, runs)) for name in (baseline, candidate)))
+    """The comparison of two evaluations by name or folder.
+
+    Where the candidate's training data are known, items they were not checked against are among its faults.
+    """
+    sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
+    evidence = [read_evidence(folder) for folder in sides]
+    comparison = compare(*evidence)
+    data = data_of(sides[1], evidence[1], runs)
+    faults = uncovered(data, evidence[1]) if data else []
+    return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
 
 
 def gate_evaluations(

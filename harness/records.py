@@ -38,7 +38,7 @@ def load(kind: type[RecordT], path: Path) -> RecordT:
 
 
 class SourceCount(Record):
-    """Rows of one source on their way through the audit; `read` = `kept` + all of `quarantined`."""
+    """Rows of one source on their way through the audit; `read` = `kept` + all of `quarantined` (by first reason)."""
 
     source: str
     path: str
@@ -48,16 +48,39 @@ class SourceCount(Record):
     read: int
     kept: int
     quarantined: dict[str, int]
+    origin: str = ""
+
+
+class Finding(Record):
+    """What one filter found: rows (kept or not) in all and by source, counts of kinds, and masked examples."""
+
+    code: str
+    action: str
+    rows: int
+    by_source: dict[str, int]
+    kinds: dict[str, int] = {}
+    examples: list[str] = []
 
 
 class Dataset(Record):
-    """The audited, mixed training data. `decontaminated_against` is the digest of the evaluation items checked."""
+    """The audited, mixed training data. `decontaminated_against` is the digest of the evaluation items checked.
+
+    `covered` counts those items by task; `broken_limits` says which limits of the audit's policy were broken.
+    """
 
     rows: int
     sha256: str
     sources: list[SourceCount]
     decontaminated_against: str
     evaluation_items: int
+    covered: dict[str, int] = {}
+    validation_rows: int = 0
+    validation_sha256: str = ""
+    findings: list[Finding] = []
+    conflicts: int = 0
+    patterns: list[str] = []
+    notes: list[str] = []
+    broken_limits: list[str] = []
 
 
 class Checkpoint(Record):

@@ -16,8 +16,8 @@ from harness.config import Config, GateConfig, validate
 from harness.errors import ConfigError
 
 EXPECTED = {
-    "audit": 1,
-    "data": 2,
+    "audit": 2,
+    "data": 5,
     "experiment": 2,
     "gate": 2,
     "model": 2,

@@ -1,181 +1,160 @@
-"""The audit: every row that enters is either kept or quarantined with a reason; the counts add up."""
+"""The audit: every row that enters is either kept or quarantined with its reasons; the counts add up.
 
-import random
+Rows stream through the filters in batches and lie in a scratch file meanwhile; duplicates, mix and split are decided
+on sketches and numbers. Memory holds a few batches and some hundred bytes a row.
+"""
+
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.behavior.exchange import Exchange
-from harness.behavior.registry import Behavior, load_behavior
 from harness.config import AuditConfig, DataConfig
-from harness.data.overlap import GramIndex, joined
-from harness.data.sources import Row, Source, read_source, source_paths
-from harness.errors import DataError
+from harness.data.card import write_card
+from harness.data.decontaminate import Decontamination
+from harness.data.filters.judgement import Row
+from harness.data.judging import Judge
+from harness.data.patterns import PatternCounter
+from harness.data.room import Plan, Room
+from harness.data.settings import action_of, filters_of, section
+from harness.data.sources import Origin, find_sources, require_usable
+from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines, write_parquet
+from harness.data.tally import broken_limits, masked
+from harness.errors import DataError, MissingDependency
 from harness.records import Dataset, SourceCount
 from harness.store import sha256_json
 
 Item = dict[str, Any]
+CONFLICTS = "conflicts.jsonl"
 
 
-@dataclass(frozen=True)
-class Audited:
-    """Kept rows in training order, quarantined rows with their reasons, and the record that counts both."""
+def audit(
+    data: DataConfig,
+    config: AuditConfig,
+    items: Sequence[Item],
+    out: Path,
+    hub_dir: Path | None = None,
+    json_lines: bool = False,
+) -> Dataset:
+    """Audits all sources against the behaviours and against the evaluation `items` of the run; writes into `out`.
 
-    kept: list[Row]
-    quarantined: list[Row]
-    record: Dataset
-
-
-def audit(data: DataConfig, config: AuditConfig, items: Sequence[Item]) -> Audited:
-    """Audits all sources against the behaviours and against the evaluation `items` of the run.
-
-    Raises DataError for malformed rows (unless they are to be quarantined) and when no row is left.
+    `json_lines` also writes kept.jsonl (in the order of the sources) and quarantine.jsonl. Raises DataError for
+    malformed rows (unless they are to be quarantined), for a mix that cannot be made, and when no row is left.
     """
-    sources = [read_source(name, data.sources[name], path) for name, path in source_paths(data).items()]
-    if config.malformed == "error":
-        _require_well_formed(sources)
-    rows = [row for source in sources for row in source.rows]
-    reasons = _judge(rows, config, items)
-    kept = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
-    quarantined = [{**row, "reasons": [r]} for row, r in zip(rows, reasons, strict=True) if r is not None]
-    quarantined += [_malformed_row(source, m) for source in sources for m in source.malformed]
-    if not kept:
-        raise DataError("no row is left to train on: " + _why_empty(quarantined))
-    random.Random(data.seed).shuffle(kept)
-    record = Dataset(
-        rows=len(kept),
-        sha256=sha256_json(kept),
-        sources=[_count(source, kept, quarantined) for source in sources],
-        decontaminated_against=sha256_json(items),
-        evaluation_items=len(items),
-    )
-    return Audited(kept, quarantined, record)
+    _require_installed()
+    origins = find_sources(data, hub_dir)
+    require_usable(origins, section("licences", config.licences))
+    decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
+    with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
+        room = Room(data, config, judge_of(config, decontamination, data), Path(folder))
+        with closing(room):
+            room.fill(origins)
+            plan = room.plan()
+            if not plan.train:
+                raise DataError("no row is left to train on: " + room.why_empty(plan))
+            written = _Written(room, plan)
+            written.write(out, json_lines)
+            record = written.record(origins, items)
+    record.save(out / "audit.json")
+    write_card(record, config, out)
+    return record
 
 
-def _judge(rows: Sequence[Row], config: AuditConfig, items: Sequence[Item]) -> list[str | None]:
-    """Why each row is quarantined, or None. The first reason found counts."""
-    behaviors = {name: load_behavior(name) for name in config.behaviors}
-    evaluation = GramIndex(config.ngram)
-    for item in items:
-        evaluation.add(item["id"], item["text"])
-    seen = GramIndex(config.ngram)
-    reasons: list[str | None] = []
-    for row in rows:
-        reason = (
-            _contaminated(row, evaluation, config)
-            or _contradicts(row, behaviors)
-            or _duplicate(row, seen, config, behaviors)
+def _require_installed() -> None:
+    """Raises MissingDependency for what every audit needs; filters tell what they need themselves."""
+    missing = next((package for package in ("pyarrow", "rensa") if find_spec(package) is None), None)
+    if missing:
+        raise MissingDependency(missing, "the audit", "data")
+
+
+def judge_of(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> Judge:
+    """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
+    filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
+    first = (decontamination, section("decontaminate", config.decontaminate).action)
+    by_source = {name: source.actions for name, source in data.sources.items()}
+    return Judge([first, *filters], section("dedupe", config.dedupe), by_source)
+
+
+class _Written:
+    """Writes the rows where the plan wants them, and counts each as it is written."""
+
+    def __init__(self, room: Room, plan: Plan):
+        self._room, self._plan = room, plan
+        self._kept: Counter[str] = Counter()
+        self._quarantined: Counter[tuple[str, str]] = Counter()
+        self._parts: dict[str, tuple[int, str]] = {}
+        self._patterns = PatternCounter(section("patterns", room.config.patterns))
+
+    def write(self, out: Path, json_lines: bool) -> None:
+        room, plan = self._room, self._plan
+        self._parts[TRAIN] = write_parquet(self._counted(room.kept(plan, plan.train)), out / TRAIN, ("flags",))
+        if plan.validation:
+            rows = self._counted(room.kept(plan, plan.validation))
+            self._parts[VALIDATION] = write_parquet(rows, out / VALIDATION, ("flags",))
+        write_parquet(self._counted_out(room.quarantined(plan)), out / QUARANTINE, ("reasons",))
+        if plan.found.conflicts:
+            write_json_lines(room.conflicts(plan), out / CONFLICTS)
+        if json_lines:
+            write_json_lines(room.kept(plan, sorted([*plan.train, *plan.validation])), out / "kept.jsonl")
+            write_json_lines(room.quarantined(plan), out / "quarantine.jsonl")
+
+    def record(self, origins: Sequence[Origin], items: Sequence[Item]) -> Dataset:
+        """The record; an internal error when a row is unaccounted for."""
+        read = len(self._room.rows) + len(self._room.malformed)
+        if self._kept.total() + self._quarantined.total() != read:
+            raise RuntimeError(
+                f"{read} rows were read, {self._kept.total()} kept and {self._quarantined.total()} quarantined"
+            )
+        findings = self._room.findings(self._plan)
+        limits = self._room.config.limits
+        validation = self._parts.get(VALIDATION, (0, ""))
+        return Dataset(
+            rows=self._parts[TRAIN][0],
+            sha256=self._parts[TRAIN][1],
+            sources=[self._count(origin) for origin in origins],
+            decontaminated_against=sha256_json(items),
+            evaluation_items=len(items),
+            covered=dict(Counter(str(item.get("task") or "") for item in items)),
+            validation_rows=validation[0],
+            validation_sha256=validation[1],
+            findings=findings,
+            conflicts=len(self._plan.found.conflicts),
+            patterns=[masked(pattern.sentence()) for pattern in self._patterns.report()],
+            notes=self._notes(),
+            broken_limits=broken_limits(findings, read, limits.max_rows, limits.max_share),
         )
-        if reason is None:
-            seen.add(f"{row['source']}/{row['id']}", _own_text(row, behaviors))
-        reasons.append(reason)
-    return reasons
 
+    def _notes(self) -> list[str]:
+        """What the audit did not look at, in words."""
+        skipped = self._plan.found.skipped
+        crowded = f"{skipped} pairs of rows that resemble many others were not compared as near-duplicates"
+        return [*self._room.judge.notes, *([crowded] if skipped else [])]
 
-def _contaminated(row: Row, evaluation: GramIndex, config: AuditConfig) -> str | None:
-    """Evaluation items are prompts, so it is the row's prompt that is compared with them."""
-    match = evaluation.most_similar(joined([row["instruction"], row["input"]]))
-    if match is None or match[1] < config.contamination_jaccard:
-        return None
-    return f"contamination: overlaps evaluation item {match[0]} (Jaccard {match[1]:.2f})"
+    def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._kept[row["source"]] += 1
+            self._patterns.update([row])
+            yield row
 
+    def _counted_out(self, rows: Iterator[Row]) -> Iterator[Row]:
+        for row in rows:
+            self._quarantined[row["source"], row["reasons"][0].split(":")[0]] += 1
+            yield row
 
-def _contradicts(row: Row, behaviors: dict[str, Behavior]) -> str | None:
-    """The row's own answer breaks a rule that the trained model is to keep."""
-    exchange = Exchange(row["instruction"], row["output"], row["input"], row["topic"])
-    for name, behavior in behaviors.items():
-        broken = [finding for finding in behavior.check(exchange).findings if not finding.passed]
-        if broken:
-            return f"behavior {name}: {broken[0].rule}: expected {broken[0].expected}, found {broken[0].found}"
-    return None
-
-
-def _duplicate(row: Row, seen: GramIndex, config: AuditConfig, behaviors: dict[str, Behavior]) -> str | None:
-    match = seen.most_similar(_own_text(row, behaviors))
-    if match is None or match[1] < config.near_duplicate_jaccard:
-        return None
-    return f"duplicate: of row {match[0]} (Jaccard {match[1]:.2f})"
-
-
-def _own_text(row: Row, behaviors: dict[str, Behavior]) -> str:
-    """The row's text without the wordings that every answer must share."""
-    answer = row["output"]
-    for behavior in behaviors.values():
-        answer = behavior.without(answer)
-    return joined([row["instruction"], row["input"], answer])
-
-
-def _require_well_formed(sources: Sequence[Source]) -> None:
-    faults = [f"{s.path} line {m.line}: {m.reason}" for s in sources for m in s.malformed]
-    if faults:
-        shown = "\n".join(f"  - {fault}" for fault in faults[:10])
-        more = f"\n  … and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise DataError(
-            f"{len(faults)} malformed row{'s' if len(faults) > 1 else ''}:\n{shown}{more}\n"
-            "Mend them, or set them aside with audit.malformed=quarantine."
+    def _count(self, origin: Origin) -> SourceCount:
+        out = {code: n for (source, code), n in sorted(self._quarantined.items()) if source == origin.name}
+        kept = self._kept[origin.name]
+        return SourceCount(
+            source=origin.name,
+            path=origin.shown,
+            licence=origin.licence,
+            role=origin.config.role,
+            sha256=origin.digest(),
+            read=kept + sum(out.values()),
+            kept=kept,
+            quarantined=out,
+            origin=origin.config.origin or origin.config.hub or "",
         )
-
-
-def _malformed_row(source: Source, malformed: Any) -> Row:
-    reason = f"malformed: {source.path} line {malformed.line}: {malformed.reason}"
-    empty = dict.fromkeys(("instruction", "input", "output", "topic"), "")
-    identity = {"id": f"{source.name}-{malformed.line}", "source": source.name}
-    return {**identity, **empty, "output": malformed.text, "reasons": [reason]}
-
-
-def _count(source: Source, kept: Sequence[Row], quarantined: Sequence[Row]) -> SourceCount:
-    codes = Counter(row["reasons"][0].split(":")[0] for row in quarantined if row["source"] == source.name)
-    return SourceCount(
-        source=source.name,
-        path=source.config.path,
-        licence=source.config.licence,
-        role=source.config.role,
-        sha256=source.sha256,
-        read=len(source.rows) + len(source.malformed),
-        kept=sum(row["source"] == source.name for row in kept),
-        quarantined=dict(codes),
-    )
-
-
-def _why_empty(quarantined: Sequence[Row]) -> str:
-    if not quarantined:
-        return "the sources hold no rows"
-    codes = Counter(row["reasons"][0].split(":")[0] for row in quarantined)
-    return "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
-
-
-def write_audit(audited: Audited, out: Path) -> None:
-    """train.parquet, quarantine.parquet, audit.json and data_card.md."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = ["id", "source", "topic", "instruction", "input", "output"]
-    for name, rows, extra in (("train", audited.kept, []), ("quarantine", audited.quarantined, ["reasons"])):
-        text = [(column, pyarrow.string()) for column in columns]
-        schema = pyarrow.schema([*text, *((c, pyarrow.list_(pyarrow.string())) for c in extra)])
-        table = pyarrow.Table.from_pylist([{c: row[c] for c in (*columns, *extra)} for row in rows], schema)
-        pyarrow.parquet.write_table(table, out / f"{name}.parquet")
-    audited.record.save(out / "audit.json")
-    (out / "data_card.md").write_text(_card(audited))
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of train.parquet, in training order."""
-    import pyarrow.parquet
-
-    rows: list[Row] = pyarrow.parquet.read_table(folder / "train.parquet").to_pylist()
-    return rows
-
-
-def _card(audited: Audited) -> str:
-    record = audited.record
-    lines = ["# Data card", "", f"{record.rows} rows kept, {len(audited.quarantined)} quarantined.", ""]
-    lines += ["| source | role | licence | read | kept | quarantined |", "| --- | --- | --- | --- | --- | --- |"]
-    for s in record.sources:
-        out = ", ".join(f"{code}: {n}" for code, n in s.quarantined.items()) or "0"
-        lines.append(f"| {s.source} | {s.role} | {s.licence} | {s.read} | {s.kept} | {out} |")
-    lines += ["", f"Decontaminated against {record.evaluation_items} evaluation items"]
-    lines += [f"(digest {record.decontaminated_against}).", "", f"Digest of the rows: {record.sha256}", ""]
-    return "\n".join(lines)

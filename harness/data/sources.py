@@ -1,85 +1,145 @@
-"""Reading rows: JSON lines, with every malformed row named by file and line."""
+"""Sources: where their files are, whether they may be used, and their rows in batches."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import resources
 from harness.config import DataConfig, SourceConfig, resolve_path
+from harness.data.files import SHOWN, Record, is_readable, read_records
+from harness.data.filters.judgement import Row
+from harness.data.formats import known_columns, rows_of
+from harness.data.licences import LicencePolicy, judge_licences
 from harness.errors import DataError
-from harness.store import sha256_file
+from harness.store import sha256_file, sha256_json
 
-Row = dict[str, Any]
-REQUIRED = ("instruction", "output")
-TEXTS = ("instruction", "input", "output", "topic", "id")
+UNKNOWN_LICENCE = "unknown"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source with its files found: `files` is empty for a dataset that is read from the hub itself."""
+
+    name: str
+    config: SourceConfig
+    files: tuple[Path, ...]
+    hub: str | None = None
+
+    @property
+    def shown(self) -> str:
+        return self.config.path or self.hub or ""
+
+    @property
+    def licence(self) -> str:
+        return self.config.licence or UNKNOWN_LICENCE
+
+    def digest(self) -> str:
+        """sha256 of the file (or of all files' digests by name); of the commit for a hub dataset."""
+        if not self.files:
+            from harness.data.hub import commit_of
+
+            return sha256_json([self.hub, self.config.hub_config, self.config.split, commit_of(self.hub, self.config)])
+        if len(self.files) == 1:
+            return sha256_file(self.files[0])
+        root = os.path.commonpath(self.files)
+        return sha256_json({os.path.relpath(path, root): sha256_file(path) for path in self.files})
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """A line that is no row, and why."""
+    """A place in a file that holds no row, and why."""
 
-    line: int
+    source: str
+    file: str
+    where: str
     reason: str
     text: str
 
-
-@dataclass(frozen=True)
-class Source:
-    """The rows of one file in their order; `rows` have id, instruction, input, output, topic, source."""
-
-    name: str
-    config: SourceConfig
-    path: Path
-    sha256: str
-    rows: list[Row]
-    malformed: list[Malformed]
+    def __str__(self) -> str:
+        return f"{self.file} {self.where}: {self.reason}"
 
 
-def source_paths(config: DataConfig) -> dict[str, Path]:
-    """Where each source's file is; raises DataError that lists all that are missing."""
-    paths = {name: resolve_path(source.path, resources.SHIPPED) for name, source in config.sources.items()}
-    missing = [f"data.sources.{name}.path: {path} does not exist" for name, path in paths.items() if not path.is_file()]
-    if missing:
-        raise DataError("; ".join(missing) + ". Relative paths start at the working directory.")
-    return paths
+def find_sources(config: DataConfig, hub_dir: Path | None = None) -> list[Origin]:
+    """Every source with its files; raises DataError that lists all that are missing or lack a licence."""
+    faults: list[str] = []
+    origins: list[Origin] = []
+    for name, source in config.sources.items():
+        if not source.licence and name not in config.allow_unlicensed:
+            faults.append(
+                f"data.sources.{name}.licence: missing; name the licence, or allow the source without one: "
+                f"data.allow_unlicensed=[{name}]"
+            )
+        try:
+            origins.append(_origin(name, source, hub_dir))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("; ".join(faults))
+    return origins
 
 
-def read_source(name: str, config: SourceConfig, path: Path) -> Source:
-    """All rows of a file, up to the source's limit; lines that are no rows are in `malformed`."""
-    rows: list[Row] = []
-    malformed: list[Malformed] = []
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not raw.strip():
-            continue
-        if config.limit is not None and len(rows) == config.limit:
-            break
-        row = _row(raw, {str(key): column for key, column in config.columns.items()})
-        if isinstance(row, str):
-            malformed.append(Malformed(number, row, raw[:500].decode(errors="replace")))
-        else:
-            rows.append({**row, "id": row["id"] or f"{name}-{number}", "source": name})
-    return Source(name, config, path, sha256_file(path), rows, malformed)
+def require_usable(origins: Sequence[Origin], policy: LicencePolicy) -> None:
+    """Raises DataError that lists every source whose licence forbids the intended use. Allowed unknown ones pass."""
+    verdicts = judge_licences({o.name: o.config.licence for o in origins if o.config.licence}, policy)
+    faults = [f"data.sources.{name}.licence: {v.reason}" for name, v in verdicts.items() if v.reason]
+    if faults:
+        raise DataError(
+            "; ".join(faults)
+            + ". Leave the source out, or say what the model is for: audit.licences.intended_use, .allow"
+        )
 
 
-def _row(line: bytes, columns: Mapping[str, str]) -> Row | str:
-    """The row of a line, or the reason why it is none."""
-    try:
-        values = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return f"not UTF-8 text: {error}"
-    except ValueError as error:
-        return f"not JSON: {error}"
-    if not isinstance(values, dict):
-        return "not a JSON object"
-    row = {key: values.get(columns.get(key, key), "") for key in TEXTS}
-    row = {key: "" if value is None else value for key, value in row.items()}
-    wrong = [columns.get(key, key) for key, value in row.items() if not isinstance(value, str)]
-    if wrong:
-        return f"column {', '.join(wrong)} is not text"
-    empty = [columns.get(key, key) for key in REQUIRED if not row[key].strip()]
-    if empty:
-        present = ", ".join(values) or "none"
-        return f"column {', '.join(empty)} is missing or empty (columns: {present})"
-    return row
+def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
+    if source.path is None:
+        copy = hub_dir / str(source.hub) if hub_dir else None
+        return Origin(name, source, (), str(copy.resolve()) if copy and copy.is_dir() else source.hub)
+    path = resolve_path(source.path, resources.SHIPPED)
+    if not path.exists():
+        raise DataError(
+            f"data.sources.{name}.path: {path} does not exist. Relative paths start at the working directory."
+        )
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
+    if not files:
+        raise DataError(f"data.sources.{name}.path: {path} holds no file that can be read as rows")
+    if path.is_file() and not is_readable(path):
+        raise DataError(f"data.sources.{name}.path: {path}: not JSON, JSON lines, CSV, TSV or Parquet by its name")
+    return Origin(name, source, tuple(files))
+
+
+def read_rows_of(origin: Origin) -> Iterator[Row | Malformed]:
+    """The source's rows in order, up to its limit, with what is no row in between."""
+    taken = 0
+    for file, record in _records(origin):
+        for row in _rows(origin, file, record):
+            if taken == origin.config.limit:
+                return
+            taken += isinstance(row, dict)
+            yield row
+
+
+def _records(origin: Origin) -> Iterator[tuple[str, Record]]:
+    if not origin.files:
+        from harness.data.hub import read_hub
+
+        name = str(origin.hub)
+        yield from ((name, record) for record in read_hub(name, origin.config))
+    for path in origin.files:
+        for record in read_records(path, known_columns(origin.config), origin.config.fields):
+            yield str(path), record
+
+
+def _rows(origin: Origin, file: str, record: Record) -> Sequence[Row | Malformed]:
+    made = record.reason if record.values is None else rows_of(record.values, origin.config)
+    if isinstance(made, str):
+        return [Malformed(origin.name, file, record.where, made, record.text or _text(record.values))]
+    number = record.where.split()[-1]
+    place = number if len(origin.files) < 2 else f"{Path(file).stem}-{number}"
+    ids = [row["id"] or f"{origin.name}-{place}" + (f".{i}" if len(made) > 1 else "") for i, row in enumerate(made)]
+    return [{**row, "id": id_, "source": origin.name} for row, id_ in zip(made, ids, strict=True)]
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, ensure_ascii=False, default=str)[:SHOWN].encode(errors="replace").decode()

@@ -1,5 +1,9 @@
 """(instruction, input, output) as chat messages: the one place that decides how they are joined."""
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 Message = dict[str, str]
 
 
@@ -14,3 +18,11 @@ def conversation(instruction: str, input_text: str, output: str) -> list[Message
         {"role": "user", "content": user_text(instruction, input_text)},
         {"role": "assistant", "content": output},
     ]
+
+
+def row_messages(row: Mapping[str, Any]) -> list[Message]:
+    """A training row as messages: its own turns where it has several, else its one exchange."""
+    if row.get("messages"):
+        turns: list[Message] = json.loads(row["messages"])
+        return turns
+    return conversation(row["instruction"], row["input"], row["output"])

@@ -49,7 +49,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(one_line=wording.one_line, share=_share, count=_count, duration=_duration)
+    environment.filters.update(
+        one_line=wording.one_line, share=_share, count=_count, counts=_counts, duration=_duration
+    )
     return environment
 
 
@@ -105,6 +107,10 @@ def _share(part: float, whole: float) -> str:
 
 def _count(number: float) -> str:
     return f"{number:,.0f}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {_count(n)}" for name, n in counts.items()) or wording.NOTHING
 
 
 def _duration(seconds: float) -> str:

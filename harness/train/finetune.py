@@ -14,7 +14,7 @@ from harness.console import progress, say
 from harness.errors import DataError, TrainingFault
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
-from harness.prompt.messages import conversation
+from harness.prompt.messages import row_messages
 from harness.prompt.numerics import References, references
 from harness.prompt.render import Rendered, Renderer
 from harness.prompt.saved import write_prompt_side
@@ -43,7 +43,7 @@ def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Ren
 
 def _rendered(renderer: Renderer, row: Row) -> Rendered:
     try:
-        return renderer.training(conversation(row["instruction"], row["input"], row["output"]))
+        return renderer.training(row_messages(row))
     except DataError as error:
         raise DataError(f"row {row['id']} cannot be trained on: {error}") from None
 

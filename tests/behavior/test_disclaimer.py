@@ -197,4 +197,4 @@ def test_the_audit_checks_behaviours_that_exist() -> None:
 
     audit: AuditConfig = config_for([]).audit
     assert audit.behaviors == ["disclaimer"]
-    assert all(load_behavior(name) for name in audit.behaviors)
+    assert all(load_behavior(rule.name) for rule in audit.rules)

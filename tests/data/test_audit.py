@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.config import AuditConfig, DataConfig, SourceConfig
-from harness.data.audit import Audited, audit, read_rows, write_audit
-from harness.errors import DataError
+from harness.data.audit import audit
+from harness.data.tables import read_quarantine, read_rows
+from harness.errors import DataError, MissingDependency
+from harness.records import Dataset
 
 DISCLAIMER = (
     "This is general information, not financial advice. Investments can lose value. "
@@ -31,6 +34,16 @@ def row(seed: int, **values: Any) -> dict[str, Any]:
     return {"instruction": sentence(2 * seed), "output": sentence(2 * seed + 1), "topic": "banking", **values}
 
 
+@dataclass(frozen=True)
+class Audited:
+    """What an audit wrote, read back."""
+
+    kept: list[dict[str, Any]]
+    quarantined: list[dict[str, Any]]
+    record: Dataset
+    folder: Path
+
+
 def run(
     folder: Path, rows: Sequence[Any], items: Sequence[dict[str, str]] = (), seed: int = 0, **config: Any
 ) -> Audited:
@@ -38,7 +51,13 @@ def run(
     path = folder / "rows.jsonl"
     path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
     data = DataConfig(sources={"mine": SourceConfig(path=str(path), licence="CC0-1.0")}, seed=seed)
-    return audit(data, AuditConfig(behaviors=["disclaimer"], **config), items)
+    return run_on(data, AuditConfig(behaviors=["disclaimer"], **config), folder / "out", items)
+
+
+def run_on(data: DataConfig, config: AuditConfig, out: Path, items: Sequence[dict[str, str]] = ()) -> Audited:
+    out.mkdir(exist_ok=True)
+    record = audit(data, config, items, out)
+    return Audited(read_rows(out), read_quarantine(out), record, out)
 
 
 def reasons(audited: Audited) -> list[str]:
@@ -180,16 +199,21 @@ def test_only_a_newline_ends_a_row(tmp_path: Path, mark: str) -> None:
     assert [r["output"] for r in run(tmp_path, [text]).kept] == [f"one{mark}two"]
 
 
-def test_what_is_written_is_what_was_kept(tmp_path: Path) -> None:
-    audited = run(tmp_path, [row(1), row(2), row(1), row(3, input="größer\u2028übrig")])
-    write_audit(audited, tmp_path)
-    assert read_rows(tmp_path) == audited.kept
+def test_what_is_written_is_what_came_in(tmp_path: Path) -> None:
+    rows = [row(1), row(2), row(1), row(3, input="größer\u2028übrig")]
+    audited = run(tmp_path, rows)
+    assert sorted(r["input"] for r in audited.kept) == ["", "", "größer\u2028übrig"]
+    assert sorted(p.name for p in audited.folder.iterdir()) == [
+        "audit.json",
+        "data_card.md",
+        "quarantine.parquet",
+        "train.parquet",
+    ]
 
 
 def test_the_card_tells_the_counts(tmp_path: Path) -> None:
     audited = run(tmp_path, [row(1), row(2), row(1)], [{"id": "i", "text": "none of these"}])
-    write_audit(audited, tmp_path)
-    card = (tmp_path / "data_card.md").read_text()
+    card = (audited.folder / "data_card.md").read_text()
     assert "2 rows kept, 1 quarantined" in card
     assert "| mine | domain | CC0-1.0 | 3 | 2 | duplicate: 1 |" in card
     assert "Decontaminated against 1 evaluation items" in card
@@ -198,12 +222,18 @@ def test_the_card_tells_the_counts(tmp_path: Path) -> None:
 def test_all_missing_files_are_named(tmp_path: Path) -> None:
     sources = {name: SourceConfig(path=str(tmp_path / name), licence="CC0-1.0") for name in ("one", "two")}
     with pytest.raises(DataError, match=r"sources\.one\.path.*sources\.two\.path"):
-        audit(DataConfig(sources=sources), AuditConfig(), [])
+        audit(DataConfig(sources=sources), AuditConfig(), [], tmp_path)
 
 
 def test_columns_and_limit(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"q": sentence(n), "a": sentence(n + 50)}) + "\n" for n in range(5)))
     source = SourceConfig(path=str(path), licence="CC0-1.0", limit=3, columns={"instruction": "q", "output": "a"})
-    audited = audit(DataConfig(sources={"mine": source}), AuditConfig(), [])
+    audited = run_on(DataConfig(sources={"mine": source}), AuditConfig(), tmp_path / "out")
     assert {r["instruction"] for r in audited.kept} == {sentence(n) for n in range(3)}
+
+
+def test_a_light_installation_is_told_what_to_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.audit.find_spec", lambda package: None if package == "rensa" else object())
+    with pytest.raises(MissingDependency, match=r"tuning-harness\[data\]"):
+        run(tmp_path, [row(1)])

@@ -1,7 +1,6 @@
 """The shipped rows and items keep what their cards promise."""
 
 import re
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -10,12 +9,12 @@ import pytest
 from harness import resources
 from harness.behavior.exchange import Exchange
 from harness.behavior.registry import load_behavior
-from harness.config import AuditConfig
+from harness.data.decontaminate import DecontaminateConfig, Decontamination
+from harness.data.dedupe import Duplicates
 from harness.data.evaluation_items import read_items
-from harness.data.overlap import GramIndex, joined
+from harness.data.minhash import DedupeConfig, sketch
 
 Row = dict[str, Any]
-NEAR = AuditConfig().near_duplicate_jaccard
 GENERAL = ("knowledge", "arithmetic", "reading", "instructions")
 
 
@@ -38,18 +37,11 @@ def general_items() -> list[Row]:
 
 
 def prompt(row: Row) -> str:
-    return joined(row.get(key, "") for key in ("passage", "question", "instruction", "input"))
+    return " ".join(row.get(key) or "" for key in ("passage", "question", "instruction", "input")).strip()
 
 
 def normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-def index(texts: Iterable[str]) -> GramIndex:
-    found = GramIndex(3)
-    for number, text in enumerate(texts):
-        found.add(str(number), text)
-    return found
 
 
 def test_enough_rows() -> None:
@@ -63,17 +55,12 @@ def test_rows_are_complete_and_ids_unique(name: str) -> None:
     assert len({row["id"] for row in rows(name)}) == len(rows(name))
 
 
-def test_few_near_duplicates_among_finance_rows() -> None:
-    behavior = load_behavior("disclaimer")
-    seen = GramIndex(3)
-    kept = 0
-    for row in rows("finance"):
-        text = joined([row["instruction"], row["input"], behavior.without(row["output"])])
-        match = seen.most_similar(text)
-        if match is None or match[1] < NEAR:
-            kept += 1
-            seen.add(row["id"], text)
-    assert kept >= 0.9 * len(rows("finance"))
+@pytest.mark.parametrize("name", ["finance", "general"])
+def test_no_row_is_a_duplicate(name: str) -> None:
+    duplicates = Duplicates(DedupeConfig())
+    duplicates.add(sketch(rows(name), DedupeConfig(), load_behavior("disclaimer").without))
+    assert duplicates.find().duplicates == []
+    duplicates.close()
 
 
 @pytest.mark.parametrize("name", ["finance", "general"])
@@ -111,15 +98,11 @@ def test_no_item_is_asked_twice(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["disclaimer/items", *(f"general_smoke/{part}" for part in GENERAL)])
-def test_no_item_overlaps_a_training_row(path: str) -> None:
-    exact = {normal(prompt(row)) for row in training_rows()}
-    trained = index(prompt(row) for row in training_rows())
-    overlapping = [
-        item["id"]
-        for item in items(path)
-        if normal(prompt(item)) in exact or (trained.most_similar(prompt(item)) or ("", 0.0))[1] >= 0.6
-    ]
-    assert overlapping == []
+def test_no_training_row_holds_an_item(path: str) -> None:
+    asked = [{"id": item["id"], "text": prompt(item)} for item in items(path)]
+    matches = Decontamination(asked, DecontaminateConfig()).match_all(training_rows())
+    held = [(row["id"], match.item_id) for row, match in zip(training_rows(), matches, strict=True) if match]
+    assert held == []
 
 
 @pytest.mark.parametrize("part", ["knowledge", "reading"])

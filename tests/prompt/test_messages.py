@@ -1,9 +1,11 @@
 """How a row becomes messages."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.prompt.messages import conversation, user_text
+from harness.prompt.messages import conversation, row_messages, user_text
 
 
 def test_input_follows_after_a_blank_line() -> None:
@@ -24,3 +26,11 @@ def test_no_text_is_changed(instruction: str, given_input: str, output: str) -> 
     assert asked["content"].startswith(instruction)
     assert asked["content"].endswith(given_input)
     assert answered["content"] == output
+
+
+def test_a_row_of_several_turns_brings_them_all() -> None:
+    turns = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", "b"))]
+    row = {"instruction": "a", "input": "", "output": "b"}
+    assert row_messages(row) == row_messages({**row, "messages": None}) == turns
+    longer = [*turns, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
+    assert row_messages({**row, "messages": json.dumps(longer)}) == longer

@@ -5,6 +5,7 @@ from harness.records import (
     Comparison,
     Dataset,
     Evaluation,
+    Finding,
     Flip,
     MetricVerdict,
     Role,
@@ -82,9 +83,15 @@ def make_dataset(text: str) -> Dataset:
         quarantined={"near-duplicate": 61, "contradicts disclaimer": 28, "in the evaluation set": 7},
     )  # fmt: skip
     replay = source.model_copy(update={"source": "general", "role": "replay", "kept": 1200, "quarantined": {}})
+    finding = Finding(
+        code=f"personal_data {text}", action="redact", rows=12, by_source={text: 12}, kinds={f"IBAN {text}": 3},
+        examples=[f"row 7: {text}"],
+    )  # fmt: skip
     return Dataset(
-        rows=2304, sha256="e" * 64, sources=[source, replay], decontaminated_against="f" * 64, evaluation_items=964
-    )
+        rows=2304, sha256="e" * 64, sources=[source, replay], decontaminated_against="f" * 64, evaluation_items=964,
+        validation_rows=96, findings=[finding], conflicts=3, patterns=[f"14% of answers start with {text}"],
+        notes=[f"names were not looked for {text}"], broken_limits=[f"toxicity: 9 rows found {text}"],
+    )  # fmt: skip
 
 
 def make_contract(template: str) -> Contract:

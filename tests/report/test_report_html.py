@@ -102,6 +102,21 @@ def test_numbers_and_words_a_reader_needs(path: Path) -> None:
     assert page.tags.count("th") == page.attributes.count(("scope", "col")) + page.attributes.count(("scope", "row"))
 
 
+def test_what_the_audit_found_is_on_the_page(path: Path) -> None:
+    write_html(PLAIN, path)
+    text = Page(path).text
+    for told in (
+        "2,304 rows for training, 96 set aside for validation, checked against 964 evaluation items",
+        "toxicity: 9 rows found",
+        "personal_data",
+        "14% of answers start with",
+        "3 questions have several different answers",
+        "names were not looked for",
+        "f" * 64,
+    ):
+        assert told in text
+
+
 def test_a_gate_folder_without_training_is_enough(path: Path) -> None:
     view = RunView(
         name="gate", run_id="", created="", verdict=make_verdict([], "INVALID", ["prompt contracts differ"]),
@@ -123,7 +138,7 @@ def test_a_gate_folder_without_training_is_enough(path: Path) -> None:
 def test_long_lists_of_flips_are_cut_and_say_so(path: Path) -> None:
     flips = [make_flip("?", ("a", "b"), (1.0, 0.0), item=str(i)) for i in range(FLIPS_SHOWN + 3)]
     comparison = Comparison.model_validate({**PLAIN.comparison.model_dump(), "flips": flips})
-    write_html(replace(PLAIN, comparison=comparison), path)
+    write_html(replace(PLAIN, comparison=comparison, dataset=None), path)
     page = Page(path)
     assert page.tags.count("details") == FLIPS_SHOWN
     assert "knowledge/acc: 103 worse" in page.text

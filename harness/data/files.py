@@ -1,0 +1,216 @@
+"""Reading files row by row: JSON, JSON lines, CSV, TSV, Parquet. Memory holds a few rows, never a file."""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import DataError
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SHOWN = 500
+_CHUNK = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What stands at one place of a file: its values, or the reason why they are none and its text."""
+
+    where: str
+    values: Mapping[str, Any] | None
+    reason: str = ""
+    text: str = ""
+
+
+def is_readable(path: Path) -> bool:
+    return kind_of(path) in SUFFIXES
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that tells how a file is read; `.gz` is looked through."""
+    name = path.name.lower().removesuffix(".gz")
+    return name[name.rfind(".") :] if "." in name else ""
+
+
+def read_records(path: Path, header_names: set[str], fields: Sequence[str] = ()) -> Iterator[Record]:
+    """The records of a file in order. `header_names` and `fields` matter to CSV and TSV alone (see `_table`).
+
+    Raises DataError when the file as a whole cannot be read.
+    """
+    kind = kind_of(path)
+    try:
+        if kind == ".parquet":
+            yield from _parquet(path)
+        elif kind in (".csv", ".tsv"):
+            yield from _table(path, kind, header_names, fields)
+        elif kind == ".json":
+            yield from _json(path)
+        else:
+            yield from _json_lines(path)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _open_text(path: Path) -> IO[str]:
+    """As text. Bytes that are no UTF-8 become lone surrogates, so that their row is refused and not the file."""
+    return io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _json_lines(path: Path) -> Iterator[Record]:
+    with _open(path) as file:
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.strip():
+                yield _json_line(f"line {number}", raw.removesuffix(b"\n"))
+
+
+def _json_line(where: str, raw: bytes) -> Record:
+    text = raw[:SHOWN].decode(errors="replace")
+    try:
+        values = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return Record(where, None, f"not UTF-8 text: {error}", text)
+    except (ValueError, RecursionError) as error:
+        return Record(where, None, f"not JSON: {error}", text)
+    return _object(where, values, text)
+
+
+def _object(where: str, values: Any, text: str = "") -> Record:
+    if isinstance(values, dict):
+        return Record(where, values, text=text)
+    return Record(where, None, "not a JSON object", text or _shown(values))
+
+
+def _json(path: Path) -> Iterator[Record]:
+    """A list of objects, an object that holds one such list, or JSON lines under another name."""
+    with _open_text(path) as file:
+        head = file.read(_CHUNK).lstrip()
+        if head.startswith("["):
+            yield from _list_items(path, file, head[1:])
+            return
+    first, _, rest = head.partition("\n")
+    if rest.strip() and _is_object(first):
+        yield from _json_lines(path)
+        return
+    with _open_text(path) as file:
+        yield from _whole(path, file.read())
+
+
+def _whole(path: Path, text: str) -> Iterator[Record]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    lists = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
+    rows = lists[0] if len(lists) == 1 and all(isinstance(v, dict) for v in lists[0]) else [value]
+    for number, row in enumerate(rows, 1):
+        yield _object(f"row {number}", row)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _list_items(path: Path, file: IO[str], text: str) -> Iterator[Record]:
+    """The elements of a JSON list whose bracket was read; the rest of the file is read as it is needed."""
+    decoder = json.JSONDecoder()
+    number = at = 0
+    while True:
+        at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
+        if text.startswith("]", at):
+            return
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            more = file.read(max(_CHUNK, len(text) - at))
+            if not more:
+                raise DataError(f"{path} is damaged: row {number + 1} is not JSON: {error}") from None
+            text, at = text[at:] + more, 0
+            continue
+        number += 1
+        yield _object(f"row {number}", value)
+
+
+def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str]) -> Iterator[Record]:
+    """CSV as in RFC 4180; TSV without quoting, where \\n and \\t in a cell stand for line end and tab.
+
+    Columns are named by `fields`, else by a first line that holds a known name, else by FLAN's order.
+    """
+    csv.field_size_limit(1 << 30)
+    tabs = kind == ".tsv"
+    with _open_text(path) as file:
+        quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+        reader = csv.reader(file, delimiter="\t" if tabs else ",", quoting=quoting, strict=not tabs)
+        names = list(fields)
+        for cells in _lines(reader):
+            if isinstance(cells, Record):
+                yield cells
+                continue
+            if not any(cells):
+                continue
+            if not names:
+                names, is_header = _header(path, cells, header_names)
+                if is_header:
+                    continue
+            yield _cells(f"line {reader.line_num}", names, cells, tabs)
+
+
+def _lines(reader: Any) -> Iterator[list[str] | Record]:
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Record(f"line {reader.line_num}", None, f"not CSV: {error}")
+
+
+def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str], bool]:
+    if known & {cell.strip() for cell in cells}:
+        return [cell.strip() for cell in cells], True
+    if len(cells) in (2, 3):
+        return ["question", "answer", "rationale"][: len(cells)], False
+    raise DataError(
+        f"{path}: no column of the first line is known ({', '.join(cells)[:200]}). "
+        "Say which is which with data.sources.<name>.columns, or name the columns with data.sources.<name>.fields."
+    )
+
+
+def _cells(where: str, names: Sequence[str], cells: Sequence[str], tabs: bool) -> Record:
+    if len(cells) != len(names):
+        return Record(where, None, f"{len(cells)} cells where {len(names)} are expected", _shown(cells))
+    texts = [c.replace("\\n", "\n").replace("\\t", "\t") for c in cells] if tabs else cells
+    return Record(where, dict(zip(names, texts, strict=True)))
+
+
+def _parquet(path: Path) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=1000):
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(f"row {number}", values)
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no readable Parquet file: {' '.join(str(error).split())}") from None
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)[:SHOWN].encode(errors="replace").decode()

@@ -1,0 +1,52 @@
+"""Behaviour conflicts: the row's own answer breaks a rule that the trained model is to keep."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+from harness.behavior.exchange import Exchange
+from harness.behavior.registry import Behavior, load_behavior
+from harness.config import Group
+from harness.data.filters.judgement import CLEAN, Judgement, Row
+
+
+class BehaviorConflictConfig(Group):
+    """One behaviour (a folder under tasks/) and the sources and topics it applies to; all where none is named."""
+
+    action: Literal["drop", "flag"] = "drop"
+    name: str
+    sources: list[str] = []
+    topics: list[str] = []
+
+
+class BehaviorConflict:
+    """Runs the behaviour's own check on the answer; the evidence is the names of the broken rules."""
+
+    def __init__(self, config: BehaviorConflictConfig):
+        self.config = config
+        self.code = f"behavior {config.name}"
+
+    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+        return [self._judge(row) if self._applies(row) else CLEAN for row in rows]
+
+    def without(self, text: str) -> str:
+        """The text without the wordings that every answer must share."""
+        return behavior(self.config.name).without(text)
+
+    def _applies(self, row: Row) -> bool:
+        sources, topics = self.config.sources, self.config.topics
+        return (not sources or row["source"] in sources) and (not topics or row["topic"] in topics)
+
+    def _judge(self, row: Row) -> Judgement:
+        exchange = Exchange(row["instruction"], row["output"], row["input"], row["topic"])
+        broken = [finding for finding in behavior(self.config.name).check(exchange).findings if not finding.passed]
+        if not broken:
+            return CLEAN
+        told = "; ".join(f"{finding.rule}: expected {finding.expected}, found {finding.found}" for finding in broken)
+        return Judgement(told, evidence=tuple(finding.rule for finding in broken))
+
+
+@lru_cache(maxsize=64)
+def behavior(name: str) -> Behavior:
+    """The behaviour, read once a process."""
+    return load_behavior(name)

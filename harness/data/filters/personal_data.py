@@ -1,0 +1,170 @@
+"""Personal data: structured identifiers by pattern and checksum, names where a spaCy model is configured."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+from pydantic import field_validator
+
+from harness.config import Group, Share
+from harness.data.filters.judgement import CLEAN, Judgement, Row
+from harness.data.filters.personal_data_screen import worth_analysing
+from harness.data.filters.texts import map_texts, row_texts
+from harness.errors import MissingDependency, UsageError
+
+Entity = Literal[
+    "CREDIT_CARD",
+    "IBAN_CODE",
+    "US_SSN",
+    "PHONE_NUMBER",
+    "EMAIL_ADDRESS",
+    "IP_ADDRESS",
+    "MEDICAL_RECORD_NUMBER",
+    "ACCOUNT_NUMBER",
+    "PERSON",
+]
+ENTITIES: tuple[Entity, ...] = get_args(Entity)
+REGIONS = ["US", "CA", "GB", "IE", "AU", "NZ", "FR", "DE", "AT", "CH", "BE", "NL", "ES", "IT", "IN", "BR"]
+
+
+class PersonalDataConfig(Group):
+    """`threshold` is the least score that counts (0 to 1), `thresholds` the exceptions by entity.
+
+    `ner_model` names an installed spaCy package (such as en_core_web_sm); without it names are not looked for.
+    `phone_regions` are the countries whose national phone formats count.
+    """
+
+    action: Literal["drop", "redact", "flag"] = "redact"
+    entities: list[Entity] = list(ENTITIES)
+    threshold: Share = 0.4
+    thresholds: dict[Entity, Share] = {}
+    phone_regions: list[str] = REGIONS
+    ner_model: str | None = None
+
+    @field_validator("thresholds")
+    @classmethod
+    def _scored(cls, thresholds: dict[Entity, float]) -> dict[Entity, float]:
+        if "PERSON" in thresholds:
+            raise ValueError("PERSON has no threshold: the language model gives names no score")
+        return thresholds
+
+    @field_validator("phone_regions")
+    @classmethod
+    def _known(cls, regions: list[str]) -> list[str]:
+        wrong = [region for region in regions if not (len(region) == 2 and region.isalpha() and region.isupper())]
+        if wrong:
+            raise ValueError(f"regions are two capital letters, such as US: {', '.join(wrong)}")
+        return regions
+
+
+@dataclass(frozen=True)
+class Span:
+    """One identifier in a text."""
+
+    entity: str
+    start: int
+    end: int
+    score: float
+
+
+class PersonalData:
+    """Finds identifiers and masks each with its kind, so that the row stays readable: `Mail <EMAIL_ADDRESS>`."""
+
+    code = "personal_data"
+
+    def __init__(self, config: PersonalDataConfig):
+        self.config = config
+
+    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+        return [self._judge(row) for row in rows]
+
+    def spans(self, text: str) -> list[Span]:
+        """The identifiers in a text, in order, none overlapping another."""
+        found: list[Span] = []
+        for entity in worth_analysing(text, self.config.entities):
+            found += self._recognised(entity, text)
+        return _without_overlaps(found)
+
+    def notes(self) -> list[str]:
+        """What was not looked for, in words for the data card."""
+        if "PERSON" not in self.config.entities or self.config.ner_model:
+            return []
+        installed = installed_ner_models()
+        hint = f"installed: {', '.join(installed)}" if installed else "no spaCy model is installed"
+        return [f"names were not looked for: personal_data.ner_model is not set ({hint})"]
+
+    def _judge(self, row: Row) -> Judgement:
+        found = {where: spans for where, text in row_texts(row) if (spans := self.spans(text))}
+        if not found:
+            return CLEAN
+        reason = "; ".join(f"{_counted(spans)} in {where}" for where, spans in found.items())
+        evidence = tuple(sorted({span.entity for spans in found.values() for span in spans}))
+        redacted = map_texts(row, self.redact) if self.config.action == "redact" else None
+        return Judgement(reason, redacted, evidence)
+
+    def redact(self, text: str) -> str:
+        """The text with `<ENTITY>` in the place of each identifier."""
+        for span in reversed(self.spans(text)):
+            text = f"{text[: span.start]}<{span.entity}>{text[span.end :]}"
+        return text
+
+    def _recognised(self, entity: Entity, text: str) -> list[Span]:
+        if entity == "PERSON":
+            return self._people(text)
+        least = self.config.thresholds.get(entity, self.config.threshold)
+        recognizer = _recognizers(tuple(self.config.phone_regions))[entity]
+        results = recognizer.analyze(text, [entity])
+        results = recognizer.enhance_using_context(text, results, [], None)
+        return [Span(entity, r.start, r.end, r.score) for r in results if r.score >= least]
+
+    def _people(self, text: str) -> list[Span]:
+        if self.config.ner_model is None:
+            return []
+        document = _ner_model(self.config.ner_model)(text)
+        return [Span("PERSON", e.start_char, e.end_char, 0.3) for e in document.ents if e.label_ in ("PERSON", "PER")]
+
+
+@lru_cache(maxsize=8)
+def _recognizers(phone_regions: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        from harness.data.filters.personal_data_recognizers import recognizers
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "the personal data filter", "data") from None
+    return dict(recognizers(ENTITIES, phone_regions))
+
+
+@lru_cache(maxsize=2)
+def _ner_model(name: str) -> Any:
+    import spacy
+
+    try:
+        return spacy.load(name, disable=["lemmatizer", "parser", "tagger", "attribute_ruler"])
+    except OSError:
+        installed = ", ".join(installed_ner_models()) or "none"
+        raise UsageError(
+            f"personal_data.ner_model: the spaCy model '{name}' is not installed (installed: {installed}). "
+            f"Install it with: python -m spacy download {name}, or leave ner_model out."
+        ) from None
+
+
+def installed_ner_models() -> list[str]:
+    """Names of the spaCy model packages of this environment."""
+    from importlib.metadata import entry_points
+
+    return sorted({entry.name for entry in entry_points(group="spacy_models")})
+
+
+def _without_overlaps(spans: Sequence[Span]) -> list[Span]:
+    """The surest spans, longer ones first among equals."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda s: (-s.score, s.start - s.end, s.start)):
+        if all(span.end <= other.start or span.start >= other.end for other in kept):
+            kept.append(span)
+    return sorted(kept, key=lambda s: s.start)
+
+
+def _counted(spans: Sequence[Span]) -> str:
+    counts = Counter(span.entity for span in spans)
+    return ", ".join(entity if n == 1 else f"{n} {entity}" for entity, n in counts.items())

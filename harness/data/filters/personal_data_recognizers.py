@@ -1,0 +1,204 @@
+"""Presidio recognisers for structured identifiers, made stricter or wider where presidio's own fall short.
+
+Heavy to import (presidio loads spaCy): only `personal_data` does, on first use. No language model is involved:
+context words are looked for in a window of characters, through presidio's own hook for it.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+import regex
+import tldextract
+from presidio_analyzer import EntityRecognizer, LocalRecognizer, Pattern, PatternRecognizer, RecognizerResult
+from presidio_analyzer.predefined_recognizers import (
+    CreditCardRecognizer,
+    EmailRecognizer,
+    IpRecognizer,
+    UsSsnRecognizer,
+)
+from stdnum import iban, luhn
+from stdnum.us import ssn
+
+from harness.data.filters.personal_data_phone import PhoneRecognizer
+from harness.data.filters.personal_data_window import before, enhance, supported
+
+_CARD_BRANDS = regex.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|(?:6011|64[4-9]\d|65\d\d)\d{12,15}"  # Discover
+    r"|35(?:2[89]|[3-8]\d)\d{12,15}|(?:2131|1800)\d{11}"  # JCB
+    r"|3(?:0[0-59]|[689]\d)\d{11}(?:\d{2})?"  # Diners Club
+    r"|62\d{14,17}"  # UnionPay
+    r"|(?:50|5[6-9]|6[0-9])\d{10}(?:\d{4}(?:\d{3})?)?"  # Maestro
+)
+
+
+class CardRecognizer(CreditCardRecognizer):
+    """Card numbers of a known brand and length whose Luhn digit holds, in one piece or in the printed groups."""
+
+    PATTERNS = [
+        Pattern(
+            "card number",
+            r"(?<![\w-])(?<!\d\.)(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5}|\d{12,19})"
+            r"(?![\w-]|\.\d)",
+            0.3,
+        )
+    ]
+
+    def validate_result(self, pattern_text: str) -> bool:
+        digits = pattern_text.replace(" ", "").replace("-", "")
+        return _CARD_BRANDS.fullmatch(digits) is not None and luhn.is_valid(digits)
+
+    def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
+        """Twelve digits are too many other things (a bar code, for one) without a word for a card beside them."""
+        found = super().analyze(text, *args, **kwargs)
+        words = ("cards?\\b", "maestro", "debit", "pay\\b", "charge")
+        return [r for r in found if r.end - r.start > 12 or supported(text, r.start, r.end, words)]
+
+
+class IbanRecognizer(LocalRecognizer):
+    """IBANs of any case and grouping whose country structure and check digits hold.
+
+    Presidio's own takes the words after an IBAN for its last groups and then rejects it.
+    """
+
+    _CANDIDATE = regex.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,32}")
+    _SHORTEST = 15
+
+    def __init__(self) -> None:
+        super().__init__(supported_entities=["IBAN_CODE"], name="IbanRecognizer")
+
+    def load(self) -> None: ...
+
+    def analyze(self, text: str, entities: Sequence[str], nlp_artifacts: Any = None) -> list[RecognizerResult]:
+        ends = ((m.start(), self._end(text, m.start(), m.end())) for m in self._CANDIDATE.finditer(text))
+        return [_result(self, "IBAN_CODE", start, end, 1.0) for start, end in ends if end]
+
+    def _end(self, text: str, start: int, end: int) -> int | None:
+        """Where the valid IBAN that begins at `start` ends; its country fixes the length, so there is one at most."""
+        for stop in range(end, start + self._SHORTEST - 1, -1):
+            inside_a_word = stop < len(text) and text[stop].isalnum()
+            if text[stop - 1].isalnum() and not inside_a_word and iban.is_valid(text[start:stop], check_country=False):
+                return stop
+        return None
+
+
+class SsnRecognizer(UsSsnRecognizer):
+    """US social security numbers that can have been issued; without dashes only beside a word for them."""
+
+    PATTERNS = [
+        Pattern("SSN with dashes", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", 0.5),
+        Pattern("SSN with spaces or dots", r"(?<![\w.-])\d{3}([ .])\d{2}\1\d{4}(?![\w-]|\.\d)", 0.1),
+        Pattern("nine digits", r"(?<![\w.,-])\d{9}(?![\w-]|[.,]\d)", 0.05),
+    ]
+    _OTHER_NUMBER = regex.compile(r"\b(?:part|serial|model|item|sku|isbn|order)\b[^.\n]{0,12}$", regex.I)
+
+    def invalidate_result(self, pattern_text: str) -> bool:
+        digits = "".join(character for character in pattern_text if character.isdigit())
+        return bool(super().invalidate_result(pattern_text)) or not ssn.is_valid(digits)
+
+    def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
+        found = super().analyze(text, *args, **kwargs)
+        return [result for result in found if not self._OTHER_NUMBER.search(before(text, result.start, 30))]
+
+    def enhance_using_context(self, text: str, raw_recognizer_results: Any, *_: Any, **__: Any) -> Any:
+        return enhance(text, raw_recognizer_results, ("social security", "ssn"))
+
+
+class OfflineEmailRecognizer(EmailRecognizer):
+    """Presidio's e-mail pattern near each '@'; domains are checked against the list that tldextract ships.
+
+    Presidio's own fetches that list over the network, and its pattern is quadratic in long runs of word characters.
+    """
+
+    _DOMAINS = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
+    _LOCAL, _DOMAIN = 66, 256
+
+    def validate_result(self, pattern_text: str) -> bool:
+        return bool(self._DOMAINS(pattern_text.rsplit("@", 1)[1]).fqdn)
+
+    def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
+        found: dict[int, RecognizerResult] = {}
+        at = text.find("@")
+        while at != -1:
+            offset = max(0, at - self._LOCAL)
+            for result in super().analyze(text[offset : at + self._DOMAIN], *args, **kwargs):
+                result.start, result.end = result.start + offset, result.end + offset
+                if result.start <= at < result.end and not self._is_repository(text, result):
+                    found[at] = result
+            at = text.find("@", at + 1)
+        return list(found.values())
+
+    @staticmethod
+    def _is_repository(text: str, result: RecognizerResult) -> bool:
+        return text[result.start : result.start + 4] == "git@" and text[result.end : result.end + 1] == ":"
+
+
+class HostAddressRecognizer(IpRecognizer):
+    """IP addresses of a host: no loopback, wildcard or netmask, and no version or section numbers."""
+
+    _NUMBERING = regex.compile(
+        r"(?:\b(?:versions?|ver|release|build|section|sec|chapter|clause|rule|v)\b\.?\s*|==|[A-Za-z_]-)$", regex.I
+    )
+
+    def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
+        found = super().analyze(text, *args, **kwargs)
+        return [result for result in found if self._is_host(text, result)]
+
+    def _is_host(self, text: str, result: RecognizerResult) -> bool:
+        try:
+            address = ipaddress.ip_interface(text[result.start : result.end]).ip
+        except ValueError:
+            return False
+        if address.is_loopback or address.is_unspecified or str(address).startswith(("0.", "255.")):
+            return False
+        if address.version == 6:  # `::add` of a program is one too, in form
+            return sum(map(bool, text[result.start : result.end].split(":"))) >= 3
+        return not (self._NUMBERING.search(before(text, result.start, 16)) or text[result.end : result.end + 2] == ".0")
+
+
+class LabelledNumberRecognizer(PatternRecognizer):
+    """A number that its label makes personal: `MRN: 0012345`, `account no. 12-34567`, or a table column of them."""
+
+    _NUMBER = r"(?:[A-Z]{1,3}-?)?\d(?:[ -]?\d){4,17}(?![\w-]|\.\d)"
+
+    def __init__(self, entity: str, label: str, column: str):
+        link = r"(?:[\s\"'`*]*(?:[:=#|(]|is\b|was\b|are\b|\bno\b\.?|number\b|\bid\b)?){0,3}[\s\"'`*]*"
+        patterns = [
+            Pattern("after its label", rf"(?<!\w)(?:{label}){link}(?<![\w-])\K{self._NUMBER}", 0.85),
+            Pattern("in a table", rf"\|[ ]*\K{self._NUMBER}(?=[ ]*(?:\||$))", 0.1),
+        ]
+        super().__init__(supported_entity=entity, patterns=patterns, name=f"{entity} recognizer")
+        self._column = column
+
+    def enhance_using_context(self, text: str, raw_recognizer_results: Any, *_: Any, **__: Any) -> Any:
+        return enhance(text, raw_recognizer_results, (self._column,), characters=400)
+
+
+def recognizers(entities: Sequence[str], phone_regions: Sequence[str]) -> dict[str, EntityRecognizer]:
+    """One recogniser for each of the structured entities asked for."""
+    makers: dict[str, Any] = {
+        "CREDIT_CARD": CardRecognizer,
+        "IBAN_CODE": IbanRecognizer,
+        "US_SSN": SsnRecognizer,
+        "PHONE_NUMBER": lambda: PhoneRecognizer(phone_regions),
+        "EMAIL_ADDRESS": OfflineEmailRecognizer,
+        "IP_ADDRESS": HostAddressRecognizer,
+        "MEDICAL_RECORD_NUMBER": lambda: LabelledNumberRecognizer("MEDICAL_RECORD_NUMBER", _MEDICAL, r"\|\s*mrn\b"),
+        "ACCOUNT_NUMBER": lambda: LabelledNumberRecognizer("ACCOUNT_NUMBER", _ACCOUNT, r"\|\s*(?:account|acct)\b"),
+    }
+    return {entity: makers[entity]() for entity in entities if entity in makers}
+
+
+_NUMBER_WORD = r"(?:[\s_]*(?:number|num\b|nr\b|no\b|id\b|\#)\.?)"
+_MEDICAL = rf"MRN|(?:medical[\s_]record|patient|hospital|chart|NHS){_NUMBER_WORD}"
+_ACCOUNT = (
+    rf"(?:(?:bank|checking|savings|current)\s+)?(?:account|acct\.?|a/c){_NUMBER_WORD}?"
+    rf"|(?:policy|member|customer|subscriber){_NUMBER_WORD}"
+)
+
+
+def _result(recognizer: EntityRecognizer, entity: str, start: int, end: int, score: float) -> RecognizerResult:
+    return RecognizerResult(entity, start, end, score)

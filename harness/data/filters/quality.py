@@ -1,0 +1,190 @@
+"""Quality: answers that teach nothing, or the wrong thing. Each rule has its own name in the reason."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from harness.config import Count, Group, Share
+from harness.data.filters.judgement import CLEAN, Judgement, Row
+from harness.data.filters.languages import LANGUAGES, foreign_language
+from harness.data.filters.repetition import repeated_share
+from harness.data.filters.texts import answer_of, question_of
+from harness.errors import nearest
+
+Rule = Literal["empty", "truncated", "repeated", "refusal", "wrong_language", "copies_question", "length"]
+_EMPTY = re.compile(
+    r"[\W_]*|[\s\[<(]*(?:n/?a|none|null|nan|nil|todo|tbd|blank|empty|no ?output|no ?input|no answer)[\s\])>]*", re.I
+)
+_SYMBOLS = re.compile(r"[^\w\s.\-–—…_*#~=,;:'\"`<>()\[\]{}|/\\!?]")
+_DANGLING = re.compile(
+    r"(?:\b(?:the|an?|and|or|but|nor|of|to|with|from|for|in|into|onto|at|by|because|although|which|whose|such as|than"
+    r"|that the|their|its|your|my|our|has an?|is an?|when the|if the|through|between|especially)|,)$",
+    re.I,
+)
+_LIST_LINE = re.compile(r"\s*(?:[-*•–>|#+]|\d{1,3}[.)]|[A-Za-z][.)]\s)")
+_SENTENCE_BREAK = re.compile(r"[.!?](?=\s)")
+_CODE = re.compile(r"```|^\s*(?:def |class |import |from \w+ import|SELECT |<\w+[^>]*>|[{}\[\]]|#include)", re.M)
+_REFUSAL = re.compile(
+    r"^\W*(?:i['’]?\s?a?m (?:very |really )?sorry|sorry|i apologi[sz]e|unfortunately|my apologies)\b[^.!?\n]{0,40}\b"
+    r"(?:i|we) (?:can ?not|can['’]t|won['’]t|(?:am|['’]m|are) (?:not able|unable))"
+    r"|^\W*i (?:can ?not|can['’]t|won['’]t) (?:help|assist|provide|fulfil|comply|answer|comment|engage|share)"
+    r"|^\W*i(?: a|['’])m (?:not able|unable) to (?:help|assist|provide|fulfil|answer|comply|access|browse)"
+    r"|\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b(?: (?:language )?model| assistant)?"
+    r"(?:,| developed| created| trained| i\b)"
+    r"|^\W*i(?: a|['’])m (?:just|only) an? (?:ai|language model|computer program)\b"
+    r"|^\W*i (?:do not|don['’]t) have (?:access to|personal|the ability|real[- ]time)"
+    r"|\bmy (?:knowledge|training) (?:cut-?off|data)\b"
+    r"|^\W*it (?:is|would be) (?:not|in)\s?appropriate for me to",
+    re.I,
+)
+_ASKS_FOR_LANGUAGE = re.compile(
+    r"translat|\blanguages?\b|\b(?:in|into|to|from|say)\s+(?:"
+    + "|".join(LANGUAGES.values())
+    + r")\b|\b(?:french|german|spanish|italian|portuguese|latin)\b",
+    re.I,
+)
+_WORD = re.compile(r"\w+")
+
+
+class QualityConfig(Group):
+    """Limits of each rule. Lengths are words of the answer; `min_bytes_language` spares short texts the language rule
+    (bytes of UTF-8: a Chinese character says more than a Latin letter).
+
+    `repeated_share` is the share of 4-word sequences that occurred before in the answer; `copied_share` that of words
+    which question and answer have in common; `language_confidence` the probability that
+    the answer is in another language than `language`.
+    """
+
+    action: Literal["drop", "flag"] = "drop"
+    rules: list[Rule] = list(get_args(Rule))
+    min_words: Annotated[int, Field(ge=0)] = 0
+    max_words: Count = 3000
+    repeated_share: Share = 0.5
+    repeated_words: Count = 12
+    copied_share: Share = 0.9
+    copied_words: Count = 5
+    language: str = "en"
+    language_confidence: Share = 0.98
+    min_bytes_language: Count = 60
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, language: str) -> str:
+        if language not in LANGUAGES:
+            raise ValueError(f"not a language code known here. {nearest(language, LANGUAGES)}")
+        return language
+
+
+class Quality:
+    code = "quality"
+
+    def __init__(self, config: QualityConfig):
+        self.config = config
+
+    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+        return [self._judge(row) for row in rows]
+
+    def findings(self, row: Row) -> list[tuple[Rule, str]]:
+        """(rule, what was found); an empty answer breaks that rule alone."""
+        question, answer = question_of(row), answer_of(row)
+        found: list[tuple[Rule, str]] = []
+        for rule in self.config.rules:
+            if detail := CHECKS[rule](self.config, question, answer):
+                found.append((rule, detail))
+                if rule == "empty":
+                    break
+        return found
+
+    def _judge(self, row: Row) -> Judgement:
+        found = self.findings(row)
+        if not found:
+            return CLEAN
+        return Judgement("; ".join(f"{rule} ({detail})" for rule, detail in found), evidence=tuple(r for r, _ in found))
+
+
+def _repeated(config: QualityConfig, question: str, answer: str) -> str | None:
+    share = repeated_share(answer, config.repeated_words)
+    return f"{share:.0%} of the answer repeats itself" if share >= config.repeated_share else None
+
+
+def _foreign(config: QualityConfig, question: str, answer: str) -> str | None:
+    if len(answer.encode(errors="replace")) < config.min_bytes_language or _CODE.search(answer):
+        return None
+    if _ASKS_FOR_LANGUAGE.search(question) or _mostly_names(answer):
+        return None
+    other = foreign_language(answer, config.language, config.language_confidence)
+    return f"{LANGUAGES[other]} instead of {LANGUAGES[config.language]}" if other else None
+
+
+def _copied(config: QualityConfig, question: str, answer: str) -> str | None:
+    asked, said = _WORD.findall(question.lower()), _WORD.findall(answer.lower())
+    if min(len(asked), len(said)) < config.copied_words:
+        return None
+    common = len(set(asked) & set(said)) / max(len(set(asked)), len(set(said)))
+    in_order = " ".join(asked) in " ".join(said) or " ".join(said) in " ".join(asked)
+    return f"{common:.0%} of the words are the question's" if common >= config.copied_share and in_order else None
+
+
+def _length(config: QualityConfig, question: str, answer: str) -> str | None:
+    words = len(answer.split())
+    if words < config.min_words:
+        return f"{words} words, at least {config.min_words} are asked for"
+    return f"{words} words, more than {config.max_words}" if words > config.max_words else None
+
+
+def _mostly_names(answer: str) -> bool:
+    """Most words are capitalised, as in a list of names, which says nothing about the language."""
+    words: list[str] = _WORD.findall(answer[:400])
+    return sum(word[0].isupper() for word in words) >= 0.7 * len(words)
+
+
+def is_empty(answer: str) -> bool:
+    """No word and no symbol that could be an answer, or a placeholder for none."""
+    return _EMPTY.fullmatch(answer) is not None and _SYMBOLS.search(answer) is None
+
+
+def truncation(answer: str) -> str | None:
+    """Why the answer seems cut off; None when it ends as texts end.
+
+    A missing full stop alone says little in a line or a list; after long prose it does.
+    """
+    text = answer.rstrip()
+    if text.count("```") % 2:
+        return "a code block is not closed"
+    last = text.rsplit("\n", 1)[-1]
+    if len(text.split()) < 7 or "```" in text:
+        return None
+    if match := _DANGLING.search(last):
+        return f"ends with '{match.group(0)}'" if len(last.split()) > 5 else None
+    return "long prose without an end" if _prose_without_end(text, last) else None
+
+
+def _prose_without_end(text: str, last: str) -> bool:
+    sentences = _SENTENCE_BREAK.split(text)
+    unfinished = sentences[-1].split()
+    return (
+        len(text.split()) >= 60
+        and len(sentences) > 2
+        and len(unfinished) >= 6
+        and unfinished[-1].isalpha()
+        and len(last.split()) >= 20
+        and not _LIST_LINE.match(last)
+    )
+
+
+def refusal(answer: str) -> str | None:
+    match = _REFUSAL.search(answer[:400])
+    return f"'{' '.join(match.group(0).split())[:60]}'" if match else None
+
+
+CHECKS: dict[Rule, Callable[[QualityConfig, str, str], str | None]] = {
+    "empty": lambda config, question, answer: "nothing is said" if is_empty(answer) else None,
+    "truncated": lambda config, question, answer: truncation(answer),
+    "repeated": _repeated,
+    "refusal": lambda config, question, answer: refusal(answer),
+    "wrong_language": _foreign,
+    "copies_question": _copied,
+    "length": _length,
+}

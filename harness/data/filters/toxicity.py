@@ -1,0 +1,108 @@
+"""Toxicity: a linear model that ships with its weights (alt-profanity-check), or detoxify where it is installed."""
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+from harness.config import Count, Group, Share
+from harness.data.filters.judgement import CLEAN, Judgement, Row
+from harness.data.filters.texts import row_texts
+from harness.errors import MissingDependency
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+
+
+class ToxicityConfig(Group):
+    """A row is toxic when the model gives one of its passages at least `threshold` (0 to 1).
+
+    Passages are whole sentences of together at least `passage_words` words: in a long text scored as one,
+    the harmless words outvote a toxic sentence. `detoxify_checkpoint` is a local file for its weights.
+    """
+
+    action: Literal["drop", "flag"] = "drop"
+    threshold: Share = 0.7
+    passage_words: Count = 12
+    model: Literal["profanity_check", "detoxify"] = "profanity_check"
+    detoxify_variant: Literal["original", "unbiased", "multilingual", "original-small", "unbiased-small"] = "original"
+    detoxify_checkpoint: str | None = None
+
+
+class Toxicity:
+    code = "toxicity"
+
+    def __init__(self, config: ToxicityConfig):
+        self.config = config
+
+    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+        """One call of the model for all passages of all rows."""
+        owners, places, batch = [], [], []
+        for number, row in enumerate(rows):
+            for place, text in row_texts(row):
+                for passage in passages(text, self.config.passage_words):
+                    owners.append(number)
+                    places.append(place)
+                    batch.append(passage)
+        worst: list[tuple[float, str]] = [(0.0, "")] * len(rows)
+        for owner, place, score in zip(owners, places, self.scores(batch), strict=True):
+            worst[owner] = max(worst[owner], (score, place), key=lambda scored: scored[0])
+        return [self._judgement(score, place) for score, place in worst]
+
+    def scores(self, texts: Sequence[str]) -> list[float]:
+        """The model's probability for each text, 0 to 1."""
+        return [float(score) for score in _scorer(self.config)(texts)] if texts else []
+
+    def _judgement(self, score: float, place: str) -> Judgement:
+        if not place or score < self.config.threshold:
+            return CLEAN
+        return Judgement(f"score {score:.2f} in {place}", evidence=(place.split(" ")[0],))
+
+
+def passages(text: str, least_words: int) -> list[str]:
+    """The text in runs of whole sentences of at least `least_words` words; a shorter rest is a passage of its own."""
+    found, current, words = [], [], 0
+    for sentence in _SENTENCE_END.split(text):
+        current.append(sentence)
+        words += sentence.count(" ") + 1
+        if words >= least_words:
+            found.append(" ".join(current))
+            current, words = [], 0
+    rest = " ".join(current)
+    return [*found, rest] if rest.strip() else found
+
+
+@lru_cache(maxsize=2)
+def _scorer(config: ToxicityConfig) -> Scorer:
+    return _detoxify(config) if config.model == "detoxify" else _profanity_check()
+
+
+def _profanity_check() -> Scorer:
+    try:
+        from sklearn.exceptions import InconsistentVersionWarning
+
+        with warnings.catch_warnings():
+            # Each release is pickled with the scikit-learn it pins; the linear model itself has not changed for years.
+            warnings.simplefilter("ignore", InconsistentVersionWarning)
+            from profanity_check import predict_prob
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "the toxicity filter", "data") from None
+    return predict_prob  # type: ignore[no-any-return]
+
+
+def _detoxify(config: ToxicityConfig) -> Scorer:
+    try:
+        from detoxify import Detoxify
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "toxicity.model=detoxify", "detoxify") from None
+    model: Any = Detoxify(config.detoxify_variant, checkpoint=config.detoxify_checkpoint)
+
+    def scores(texts: Sequence[str]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(texts), 32):
+            batch = model.predict(list(texts[start : start + 32]))["toxicity"]
+            found += batch if isinstance(batch, list) else [batch]
+        return found
+
+    return scores

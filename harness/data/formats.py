@@ -1,0 +1,196 @@
+"""A record of a file as rows: Alpaca triples, prompt/response, chat messages, ShareGPT, OASST trees, and others."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.config import SourceConfig
+from harness.data.filters.judgement import Row
+from harness.data.row import TEXTS, from_turns
+
+Values = Mapping[str, Any]
+REQUIRED = ("instruction", "output")
+ALIASES: dict[str, tuple[str, ...]] = {
+    "input": ("input", "context"),
+    "output": ("output", "response"),
+    "topic": ("topic", "category"),
+}
+PROMPTS = ("prompt", "inputs")
+RESPONSES = ("response", "completion", "targets", "output")
+_WRAPPER = re.compile(
+    r"\A(?:Below is an instruction.*?)?### Instruction:\s*(?P<instruction>.*?)\s*"
+    r"(?:### Input:\s*(?P<input>.*?)\s*)?### (?:Response|Output):\s*(?:Let's think step by step\.)?\s*\Z",
+    re.DOTALL,
+)
+
+
+def rows_of(values: Values, source: SourceConfig) -> list[Row] | str:
+    """The rows of a record (nearly always one), or the reason why it is none."""
+    columns = {str(key): column for key, column in source.columns.items()}
+    format_ = source.format if source.format != "auto" else _recognised(values, columns)
+    made = _triple(values, columns, source.defaults) if format_ == "triples" else FORMATS[format_](values)
+    if isinstance(made, str):
+        return made
+    finished = [_finished(row, values, columns, source.defaults) for row in made]
+    fault = next((row for row in finished if isinstance(row, str)), None)
+    return fault or [row for row in finished if not isinstance(row, str)]
+
+
+def _recognised(values: Values, columns: Mapping[str, str]) -> str:
+    """The format that a record's keys betray."""
+    if not columns:
+        for key, format_ in KEYS.items():
+            if key in values:
+                return "oasst" if isinstance(values[key], Mapping) else format_
+    return "triples"
+
+
+def _triple(values: Values, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> list[Row] | str:
+    found = {key: _first(values, _names(key, columns)) for key in TEXTS}
+    empty = [_names(k, columns)[0] for k in REQUIRED if found[k] in ("", None) and not defaults.get(k)]
+    if empty:
+        return f"column {', '.join(empty)} is missing or empty (columns: {', '.join(map(str, values)) or 'none'})"
+    return [found]
+
+
+def _prompt_response(values: Values) -> list[Row] | str:
+    prompt, response = _first(values, PROMPTS), _first(values, RESPONSES)
+    if isinstance(prompt, list) and isinstance(response, list):
+        return _conversation([*prompt, *response], "role", "content")
+    if not isinstance(prompt, str) or not prompt.strip():
+        return f"column prompt is missing, empty or no text (columns: {', '.join(map(str, values))})"
+    if not isinstance(response, str) or not response.strip():
+        return f"column response is missing, empty or no text (columns: {', '.join(map(str, values))})"
+    wrapped = _WRAPPER.match(prompt)
+    texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": ""}
+    return [{**texts, "output": response}]
+
+
+def _question_answer(values: Values) -> list[Row] | str:
+    """The answer, after its rationale where there is one."""
+    question, answer, rationale = (values.get(key) or "" for key in ("question", "answer", "rationale"))
+    wrong = [k for k, v in (("question", question), ("answer", answer)) if not isinstance(v, str) or not v.strip()]
+    if wrong:
+        return f"column {', '.join(wrong)} is missing, empty or no text (columns: {', '.join(map(str, values))})"
+    output = f"{rationale.strip()}\n\nThe answer is {answer}." if isinstance(rationale, str) and rationale else answer
+    return [{"instruction": question, "output": output}]
+
+
+def _messages(values: Values) -> list[Row] | str:
+    return _conversation(values.get("messages"), "role", "content")
+
+
+def _sharegpt(values: Values) -> list[Row] | str:
+    return _conversation(_first(values, ("conversations", "conversation")), "from", "value")
+
+
+def _conversation(turns: Any, role: str, text: str) -> list[Row] | str:
+    if not isinstance(turns, list) or not turns:
+        return "the conversation is empty or no list"
+    if not all(isinstance(turn, Mapping) for turn in turns):
+        return "a turn of the conversation is no object"
+    row = from_turns([(turn.get(role), _content(turn.get(text))) for turn in turns])
+    return row if isinstance(row, str) else [row]
+
+
+def _content(content: Any) -> Any:
+    """The text of a message, whose content may be a list of parts."""
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        return "\n\n".join(str(part.get("text", "")) for part in content)
+    return content
+
+
+def _oasst(values: Values) -> list[Row] | str:
+    """The conversation of best-ranked replies, from the root of an OpenAssistant tree to its last answer."""
+    node = values.get("prompt", values)
+    turns: list[tuple[Any, Any]] = []
+    while isinstance(node, Mapping):
+        turns.append((node.get("role"), node.get("text")))
+        node = _best_reply(node.get("replies"))
+    while turns and turns[-1][0] != "assistant":
+        turns.pop()
+    if not turns:
+        return "the tree holds no answer"
+    row = from_turns(turns)
+    return row if isinstance(row, str) else [row]
+
+
+def _best_reply(replies: Any) -> Any:
+    """The reply ranked first by people; deleted and rejected ones do not count."""
+    usable = [
+        reply
+        for reply in (replies if isinstance(replies, list) else [])
+        if isinstance(reply, Mapping) and not reply.get("deleted") and reply.get("review_result") is not False
+    ]
+    return min(usable, key=lambda reply: float("inf") if reply.get("rank") is None else reply["rank"], default=None)
+
+
+def _self_instruct(values: Values) -> list[Row] | str:
+    instances = values.get("instances")
+    if not isinstance(instances, list) or not instances or not all(isinstance(i, Mapping) for i in instances):
+        return "column instances is empty or no list of objects"
+    return [
+        {"instruction": values.get("instruction"), "input": i.get("input"), "output": i.get("output")}
+        for i in instances
+    ]
+
+
+FORMATS: dict[str, Callable[[Values], list[Row] | str]] = {
+    "prompt_response": _prompt_response,
+    "question_answer": _question_answer,
+    "messages": _messages,
+    "sharegpt": _sharegpt,
+    "oasst": _oasst,
+    "self_instruct": _self_instruct,
+}
+KEYS = {
+    "messages": "messages",
+    "conversations": "sharegpt",
+    "conversation": "sharegpt",
+    "instances": "self_instruct",
+    "instruction": "triples",
+    "prompt": "prompt_response",
+    "inputs": "prompt_response",
+    "question": "question_answer",
+}
+
+
+def known_columns(source: SourceConfig) -> set[str]:
+    """Column names that tell a header line from a row."""
+    aliases = {name for names in ALIASES.values() for name in names}
+    return {*KEYS, *RESPONSES, *aliases, *TEXTS, "answer", *source.columns.values()}
+
+
+def _finished(row: Row, values: Values, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> Row | str:
+    """All columns as text, or what keeps the row from being one."""
+    row = {**{key: _first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
+    row = {key: "" if row.get(key) is None else row[key] for key in (*TEXTS, "messages") if key in {*TEXTS, *row}}
+    if isinstance(row["id"], int):
+        row["id"] = str(row["id"])
+    row = {key: defaults.get(key, "") if value == "" else value for key, value in row.items()}
+    wrong = [_names(key, columns)[0] for key, value in row.items() if not isinstance(value, str)]
+    if wrong:
+        return f"column {', '.join(wrong)} is not text"
+    damaged = [_names(key, columns)[0] for key, value in row.items() if not _encodable(value)]
+    if damaged:
+        return f"column {', '.join(damaged)} is not UTF-8 text"
+    empty = [_names(key, columns)[0] for key in REQUIRED if not row[key].strip()]
+    if empty:
+        return f"column {', '.join(empty)} is missing or empty (columns: {', '.join(map(str, values)) or 'none'})"
+    return row
+
+
+def _names(key: str, columns: Mapping[str, str]) -> tuple[str, ...]:
+    return (columns[key],) if key in columns else ALIASES.get(key, (key,)) if not columns else (key,)
+
+
+def _first(values: Values, names: Sequence[str]) -> Any:
+    return next((values[name] for name in names if values.get(name) is not None), "")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""Pattern report: openings, closings, phrases, lengths and formats that a set or one of its sources overuses.
+
+A model learns "Sure, here is" from 14% of the answers as surely as it learns the facts. Memory is bounded by a
+sample of each source: the rows whose hash is smallest, which is the same sample in any order of rows and in any
+number of processes (bottom-k sketch, Cohen and Kaplan 2007). A source of at most `rows_per_source` rows is read whole.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from statistics import median, quantiles
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.config import Count, Group, Share
+from harness.data.filters.judgement import Row
+from harness.data.filters.texts import answer_of
+from harness.data.pattern_features import Features, features_of, words_of
+from harness.data.pattern_phrases import phrase_counts
+from harness.stats.proportion import wilson_interval
+
+ALL = "all sources"
+
+
+class PatternConfig(Group):
+    """Shares are of answers. A pattern is reported when at least `min_share` of a source, or of all, has it.
+
+    It sets a source apart when it is `lift` times as frequent there as in the other sources together, by a
+    difference that chance explains with less than `alpha` (corrected for the number of patterns looked at).
+    """
+
+    rows_per_source: Count = 10_000
+    opening_words: Count = 3
+    closing_words: Count = 3
+    phrase_words: Annotated[int, Field(ge=3)] = 5
+    min_share: Share = 0.02
+    min_rows: Count = 10
+    lift: Annotated[float, Field(ge=1)] = 3.0
+    length_ratio: Annotated[float, Field(gt=1)] = 2.0
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    top: Count = 15
+    examples: Count = 3
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """`share` of the source's answers has it (of `rows`); `share_elsewhere` of the others, None for one source.
+
+    `apart` says that the source deviates from the rest. Shares of a sampled source are estimates: `low` to `high`
+    is their 95% interval. Lengths are medians in words, in the place of shares.
+    """
+
+    kind: str
+    text: str
+    source: str
+    share: float
+    rows: int
+    low: float
+    high: float
+    share_elsewhere: float | None
+    apart: bool
+    examples: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """The finding for a person: `14% of answers start with 'sure, here is'`."""
+        if self.kind == "length":
+            return self._length()
+        verb = {"opening": "start with", "closing": "end with", "phrase": "contain", "format": "have"}[self.kind]
+        where = "" if self.source == ALL else f" of {self.source}"
+        shown = self.text if self.kind == "format" else f"'{self.text}'"
+        apart = f", elsewhere {self.share_elsewhere:.1%}" if self.apart and self.share_elsewhere is not None else ""
+        return f"{self.share:.0%} of answers{where} {verb} {shown}{apart}"
+
+    def _length(self) -> str:
+        where = "answers" if self.source == ALL else f"answers of {self.source}"
+        apart = f", elsewhere {self.share_elsewhere:.0f}" if self.share_elsewhere is not None else ""
+        return f"{where} have {self.share:.0f} words (median; nine in ten {self.low:.0f} to {self.high:.0f}){apart}"
+
+
+@dataclass
+class _Sample:
+    """The rows of one source with the smallest hashes (kept negated: the largest is on top); `seen` counts all."""
+
+    seen: int = 0
+    heap: list[tuple[int, str, Features]] = field(default_factory=list)
+
+
+class PatternCounter:
+    """Reads rows in any order and number of parts; `merge` joins what other processes read."""
+
+    def __init__(self, config: PatternConfig):
+        self.config = config
+        self._sources: dict[str, _Sample] = {}
+
+    def update(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            sample = self._sources.setdefault(str(row.get("source", "")), _Sample())
+            sample.seen += 1
+            answer, name = answer_of(row), str(row.get("id", ""))
+            key = -_hash(f"{name}\0{answer}")
+            if len(sample.heap) < self.config.rows_per_source or key > sample.heap[0][0]:
+                features = features_of(answer, self.config.opening_words, self.config.closing_words)
+                self._take(sample, (key, name, features))
+
+    def merge(self, other: "PatternCounter") -> None:
+        for source, theirs in other._sources.items():
+            sample = self._sources.setdefault(source, _Sample())
+            sample.seen += theirs.seen
+            for entry in theirs.heap:
+                self._take(sample, entry)
+
+    def report(self) -> list[Pattern]:
+        """Patterns by kind: those that set a source apart first, then by share."""
+        return _Report(self.config, self._sources).patterns()
+
+    def _take(self, sample: _Sample, entry: tuple[int, str, Features]) -> None:
+        if len(sample.heap) < self.config.rows_per_source:
+            heapq.heappush(sample.heap, entry)
+        else:
+            heapq.heappushpop(sample.heap, entry)
+
+
+class _Report:
+    """Shares of one moment: per source from its sample, over all sources weighted by what each has seen."""
+
+    def __init__(self, config: PatternConfig, sources: dict[str, _Sample]):
+        self.config = config
+        self.rows = {name: sorted(sample.heap, reverse=True) for name, sample in sorted(sources.items())}
+        self.seen = {name: sources[name].seen for name in self.rows}
+
+    def patterns(self) -> list[Pattern]:
+        kinds = {
+            "opening": self._counted(lambda f: [f.opening] if f.opening else []),
+            "closing": self._counted(lambda f: [f.closing] if f.closing else []),
+            "phrase": self._phrases(),
+            "format": self._counted(lambda f: f.formats),
+        }
+        return [p for kind, counts in kinds.items() for p in self._kind(kind, counts)] + self._lengths()
+
+    def _counted(self, keys: Callable[[Features], Iterable[str]]) -> dict[str, dict[str, int]]:
+        return {name: Counter(key for _, _, f in rows for key in keys(f)) for name, rows in self.rows.items()}
+
+    def _phrases(self) -> dict[str, dict[str, int]]:
+        texts = {name: [f.text for _, _, f in rows] for name, rows in self.rows.items()}
+        return phrase_counts(texts, self.config.phrase_words, {name: self._least(name) for name in self.rows})
+
+    def _least(self, source: str) -> int:
+        """The answers of a source that make a pattern of it worth a look."""
+        return max(
+            2, min(self.config.min_rows, len(self.rows[source])), round(self.config.min_share * len(self.rows[source]))
+        )
+
+    def _kind(self, kind: str, counts: dict[str, dict[str, int]]) -> list[Pattern]:
+        frequent = {text for name in counts for text, n in counts[name].items() if n >= self._least(name)}
+        tests = max(1, len(frequent) * len(self.rows))
+        found = [p for text in sorted(frequent) for p in self._of_text(kind, text, counts, tests)]
+        shown: list[Pattern] = []
+        for source in (ALL, *self.rows):
+            own = sorted((p for p in found if p.source == source), key=lambda p: (not p.apart, -p.share, p.text))
+            shown += own[: self.config.top]
+        return sorted(shown, key=lambda p: (not p.apart, -p.share, p.text))
+
+    def _of_text(self, kind: str, text: str, counts: dict[str, dict[str, int]], tests: int) -> list[Pattern]:
+        """The pattern over all sources, and in each source that it sets apart."""
+        in_all = self._share(text, counts, self.rows)
+        found = []
+        if (
+            in_all >= self.config.min_share
+            and sum(counts[name].get(text, 0) for name in counts) >= self.config.min_rows
+        ):
+            found.append(self._pattern(kind, text, ALL, in_all, None, False))
+        for name in self.rows if len(self.rows) > 1 else ():
+            share = self._share(text, counts, [name])
+            elsewhere = self._share(text, counts, [other for other in self.rows if other != name])
+            apart = self._is_apart(text, name, counts, share, elsewhere, tests)
+            if (
+                counts[name].get(text, 0) >= self._least(name)
+                and share >= self.config.min_share
+                and (apart or not found)
+            ):
+                found.append(self._pattern(kind, text, name, share, elsewhere, apart))
+        return found
+
+    def _share(self, text: str, counts: dict[str, dict[str, int]], names: Iterable[str]) -> float:
+        weighted = [(self.seen[name], counts[name].get(text, 0) / len(self.rows[name])) for name in names]
+        return sum(seen * share for seen, share in weighted) / sum(seen for seen, _ in weighted)
+
+    def _is_apart(
+        self, text: str, name: str, counts: dict[str, dict[str, int]], share: float, elsewhere: float, tests: int
+    ) -> bool:
+        """Much more frequent here than elsewhere, and not by chance (Fisher's exact test, Bonferroni)."""
+        from scipy.stats import fisher_exact
+
+        if share < self.config.lift * elsewhere:
+            return False
+        here, n_here = counts[name].get(text, 0), len(self.rows[name])
+        there = sum(counts[other].get(text, 0) for other in self.rows if other != name)
+        n_there = sum(len(rows) for other, rows in self.rows.items() if other != name)
+        table = [[here, n_here - here], [there, n_there - there]]
+        return bool(fisher_exact(table, alternative="greater").pvalue < self.config.alpha / tests)
+
+    def _pattern(
+        self, kind: str, text: str, source: str, share: float, elsewhere: float | None, apart: bool
+    ) -> Pattern:
+        names = list(self.rows) if source == ALL else [source]
+        sampled = sum(len(self.rows[name]) for name in names)
+        seen = sum(self.seen[name] for name in names)
+        low, high = (share, share) if sampled == seen else wilson_interval(round(share * sampled), sampled)
+        examples = self._examples(kind, text, names)
+        return Pattern(kind, text, source, share, seen, low, high, elsewhere, apart, examples)
+
+    def _examples(self, kind: str, text: str, names: Iterable[str]) -> tuple[str, ...]:
+        holds: dict[str, Callable[[Features], bool]] = {
+            "opening": lambda f: f.opening == text,
+            "closing": lambda f: f.closing == text,
+            "format": lambda f: text in f.formats,
+            "phrase": lambda f: text in " ".join(words_of(f.text)),
+        }
+        fits = holds[kind]
+        found = (f"{name}/{row}" for name in names for _, row, features in self.rows[name] if fits(features))
+        return tuple(row for row, _ in zip(found, range(self.config.examples), strict=False))
+
+    def _lengths(self) -> list[Pattern]:
+        """The median over all, and of each source that is `length_ratio` times longer or shorter than the others."""
+        words = {name: [f.words for _, _, f in rows] for name, rows in self.rows.items()}
+        found = [self._length(ALL, [w for ws in words.values() for w in ws], None, False)] if words else []
+        for name, own in words.items():
+            others = [w for other, ws in words.items() if other != name for w in ws]
+            if len(own) < self.config.min_rows or not others:
+                continue
+            here, there = max(1.0, median(own)), max(1.0, median(others))
+            if max(here / there, there / here) >= self.config.length_ratio:
+                found.append(self._length(name, own, there, True))
+        return found
+
+    def _length(self, source: str, words: list[int], elsewhere: float | None, apart: bool) -> Pattern:
+        low, *_, high = quantiles(words, n=20) if len(words) > 1 else (words[0], words[0])
+        seen = sum(self.seen.values()) if source == ALL else self.seen[source]
+        return Pattern("length", "words", source, median(words), seen, low, high, elsewhere, apart, ())
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest())

@@ -1,0 +1,185 @@
+"""The rows between reading and writing: on disk with what the filters found, and the numbers that decide on each."""
+
+import random
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.config import AuditConfig, DataConfig
+from harness.data.dedupe import Duplicate, Duplicates, Found
+from harness.data.engine import judged
+from harness.data.filters.judgement import Row
+from harness.data.judging import Judge, Judged, Outcome
+from harness.data.mix import sample, split, wanted
+from harness.data.pairs import Indices
+from harness.data.scratch import Scratch
+from harness.data.settings import section
+from harness.data.sources import Malformed, Origin, read_rows_of
+from harness.data.tally import Tally
+from harness.errors import DataError
+from harness.records import Finding
+
+_FAULTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every row goes: numbers of training and validation rows in writing order, reasons of all others."""
+
+    train: list[int]
+    validation: list[int]
+    duplicates: dict[int, Duplicate]
+    found: Found
+    unused: frozenset[int]
+
+
+class Room:
+    """What the audit holds of the rows between reading and writing."""
+
+    def __init__(self, data: DataConfig, config: AuditConfig, judge: Judge, folder: Path):
+        self.data, self.config, self.judge, self.folder = data, config, judge, folder
+        self.rows = Scratch(folder / "rows.sqlite")
+        self.malformed = Scratch(folder / "malformed.sqlite")
+        self.names = list(data.sources)
+        self.source_of = array("H")
+        self.live = array("b")
+        self.dedupe = section("dedupe", config.dedupe)
+        self.duplicates = Duplicates(self.dedupe)
+        self.tally = Tally({**judge.codes, "duplicate": self.dedupe.action, "malformed": config.malformed})
+
+    def close(self) -> None:
+        """Removes the temporary files."""
+        for part in (self.rows, self.malformed, self.duplicates):
+            part.close()
+
+    def fill(self, origins: Sequence[Origin]) -> None:
+        """Reads and judges everything; raises DataError that lists malformed rows where they are errors."""
+        batches = self._batches(origins)
+        for done in judged(batches, self.judge, self.config.engine, self.config.workers, self.folder):
+            self._take(done)
+        if len(self.malformed) and self.config.malformed == "error":
+            raise DataError(_malformed_text([row["reasons"][0] for row in self.malformed]))
+
+    def _batches(self, origins: Sequence[Origin]) -> Iterator[list[Row]]:
+        batch: list[Row] = []
+        for origin in origins:
+            for row in read_rows_of(origin):
+                if isinstance(row, Malformed):
+                    self._set_aside(row)
+                    continue
+                batch.append(row)
+                if len(batch) == self.config.batch_rows:
+                    if not self._stopped:
+                        yield batch
+                    batch = []
+        if batch and not self._stopped:
+            yield batch
+
+    @property
+    def _stopped(self) -> bool:
+        """Once a malformed row was met that is an error, the rest is read only to tell all faults."""
+        return bool(len(self.malformed)) and self.config.malformed == "error"
+
+    def _set_aside(self, fault: Malformed) -> None:
+        empty = dict.fromkeys(("instruction", "input", "topic"), "")
+        place = fault.where.split()[-1]
+        row = {"id": f"{fault.source}-{place}", "source": fault.source, **empty, "output": fault.text}
+        self.malformed.append([{**row, "reasons": [f"malformed: {fault}"]}])
+        self.tally.add({**row, "output": ""}, [Outcome("malformed", self.config.malformed, str(fault))])
+
+    def _take(self, done: Judged) -> None:
+        found = list(zip(done.rows, done.outcomes, strict=True))
+        self.rows.append({"row": row, "outcomes": [asdict(outcome) for outcome in outcomes]} for row, outcomes in found)
+        self.duplicates.add(done.sketches)
+        for row, outcomes in found:
+            self.source_of.append(self.names.index(row["source"]))
+            self.live.append(not any(o.action == "drop" for o in outcomes))
+            if outcomes:
+                self.tally.add(row, outcomes)
+
+    def plan(self) -> Plan:
+        """Duplicates first, then the mix of what is left, then the split."""
+        live = np.frombuffer(self.live, np.int8).astype(bool) if self.live else np.zeros(0, bool)
+        found = self.duplicates.find(live)
+        duplicates = {duplicate.row: duplicate for duplicate in found.duplicates}
+        if self.dedupe.action == "drop":
+            live[list(duplicates)] = False
+        chosen = self._chosen(np.flatnonzero(live))
+        train, validation = split(chosen, found.clusters, self.data.validation, self.data.seed)
+        random.Random(self.data.seed).shuffle(train)
+        unused = frozenset(np.flatnonzero(live).tolist()) - set(chosen)
+        return Plan(train, validation, duplicates, found, unused)
+
+    def _chosen(self, live: Indices) -> list[int]:
+        source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
+        rows = {name: live[source_of[live] == i].tolist() for i, name in enumerate(self.names)}
+        if not len(live):
+            return []
+        counts = wanted(self.data, {name: len(numbers) for name, numbers in rows.items()})
+        chosen: list[int] = []
+        for name, numbers in rows.items():
+            by_topic = self.data.mix.sampling == "by_topic" and counts[name] < len(numbers)
+            topics = [body["row"]["topic"] for body in self.rows.get(numbers)] if by_topic else []
+            seed = f"{self.data.seed}/{name}"
+            chosen += sample(numbers, counts[name], self.data.mix.sampling, topics, seed)
+        return sorted(chosen)
+
+    def kept(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Row]:
+        """Rows by number, each with its `flags`: what was found in it and did not remove it."""
+        for number, body in zip(numbers, self.rows.get(numbers), strict=True):
+            flags = [f"{o['code']}: {o['reason']}" for o in body["outcomes"]]
+            flags += [self._duplicate_reason(plan.duplicates[number])] if number in plan.duplicates else []
+            yield {**body["row"], "flags": flags}
+
+    def quarantined(self, plan: Plan) -> Iterator[Row]:
+        """Rows that are not kept, with all their reasons; malformed ones last."""
+        kept = {*plan.train, *plan.validation}
+        for number, body in enumerate(self.rows):
+            if number not in kept:
+                reasons = [f"{o['code']}: {o['reason']}" for o in body["outcomes"] if o["action"] == "drop"]
+                if number in plan.duplicates and self.dedupe.action == "drop":
+                    reasons.append(self._duplicate_reason(plan.duplicates[number]))
+                if number in plan.unused:
+                    reasons.append("mix: not in the sample of its source")
+                yield {**body["row"], "reasons": reasons}
+        yield from self.malformed
+
+    def findings(self, plan: Plan) -> list[Finding]:
+        """What was found, duplicates included."""
+        numbers = list(plan.duplicates)
+        for number, body in zip(numbers, self.rows.get(numbers), strict=True):
+            duplicate = plan.duplicates[number]
+            reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
+            self.tally.add(body["row"], [Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,))])
+        return self.tally.findings()
+
+    def conflicts(self, plan: Plan) -> Iterator[Row]:
+        """Questions with several answers, one list of rows each."""
+        for numbers in plan.found.conflicts:
+            rows = [body["row"] for body in self.rows.get(numbers)]
+            answers = [{key: row[key] for key in ("id", "source", "output")} for row in rows]
+            yield {"instruction": rows[0]["instruction"], "input": rows[0]["input"], "answers": answers}
+
+    def _duplicate_reason(self, duplicate: Duplicate) -> str:
+        of = next(self.rows.get([duplicate.of]))["row"]
+        similarity = "the same text" if duplicate.kind == "exact" else f"Jaccard {duplicate.jaccard:.2f}"
+        return f"duplicate: of row {of['source']}/{of['id']} ({similarity})"
+
+    def why_empty(self, plan: Plan) -> str:
+        codes = Counter(row["reasons"][0].split(":")[0] for row in self.quarantined(plan))
+        if not codes:
+            return "the sources hold no rows"
+        return "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
+
+
+def _malformed_text(faults: list[str]) -> str:
+    shown = "\n".join(f"  - {fault.removeprefix('malformed: ')}" for fault in faults[:_FAULTS_SHOWN])
+    more = f"\n  … and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return (
+        f"{len(faults)} malformed row{'s' if len(faults) > 1 else ''}:\n{shown}{more}\n"
+        "Mend them, or set them aside with audit.malformed=quarantine."
+    )

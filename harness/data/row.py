@@ -1,0 +1,72 @@
+"""One row in the audit's shape, and conversations of several turns as a list of exchanges."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from harness.data.filters.judgement import Row
+
+TEXTS = ("instruction", "input", "output", "topic", "id")
+COLUMNS = ("id", "source", "topic", "instruction", "input", "output", "messages")
+ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
+    "system": "system",
+}
+
+
+def from_turns(turns: Sequence[tuple[Any, Any]]) -> Row | str:
+    """(role, text) pairs as a row, or the reason why they are none.
+
+    One plain exchange is a row like any other. Longer conversations keep all turns in `messages` (JSON), with the
+    first question as `instruction`, the last answer as `output` and whatever lies between as `input`.
+    """
+    messages = [{"role": ROLES.get(str(role), ""), "content": text} for role, text in turns]
+    fault = _fault(turns, messages)
+    if fault:
+        return fault
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    spoken = [message["content"] for message in messages if message["role"] != "system"]
+    row = {"instruction": spoken[0], "input": "\n\n".join([*system, *spoken[1:-1]]), "output": spoken[-1]}
+    return row if len(messages) == 2 else {**row, "messages": json.dumps(messages, ensure_ascii=False)}
+
+
+def _fault(turns: Sequence[tuple[Any, Any]], messages: Sequence[dict[str, Any]]) -> str | None:
+    for number, ((role, text), message) in enumerate(zip(turns, messages, strict=True), 1):
+        if not message["role"]:
+            return f"turn {number} has the role {role!r}, not user, assistant or system"
+        if not isinstance(text, str) or not text.strip():
+            return f"turn {number} has no text"
+        if message["role"] == "system" and number > 1:
+            return f"turn {number} is a system message in the middle of the conversation"
+    roles = [message["role"] for message in messages if message["role"] != "system"]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        return f"turns do not alternate from a question to an answer ({', '.join(roles) or 'none'})"
+    return None
+
+
+def exchanges(row: Row) -> list[Row]:
+    """A row as single exchanges, one a pair of turns; a system message is the input of the first."""
+    if not row.get("messages"):
+        return [row]
+    messages = json.loads(row["messages"])
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    spoken = [message["content"] for message in messages if message["role"] != "system"]
+    bare = {key: value for key, value in row.items() if key != "messages"}
+    return [
+        {**bare, "instruction": spoken[i], "input": "" if i else system, "output": spoken[i + 1]}
+        for i in range(0, len(spoken), 2)
+    ]
+
+
+def joined_exchanges(row: Row, parts: Sequence[Row]) -> Row:
+    """The row whose exchanges are `parts`: the inverse of `exchanges`."""
+    if not row.get("messages"):
+        return parts[0]
+    turns = [("system", parts[0]["input"])] if parts[0]["input"] else []
+    for part in parts:
+        turns += [("user", part["instruction"]), ("assistant", part["output"])]
+    made = from_turns(turns)
+    if isinstance(made, str):
+        raise ValueError(f"row {row['id']}: {made}")
+    return {**row, **made}
