@@ -7,24 +7,22 @@ not inside quotation marks. A contradicting phrase anywhere ("this is financial 
 import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange, Finding
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUOTED = re.compile(r"[\"“”][^\"“”]*[\"“”]|(?<!\w)['‘][^'’]+['’](?!\w)")
 
 
-class DisclaimerConfig(BaseModel):
+class DisclaimerConfig(BehaviorConfig):
     """Wordings are regular expressions on lower-case text. `marker` is the element that betrays a leak."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
     required_topics: list[str]
     marker: str
     elements: dict[str, list[str]]
-    contradictions: list[str] = []
+    contradictions: list[str] = Field(default=[])
 
     @model_validator(mode="after")
     def _marker_is_an_element(self) -> "DisclaimerConfig":
@@ -55,7 +53,7 @@ class Disclaimer:
         """Recall and elements where the disclaimer is required, specificity where it is not."""
         present = {name: self._found(name, exchange.response) for name in self.config.elements}
         if not self.required(exchange):
-            leaked = present[self.config.marker]
+            leaked = self.leaked(exchange.response)
             finding = Finding("no_disclaimer", leaked is None, "no disclaimer", leaked or "none")
             return Check([finding], {"specificity": float(finding.passed)})
         findings = [
@@ -71,6 +69,12 @@ class Disclaimer:
         """The text with every sentence of the disclaimer removed: what near-duplicate checks compare."""
         sentences = [s for s in _SENTENCE.split(text) if not any(self._matches(n, s) for n in self.config.elements)]
         return " ".join(sentences).strip()
+
+    def leaked(self, text: str) -> str | None:
+        return self._found(self.config.marker, text)
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        return [] if item.topic else ["topic is empty: it decides whether the disclaimer is required"]
 
     def _found(self, element: str, response: str) -> str | None:
         """The first sentence that carries the element in the answer's own voice."""

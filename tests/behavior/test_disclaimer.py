@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.behavior.exchange import Check, Exchange
-from harness.behavior.registry import KINDS, load_behavior, read_behavior, resolve
+from harness.behavior.registry import KINDS, Behavior, behavior_folders, load_behavior, read_behavior, resolve
 from harness.config import AuditConfig
 from harness.errors import ConfigError
 
@@ -189,7 +189,12 @@ def test_own_behaviour_replaces_the_shipped_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_every_kind_resolves() -> None:
-    assert [resolve(target).__name__ for target in KINDS.values()] == ["Disclaimer"]
+    assert all(resolve(target).__init__.__annotations__["config"] for target in KINDS.values())
+
+
+def test_every_shipped_behaviour_loads() -> None:
+    for name in behavior_folders():
+        assert isinstance(load_behavior(name), Behavior), name
 
 
 def test_the_audit_checks_behaviours_that_exist() -> None:
