@@ -12,7 +12,12 @@ from harness.behavior.exchange import Check, Exchange
 from harness.config import read_yaml
 from harness.errors import ConfigError, nearest
 
-KINDS = {"disclaimer": "harness.behavior.disclaimer:Disclaimer"}
+KINDS = {
+    "disclaimer": "harness.behavior.disclaimer:Disclaimer",
+    "clinical_note": "harness.behavior.clinical_note:ClinicalNote",
+    "summary_bullets": "harness.behavior.summary_bullets:SummaryBullets",
+    "json_record": "harness.behavior.json_record:JsonRecord",
+}
 FILE = "behavior.yaml"
 
 
