@@ -9,7 +9,15 @@ from harness.behavior.config import Regex
 from harness.behavior.negation import Mention, mentions
 from harness.behavior.quantities import claimed, mentioned, missing
 
-_NOT_A_SIDE = r"(left|right|both|bilateral(?:ly)?)"
+_NOT_A_SIDE = re.compile(
+    r"\b(?:all|that's|thats|that is|just|quite|yes|yeah|is that|alright|oh|okay|ok|so)[, ]+right\b"
+    r"(?! (?:hand|side|knee|ear|eye|arm|leg))"
+    r"|(?:^|[.:!?]\s*)right[,.!?]|\bright(?:,| away| now| then| after| before| from| when| as| through|-o\b|\?)"
+    r"|\b(?:i|has|have|he|she|they|we|was|what's|whatever is|anything)(?:'ve)? left"
+    r"(?! (?:\w+ )?(?:hand|side|arm|leg|ear|eye|knee))"
+    r"|\bleft (?:it|the|work|my job|over|for|untreated|alone|home|off|here|there|him|her|me)\b"
+)
+_SIDE = r"(left|right|both|bilateral(?:ly)?)"
 
 
 class Lexicon(BaseModel):
