@@ -38,3 +38,7 @@ class Check:
     @property
     def passed(self) -> bool:
         return all(finding.passed for finding in self.findings)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """The findings as they are written to files."""
+        return [{"rule": f.rule, "pass": f.passed, "expected": f.expected, "found": f.found} for f in self.findings]

@@ -5,9 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.behavior.exchange import Check, Exchange
+from harness.behavior.exchange import Check
 from harness.behavior.registry import Behavior, load_behavior
 from harness.data.evaluation_items import read_items
+from harness.data.task_files import exchange
 from harness.prompt.messages import user_text
 
 
@@ -39,12 +40,7 @@ def behavior_metrics(name: str, doc: dict[str, Any], response: str) -> dict[str,
 
 def graded(name: str, doc: dict[str, Any], response: str) -> Check:
     """Everything a behaviour finds in one answer to an item."""
-    return _behavior(name).check(exchange_of(doc, response))
-
-
-def exchange_of(doc: dict[str, Any], response: str) -> Exchange:
-    """An item of a domain task with an answer to it."""
-    return Exchange(doc["instruction"], response, doc.get("input", ""), doc.get("topic", ""), doc.get("details") or {})
+    return _behavior(name).check(exchange(doc, response))
 
 
 @cache
