@@ -17,6 +17,7 @@ KINDS = {
     "clinical_note": "harness.behavior.clinical_note:ClinicalNote",
     "summary_bullets": "harness.behavior.summary_bullets:SummaryBullets",
     "json_record": "harness.behavior.json_record:JsonRecord",
+    "rules": "harness.behavior.rules:Rules",
 }
 FILE = "behavior.yaml"
 
