@@ -1,0 +1,55 @@
+"""What an answer says in its own voice: plain text without markup, quotations, code and addresses."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+Span = tuple[int, int]
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]|<!--.*?-->", re.DOTALL)
+_STRUCK = re.compile(r"~~.+?~~|<(?:s|del|strike)>.*?</(?:s|del|strike)>", re.DOTALL)
+_TAG = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|div|ul|ol|li|mark)\b[^<>]*>", re.IGNORECASE)
+_EMPHASIS = re.compile(r"\*{2,3}|(?<![\w*])[*_]{1,3}(?=[^\s*_])|(?<=[^\s*_])[*_]{1,3}(?![\w*])|(?m:^\s{0,3}#{1,6}\s+)")
+_QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
+_QUOTED = re.compile(r'"[^"\n]*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)|^[ \t]*>[^\n]*', re.MULTILINE)
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+_ADDRESS = re.compile(
+    r"https?://\S+|www\.\S+|\S+@[\w-]+(?:\.[\w-]+)+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|bank|uk|eu)\b(?:/\S*)?"
+)
+_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*•>#|]|\d{1,2}[.)]\s))")
+_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)")
+
+
+def plain(text: str) -> str:
+    """The text as it reads: compatible characters, straight quotation marks, no emphasis, nothing struck or hidden."""
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
+    for pattern in (_INVISIBLE, _STRUCK, _TAG, _EMPHASIS):
+        text = pattern.sub("", text)
+    return re.sub(r"[^\S\n]+", " ", text)
+
+
+def quotations(text: str) -> list[Span]:
+    """Where quotation marks or `>` quote something in a plain text."""
+    return [match.span() for match in _QUOTED.finditer(text)]
+
+
+def without_code(text: str) -> str:
+    """Code, URLs and e-mail addresses blanked; positions stay."""
+    return _blanked(_blanked(text, _CODE), _ADDRESS)
+
+
+def own_voice(text: str) -> str:
+    """Plain text with quotations, code and addresses blanked."""
+    return _blanked(without_code(plain(text)), _QUOTED)
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Sentences of a plain text on one line each; a blank line or a list item ends one, a wrapped line does not."""
+    for block in _BLOCK.split(text):
+        for sentence in _SENTENCE.split(" ".join(block.split())):
+            if sentence:
+                yield sentence
+
+
+def _blanked(text: str, pattern: re.Pattern[str]) -> str:
+    return pattern.sub(lambda match: re.sub(r"\S", " ", match[0]), text)
