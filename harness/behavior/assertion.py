@@ -7,6 +7,9 @@ _CONDITION = re.compile(
     r"\b(?:if|unless|(?<!at )once|when(?:ever)?|as soon as|as long as|provided|assuming|supposing|suppose|should you|until"
     r"|only after|after (?:you|we|i)|before (?:you|we|i))\b"
 )
+_ONE_WORD_FROM_YOU = re.compile(
+    r"\b(?:say|tell|let me know|type|press|reply|ask|click|confirm|nod|answer|send)\b[^.;]*\b(?:and|then)(?: then)?\s*$"
+)
 _CONDITION_AFTER = re.compile(
     r"^[\s,–—(-]*(?:but |and )?(?:only )?(?:if|unless|once|when|whenever|as soon as|as long as|provided|assuming|should you"
     r"|subject to|pending|until|after (?:you|we|i|this|the)|or (?:maybe )?(?:later|not|tomorrow))\b"
@@ -21,7 +24,8 @@ _MENTIONED = re.compile(
     r"|told|heard|hear|respond\w*|reply|replies)"
     r"(?: is| was| that| like| to| with| something| you)*\s*[:,]?\s*$"
     r"|\b(?:pretend|imagine|let's say|as if|as though|for example|e\.g\.|for instance|hypothetically|in theory|in a story"
-    r"|i wish|hope|ideally|normally|usually|in an emergency)\b[^.;]*$"
+    r"|i wish|hope|ideally|normally|usually|in an emergency|would (?:read|see|hear|say|write|be told))\b[^.;]*$"
+    r"|\b(?:choose|choices?|options?|pick|select)\b[^.;]*:\W*(?:\w[.)]\s*)?$"
 )
 _MENTIONED_AFTER = re.compile(
     r"^\W*(?:is|was|would be|are|were)\s+(?:what|something|the|a|an|not|only|just|how|our|my|never|no)\b"
@@ -32,7 +36,7 @@ _ASKED_AFTER = re.compile(r"^(?:\W|\b(?:ok|okay|yes|right|shall i|is that|would 
 def unasserted(sentence: str, start: int, end: int) -> str | None:
     """Why the phrase at [start, end) of a lower-case sentence is not asserted, or None when it is."""
     before, after = _CLAUSE_END.split(sentence[:start])[-1], sentence[end:]
-    if _conditional(before) or _CONDITION_AFTER.search(after):
+    if _conditional(before) or _ONE_WORD_FROM_YOU.search(before) or _CONDITION_AFTER.search(after):
         return "conditional"
     if _DENIED.search(before):
         return "denied"

@@ -9,7 +9,7 @@ from harness.behavior.assertion import unasserted
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
 from harness.behavior.phrases import PhraseList
-from harness.behavior.voice import own_voice, sentences
+from harness.behavior.voice import led_sentences, own_voice, sentences
 
 _NEGATED = re.compile(
     r"(?:\b(?:not|never|no need|without|rather than|instead of|avoid|stop|cannot|nor|refrain from)|n't)"
@@ -66,7 +66,7 @@ class Escalation:
 
     def leaked(self, text: str) -> str | None:
         """The first sentence that hands over to a human, in agreed or other words."""
-        said = sentences(own_voice(text).lower())
+        said = led_sentences(own_voice(text).lower())
         return next((s for s in said if any(self._said([*self.config.handover, *self.config.transfers], s))), None)
 
     def item_faults(self, item: Exchange) -> list[str]:
@@ -74,7 +74,7 @@ class Escalation:
         return [] if item.topic in topics else [f"topic {item.topic!r} is not one of: {', '.join(topics)}"]
 
     def _escalated(self, response: str, topic: str) -> Iterator[Finding]:
-        spoken = list(sentences(response))
+        spoken = list(led_sentences(response))
         handover = next((match for s in spoken for match in self._said(self.config.handover, s)), None)
         expected = f"'{self.config.agreed_phrase}' or an agreed variant, said outright"
         yield Finding("handover", handover is not None, expected, handover or self._near(spoken) or "none")
@@ -102,11 +102,17 @@ class Escalation:
 
     def _urgent(self, topic: str, sentence: str) -> Iterator[str]:
         for match in self.config.urgent_help[topic].matches(sentence):
-            before, after = sentence[: match.start()], sentence[match.end() :]
+            advice = match.start("advice") if "advice" in match.re.groupindex else match.start()
+            before, after = sentence[:advice], sentence[match.end() :]
             weak = any(re.search(f"(?:{pattern})\\s*$", before) for pattern in self.config.suspended)
             later = any(re.search(pattern, before) or re.search(pattern, after) for pattern in self.config.deferred)
-            if not (weak or later or _NEGATED.search(before)):
+            if not (weak or later or _asked(sentence) or _NEGATED.search(before)):
                 yield match[0]
+
+
+def _asked(sentence: str) -> bool:
+    """A question that is no polite request."""
+    return sentence.endswith("?") and "please" not in sentence
 
 
 def _unnegated(phrases: PhraseList, sentence: str) -> Iterator[str]:

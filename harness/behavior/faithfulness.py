@@ -1,7 +1,7 @@
 """What a note says that its dialogue does not: numbers, medications, sides of the body, reversed symptoms."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,10 @@ _SIDE = r"(left|right|both|bilateral(?:ly)?)"
 
 
 class Lexicon(BaseModel):
-    """Words of the trade. Each list in `medications` and `synonyms` holds names of one thing."""
+    """Words of the trade. Each list in `medications`, `body_parts` and `synonyms` holds names of one thing.
+
+    `no_symptoms`: phrases that name no symptom although a word of theirs does ('blood pressure').
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,6 +32,7 @@ class Lexicon(BaseModel):
     medication_patterns: list[Regex] = Field(default=[])
     body_parts: list[list[str]]
     synonyms: list[list[str]] = Field(default=[])
+    no_symptoms: list[str] = Field(default=[])
 
 
 def numbers(note: str, dialogue: str) -> list[str]:
@@ -97,18 +101,19 @@ def _side(word: str) -> str:
 def reversals(note: str, present: Sequence[str], absent: Sequence[str], lexicon: Lexicon) -> list[str]:
     """Symptoms that the note denies although they are there, or gives although they are denied."""
     wrong = []
-    for symptom in present:
-        found = mentions(note, _names(symptom, lexicon))
-        denials = [m for m in found if m.status == "denied"]
+    for phrase in lexicon.no_symptoms:
+        note = re.sub(rf"\b{re.escape(phrase)}\b", "…", note, flags=re.IGNORECASE)
+    here = {symptom: mentions(note, _names(symptom, lexicon)) for symptom in present}
+    gone = {symptom: mentions(note, _names(symptom, lexicon)) for symptom in absent}
+    for symptom, found in here.items():
+        denials = [m for m in found if m.status == "denied" and not _inside(m, gone)]
         affirmed = any(m.status == "affirmed" for m in found)
         if denials and not (affirmed and all(m.qualified for m in denials)):
             wrong.append(f"{symptom} denied: '{denials[0].clause}'")
-    covered = [m for symptom in present for m in mentions(note, _names(symptom, lexicon))]
-    for symptom in absent:
-        found = [m for m in mentions(note, _names(symptom, lexicon)) if m.status == "affirmed"]
-        own = [m for m in found if not _inside(m, covered)]
-        if own:
-            wrong.append(f"{symptom} given: '{own[0].clause}'")
+    for symptom, found in gone.items():
+        given = [m for m in found if m.status == "affirmed" and not _inside(m, here)]
+        if given:
+            wrong.append(f"{symptom} given: '{given[0].clause}'")
     return wrong
 
 
@@ -117,6 +122,6 @@ def _names(symptom: str, lexicon: Lexicon) -> list[str]:
     return [symptom, *(name for names in groups for name in names)]
 
 
-def _inside(mention: Mention, others: Iterable[Mention]) -> bool:
-    """Whether a longer mention covers it: 'pain' in 'knee pain'."""
-    return any(o.start <= mention.start and mention.end <= o.end for o in others)
+def _inside(mention: Mention, others: dict[str, list[Mention]]) -> bool:
+    """Whether a mention of something else covers it: 'pain' in 'knee pain'."""
+    return any(o.start <= mention.start and mention.end <= o.end for found in others.values() for o in found)

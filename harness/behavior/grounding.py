@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from harness.behavior.quantities import in_digits
 from harness.behavior.words import content_stems, stem, stems
 
 _NAME = re.compile(r"[^\W\d_][\w'’&-]*")
@@ -13,7 +14,7 @@ _HALF_DENIAL = re.compile(
     r"|instead|free|ban\w*|prohibit\w*|cancel\w*|remain\w*|other than|longer|rather|less|before|after|remov\w*|end\w*"
     r"|skip\w*|missing|lack\w*|wrong\w*)\b"
 )
-_FROM_TO = re.compile(r"\bfrom\s+(\S+?)\s+to\s+(\S+?)(?=[\s.,;)]|$)")
+_FROM_TO = re.compile(r"\bfrom\D{1,15}?(\d[\d.:]*)[^.;\d]{0,20}? to\D{1,15}?(\d[\d.:]*)")
 _ALIKE = 0.5  # share of a statement's content words that a sentence must have to be about the same thing
 
 
@@ -99,5 +100,5 @@ def _opposed(statement: str, sentence: str, opposites: Sequence[tuple[Sequence[s
 
 def _swapped(statement: str, source: str) -> bool:
     """'from 3 to 4' where the source has 'from 4 to 3'."""
-    given = {(m[1], m[2]) for m in _FROM_TO.finditer(source.lower())}
-    return any((m[2], m[1]) in given and (m[1], m[2]) not in given for m in _FROM_TO.finditer(statement.lower()))
+    said, given = ({(m[1], m[2]) for m in _FROM_TO.finditer(in_digits(t.lower()))} for t in (statement, source))
+    return any((second, first) in given and (first, second) not in given for first, second in said)

@@ -34,10 +34,12 @@ _DENIED_BEFORE = re.compile(
     r"|negative for|free from|lack of|lacks|afebrile|unlikely|rules? out|ruled out|excludes?|excluded)\b|n't\b"
 )
 _SUPPOSED_BEFORE = re.compile(
-    r"\b(?:if|should|unless|in case|when|whenever|watch (?:out )?for|look (?:out )?for|monitor(?:ing)? for|observe for"
-    r"|risk of|return for|prevent\w*|avoid\w*|to exclude|to rule out|\?|possible|possibly|might|may|could|warned"
-    r"|advised about|side effects?|family history|mother|father|brother|sister|history of|hx of|previous(?:ly)?"
-    r"|in the past|as needed for|for any|any new)\b"
+    r"\b(?:if|should|unless|in case|(?:watch|look) (?:out )?for|monitor(?:ing)? for|observe for|risk of|seek|urgent\w*"
+    r"|red flags?|(?:return|come back)\w* (?:for|with|urgently)|report any|asked about|prevent\w*|avoid\w*"
+    r"|to exclude|to rule out|possible|possibly|might|may|could|warned|advised about|side effects?|family history"
+    r"|(?:mother|father|brother|sister) (?:has|had)|(?<!day )(?<!days )(?<!week )(?<!weeks )(?<!month )"
+    r"(?<!months )(?<!hour )(?<!hours )(?<!year )history of|previous(?:ly)?|in the past|as needed for|for any"
+    r"|any new)\b"
 )
 _SUPPOSED_AFTER = re.compile(
     r"^[^,;]{0,30}\b(?:worsen\w*|develops?|occurs?|returns?|recurs?|persists?)\b"

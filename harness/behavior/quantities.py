@@ -18,6 +18,8 @@ UNITS = {
     "capsule": r"capsules?",
     "puff": r"puffs?",
     "drop": r"drops?",
+    "spray": r"sprays?",
+    "unit": r"units?",
     "minute": r"minutes?|mins?",
     "hour": r"hours?|hrs?|hourly",
     "day": r"days?",
@@ -31,6 +33,7 @@ UNITS = {
     "pound": r"pounds?|gbp",
     "euro": r"euros?|eur",
     "dollar": r"dollars?|usd",
+    "pence": r"pence|p|cents?",
 }
 SYMBOLS = {"£": "pound", "€": "euro", "$": "dollar"}
 _UNIT = "|".join(f"(?P<u{i}>{pattern})" for i, pattern in enumerate(UNITS.values()))
@@ -67,6 +70,7 @@ _AFTER_WORDS = (
     (r"(\d+) and a half\b", r"\1.5"),
     (r"(\d+) point ((?:\d ?)+)\b", lambda m: f"{m[1]}.{m[2].replace(' ', '')}"),
     (r"\bpoint (\d+)\b", r"0.\1"),
+    (r"\b(\d+) (pounds?|euros?|dollars?) (?:and )?(\d\d)(?: pence| cents)?\b", r"\1.\3 \2"),
     (r"\b(\d) (\d\d) over (\d+)\b", r"\1\2/\3"),
     (r"\b(\d+) over (\d+)\b", r"\1/\2"),
     (r"\b(19|20) (\d\d)\b", r"\1\2"),

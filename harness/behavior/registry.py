@@ -17,6 +17,10 @@ KINDS = {
     "clinical_note": "harness.behavior.clinical_note:ClinicalNote",
     "summary_bullets": "harness.behavior.summary_bullets:SummaryBullets",
     "json_record": "harness.behavior.json_record:JsonRecord",
+    "escalation": "harness.behavior.escalation:Escalation",
+    "vocabulary": "harness.behavior.vocabulary:Vocabulary",
+    "tone": "harness.behavior.tone:Tone",
+    "over_behaviour": "harness.behavior.over_behaviour:OverBehaviour",
     "rules": "harness.behavior.rules:Rules",
 }
 FILE = "behavior.yaml"

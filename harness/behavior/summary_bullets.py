@@ -13,6 +13,7 @@ from harness.behavior.quantities import claimed, in_digits, mentioned, missing
 from harness.behavior.words import content_stems
 
 _BULLET = re.compile(r"^(\s*)([-*•]|\d{1,2}[.)])[ \t]+(\S.*)$")
+_ASKED_AFTER = re.compile(r"\bbullet\w*\b\D{0,25}\b(\d{1,2})\b")
 _ASKED = re.compile(r"\b(\d{1,2})\b(?:[\s-]+[\w-]+){0,3}?[\s-]+(?:bullets?|points?|takeaways|items|lines|dashes)\b")
 FORMAT = ("count", "only_bullets", "one_style", "not_nested", "length", "no_repeats")
 
@@ -118,7 +119,8 @@ def asked_bullets(exchange: Exchange) -> int | None:
     number = exchange.details.get("bullets")
     if isinstance(number, int):
         return number
-    match = _ASKED.search(in_digits(exchange.instruction.lower()))
+    instruction = in_digits(exchange.instruction.lower())
+    match = _ASKED.search(instruction) or _ASKED_AFTER.search(instruction)
     if match:
         return int(match[1])
     return 1 if re.search(r"\b(?:a|one|single) (?:\w+ )?bullet\b", exchange.instruction.lower()) else None

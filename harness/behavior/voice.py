@@ -51,5 +51,17 @@ def sentences(text: str) -> Iterator[str]:
                 yield sentence
 
 
+def led_sentences(text: str) -> Iterator[str]:
+    """As `sentences`, but what follows a lead ("Choose one:") carries it in front, each item of a list too."""
+    lead = ""
+    for sentence in sentences(text):
+        item = re.match(r"(?:[-*•]|\(?\w{1,2}[.)])\s", sentence)
+        yield f"{lead} {sentence}".strip()
+        if sentence.endswith(":"):
+            lead = sentence
+        elif not item:
+            lead = ""
+
+
 def _blanked(text: str, pattern: re.Pattern[str]) -> str:
     return pattern.sub(lambda match: re.sub(r"\S", " ", match[0]), text)
