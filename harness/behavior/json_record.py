@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange, Finding
 
-_FENCED = re.compile(r"\A```json[ \t]*\n(.*?)\n?```\Z", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"\A```json[ \t]*\r?\n(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
