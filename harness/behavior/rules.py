@@ -10,11 +10,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.voice import own_voice, plain, sentences
 from harness.errors import UsageError
 
 Function = Callable[[Exchange], str | None]
-_QUOTED = re.compile(r"[\"“”„][^\"“”„]*[\"“”]|(?<!\w)['‘][^'’]+['’](?!\w)")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 PASS = "pass"  # noqa: S105
 
 
@@ -46,7 +45,8 @@ class Rule(BaseModel):
     """One rule. `require` and `forbid` are patterns matched in any case; one of `require` is enough.
 
     `position` is where `require` is looked for: the first or last sentence, or anywhere. Text inside quotation
-    marks does not count unless `quoted`. `function` gets the exchange and returns what is wrong, or None.
+    marks, code and addresses does not count unless `quoted`.
+    `function` gets the exchange and returns what is wrong, or None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,7 +114,7 @@ class Rules:
     def without(self, text: str) -> str:
         """The text without the sentences that carry a required wording."""
         patterns = [pattern for rule in self.config.rules for pattern in rule.require]
-        return " ".join(s for s in _SENTENCE.split(text) if not any(_search(p, s) for p in patterns)).strip()
+        return " ".join(s for s in sentences(text) if not any(_search(p, s) for p in patterns)).strip()
 
     def leaked(self, text: str) -> str | None:
         marker = next((rule for rule in self.config.rules if rule.name == self.config.marker), None)
@@ -171,14 +171,14 @@ def _called(rule: Rule, function: Function, exchange: Exchange) -> str | None:
 
 
 def _own_voice(rule: Rule, text: str) -> str:
-    return text if rule.quoted else _QUOTED.sub(" ", text)
+    return plain(text) if rule.quoted else own_voice(text)
 
 
 def _place(rule: Rule, text: str) -> str:
-    sentences = [sentence for sentence in _SENTENCE.split(text.strip()) if sentence.strip()]
-    if rule.position == "anywhere" or not sentences:
+    found = list(sentences(text))
+    if rule.position == "anywhere" or not found:
         return text.strip()
-    return sentences[0] if rule.position == "start" else sentences[-1]
+    return found[0] if rule.position == "start" else found[-1]
 
 
 def _matches(patterns: list[Regex], text: str) -> Iterator[str]:
