@@ -9,7 +9,7 @@ from harness.behavior.config import Regex
 
 
 class PhraseList(BaseModel):
-    """Regular expressions on lower-case plain text; a match inside a match of `harmless` does not count."""
+    """Regular expressions on lower-case plain text; a match that ends inside one of `harmless` does not count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,16 +17,16 @@ class PhraseList(BaseModel):
     harmless: list[Regex] = []
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
-        """Matches in the text's order within each expression, none twice at one place."""
+        """Matches that do not overlap: of two that do, the one of the earlier expression."""
         lowered = text.lower()
         safe = [match.span() for pattern in self.harmless for match in re.finditer(pattern, lowered)]
-        taken: set[int] = set()
-        for pattern in self.any_of:
-            for match in re.finditer(pattern, lowered):
-                inside = any(start <= match.start() and match.end() <= end for start, end in safe)
-                if not inside and match.start() not in taken:
-                    taken.add(match.start())
-                    yield match
+        taken: list[tuple[int, int]] = []
+        for match in (match for pattern in self.any_of for match in re.finditer(pattern, lowered)):
+            start, end = match.span()
+            harmless = any(begin < end <= stop for begin, stop in safe)
+            if not harmless and not any(start < stop and begin < end for begin, stop in taken):
+                taken.append((start, end))
+                yield match
 
     def first(self, text: str) -> str | None:
         """The first wording found, as it stands in the lower-case text."""

@@ -1,7 +1,7 @@
 """Product names in a text: where each is spelt exactly, and where something else was written for it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -26,11 +26,11 @@ def exact(text: str, name: str) -> list[Spelling]:
     return [Spelling(*match.span(), name) for match in re.finditer(pattern, text)]
 
 
-def misspelt(text: str, names: Sequence[str]) -> Iterator[Spelling]:
-    """Where a name's words stand in another case, spacing or order, in part, or with a letter or two amiss."""
+def misspelt(text: str, names: Mapping[str, Sequence[str]]) -> Iterator[Spelling]:
+    """Where a name (with its short forms) stands in another case, spacing or order, shortened, or a letter amiss."""
     taken = [(s.start, s.end) for name in names for s in exact(text, name)]
-    for name in names:
-        for start, end in [*_loose(text, name), *_alike(text, name)]:
+    for name, short in names.items():
+        for start, end in [*_loose(text, name), *_alike(text, name), *_shortened(text, short)]:
             if not any(start < stop and begin < end for begin, stop in taken):
                 taken.append((start, end))
                 yield Spelling(start, end, name)
@@ -48,6 +48,14 @@ def _loose(text: str, name: str) -> Iterator[tuple[int, int]]:
         spelt = [_OTHER_SPELLINGS.get(word, re.escape(word)) for word in order]
         pattern = rf"(?<!\w){_JOINT.join(spelt)}(?!\w)\+?"
         yield from (match.span() for match in re.finditer(pattern, text, re.IGNORECASE))
+
+
+def _shortened(text: str, forms: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Short forms of a name, as a name: with a capital letter, or written as one word."""
+    for form in forms:
+        for match in re.finditer(rf"(?<!\w){_JOINT.join(map(re.escape, _words(form)))}(?!\w)", text, re.IGNORECASE):
+            if match[0] != match[0].lower() or match[0].isalpha():
+                yield match.span()
 
 
 def _alike(text: str, name: str) -> Iterator[tuple[int, int]]:

@@ -14,12 +14,12 @@ RULES = ("product_names", "preferred_terms", "forbidden_terms")
 
 
 class VocabularyConfig(BehaviorConfig):
-    """`preferred`: for each term of the house, the wordings it replaces. `generic`: contexts where the words of a
-    product name are no product. All expressions match lower-case text.
+    """`products`: each name with its short forms. `preferred`: for each term of the house, the wordings it replaces.
+    `generic`: contexts where the words of a name are no product. All expressions match lower-case text.
     """
 
     topics: list[str]
-    products: list[str]
+    products: dict[str, list[str]]
     generic: list[Regex] = []
     preferred: dict[str, PhraseList]
     forbidden: PhraseList
@@ -42,13 +42,17 @@ class Vocabulary:
             return Check([])
         text = without_code(plain(exchange.response))
         asked = " ".join(plain(f"{exchange.instruction} {exchange.input}").lower().split())
-        wrong = {rule: [text[slice(*span)] for span, _ in found] for rule, found in self._violations(text, asked).items()}
+        wrong = {
+            rule: [text[slice(*span)] for span, _ in found] for rule, found in self._violations(text, asked).items()
+        }
         right = {rule: [term for _, term in found] for rule, found in self._violations(text, asked).items()}
         findings = [
-            Finding(rule, not wrong[rule], ", ".join(dict.fromkeys(right[rule])) or "no violation", _listed(wrong[rule]))
+            Finding(
+                rule, not wrong[rule], ", ".join(dict.fromkeys(right[rule])) or "no violation", _listed(wrong[rule])
+            )
             for rule in RULES
         ]
-        findings.append(_answered(text))
+        findings.append(_answered(exchange.response))
         if products := exchange.details.get("products"):
             absent = [name for name in products if not exact(text, name)]
             shown = f"not named: {', '.join(absent)}" if absent else "all named"
@@ -77,7 +81,9 @@ class Vocabulary:
         found = {
             "product_names": [((s.start, s.end), s.name) for s in self._misspelt(text)],
             "preferred_terms": list(self._avoided(text)),
-            "forbidden_terms": [(match.span(), "none of the forbidden words") for match in self.config.forbidden.matches(text)],
+            "forbidden_terms": [
+                (match.span(), "none of the forbidden words") for match in self.config.forbidden.matches(text)
+            ],
         }
         quoted = quotations(text)
         return {
