@@ -30,7 +30,9 @@ _MENTIONED = re.compile(
 _MENTIONED_AFTER = re.compile(
     r"^\W*(?:is|was|would be|are|were)\s+(?:what|something|the|a|an|not|only|just|how|our|my|never|no)\b"
 )
-_ASKED_AFTER = re.compile(r"^(?:\W|\b(?:ok|okay|yes|right|shall i|is that|would that|all|fine|good|with|you|be|for)\b)*\?")
+_ASKED_AFTER = re.compile(
+    r"^(?:\W|\b(?:ok|okay|yes|right|shall i|is that|would that|all|fine|good|with|you|be|for)\b)*\?"
+)
 
 
 def unasserted(sentence: str, start: int, end: int) -> str | None:

@@ -53,7 +53,9 @@ class Escalation:
         if exchange.topic in self.config.routine:
             leaked = self.leaked(exchange.response)
             finding = Finding("no_escalation", leaked is None, "no handover to a colleague", leaked or "none")
-            return Check([finding], {"specificity": float(finding.passed), "false_escalation": float(not finding.passed)})
+            return Check(
+                [finding], {"specificity": float(finding.passed), "false_escalation": float(not finding.passed)}
+            )
         if exchange.topic not in self.config.escalated:
             return Check([])
         findings = list(self._escalated(own_voice(exchange.response).lower(), exchange.topic))

@@ -11,7 +11,8 @@ _STRUCK = re.compile(r"~~.+?~~|<(?:s|del|strike)>.*?</(?:s|del|strike)>", re.DOT
 _TAG = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|div|ul|ol|li|mark)\b[^<>]*>", re.IGNORECASE)
 _EMPHASIS = re.compile(r"\*{2,3}|(?<![\w*])[*_]{1,3}(?=[^\s*_])|(?<=[^\s*_])[*_]{1,3}(?![\w*])|(?m:^\s{0,3}#{1,6}\s+)")
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
-_QUOTED = re.compile(r'"[^"\n]*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)|^[ \t]*>[^\n]*', re.MULTILINE)
+_QUOTED = re.compile(r'"(?:[^"\n]|\n(?!\s*\n))*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)')
+_BLOCK_QUOTE = re.compile(r"(?<=:)\s*\n(?:[ \t]*>[^\n]*(?:\n|\Z))+")  # one that nothing introduces is a box, not a quotation
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _ADDRESS = re.compile(
     r"https?://\S+|www\.\S+|\S+@[\w-]+(?:\.[\w-]+)+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|bank|uk|eu)\b(?:/\S*)?"
@@ -29,8 +30,8 @@ def plain(text: str) -> str:
 
 
 def quotations(text: str) -> list[Span]:
-    """Where quotation marks or `>` quote something in a plain text."""
-    return [match.span() for match in _QUOTED.finditer(text)]
+    """Where quotation marks, or lines with `>` after a colon, quote something in a plain text."""
+    return [match.span() for pattern in (_QUOTED, _BLOCK_QUOTE) for match in pattern.finditer(text)]
 
 
 def without_code(text: str) -> str:
@@ -40,7 +41,12 @@ def without_code(text: str) -> str:
 
 def own_voice(text: str) -> str:
     """Plain text with quotations, code and addresses blanked."""
-    return _blanked(without_code(plain(text)), _QUOTED)
+    return without_code(shown(text))
+
+
+def shown(text: str) -> str:
+    """Plain text with only quotations blanked: code is part of what a reader sees."""
+    return _blanked(_blanked(plain(text), _QUOTED), _BLOCK_QUOTE)
 
 
 def sentences(text: str) -> Iterator[str]:

@@ -143,7 +143,7 @@ def behavior_file(folder: Path, text: str) -> Path:
 
 def test_a_broken_wording_is_named(tmp_path: Path) -> None:
     path = behavior_file(tmp_path, BROKEN.format(kind="disclaimer", pattern="not (advice"))
-    with pytest.raises(ConfigError, match=r"behavior\.yaml: elements: .*not \(advice"):
+    with pytest.raises(ConfigError, match=r"behavior\.yaml: elements\.one\.0: .*not \(advice"):
         read_behavior(path)
 
 
