@@ -54,9 +54,12 @@ class ClinicalNote:
         return "\n".join(part for part in (note.preamble, *(s.text for s in note.sections)) if part)
 
     def leaked(self, text: str) -> str | None:
-        """Two of the headings make a note."""
-        headings = sorted(set(self._names(read_note(text, self.config.sections))))
-        return ", ".join(headings) if len(headings) > 1 else None
+        """Three of the headings make a note, wherever they stand; two do when sentences follow them."""
+        headed = [name for name in self.config.sections if re.search(rf"\b{re.escape(name)}\b[*_]*\s?:", text, re.IGNORECASE)]
+        note = read_note(text, self.config.sections)
+        filled = [name for name in set(self._names(note)) if _long(note, name)]
+        found = headed if len(headed) > 2 else filled
+        return ", ".join(sorted(found)) if len(found) > 1 else None
 
     def item_faults(self, item: Exchange) -> list[str]:
         faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} demands no note"]
@@ -125,6 +128,11 @@ class ClinicalNote:
         }
         for rule, (expected, wrong) in checks.items():
             yield Finding(rule, not wrong, expected, "; ".join(wrong) or "nothing else")
+
+
+def _long(note: Note, heading: str) -> bool:
+    section = note.first(heading)
+    return section is not None and len(section.text.split()) > 3
 
 
 def _short(text: str) -> str:

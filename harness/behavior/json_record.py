@@ -12,6 +12,7 @@ from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange, Finding
 
 _FENCED = re.compile(r"\A```json[ \t]*\r?\n(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
+_JSON_FENCE = re.compile(r"```json[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _OBJECT = re.compile(r"\{[^{}]*\}")
 
 
@@ -64,7 +65,12 @@ class JsonRecord:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """A JSON object with at least two keys of one of the schemas."""
+        """A JSON object that is the whole answer or fenced as JSON, or one with two keys of one of the schemas."""
+        candidates = [text, *(match[1] for match in _JSON_FENCE.finditer(text))]
+        alone = (" ".join(candidate.split())[:80] for candidate in candidates if only_object(candidate)[0] is not None)
+        return next(alone, None) or self._schema_keys(text)
+
+    def _schema_keys(self, text: str) -> str | None:
         known = [set(schema.get("properties", {})) for schema in self.config.schemas.values()]
         for match in _OBJECT.finditer(text):
             keys = set(re.findall(r'"([^"\n]+)"\s*:', match[0]))

@@ -65,8 +65,8 @@ class Vocabulary:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """The first product named, however spelt; generic uses of the same words are none."""
-        said = without_code(plain(text))
+        """The first product named, however spelt, in code too; generic uses of the same words are none."""
+        said = plain(text)
         found = [s for name in self.config.products for s in exact(said, name)] + list(self._misspelt(said))
         first = min(found, key=lambda spelling: spelling.start, default=None)
         return said[first.start : first.end] if first else None
