@@ -8,16 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.behavior.config import Regex
 from harness.behavior.negation import Mention, mentions
 from harness.behavior.quantities import claimed, mentioned, missing
+from harness.behavior.words import content_stems, stem
 
 _NOT_A_SIDE = re.compile(
     r"\b(?:all|that's|thats|that is|just|quite|yes|yeah|is that|alright|oh|okay|ok|so)[, ]+right\b"
     r"(?! (?:hand|side|knee|ear|eye|arm|leg))"
-    r"|(?:^|[.:!?]\s*)right[,.!?]|\bright(?:,| away| now| then| after| before| from| when| as| through|-o\b|\?)"
+    r"|(?:^|[.:!?]\s*)right[,.!?]"
+    r"|(?<!\bthe )(?<!\bmy )(?<!\bhis )(?<!\bher )\bright"
+    r"(?:,| away| now| then| after| before| from| when| as| through|-o\b|\?)"
     r"|\b(?:i|has|have|he|she|they|we|was|what's|whatever is|anything)(?:'ve)? left"
     r"(?! (?:\w+ )?(?:hand|side|arm|leg|ear|eye|knee))"
-    r"|\bleft (?:it|the|work|my job|over|for|untreated|alone|home|off|here|there|him|her|me)\b"
+    r"|\bleft (?:it|the|work|my job|over|for|untreated|alone|home|off|out|here|there|him|her|me)\b"
 )
 _SIDE = r"(left|right|both|bilateral(?:ly)?)"
+_PART_OF_SENTENCE = re.compile(r"[.,;:!?\n]|\band (?=(?:the |my |his |her )?(?:left|right)\b)")
 
 
 class Lexicon(BaseModel):
@@ -63,14 +67,53 @@ def _word(name: str, text: str) -> bool:
 def sides(note: str, dialogue: str, lexicon: Lexicon) -> list[str]:
     """Sides of body parts in the note that the dialogue does not give."""
     said, written = _pairs(dialogue, lexicon), _pairs(note, lexicon)
-    loose = {_side(match[1]) for match in re.finditer(rf"\b{_SIDE}\b", _sides_only(dialogue))}
-    wrong = []
+    loose, named = _loose(dialogue), {side for side, _ in written}
+    wrong = [f"the {side}" for side in sorted(_loose(note) - loose - named - {"both"})]
     for side, part in sorted(written):
         of_part = {s for s, p in said if p == part}
         known = side in of_part or (side == "both" and {"left", "right"} <= of_part | loose)
         if not known and (of_part or side not in loose):
             wrong.append(f"{side} {part}")
+    return wrong + _exchanged(note, dialogue, lexicon, said)
+
+
+def _loose(text: str) -> set[str]:
+    """The sides a text names, whatever of."""
+    return {_side(match[1]) for match in re.finditer(rf"\b{_SIDE}\b", _sides_only(text))}
+
+
+def _exchanged(note: str, dialogue: str, lexicon: Lexicon, said: set[tuple[str, str]]) -> list[str]:
+    """What the note says of one side of a part although the dialogue, which speaks of both, says it of the other."""
+    parts = {part for side, part in said if side == "left" and ("right", part) in said}
+    if not parts:
+        return []
+    given = _contexts(dialogue, lexicon, parts)
+    wrong = []
+    for (side, part), words in (
+        (pair, words) for pair, found in _contexts(note, lexicon, parts).items() for words in found
+    ):
+        own, other = (
+            max((len(words & known) for known in given.get((which, part), [])), default=0)
+            for which in (side, _OTHER[side])
+        )
+        if other > own:
+            wrong.append(f"{side} {part}: the dialogue says it of the {_OTHER[side]}")
     return wrong
+
+
+_OTHER = {"left": "right", "right": "left"}
+
+
+def _contexts(text: str, lexicon: Lexicon, parts: set[str]) -> dict[tuple[str, str], list[set[str]]]:
+    """The words said with one side of a part, clause by clause; clauses that name both sides are left out."""
+    found: dict[tuple[str, str], list[set[str]]] = {}
+    for clause in _PART_OF_SENTENCE.split(_sides_only(text)):
+        pairs = {(side, part) for side, part in _pairs(clause, lexicon) if part in parts and side in _OTHER}
+        if len(pairs) == 1:
+            pair = pairs.pop()
+            named = {*pair, *(stem(word) for word in pair[1].split())}
+            found.setdefault(pair, []).append(set(content_stems(clause)) - named)
+    return found
 
 
 def _pairs(text: str, lexicon: Lexicon) -> set[tuple[str, str]]:

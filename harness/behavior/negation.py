@@ -21,6 +21,7 @@ _CLAUSE = re.compile(
     r"|positive for|negative for|now|there is|there are)\b)"
 )
 _NOT_A_DENIAL = re.compile(
+    r"\b(?:no|not|never|nothing)(?:\s\w+)?\swithout\b|"
     r"\b(?:not|n't|never|cannot|no longer|without)\s+(?:\w+\s)?(?:den(?:y|ies|ied|ying)|rul(?:e|ed) out|exclude)\b"
     r"|\bno\s+(?:change|improvement|relief|reduction|better|worsening|increase|further|cure|medicine|medication|treatment"
     r"|tablets?)\b"
@@ -51,7 +52,14 @@ _DENIED_AFTER = re.compile(
     r"|mentioned"
     r"|found|observed|experienced)|(?:isn|wasn)'t (?:present|reported|noted))\b"
 )
-_DENIES_ITSELF = re.compile(r"\b(?:afebrile|apyrexial|painless\w*|nontender|non-tender)\b")
+_LIST_DENIED = re.compile(
+    r"^\W*(?:\w+:)?\s*(?P<list>[^.;:]*?)(?:[,:–-]|\s(?:all|both|were|was|are|is))*\s*"
+    r"(?:denied|absent|negative|none|nil|ruled out|excluded)\W*$"
+)
+_NO_LIST = re.compile(
+    r"\d|\b(?:for|since|with|in|on|after|worse|during|has|have|had|reports?|but|at|from|when|who|which|no|not)\b"
+)
+_DENIED_INSIDE = re.compile(r"\b(?:not|no)\b|n't\b|\b(?:afebrile|apyrexial|painless\w*|nontender|non-tender)\b")
 _QUALIFIED = re.compile(
     r"\b(?:at rest|at night|at present|today|currently|now|since|when lying|on examination|after|before|during"
     r"|any ?more|this morning|in clinic|for the (?:last|past))\b"
@@ -111,18 +119,22 @@ def _matches(text: str, start: int, end: int, wanted: Iterable[tuple[str, ...]])
 
 
 def _mention(text: str, start: int, end: int, span: tuple[int, int]) -> Mention:
-    return text_mention(text, (start, end), span)
-
-
-def text_mention(text: str, clause: tuple[int, int], span: tuple[int, int]) -> Mention:
-    """The mention at `span` inside `clause`."""
-    words = text[clause[0] : clause[1]]
-    before = _NOT_A_DENIAL.sub(lambda m: " " * len(m[0]), words)[: span[0] - clause[0]]
-    after = text[span[1] : clause[1]]
-    if _SUPPOSED_BEFORE.search(before) or _SUPPOSED_AFTER.search(after):
-        status: Status = "supposed"
-    elif _DENIED_BEFORE.search(before) or _DENIED_AFTER.search(after) or _DENIES_ITSELF.search(text[slice(*span)]):
-        status = "denied"
-    else:
-        status = "affirmed"
+    words = text[start:end]
+    before = _NOT_A_DENIAL.sub(lambda m: " " * len(m[0]), words)[: span[0] - start]
+    after = text[span[1] : end]
+    status = _status(before, text[slice(*span)], after, words)
     return Mention(*span, status, " ".join(words.split()), bool(_QUALIFIED.search(after)))
+
+
+def _status(before: str, term: str, after: str, clause: str) -> Status:
+    if _SUPPOSED_BEFORE.search(before) or _SUPPOSED_AFTER.search(after):
+        return "supposed"
+    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.search(after) or _DENIED_INSIDE.search(term):
+        return "denied"
+    return "denied" if _list_denied(clause) else "affirmed"
+
+
+def _list_denied(clause: str) -> bool:
+    """'Fever, cough and rash denied': a bare list, then the denial of all of it."""
+    match = _LIST_DENIED.match(clause)
+    return match is not None and not _NO_LIST.search(match["list"])

@@ -20,6 +20,7 @@ UNITS = {
     "drop": r"drops?",
     "spray": r"sprays?",
     "unit": r"units?",
+    "second": r"seconds|secs?",
     "minute": r"minutes?|mins?",
     "hour": r"hours?|hrs?|hourly",
     "day": r"days?",
@@ -36,6 +37,7 @@ UNITS = {
     "pence": r"pence|p|cents?",
 }
 SYMBOLS = {"£": "pound", "€": "euro", "$": "dollar"}
+_SPAN = "(?:minute|hour|day|week|fortnight|month|year)"
 _UNIT = "|".join(f"(?P<u{i}>{pattern})" for i, pattern in enumerate(UNITS.values()))
 _QUANTITY = re.compile(
     rf"(?:(?P<symbol>[£€$])\s?)?(?<![\w.])(?P<number>\d+(?:\.\d+)?|\.\d+)(?:st|nd|rd|th)?(?:[\s-]*(?:{_UNIT})(?![a-z]))?"
@@ -57,16 +59,22 @@ _IDIOMS = (
     (r"\b(?:a|one) dozen\b", "12"),
     (r"\bhalf an? (?=hour)", "0.5 "),
     (r"\bhalf an?\b", "0.5"),
-    (r"\bonce\b(?! (?:you|the|it|he|she|they|we|a diagnosis|results))", "1 times"),
+    (r"(?<!\bat )\bonce\b(?! (?:you|the|it|he|she|they|we|a diagnosis|results))", "1 times"),
     (r"\btwice\b", "2 times"),
     (r"\bthrice\b", "3 times"),
     (r"\b(?:midday|noon)\b", "12:00"),
     (r"\ban? (?=(?:hundred|thousand|million)\b)", "one "),
-    (r"\b(?:an?) (?=(?:minute|hour|day|week|fortnight|month|year)\b)(?<!times a )(?<!times an )", "1 "),
+    (
+        r"\b(for|in|within|after|about|over|than|nearly|almost|least|every|lasting|since|half|and)"
+        rf"( about| almost| at least| over)? an? (?={_SPAN}\b)",
+        r"\1\2 1 ",
+    ),
+    (rf"\ban? (?={_SPAN}(?:'s)? (?:of|ago|history|long|later|earlier)\b)", "1 "),
 )
 _AFTER_WORDS = (
     (r"(\d+) and 0\.5\b", r"\1.5"),
     (r"(\d+) and 1 half\b", r"\1.5"),
+    (r"(\d+) ([a-z]+) and a half\b", r"\1.5 \2"),
     (r"(\d+) and a half\b", r"\1.5"),
     (r"(\d+) point ((?:\d ?)+)\b", lambda m: f"{m[1]}.{m[2].replace(' ', '')}"),
     (r"\bpoint (\d+)\b", r"0.\1"),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MARKUP = re.compile(r"^\s{0,3}(?:#{1,6}\s+)?(?:\*\*|__)?\s*")
+_MARKUP = re.compile(r"^\s{0,3}(?:#{1,6}\s+)?[*_]{0,3}\s*")
 _FENCE = re.compile(r"^\s*```\w*\s*$")
 
 
@@ -45,12 +45,10 @@ def read_note(text: str, headings: Sequence[str]) -> Note:
 def _heading(line: str, headings: Sequence[str]) -> tuple[str, str] | None:
     """The heading that opens a line, and the rest of the line."""
     names = "|".join(re.escape(name) for name in headings)
-    marked = re.match(
-        rf"\s{{0,3}}(?:#{{1,6}}\s+)(?:\*\*|__)?({names})(?:\*\*|__)?:?(?:\*\*|__)?\s*$", line, re.IGNORECASE
-    )
-    bold = re.match(rf"\s{{0,3}}(?:\*\*|__)({names})(?:\*\*|__)\s*$", line, re.IGNORECASE)
+    marked = re.match(rf"\s{{0,3}}(?:#{{1,6}}\s+)[*_]{{0,3}}({names})[*_]{{0,3}}:?[*_]{{0,3}}\s*$", line, re.IGNORECASE)
+    bold = re.match(rf"\s{{0,3}}[*_]{{1,3}}({names})[*_]{{1,3}}\s*$", line, re.IGNORECASE)
     plain = re.match(
-        rf"\s{{0,3}}(?:#{{1,6}}\s+)?(?:\*\*|__)?({names})(?:\*\*|__)?\s?:(?:\*\*|__)?(.*)$", line, re.IGNORECASE
+        rf"\s{{0,3}}(?:#{{1,6}}\s+)?[*_]{{0,3}}({names})[*_]{{0,3}}\s?:[*_]{{0,3}}(.*)$", line, re.IGNORECASE
     )
     match = marked or bold or plain
     if match is None:
@@ -61,11 +59,9 @@ def _heading(line: str, headings: Sequence[str]) -> tuple[str, str] | None:
 
 def foreign_heading(line: str, known_names: Sequence[str]) -> str | None:
     """The words of a line that looks like a heading of its own: Markdown, bold or a lone `Words:`, or a known name."""
-    lone = re.match(
-        r"\s*(?:#{1,6}\s+(.+?)|(?:\*\*|__)([^*_]{2,40}?)(?:\*\*|__):?|([A-Z][A-Za-z /&'-]{2,40}):)\s*$", line
-    )
+    lone = re.match(r"\s*(?:#{1,6}\s+(.+?)|[*_]{2,3}([^*_]{2,40}?)[*_]{2,3}:?|([A-Z][A-Za-z /&'-]{2,40}):)\s*$", line)
     if lone:
         return next(group for group in lone.groups() if group)
     names = "|".join(re.escape(name) for name in known_names)
-    opened = re.match(rf"{_MARKUP.pattern}({names})(?:\*\*|__)?\s?:", line, re.IGNORECASE) if names else None
+    opened = re.match(rf"{_MARKUP.pattern}({names})[*_]{{0,3}}\s?:", line, re.IGNORECASE) if names else None
     return opened[1] if opened else None

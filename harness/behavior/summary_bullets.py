@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
-from harness.behavior.grounding import names_missing, reversed_statement
+from harness.behavior.grounding import names_missing
 from harness.behavior.quantities import claimed, in_digits, mentioned, missing
+from harness.behavior.reversal import reversed_statement
 from harness.behavior.words import content_stems
 
 _BULLET = re.compile(r"^(\s*)([-*•]|\d{1,2}[.)])[ \t]+(\S.*)$")
+_WRAPPED = re.compile(r"^\s{2,}(?![+–—▪◦o]\s|\w{1,2}[.)]\s)\S")
 _ASKED_AFTER = re.compile(r"\bbullet\w*\b\D{0,25}\b(\d{1,2})\b")
 _ASKED = re.compile(r"\b(\d{1,2})\b(?:[\s-]+[\w-]+){0,3}?[\s-]+(?:bullets?|points?|takeaways|items|lines|dashes)\b")
 FORMAT = ("count", "only_bullets", "one_style", "not_nested", "length", "no_repeats")
@@ -127,12 +129,14 @@ def asked_bullets(exchange: Exchange) -> int | None:
 
 
 def _read(response: str) -> tuple[list[Bullet], list[str]]:
-    """The bullets of an answer, and its other lines."""
+    """The bullets of an answer, wrapped lines joined to theirs, and its other lines."""
     bullets, others = [], []
     for line in response.splitlines():
         match = _BULLET.match(line)
         if match:
             bullets.append(Bullet(len(match[1].expandtabs(4)), match[2], match[3].strip()))
+        elif line.strip() and bullets and not others and _WRAPPED.match(line):
+            bullets[-1] = replace(bullets[-1], text=f"{bullets[-1].text} {line.strip()}")
         elif line.strip():
             others.append(line.strip())
     return bullets, others

@@ -17,8 +17,8 @@ _EMPTY = re.compile(
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """The English stem of a lower-case word (Porter 2)."""
-    return str(_stemmer().stemWord(word))
+    """The English stem of a lower-case word (Porter 2); nouns in -sion share their verb's (decision, decide)."""
+    return re.sub(r"(?<=\w\w)(i|u|an)s$", r"\1d", str(_stemmer().stemWord(word)))
 
 
 @lru_cache

@@ -45,7 +45,7 @@ def test_every_shipped_task_is_without_fault() -> None:
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     second = {key: value for key, value in GOOD.items() if key != "instruction"} | {"id": "own-2"}
-    items = [
+    items: list[dict[str, Any]] = [
         GOOD,
         GOOD,
         second,
