@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,7 +62,13 @@ def medications(note: str, dialogue: str, lexicon: Lexicon, known: Sequence[str]
 
 
 def _word(name: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}s?(?!\w)", text, re.IGNORECASE) is not None
+    return _any_of((name,)).search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _any_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the names as whole words, in any case, with a plural s."""
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})s?(?!\w)", re.IGNORECASE)
 
 
 def sides(note: str, dialogue: str, lexicon: Lexicon) -> list[str]:
@@ -121,14 +128,21 @@ def _pairs(text: str, lexicon: Lexicon) -> set[tuple[str, str]]:
     plain = _sides_only(text)
     found = set()
     for names in lexicon.body_parts:
-        part = "(?:" + "|".join(re.escape(name) for name in names) + ")"
-        between = r"(?: (?!left\b|right\b|and\b|or\b)[\w']+){0,3}?"
-        before = rf"\b{_SIDE}(?:[ -](?:hand|sided?|hand side))?[ ,]+(?:(?!left\b|right\b)[\w'-]+ ){{0,2}}?{part}\b"
-        after = rf"\b{part}\b{between} (?:on|in|to|at) (?:the |my |his |her |their )?{_SIDE}\b"
-        apposed = rf"\b{part}[,(:–-]+ ?(?:the |on the |my )?{_SIDE}\b"
-        for pattern in (before, after, apposed):
-            found |= {(_side(match[1]), names[0]) for match in re.finditer(pattern, plain)}
+        for pattern in _side_patterns(tuple(names)) if any(name in plain for name in names) else ():
+            found |= {(_side(match[1]), names[0]) for match in pattern.finditer(plain)}
     return found
+
+
+@lru_cache(maxsize=1024)
+def _side_patterns(names: tuple[str, ...]) -> list[re.Pattern[str]]:
+    part = "(?:" + "|".join(map(re.escape, names)) + ")"
+    between = r"(?: (?!left\b|right\b|and\b|or\b)[\w']+){0,3}?"
+    patterns = (
+        rf"\b{_SIDE}(?:[ -](?:hand|sided?|hand side))?[ ,]+(?:(?!left\b|right\b)[\w'-]+ ){{0,2}}?{part}\b",
+        rf"\b{part}\b{between} (?:on|in|to|at) (?:the |my |his |her |their )?{_SIDE}\b",
+        rf"\b{part}[,(:–-]+ ?(?:the |on the |my )?{_SIDE}\b",
+    )
+    return [re.compile(pattern) for pattern in patterns]
 
 
 def _sides_only(text: str) -> str:
@@ -144,8 +158,8 @@ def _side(word: str) -> str:
 def reversals(note: str, present: Sequence[str], absent: Sequence[str], lexicon: Lexicon) -> list[str]:
     """Symptoms that the note denies although they are there, or gives although they are denied."""
     wrong = []
-    for phrase in lexicon.no_symptoms:
-        note = re.sub(rf"\b{re.escape(phrase)}\b", "…", note, flags=re.IGNORECASE)
+    if lexicon.no_symptoms:
+        note = _any_of(tuple(lexicon.no_symptoms)).sub("…", note)
     here = {symptom: mentions(note, _names(symptom, lexicon)) for symptom in present}
     gone = {symptom: mentions(note, _names(symptom, lexicon)) for symptom in absent}
     for symptom, found in here.items():

@@ -24,7 +24,7 @@ _DENIAL = re.compile(r"\b(?:not|no|never|cannot|nobody|none|nothing|neither|nor|
 _HIDDEN_DENIAL = re.compile(
     r"\b(?:(?<!goes )(?<!go )(?<!went )(?<!gone )away|avoid\w*|ban|bans|banned|forbid\w*|prohibit\w*|off limits|dropped"
     r"|abolish\w*|scrapped|called off|cancel\w*|refus\w*|reject\w*|fail\w*|unable|unaffected|closed|shut|exempt|lack\w*"
-    r"|missing|gave up|(?:stays?|left) (?:at home|behind))\b"
+    r"|missing|gave up|(?:stays?|left) at home)\b"
 )
 _UNSURE = re.compile(
     r"\b(?:only|until|unless|except|still|instead|remain\w*|stay\w*|just|other than|rather|hardly|almost|most|longer"
