@@ -109,6 +109,10 @@ def _score(options: argparse.Namespace) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
     print(scores.summary())
+    if options.judge is not None:
+        from harness.evaluate.judging import judged
+
+        print(judged(options.task, options.responses, options.judge, options.judge_model))
     return 0
 
 
@@ -192,6 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("task", metavar="TASK", help="a folder under tasks/ with a behavior.yaml")
     score.add_argument("responses", type=Path, metavar="RESPONSES.jsonl", help="rows id, prompt, response; or samples")
     score.add_argument("--out", type=Path, help="file to write the findings to, one row an answer")
+    score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server that judges too, by a rubric")
+    score.add_argument("--judge-model", metavar="NAME", help="the judge's name on that server")
     for name, work, does, example in (
         ("compare", _compare, "paired differences of two evaluations, with intervals", COMPARE_EXAMPLE),
         ("gate", _gate, "the verdict of a policy on two evaluations", GATE_EXAMPLE),

@@ -4,15 +4,15 @@ import re
 
 _CLAUSE_END = re.compile(r"[;:]|\s[-–—]+\s|—")
 _CONDITION = re.compile(
-    r"\b(?:if|unless|(?<!at )once|when(?:ever)?|as soon as|as long as|provided|assuming|supposing|suppose|should you|until"
-    r"|only after|after (?:you|we|i)|before (?:you|we|i))\b"
+    r"\b(?:if|unless|(?<!at )once|when(?:ever)?|as soon as|as long as|provided|assuming|supposing|suppose|should you"
+    r"|until|only after|after (?:you|we|i)|before (?:you|we|i))\b"
 )
 _ONE_WORD_FROM_YOU = re.compile(
     r"\b(?:say|tell|let me know|type|press|reply|ask|click|confirm|nod|answer|send)\b[^.;]*\b(?:and|then)(?: then)?\s*$"
 )
 _CONDITION_AFTER = re.compile(
-    r"^[\s,–—(-]*(?:but |and )?(?:only )?(?:if|unless|once|when|whenever|as soon as|as long as|provided|assuming|should you"
-    r"|subject to|pending|until|after (?:you|we|i|this|the)|or (?:maybe )?(?:later|not|tomorrow))\b"
+    r"^[\s,–—(-]*(?:but |and )?(?:only )?(?:if|unless|once|when|whenever|as soon as|as long as|provided|assuming"
+    r"|should you|subject to|pending|until|after (?:you|we|i|this|the)|or (?:maybe )?(?:later|not|tomorrow))\b"
 )
 _DENIED = re.compile(
     r"(?:\bnot|n't|\bnever|\bcannot|\bhardly|\bnor)\b[^,;:]*\b"
@@ -23,8 +23,9 @@ _MENTIONED = re.compile(
     r"\b(?:says?|said|saying|write|writes|wrote|reads?|phrase|sentence|words|wording|script|template|line|announce\w*"
     r"|told|heard|hear|respond\w*|reply|replies)"
     r"(?: is| was| that| like| to| with| something| you)*\s*[:,]?\s*$"
-    r"|\b(?:pretend|imagine|let's say|as if|as though|for example|e\.g\.|for instance|hypothetically|in theory|in a story"
-    r"|i wish|hope|ideally|normally|usually|in an emergency|would (?:read|see|hear|say|write|be told))\b[^.;]*$"
+    r"|\b(?:pretend|imagine|let's say|as if|as though|for example|e\.g\.|for instance|hypothetically|in theory"
+    r"|in a story|i wish|hope|ideally|normally|usually|in an emergency"
+    r"|would (?:read|see|hear|say|write|be told))\b[^.;]*$"
     r"|\b(?:choose|choices?|options?|pick|select)\b[^.;]*:\W*(?:\w[.)]\s*)?$"
 )
 _MENTIONED_AFTER = re.compile(

@@ -55,7 +55,8 @@ class ClinicalNote:
 
     def leaked(self, text: str) -> str | None:
         """Three of the headings make a note, wherever they stand; two do when sentences follow them."""
-        headed = [name for name in self.config.sections if re.search(rf"\b{re.escape(name)}\b[*_]*\s?:", text, re.IGNORECASE)]
+        pattern = r"\b{}\b[*_]*\s?:"
+        headed = [n for n in self.config.sections if re.search(pattern.format(re.escape(n)), text, re.IGNORECASE)]
         note = read_note(text, self.config.sections)
         filled = [name for name in set(self._names(note)) if _long(note, name)]
         found = headed if len(headed) > 2 else filled

@@ -23,7 +23,8 @@ class DisclaimerConfig(BehaviorConfig):
     """Wordings are regular expressions on lower-case sentences. `marker` is the element that betrays a leak.
 
     `denials`: for an element or for `contradictions`, contexts in which their wordings do not count; `suspended`:
-    the same for all. A leak is the marker, a `leak_signs`, or all other elements in `leak_context`. `max_gap`: sentences that may stand between the first and the last element.
+    the same for all. A leak is the marker, a `leak_signs`, or all other elements in `leak_context`. `max_gap`: other
+    sentences that may stand between the first and the last element.
     """
 
     required_topics: list[str]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from harness.behavior.assertion import unasserted
 from harness.behavior.config import BehaviorConfig, Regex
@@ -28,10 +28,10 @@ class EscalationConfig(BehaviorConfig):
     routine: list[str]
     agreed_phrase: str
     handover: list[Regex]
-    transfers: list[Regex] = []
+    transfers: list[Regex] = Field(default=[])
     urgent_help: dict[str, PhraseList]
-    suspended: list[Regex] = []
-    deferred: list[Regex] = []
+    suspended: list[Regex] = Field(default=[])
+    deferred: list[Regex] = Field(default=[])
     delays: PhraseList
     retractions: PhraseList
 

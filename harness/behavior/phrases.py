@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.behavior.config import Regex
 
@@ -14,7 +14,7 @@ class PhraseList(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     any_of: list[Regex]
-    harmless: list[Regex] = []
+    harmless: list[Regex] = Field(default=[])
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
         """Matches that do not overlap: of two that do, the one of the earlier expression."""

@@ -23,7 +23,7 @@ class ToneConfig(BehaviorConfig):
     max_grade: float = 10
     min_words: int = Field(default=20, ge=0)
     max_words: int = Field(default=120, ge=1)
-    acronyms: list[str] = []
+    acronyms: list[str] = Field(default=[])
     promises: PhraseList
     blame: PhraseList
     slang: PhraseList

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
@@ -20,7 +20,7 @@ class VocabularyConfig(BehaviorConfig):
 
     topics: list[str]
     products: dict[str, list[str]]
-    generic: list[Regex] = []
+    generic: list[Regex] = Field(default=[])
     preferred: dict[str, PhraseList]
     forbidden: PhraseList
 

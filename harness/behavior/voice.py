@@ -12,7 +12,9 @@ _TAG = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|div|ul|ol|li|mark)\b[^<>]*>"
 _EMPHASIS = re.compile(r"\*{2,3}|(?<![\w*])[*_]{1,3}(?=[^\s*_])|(?<=[^\s*_])[*_]{1,3}(?![\w*])|(?m:^\s{0,3}#{1,6}\s+)")
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
 _QUOTED = re.compile(r'"(?:[^"\n]|\n(?!\s*\n))*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)')
-_BLOCK_QUOTE = re.compile(r"(?<=:)\s*\n(?:[ \t]*>[^\n]*(?:\n|\Z))+")  # one that nothing introduces is a box, not a quotation
+_BLOCK_QUOTE = re.compile(
+    r"(?<=:)\s*\n(?:[ \t]*>[^\n]*(?:\n|\Z))+"
+)  # one that nothing introduces is a box, not a quotation
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _ADDRESS = re.compile(
     r"https?://\S+|www\.\S+|\S+@[\w-]+(?:\.[\w-]+)+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|bank|uk|eu)\b(?:/\S*)?"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.behavior.exchange import Check
+from harness.behavior.exchange import Check, Exchange
 from harness.behavior.registry import behavior_folders, load_behavior
 from harness.data.evaluation_items import read_items
 from harness.data.task_files import ITEMS, check_task_files, exchange
@@ -59,14 +59,19 @@ class Scores:
 
 def score(task: str, path: Path) -> Scores:
     """Grades the answers in a file. Raises ConfigError for a faulty task, DataError with every fault of the file."""
+    exchanges, items = saved_exchanges(task, path)
+    behavior = load_behavior(task)
+    return Scores([(key, behavior.check(said)) for key, said in exchanges], items)
+
+
+def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], int]:
+    """Each answer of a file with its item, by the item's id, and the number of items. Raises as `score` does."""
     folders = behavior_folders()
     if task not in folders:
         raise ConfigError([f"task {task}: there is no tasks/{task}/behavior.yaml. {nearest(task, folders)}"])
     check_task_files([task])
-    behavior = load_behavior(task)
     items = {item["id"]: item for item in read_items(folders[task] / ITEMS)}
-    answers = _answers(path, items)
-    return Scores([(a.id, behavior.check(exchange(items[a.id], a.response))) for a in answers], len(items))
+    return [(a.id, exchange(items[a.id], a.response)) for a in _answers(path, items)], len(items)
 
 
 def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[Answer]:
