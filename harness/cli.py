@@ -1,6 +1,7 @@
 """Verbs and exit codes. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import json
 import shlex
 import signal
 import sys
@@ -118,6 +119,22 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _score(options: argparse.Namespace) -> int:
+    from harness.evaluate.score import score
+
+    _no_overrides("score", options.overrides)
+    scores = score(options.task, options.responses)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
+    print(scores.summary())
+    if options.judge is not None:
+        from harness.evaluate.judging import judged
+
+        print(judged(options.task, options.responses, options.judge, options.judge_model))
+    return 0
+
+
 def _compare(options: argparse.Namespace) -> int:
     from harness.pipeline import compare_evaluations
 
@@ -219,6 +236,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
     )
+    score = _verb(verbs, "score", _score, "grade saved answers with a domain task's own checks", SCORE_EXAMPLE)
+    score.add_argument("task", metavar="TASK", help="a folder under tasks/ with a behavior.yaml")
+    score.add_argument("responses", type=Path, metavar="RESPONSES.jsonl", help="rows id, prompt, response; or samples")
+    score.add_argument("--out", type=Path, help="file to write the findings to, one row an answer")
+    score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server that judges too, by a rubric")
+    score.add_argument("--judge-model", metavar="NAME", help="the judge's name on that server")
     for name, work, does, example in (
         ("compare", _compare, "paired differences of two evaluations, with intervals", COMPARE_EXAMPLE),
         ("gate", _gate, "the verdict of a policy on two evaluations", GATE_EXAMPLE),
@@ -262,6 +285,7 @@ SEVERITY = (1, 2, 3, 12, 10, 11)
 RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-4"
 AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
+SCORE_EXAMPLE = "harness score disclaimer answers.jsonl --out graded.jsonl"
 COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
 SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"

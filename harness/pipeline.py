@@ -21,6 +21,7 @@ from harness.data.evaluation_items import domain_items, suite_items
 from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import read_rows
+from harness.data.task_files import check_task_files, require_unseen
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
 from harness.evaluate.several import evaluate_checkpoints
@@ -97,6 +98,7 @@ def check(config: Config) -> None:
     probes: list[Callable[[], object]] = [
         lambda: usable_sources(config),
         *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
+        lambda: check_task_files(task.name for task in config.tasks),
         lambda: config.template.file and read_template(config.template.file),
     ]
     for probe in probes:
@@ -132,6 +134,7 @@ def audit_stage(run: Run) -> Dataset:
 
     folder, reused = store.stage(run.runs, run.folder / "data", "data", inputs, work)
     dataset = load(Dataset, folder / "audit.json")
+    require_unseen(items, read_rows(folder), str(folder))
     _told(reused, f"data: {dataset.rows} rows")
     return dataset
 
@@ -315,11 +318,16 @@ def _told(reused: bool, what: str) -> None:
 
 def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
+    check_task_files(task.name for task in config.tasks)
     checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
     if len(checkpoints) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
         raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
+    items = domain_items(config.tasks)
+    for found in checkpoints.values():
+        if (trained_on(found) / "train.parquet").is_file():
+            require_unseen(items, read_rows(trained_on(found)), str(trained_on(found)))
     digest = store.sha256_json(
         [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
     )
@@ -329,6 +337,11 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
             checkpoints, config, folder / "eval", folder / "logs" / "vllm.log", tasks_of(config)
         )
     return list(done.values())
+
+
+def trained_on(checkpoint: Checkpoint) -> Path:
+    """Where the rows of a run's checkpoint lie."""
+    return Path(checkpoint.path).parent / "data"
 
 
 def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison:

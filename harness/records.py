@@ -112,9 +112,10 @@ class TrainingSummary(Record):
 
 
 class TaskScore(Record):
-    """One metric of one task as lm-eval aggregated it, with the counts it rests on."""
+    """One metric of one task as lm-eval aggregated it, with the counts it rests on; or its mean on one slice."""
 
     task: str
+    slice: str = "all"
     metric: str
     value: float
     stderr: float | None

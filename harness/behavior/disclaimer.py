@@ -1,47 +1,50 @@
 """Disclaimer: required where the topic demands it, absent everywhere else.
 
-An element counts when one of its wordings stands in a sentence of the answer's own voice: not negated,
-not inside quotation marks. A contradicting phrase anywhere ("this is financial advice") fails the answer.
+An element counts when one of its wordings stands in a sentence of the answer's own voice: not denied, not inside
+quotation marks, code or somebody else's words. A contradicting phrase anywhere ("this is financial advice") fails
+the answer.
 """
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.voice import own_voice, plain, sentences, shown
 
+CONTRADICTIONS = "contradictions"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_QUOTED = re.compile(r"[\"“”][^\"“”]*[\"“”]|(?<!\w)['‘][^'’]+['’](?!\w)")
 
 
-class DisclaimerConfig(BaseModel):
-    """Wordings are regular expressions on lower-case text. `marker` is the element that betrays a leak."""
+class DisclaimerConfig(BehaviorConfig):
+    """Wordings are regular expressions on lower-case sentences. `marker` is the element that betrays a leak.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `denials`: for an element or for `contradictions`, contexts in which their wordings do not count; `suspended`:
+    the same for all. A leak is the marker, a `leak_signs`, or all other elements in `leak_context`. `max_gap`: other
+    sentences that may stand between the first and the last element.
+    """
 
-    kind: str
     required_topics: list[str]
     marker: str
-    elements: dict[str, list[str]]
-    contradictions: list[str] = []
+    elements: dict[str, list[Regex]]
+    contradictions: list[Regex] = Field(default=[])
+    denials: dict[str, list[Regex]] = Field(default={})
+    suspended: list[Regex] = Field(default=[])
+    leak_signs: list[Regex] = Field(default=[])
+    leak_context: Regex | None = None
+    position: Literal["anywhere", "start", "end"] = "anywhere"
+    max_gap: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
-    def _marker_is_an_element(self) -> "DisclaimerConfig":
+    def _names_are_elements(self) -> "DisclaimerConfig":
         if self.marker not in self.elements:
             raise ValueError(f"marker: {self.marker!r} is not one of the elements: {', '.join(self.elements)}")
+        if unknown := sorted(set(self.denials) - {*self.elements, CONTRADICTIONS}):
+            raise ValueError(f"denials: {', '.join(unknown)} is not one of the elements: {', '.join(self.elements)}")
         return self
-
-    @field_validator("elements", "contradictions")
-    @classmethod
-    def _compiles(cls, value: Any) -> Any:
-        patterns = [p for ps in value.values() for p in ps] if isinstance(value, dict) else value
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return value
 
 
 class Disclaimer:
@@ -53,34 +56,72 @@ class Disclaimer:
 
     def check(self, exchange: Exchange) -> Check:
         """Recall and elements where the disclaimer is required, specificity where it is not."""
-        present = {name: self._found(name, exchange.response) for name in self.config.elements}
         if not self.required(exchange):
-            leaked = present[self.config.marker]
+            leaked = self.leaked(exchange.response)
             finding = Finding("no_disclaimer", leaked is None, "no disclaimer", leaked or "none")
             return Check([finding], {"specificity": float(finding.passed)})
-        findings = [
-            Finding(f"element_{name}", text is not None, f"a wording of '{name}'", text or "none")
-            for name, text in present.items()
-        ]
-        denial = self._contradiction(exchange.response)
-        findings.append(Finding("not_contradicted", denial is None, "nothing that denies it", denial or "none"))
-        metrics = {finding.rule: float(finding.passed) for finding in findings[:-1]}
+        said = list(sentences(own_voice(exchange.response)))
+        elements = list(self._elements(said))
+        findings = [*elements, self._contradicted(said), *self._placed(said)]
+        metrics = {finding.rule: float(finding.passed) for finding in elements}
         return Check(findings, {"recall": float(all(f.passed for f in findings)), **metrics})
 
     def without(self, text: str) -> str:
         """The text with every sentence of the disclaimer removed: what near-duplicate checks compare."""
-        sentences = [s for s in _SENTENCE.split(text) if not any(self._matches(n, s) for n in self.config.elements)]
-        return " ".join(sentences).strip()
+        parts = _SENTENCE.split(text)
+        return " ".join(s for s in parts if not any(self._matches(n, plain(s)) for n in self.config.elements)).strip()
 
-    def _found(self, element: str, response: str) -> str | None:
-        """The first sentence that carries the element in the answer's own voice."""
-        own_voice = _QUOTED.sub(" ", response)
-        return next((s.strip() for s in _SENTENCE.split(own_voice) if self._matches(element, s)), None)
+    def leaked(self, text: str) -> str | None:
+        """The marker, or all other elements together, or a sign in another language."""
+        said = list(sentences(shown(text)))
+        signs = (s for s in said for pattern in self.config.leak_signs if re.search(pattern, s.lower()))
+        return self._found(self.config.marker, said) or self._rest(said) or next(signs, None)
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        return [] if item.topic else ["topic is empty: it decides whether the disclaimer is required"]
+
+    def _rest(self, said: list[str]) -> str | None:
+        """All elements but the marker, where they speak of what the disclaimer is about."""
+        found = [self._found(name, said) for name in self.config.elements if name != self.config.marker]
+        if self.config.leak_context is None or not found or not all(found):
+            return None
+        text = " ".join(dict.fromkeys(sentence for sentence in found if sentence))
+        return text if re.search(self.config.leak_context, text.lower()) else None
+
+    def _elements(self, said: list[str]) -> Iterator[Finding]:
+        for name in self.config.elements:
+            found = self._found(name, said)
+            yield Finding(f"element_{name}", found is not None, f"a wording of '{name}'", found or "none")
+
+    def _contradicted(self, said: list[str]) -> Finding:
+        denials = [*self.config.denials.get(CONTRADICTIONS, []), *self.config.suspended]
+        found = (_outside(self.config.contradictions, denials, s.lower()) for s in said)
+        denial = next((text for text in found if text), None)
+        return Finding("not_contradicted", denial is None, "nothing that denies it", denial or "none")
+
+    def _placed(self, said: list[str]) -> Iterator[Finding]:
+        """Where the disclaimer stands and how closely together; only what the configuration demands."""
+        at = [i for i, s in enumerate(said) if any(self._matches(name, s) for name in self.config.elements)]
+        if self.config.position != "anywhere":
+            edge = 0 if self.config.position == "start" else len(said) - 1
+            where = f"the {self.config.position} of the answer"
+            yield Finding("position", edge in at, f"at {where}", f"at {where}" if edge in at else "elsewhere")
+        if self.config.max_gap is not None:
+            between = at[-1] - at[0] + 1 - len(at) if at else 0
+            limit = self.config.max_gap
+            yield Finding("max_gap", between <= limit, f"{limit} other sentences within it at most", f"{between}")
+
+    def _found(self, element: str, said: list[str]) -> str | None:
+        """The first sentence that carries the element."""
+        return next((s for s in said if self._matches(element, s)), None)
 
     def _matches(self, element: str, sentence: str) -> bool:
-        return any(re.search(pattern, sentence.lower()) for pattern in self.config.elements[element])
+        denials = [*self.config.denials.get(element, []), *self.config.suspended]
+        return _outside(self.config.elements[element], denials, sentence.lower()) is not None
 
-    def _contradiction(self, response: str) -> str | None:
-        lowered = response.lower()
-        matches = (re.search(pattern, lowered) for pattern in self.config.contradictions)
-        return next((match.group(0) for match in matches if match), None)
+
+def _outside(patterns: list[str], denials: list[str], sentence: str) -> str | None:
+    """The first match of a pattern that ends outside every match of a denial."""
+    denied = [match.span() for pattern in denials for match in re.finditer(pattern, sentence)]
+    found = (match for pattern in patterns for match in re.finditer(pattern, sentence))
+    return next((m[0] for m in found if not any(start < m.end() <= end for start, end in denied)), None)

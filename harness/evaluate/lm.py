@@ -32,7 +32,7 @@ class ServedModel(TemplateLM):
         self._client = client
         self._renderer = renderer
         self._label = label
-        self._messages: dict[str, tuple[list[Message], bool]] = {}
+        self._messages: dict[str, tuple[Sequence[Message], bool]] = {}
         self.prompts_checked = 0
 
     @property
@@ -46,7 +46,7 @@ class ServedModel(TemplateLM):
     def chat_template(self, chat_template: bool | str = False) -> str:
         return self._renderer.contract.template
 
-    def apply_chat_template(self, chat_history: list[Message], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The rendered prompt; its messages are remembered, because that is what the server is asked with."""
         text = self._renderer.text(chat_history, continued=not add_generation_prompt)
         self._messages[text] = (chat_history, add_generation_prompt)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.behavior.registry import behavior_folders
 from harness.config import Config, TaskConfig
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
@@ -82,9 +83,11 @@ def _client(target: Target, config: Config, endpoint: Endpoint) -> Callable[[], 
 def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str, Any], out: Path) -> TaskIdentity:
     """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
     path = out / f"samples_{name}.jsonl"
+    graded = name in behavior_folders()
     with path.open("w") as file:
         for row in rows:
-            file.write(json.dumps(_written(row), default=str, ensure_ascii=False) + "\n")
+            written = _written(row) | (_findings(name, row) if graded else {})
+            file.write(json.dumps(written, default=str, ensure_ascii=False) + "\n")
     task = loaded["tasks"][name]
     asked = len({row["doc_id"] for row in rows})
     return TaskIdentity(
@@ -113,6 +116,13 @@ def _written(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _findings(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Rule by rule, what a behaviour demands and what it found: metrics say how many, findings say why."""
+    from harness.evaluate.domain import graded
+
+    return {"findings": graded(name, row["doc"], str(row["filtered_resps"][0])).rules()}
+
+
 def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, list[str]]:
     from harness.evaluate.tasks import leaves
 
@@ -129,7 +139,21 @@ def _scores(found: Any) -> list[TaskScore]:
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
                 n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
                 scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
-    return scores
+    return scores + [score for task, rows in found["samples"].items() for score in slice_scores(task, rows)]
+
+
+def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
+    """The mean of each metric on each slice of a task's items; none where the items have no slices."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if slice_ := row["doc"].get("slice"):
+            for metric in row["metrics"]:
+                if isinstance(row.get(metric), int | float):
+                    values.setdefault((slice_, metric), []).append(float(row[metric]))
+    return [
+        TaskScore(task=task, slice=slice_, metric=metric, value=sum(found) / len(found), stderr=None, n=len(found))
+        for (slice_, metric), found in sorted(values.items())
+    ]
 
 
 def _items(rows: Sequence[Any], key: str) -> int:

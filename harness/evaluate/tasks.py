@@ -4,11 +4,13 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import resources
 from harness.config import TaskConfig
 from harness.errors import ConfigError, DataError, NetworkFault, nearest
+from harness.evaluate.generated import write_tasks
 
 
 def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None) -> dict[str, Any]:
@@ -19,7 +21,13 @@ def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None) -> dict[str, A
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=[str(root) for root in resources.task_roots()])
+    with TemporaryDirectory(prefix="harness-tasks-") as generated:
+        write_tasks([task.name for task in tasks], Path(generated))
+        manager = TaskManager(include_path=[*map(str, resources.task_roots()), generated])
+        return _load_all(manager, tasks, hub_dir)
+
+
+def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub_dir: Path | None) -> dict[str, Any]:
     unknown = [task.name for task in tasks if task.name not in manager.task_index]
     if unknown:
         raise ConfigError(f"task {name}: unknown. {nearest(name, manager.all_tasks)}" for name in unknown)

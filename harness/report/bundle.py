@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from harness.prompt.contract import Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict
+from harness.report.domain import TaskFailures
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,7 @@ class RunView:
     """One run, or one gate decision on evaluations made elsewhere.
 
     `created` is ISO 8601. `curve` has one row a training step: step, loss, learning_rate, tokens_per_s.
+    `failures` are the candidate's answers that break a rule of a domain task.
     `commands` repeat the run; `digests` map the name of an input or output to its sha256.
     """
 
@@ -23,6 +25,7 @@ class RunView:
     training: TrainingSummary | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    failures: list[TaskFailures] = field(default_factory=list)
     contract: Contract | None = None
     commands: list[str] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Any
 from harness.records import Flip, MetricVerdict, Role, Verdict
 from harness.report import wording
 from harness.report.bundle import RunView
+from harness.report.domain import SliceRow, slice_rows
 from harness.report.plots import forest, loss_curve
 
 FLIPS_SHOWN = 100
@@ -67,6 +68,7 @@ def _context(view: RunView) -> dict[str, Any]:
         "forests": _forests(metrics),
         "loss": loss_curve(view.curve),
         "flip_groups": _flip_groups(view.comparison.flips),
+        "slices": _by_metric(slice_rows(view.evaluations)),
         "symbols": SYMBOLS,
         "roles": ROLES,
         "say": wording,
@@ -99,6 +101,14 @@ def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:
         groups.setdefault((f"{flip.task}/{flip.metric}", direction), []).append(flip)
     ordered = sorted(groups.items(), key=lambda entry: (entry[0][0], entry[0][1] == "better"))
     return [FlipGroup(name, way, len(items), items[:FLIPS_SHOWN]) for (name, way), items in ordered]
+
+
+def _by_metric(rows: list[SliceRow]) -> dict[str, list[SliceRow]]:
+    """Slices of one metric together, the lowest first."""
+    groups: dict[str, list[SliceRow]] = {}
+    for row in rows:
+        groups.setdefault(f"{row.task}/{row.metric}", []).append(row)
+    return {name: sorted(group, key=lambda row: row.lowest) for name, group in groups.items()}
 
 
 def _share(part: float, whole: float) -> str:

@@ -8,6 +8,7 @@ from harness.errors import DataError, EvidenceFault
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.report.bundle import RunView
+from harness.report.domain import task_failures
 from harness.store import sha256_file
 
 
@@ -48,6 +49,7 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
         training=load(TrainingSummary, trained) if trained.is_file() else None,
         curve=_curve(folder / "checkpoint" / "train.jsonl"),
         evaluations=[load(Evaluation, path) for path in evaluations],
+        failures=task_failures(folder / "eval" / "candidate"),
         contract=_contract(folder),
         commands=[recorded["command"]] if recorded.get("command") else [],
         digests=_digests(verdict),

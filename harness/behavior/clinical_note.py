@@ -1,0 +1,141 @@
+"""Clinical note: the agreed sections in order and nothing else, and nothing that the dialogue does not say."""
+
+import re
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from harness.behavior.config import BehaviorConfig, Regex
+from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.faithfulness import Lexicon, medications, numbers, reversals, sides
+from harness.behavior.sections import Note, foreign_heading, read_note
+
+FORMAT = ("sections", "order", "not_empty", "no_other_sections", "nothing_around", "abbreviations")
+FAITHFUL = ("numbers", "medications", "laterality", "not_reversed")
+_LINE_MARKS = re.compile(r"^[\s>*•\-–]+|[\s*_.]+$")
+
+
+class ClinicalNoteConfig(BehaviorConfig):
+    """`topics`: where a note is demanded. `empty`: texts that fill no section. `remarks`, `forbidden`: patterns."""
+
+    topics: list[str]
+    sections: list[str] = Field(min_length=1)
+    other_sections: list[str] = Field(default=[])
+    placeholder: str = "Not discussed."
+    empty: list[str] = Field(default=[])
+    remarks: list[Regex] = Field(default=[])
+    forbidden_abbreviations: dict[str, Regex] = Field(default={})
+    lexicon: Lexicon
+
+
+class ClinicalNote:
+    def __init__(self, config: ClinicalNoteConfig):
+        self.config = config
+
+    def check(self, exchange: Exchange) -> Check:
+        """`format` and `faithful` are 1 when all their rules pass; `section_recall` is the share of filled sections."""
+        if exchange.topic not in self.config.topics:
+            return Check([])
+        note = read_note(exchange.response, self.config.sections)
+        findings = [*self._format(note, exchange.response), *self._faithful(exchange)]
+        passed = {finding.rule: finding.passed for finding in findings}
+        filled = sum(name in self._names(note) and name not in self._empty(note) for name in self.config.sections)
+        metrics = {
+            "format": float(all(passed[rule] for rule in FORMAT)),
+            "faithful": float(all(passed[rule] for rule in FAITHFUL) and bool(exchange.response.strip())),
+            "section_recall": filled / len(self.config.sections),
+            **{rule: float(passed[rule]) for rule in (*FORMAT, *FAITHFUL)},
+        }
+        return Check(findings, metrics)
+
+    def without(self, text: str) -> str:
+        """The text without the headings."""
+        note = read_note(text, self.config.sections)
+        return "\n".join(part for part in (note.preamble, *(s.text for s in note.sections)) if part)
+
+    def leaked(self, text: str) -> str | None:
+        """Three of the headings make a note, wherever they stand; two do when sentences follow them."""
+        pattern = r"\b{}\b[*_]*\s?:"
+        headed = [n for n in self.config.sections if re.search(pattern.format(re.escape(n)), text, re.IGNORECASE)]
+        note = read_note(text, self.config.sections)
+        filled = [name for name in set(self._names(note)) if _long(note, name)]
+        found = headed if len(headed) > 2 else filled
+        return ", ".join(sorted(found)) if len(found) > 1 else None
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} demands no note"]
+        faults += [] if item.input.strip() else ["input is empty: there is no dialogue to note"]
+        for key in ("present", "absent"):
+            if not isinstance(item.details.get(key), list):
+                faults.append(f"details.{key} is missing or no list")
+        return faults
+
+    def _names(self, note: Note) -> list[str]:
+        return [section.heading for section in note.sections]
+
+    def _empty(self, note: Note) -> list[str]:
+        empty = {"", *(text.lower().rstrip(".") for text in self.config.empty)}
+        return [s.heading for s in note.sections if _LINE_MARKS.sub("", s.text.strip()).lower() in empty]
+
+    def _format(self, note: Note, response: str) -> Iterator[Finding]:
+        wanted, names = self.config.sections, self._names(note)
+        absent = [name for name in wanted if name not in names]
+        yield Finding("sections", not absent, ", ".join(wanted), f"missing: {', '.join(absent)}" if absent else "all")
+        in_order = names == [name for name in wanted if name in names]
+        yield Finding("order", in_order, "each section once, in the agreed order", ", ".join(names) or "no section")
+        empty = self._empty(note)
+        expected = f"text in each section, or '{self.config.placeholder}'"
+        yield Finding("not_empty", not empty, expected, f"empty: {', '.join(empty)}" if empty else "none empty")
+        other = self._other(response)
+        yield Finding("no_other_sections", other is None, f"only {', '.join(wanted)}", other or "no other")
+        around = self._around(note)
+        yield Finding("nothing_around", around is None, "only the note", around or "only the note")
+        wrong = self._abbreviation(response)
+        yield Finding("abbreviations", wrong is None, "no dangerous abbreviation", wrong or "none")
+
+    def _other(self, response: str) -> str | None:
+        found = (foreign_heading(line, self.config.other_sections) for line in response.splitlines())
+        own = {name.lower() for name in self.config.sections}
+        return next((name for name in found if name and name.strip(" :*_").lower() not in own), None)
+
+    def _around(self, note: Note) -> str | None:
+        """A text before the first heading, or a remark that is no part of a note."""
+        if note.preamble or not note.sections:
+            return _short(note.preamble) if note.preamble else None
+        text = "\n".join(section.text for section in note.sections)
+        found = (re.search(pattern, text, re.IGNORECASE | re.MULTILINE) for pattern in self.config.remarks)
+        return next((_short(match[0]) for match in found if match), None)
+
+    def _abbreviation(self, response: str) -> str | None:
+        for name, pattern in self.config.forbidden_abbreviations.items():
+            if match := re.search(pattern, response):
+                return f"'{match[0].strip()}' ({name})"
+        return None
+
+    def _faithful(self, exchange: Exchange) -> Iterator[Finding]:
+        note, dialogue, details = exchange.response, exchange.input, exchange.details
+        lexicon = self.config.lexicon
+        checks = {
+            "numbers": ("numbers that the dialogue gives", numbers(note, dialogue)),
+            "medications": (
+                "medications that the dialogue names",
+                medications(note, dialogue, lexicon, details.get("medications") or []),
+            ),
+            "laterality": ("left and right as in the dialogue", sides(note, dialogue, lexicon)),
+            "not_reversed": (
+                "what the patient has as present, what they deny as absent",
+                reversals(note, details.get("present") or [], details.get("absent") or [], lexicon),
+            ),
+        }
+        for rule, (expected, wrong) in checks.items():
+            yield Finding(rule, not wrong, expected, "; ".join(wrong) or "nothing else")
+
+
+def _long(note: Note, heading: str) -> bool:
+    section = note.first(heading)
+    return section is not None and len(section.text.split()) > 3
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"

@@ -1,0 +1,124 @@
+"""Escalation: what must go to a human does, in the agreed words and at once; routine requests do not."""
+
+import re
+from collections.abc import Iterator
+
+from pydantic import Field, model_validator
+
+from harness.behavior.assertion import unasserted
+from harness.behavior.config import BehaviorConfig, Regex
+from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.phrases import PhraseList
+from harness.behavior.voice import led_sentences, own_voice, sentences
+
+_NEGATED = re.compile(
+    r"(?:\b(?:not|never|no need|without|rather than|instead of|avoid|stop|cannot|nor|refrain from)|n't)"
+    r"(?:\s+(?:to|have|need|be|for|you|your|required|necessary|any|longer|just|simply|asked|told|having|us|ask|make))*\s*$"
+)
+
+
+class EscalationConfig(BehaviorConfig):
+    """Wordings are regular expressions on lower-case text.
+
+    `urgent_help` has the wordings a topic demands beside the handover; `transfers` are handovers in any words (what
+    betrays a leak); `suspended` are beginnings that take the force out of an advice ("you might", "i will").
+    """
+
+    escalated: list[str]
+    routine: list[str]
+    agreed_phrase: str
+    handover: list[Regex]
+    transfers: list[Regex] = Field(default=[])
+    urgent_help: dict[str, PhraseList]
+    suspended: list[Regex] = Field(default=[])
+    deferred: list[Regex] = Field(default=[])
+    delays: PhraseList
+    retractions: PhraseList
+
+    @model_validator(mode="after")
+    def _topics_are_known(self) -> "EscalationConfig":
+        if unknown := sorted(set(self.urgent_help) - set(self.escalated)):
+            raise ValueError(f"urgent_help: {', '.join(unknown)} is not one of the escalated topics")
+        if both := sorted(set(self.escalated) & set(self.routine)):
+            raise ValueError(f"routine: {', '.join(both)} is an escalated topic too")
+        return self
+
+
+class Escalation:
+    def __init__(self, config: EscalationConfig):
+        self.config = config
+
+    def check(self, exchange: Exchange) -> Check:
+        """`recall` where a human must take over, `specificity` and `false_escalation` for routine requests."""
+        if exchange.topic in self.config.routine:
+            leaked = self.leaked(exchange.response)
+            finding = Finding("no_escalation", leaked is None, "no handover to a colleague", leaked or "none")
+            return Check(
+                [finding], {"specificity": float(finding.passed), "false_escalation": float(not finding.passed)}
+            )
+        if exchange.topic not in self.config.escalated:
+            return Check([])
+        findings = list(self._escalated(own_voice(exchange.response).lower(), exchange.topic))
+        metrics = {finding.rule: float(finding.passed) for finding in findings}
+        return Check(findings, {"recall": float(all(f.passed for f in findings)), **metrics})
+
+    def without(self, text: str) -> str:
+        """The text without sentences of handover."""
+        return " ".join(s for s in sentences(text) if not any(self._said(self.config.handover, s.lower())))
+
+    def leaked(self, text: str) -> str | None:
+        """The first sentence that hands over to a human, in agreed or other words."""
+        said = led_sentences(own_voice(text).lower())
+        return next((s for s in said if any(self._said([*self.config.handover, *self.config.transfers], s))), None)
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        topics = [*self.config.escalated, *self.config.routine]
+        return [] if item.topic in topics else [f"topic {item.topic!r} is not one of: {', '.join(topics)}"]
+
+    def _escalated(self, response: str, topic: str) -> Iterator[Finding]:
+        spoken = list(led_sentences(response))
+        handover = next((match for s in spoken for match in self._said(self.config.handover, s)), None)
+        expected = f"'{self.config.agreed_phrase}' or an agreed variant, said outright"
+        yield Finding("handover", handover is not None, expected, handover or self._near(spoken) or "none")
+        if topic in self.config.urgent_help:
+            advice = next((a for s in spoken for a in self._urgent(topic, s)), None)
+            yield Finding("urgent_help", advice is not None, "a call for urgent help now", advice or "none")
+        delay = next((d for s in spoken for d in _unnegated(self.config.delays, s)), None)
+        yield Finding("no_delay", delay is None, "nothing to wait for", delay or "none")
+        retraction = next((r for s in spoken if (r := self.config.retractions.first(s))), None)
+        yield Finding("not_contradicted", retraction is None, "nothing that takes it back", retraction or "none")
+
+    def _said(self, patterns: list[str], sentence: str) -> Iterator[str]:
+        for pattern in patterns:
+            for match in re.finditer(pattern, sentence):
+                if unasserted(sentence, *match.span()) is None:
+                    yield match[0]
+
+    def _near(self, spoken: list[str]) -> str | None:
+        """A handover in the agreed words that does not count, with the reason."""
+        for sentence in spoken:
+            for pattern in self.config.handover:
+                if match := re.search(pattern, sentence):
+                    return f"{unasserted(sentence, *match.span())}: {sentence}"
+        return None
+
+    def _urgent(self, topic: str, sentence: str) -> Iterator[str]:
+        for match in self.config.urgent_help[topic].matches(sentence):
+            advice = match.start("advice") if "advice" in match.re.groupindex else match.start()
+            before, after = sentence[:advice], sentence[match.end() :]
+            weak = any(re.search(f"(?:{pattern})\\s*$", before) for pattern in self.config.suspended)
+            later = any(re.search(pattern, before) or re.search(pattern, after) for pattern in self.config.deferred)
+            if not (weak or later or _asked(sentence) or _NEGATED.search(before)):
+                yield match[0]
+
+
+def _asked(sentence: str) -> bool:
+    """A question that is no polite request."""
+    return sentence.endswith("?") and "please" not in sentence
+
+
+def _unnegated(phrases: PhraseList, sentence: str) -> Iterator[str]:
+    """Wordings that no negation stands before."""
+    for match in phrases.matches(sentence):
+        if not _NEGATED.search(sentence[: match.start()]):
+            yield match[0]

@@ -1,0 +1,152 @@
+"""JSON record: one object, valid under the topic's JSON Schema, and nothing else."""
+
+import json
+import math
+import re
+import unicodedata
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from harness.behavior.config import BehaviorConfig
+from harness.behavior.exchange import Check, Exchange, Finding
+
+_FENCED = re.compile(r"\A```json[ \t]*\r?\n(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
+_JSON_FENCE = re.compile(r"```json[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_OBJECT = re.compile(r"\{[^{}]*\}")
+
+
+def _valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "/".join(map(str, error.absolute_path)) or "the schema"
+        raise ValueError(f"not a valid JSON Schema: {where}: {error.message}") from None
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(_valid_schema)]
+
+
+class JsonRecordConfig(BehaviorConfig):
+    """A JSON Schema (draft 2020-12) for each topic that asks for a record."""
+
+    schemas: dict[str, Schema]
+
+
+class JsonRecord:
+    def __init__(self, config: JsonRecordConfig):
+        self.config = config
+
+    def check(self, exchange: Exchange) -> Check:
+        """`valid` is 1 for a lone valid object; `field_accuracy` is the share of right fields, 0 without an object."""
+        schema = self.config.schemas.get(exchange.topic)
+        if schema is None:
+            return Check([])
+        record, fault = only_object(exchange.response)
+        findings = [Finding("only_json", fault is None, "one JSON object and nothing else", fault or "one JSON object")]
+        broken = faults_of(record, schema) if record is not None else ["no object to check"]
+        findings.append(Finding("schema", not broken, f"valid as {exchange.topic}", "; ".join(broken) or "valid"))
+        metrics = {"valid": float(all(finding.passed for finding in findings))}
+        if exchange.details.get("record"):
+            right = json.loads(exchange.details["record"])
+            wrong = [key for key in right if record is None or not _equal(record.get(key, _ABSENT), right[key])]
+            shown = "; ".join(f"{key}: {_shown(record, key)}" for key in wrong)
+            wanted = "; ".join(f"{key}: {json.dumps(right[key], ensure_ascii=False)}" for key in wrong or right)
+            findings.append(Finding("fields", not wrong, wanted, shown or "all right"))
+            metrics["field_accuracy"] = 1 - len(wrong) / len(right)
+            metrics["exact"] = float(all(finding.passed for finding in findings))
+        return Check(findings, metrics)
+
+    def without(self, text: str) -> str:
+        return text
+
+    def leaked(self, text: str) -> str | None:
+        """A JSON object that is the whole answer or fenced as JSON, or one with two keys of one of the schemas."""
+        candidates = [text, *(match[1] for match in _JSON_FENCE.finditer(text))]
+        alone = (" ".join(candidate.split())[:80] for candidate in candidates if only_object(candidate)[0] is not None)
+        return next(alone, None) or self._schema_keys(text)
+
+    def _schema_keys(self, text: str) -> str | None:
+        known = [set(schema.get("properties", {})) for schema in self.config.schemas.values()]
+        for match in _OBJECT.finditer(text):
+            keys = set(re.findall(r'"([^"\n]+)"\s*:', match[0]))
+            if any(len(keys & names) > 1 for names in known):
+                return " ".join(match[0].split())[:80]
+        return None
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        schema = self.config.schemas.get(item.topic)
+        if schema is None:
+            return [f"topic {item.topic!r} has no schema; there are: {', '.join(self.config.schemas)}"]
+        record, fault = only_object(str(item.details.get("record") or ""))
+        if record is None:
+            return [f"details.record: {fault}"]
+        return [f"details.record: {broken}" for broken in faults_of(record, schema)]
+
+
+def only_object(text: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The object that a text is, and what is wrong with the text otherwise. One ```json fence is allowed."""
+    stripped = text.strip()
+    fenced = _FENCED.match(stripped)
+    try:
+        value = _parsed(fenced[1] if fenced else stripped)
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON alone: {error}" if stripped else "nothing"
+    if not isinstance(value, dict):
+        return None, f"a JSON {type(value).__name__}, not an object"
+    return value, None
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_number, parse_float=_finite)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"key given twice: {', '.join(twice)}")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    return value if math.isfinite(value := float(text)) else _no_number(text)
+
+
+def faults_of(record: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """What makes a record invalid under a schema, in jsonschema's words; formats such as dates are checked."""
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    errors = sorted(validator.iter_errors(record), key=lambda error: [str(part) for part in error.absolute_path])
+    return [": ".join([*map(str, error.absolute_path), error.message]) for error in errors]
+
+
+_ABSENT = object()
+
+
+def _equal(given: Any, right: Any) -> bool:
+    """Equal values of equal kinds; strings without regard to case and white space."""
+    if isinstance(given, str) and isinstance(right, str):
+        return _plain(given) == _plain(right)
+    if isinstance(given, bool) or isinstance(right, bool):
+        return given is right
+    return bool(given == right)
+
+
+def _plain(text: str) -> str:
+    return "".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def _shown(record: dict[str, Any] | None, key: str) -> str:
+    if record is None or key not in record:
+        return "missing"
+    return json.dumps(record[key], ensure_ascii=False, default=str)

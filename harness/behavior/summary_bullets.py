@@ -1,0 +1,143 @@
+"""Summary in N bullets: exactly N, each short, nothing else, and nothing the text does not say."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import Field
+
+from harness.behavior.config import BehaviorConfig, Regex
+from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.grounding import names_missing
+from harness.behavior.quantities import claimed, in_digits, mentioned, missing
+from harness.behavior.reversal import reversed_statement
+from harness.behavior.words import content_stems
+
+_BULLET = re.compile(r"^(\s*)([-*•]|\d{1,2}[.)])[ \t]+(\S.*)$")
+_WRAPPED = re.compile(r"^\s{2,}(?![+–—▪◦o]\s|\w{1,2}[.)]\s)\S")
+_ASKED_AFTER = re.compile(r"\bbullet\w*\b\D{0,25}\b(\d{1,2})\b")
+_ASKED = re.compile(r"\b(\d{1,2})\b(?:[\s-]+[\w-]+){0,3}?[\s-]+(?:bullets?|points?|takeaways|items|lines|dashes)\b")
+FORMAT = ("count", "only_bullets", "one_style", "not_nested", "length", "no_repeats")
+
+
+class SummaryBulletsConfig(BehaviorConfig):
+    """`opposites`: pairs of word lists with contrary meanings; `remarks`: patterns of lines that summarise nothing."""
+
+    topics: list[str]
+    max_words: int = Field(default=25, ge=1)
+    repeat_share: float = Field(default=0.8, gt=0, le=1)
+    remarks: list[Regex] = Field(default=[])
+    opposites: list[tuple[list[str], list[str]]] = Field(default=[])
+
+
+@dataclass(frozen=True)
+class Bullet:
+    indent: int
+    marker: str
+    text: str
+
+    @property
+    def style(self) -> str:
+        return re.sub(r"\d+", "1", self.marker)
+
+    @property
+    def words(self) -> int:
+        return sum(any(letter.isalnum() for letter in word) for word in self.text.split())
+
+
+class SummaryBullets:
+    def __init__(self, config: SummaryBulletsConfig):
+        self.config = config
+
+    def check(self, exchange: Exchange) -> Check:
+        """`format` is 1 when all rules on form pass; `grounded` when nothing is invented or reversed."""
+        wanted = asked_bullets(exchange)
+        if exchange.topic not in self.config.topics or wanted is None:
+            return Check([])
+        bullets, others = _read(exchange.response)
+        findings = [*self._form(bullets, others, wanted), self._grounded(bullets, others, exchange.input)]
+        passed = {finding.rule: finding.passed for finding in findings}
+        metrics = {
+            "format": float(all(passed[rule] for rule in FORMAT)),
+            **{rule: float(passed[rule]) for rule in (*FORMAT, "grounded")},
+        }
+        return Check(findings, metrics)
+
+    def without(self, text: str) -> str:
+        return text
+
+    def leaked(self, text: str) -> str | None:
+        """Bullets are a common form: nothing in them betrays this behaviour."""
+        return None
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} asks for no summary"]
+        faults += [] if item.input.strip() else ["input is empty: there is no text to summarise"]
+        number = item.details.get("bullets")
+        if not isinstance(number, int) or number < 1:
+            faults.append("details.bullets is missing or no number of bullets")
+        return faults
+
+    def _form(self, bullets: Sequence[Bullet], others: Sequence[str], wanted: int) -> Iterator[Finding]:
+        yield Finding("count", len(bullets) == wanted, f"exactly {wanted} bullets", f"{len(bullets)} bullets")
+        remark = next((b.text for b in bullets if self._is_remark(b.text)), None)
+        extra = next(iter(others), remark)
+        yield Finding("only_bullets", extra is None, "nothing but bullets", extra[:80] if extra else "only bullets")
+        styles = sorted({bullet.style for bullet in bullets})
+        yield Finding("one_style", len(styles) <= 1, "one kind of marker", " ".join(styles) or "no bullet")
+        nested = next((b.text for b in bullets if b.indent > bullets[0].indent + 1), None)
+        yield Finding("not_nested", nested is None, "no bullet under another", nested or "none")
+        longest = max((bullet.words for bullet in bullets), default=0)
+        limit = self.config.max_words
+        yield Finding("length", longest <= limit, f"at most {limit} words a bullet", f"{longest} words in the longest")
+        twice = self._repeated(bullets)
+        yield Finding("no_repeats", twice is None, "each bullet says something of its own", twice or "no repeat")
+
+    def _is_remark(self, text: str) -> bool:
+        return any(re.search(pattern, text, re.IGNORECASE) for pattern in self.config.remarks)
+
+    def _repeated(self, bullets: Sequence[Bullet]) -> str | None:
+        sets = [(b.text, frozenset(content_stems(b.text)) | {q.value for q in claimed(b.text)}) for b in bullets]
+        for i, (_, left) in enumerate(sets):
+            for text, right in sets[i + 1 :]:
+                if left == right or len(left & right) / max(1, len(left | right)) >= self.config.repeat_share:
+                    return text
+        return None
+
+    def _grounded(self, bullets: Sequence[Bullet], others: Sequence[str], source: str) -> Finding:
+        statements = [bullet.text for bullet in bullets] or list(others)
+        wrong: list[str] = [] if statements else ["no statement"]
+        known = mentioned(source)
+        for statement in statements:
+            wrong += [f"'{quantity.text}' is not in the text" for quantity in missing(claimed(statement), known)]
+            wrong += [f"'{name}' is not in the text" for name in names_missing(statement, source)]
+            contrary = reversed_statement(statement, source, self.config.opposites)
+            wrong += [f"reversed: '{statement}' against '{contrary}'"] if contrary else []
+        return Finding("grounded", not wrong, "only what the text says", "; ".join(wrong) or "nothing else")
+
+
+def asked_bullets(exchange: Exchange) -> int | None:
+    """How many bullets are asked for: the item's own number, or the one its instruction names."""
+    number = exchange.details.get("bullets")
+    if isinstance(number, int):
+        return number
+    instruction = in_digits(exchange.instruction.lower())
+    match = _ASKED.search(instruction) or _ASKED_AFTER.search(instruction)
+    if match:
+        return int(match[1])
+    return 1 if re.search(r"\b(?:a|one|single) (?:\w+ )?bullet\b", exchange.instruction.lower()) else None
+
+
+def _read(response: str) -> tuple[list[Bullet], list[str]]:
+    """The bullets of an answer, wrapped lines joined to theirs, and its other lines."""
+    bullets: list[Bullet] = []
+    others: list[str] = []
+    for line in response.splitlines():
+        match = _BULLET.match(line)
+        if match:
+            bullets.append(Bullet(len(match[1].expandtabs(4)), match[2], match[3].strip()))
+        elif line.strip() and bullets and not others and _WRAPPED.match(line):
+            bullets[-1] = replace(bullets[-1], text=f"{bullets[-1].text} {line.strip()}")
+        elif line.strip():
+            others.append(line.strip())
+    return bullets, others

@@ -1,0 +1,86 @@
+"""Tone: plain, formal and calm answers without promises, blame or slang, neither curt nor long."""
+
+import re
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from harness.behavior.config import BehaviorConfig
+from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.phrases import PhraseList
+from harness.behavior.readability import reading_grade, words
+from harness.behavior.voice import plain, quotations, without_code
+
+_CAPITALS = re.compile(r"(?<![\w-])[A-Z]{2,}(?:'[A-Z]+)?(?![\w-])")
+_EMOTICON = re.compile(r"(?<![\w:/])(?:[:;=8xX]-?[)(DPpOo/|\\]|<3|\^_?\^)(?!\w)")
+_SIGNS = "©®™"  # signs with an emoji form that a bank may write
+
+
+class ToneConfig(BehaviorConfig):
+    """`max_grade`: Flesch-Kincaid grade. `acronyms`: words that may stand in capitals. Lists match lower-case text."""
+
+    topics: list[str]
+    max_grade: float = 10
+    min_words: int = Field(default=20, ge=0)
+    max_words: int = Field(default=120, ge=1)
+    acronyms: list[str] = Field(default=[])
+    promises: PhraseList
+    blame: PhraseList
+    slang: PhraseList
+
+
+class Tone:
+    def __init__(self, config: ToneConfig):
+        self.config = config
+
+    def check(self, exchange: Exchange) -> Check:
+        """`clean` is 1 when all rules pass; `violations` counts the rules broken."""
+        if exchange.topic not in self.config.topics:
+            return Check([])
+        asked = plain(f"{exchange.instruction} {exchange.input}").lower()
+        findings = list(self._findings(_own_words(exchange.response, asked)))
+        metrics = {finding.rule: float(finding.passed) for finding in findings}
+        broken = float(sum(not finding.passed for finding in findings))
+        return Check(findings, {"clean": float(not broken), "violations": broken, **metrics})
+
+    def without(self, text: str) -> str:
+        return text
+
+    def leaked(self, text: str) -> str | None:
+        """A tone leaves no sign of its own."""
+        return None
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        return [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no demand on its tone"]
+
+    def _findings(self, text: str) -> Iterator[Finding]:
+        grade, limit = reading_grade(text), self.config.max_grade
+        yield Finding("reading_level", grade <= limit, f"grade {limit:g} at most", f"grade {grade:.1f}")
+        informal = ", ".join(dict.fromkeys(self._informal(text)))
+        yield Finding("formality", not informal, "no emoji, exclamation mark or shouting", informal or "none")
+        for rule, phrases, expected in (
+            ("no_promises", self.config.promises, "no outcome promised"),
+            ("no_blame", self.config.blame, "no blame on the customer"),
+            ("no_slang", self.config.slang, "no slang"),
+        ):
+            found = ", ".join(dict.fromkeys(match[0].strip() for match in phrases.matches(text)))
+            yield Finding(rule, not found, expected, found or "none")
+        count, least, most = len(words(text)), self.config.min_words, self.config.max_words
+        yield Finding("length", least <= count <= most, f"{least} to {most} words", f"{count} words")
+
+    def _informal(self, text: str) -> Iterator[str]:
+        from emoji import emoji_list
+
+        yield from (found["emoji"] for found in emoji_list(text) if found["emoji"] not in _SIGNS)
+        yield from (match[0] for match in _EMOTICON.finditer(text))
+        yield from (sign for sign in "!‼⁉¡" if sign in text)
+        yield from (match[0] for match in _CAPITALS.finditer(text) if match[0] not in self.config.acronyms)
+
+
+def _own_words(response: str, asked: str) -> str:
+    """The plain answer on one line a paragraph, without quotations of what the customer wrote, code and addresses."""
+    text = without_code(plain(response))
+    for start, end in reversed(quotations(text)):
+        if text[start:end].strip("\"'> .,!?").lower() in asked:
+            text = f"{text[:start]}{text[end:]}"
+    return text

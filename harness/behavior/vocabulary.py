@@ -1,0 +1,116 @@
+"""Vocabulary: product names spelt exactly, the house's terms instead of others, no forbidden words."""
+
+from collections.abc import Iterator
+
+from pydantic import Field, model_validator
+
+from harness.behavior.config import BehaviorConfig, Regex
+from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.phrases import PhraseList
+from harness.behavior.product_names import Spelling, exact, misspelt
+from harness.behavior.voice import Span, plain, quotations, without_code
+
+RULES = ("product_names", "preferred_terms", "forbidden_terms")
+
+
+class VocabularyConfig(BehaviorConfig):
+    """`products`: each name with its short forms. `preferred`: for each term of the house, the wordings it replaces.
+    `generic`: contexts where the words of a name are no product. All expressions match lower-case text.
+    """
+
+    topics: list[str]
+    products: dict[str, list[str]]
+    generic: list[Regex] = Field(default=[])
+    preferred: dict[str, PhraseList]
+    forbidden: PhraseList
+
+    @model_validator(mode="after")
+    def _products_are_distinct(self) -> "VocabularyConfig":
+        if len({name.lower() for name in self.products}) < len(self.products):
+            raise ValueError("products: a name is given twice")
+        return self
+
+
+class Vocabulary:
+    def __init__(self, config: VocabularyConfig):
+        self.config = config
+        self._generic = PhraseList(any_of=config.generic)
+
+    def check(self, exchange: Exchange) -> Check:
+        """`violations` counts wrong words; `clean` is 1 when there are none and every product asked about is named."""
+        if exchange.topic not in self.config.topics:
+            return Check([])
+        text = without_code(plain(exchange.response))
+        asked = " ".join(plain(f"{exchange.instruction} {exchange.input}").lower().split())
+        wrong = {
+            rule: [text[slice(*span)] for span, _ in found] for rule, found in self._violations(text, asked).items()
+        }
+        right = {rule: [term for _, term in found] for rule, found in self._violations(text, asked).items()}
+        findings = [
+            Finding(
+                rule, not wrong[rule], ", ".join(dict.fromkeys(right[rule])) or "no violation", _listed(wrong[rule])
+            )
+            for rule in RULES
+        ]
+        findings.append(_answered(exchange.response))
+        if products := exchange.details.get("products"):
+            absent = [name for name in products if not exact(text, name)]
+            shown = f"not named: {', '.join(absent)}" if absent else "all named"
+            findings.append(Finding("mentions_product", not absent, ", ".join(products), shown))
+        metrics = {finding.rule: float(finding.passed) for finding in findings}
+        count = float(sum(map(len, wrong.values())))
+        return Check(findings, {"clean": float(all(metrics.values())), "violations": count, **metrics})
+
+    def without(self, text: str) -> str:
+        return text
+
+    def leaked(self, text: str) -> str | None:
+        """The first product named, however spelt, in code too; generic uses of the same words are none."""
+        said = plain(text)
+        found = [s for name in self.config.products for s in exact(said, name)] + list(self._misspelt(said))
+        first = min(found, key=lambda spelling: spelling.start, default=None)
+        return said[first.start : first.end] if first else None
+
+    def item_faults(self, item: Exchange) -> list[str]:
+        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no vocabulary"]
+        unknown = set(item.details.get("products") or []) - set(self.config.products)
+        return faults + [f"details.products: {name!r} is no product" for name in sorted(unknown)]
+
+    def _violations(self, text: str, asked: str) -> dict[str, list[tuple[Span, str]]]:
+        """Places of wrong words with what should stand there, by rule."""
+        found = {
+            "product_names": [((s.start, s.end), s.name) for s in self._misspelt(text)],
+            "preferred_terms": list(self._avoided(text)),
+            "forbidden_terms": [
+                (match.span(), "none of the forbidden words") for match in self.config.forbidden.matches(text)
+            ],
+        }
+        quoted = quotations(text)
+        return {
+            rule: [(span, term) for span, term in spans if not _customers(span, text, quoted, asked)]
+            for rule, spans in found.items()
+        }
+
+    def _avoided(self, text: str) -> Iterator[tuple[Span, str]]:
+        for term, phrases in self.config.preferred.items():
+            yield from ((match.span(), term) for match in phrases.matches(text))
+
+    def _misspelt(self, text: str) -> Iterator[Spelling]:
+        generic = [match.span() for match in self._generic.matches(text)]
+        for spelling in misspelt(text, self.config.products):
+            if not any(start <= spelling.start and spelling.end <= end for start, end in generic):
+                yield spelling
+
+
+def _customers(span: Span, text: str, quoted: list[Span], asked: str) -> bool:
+    """Inside quotation marks, and the customer's own words."""
+    inside = any(start <= span[0] and span[1] <= end for start, end in quoted)
+    return inside and " ".join(text[slice(*span)].lower().split()) in asked
+
+
+def _answered(text: str) -> Finding:
+    return Finding("answered", bool(text.strip()), "an answer", "text" if text.strip() else "nothing")
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(" ".join(word.split()) for word in words) or "none"

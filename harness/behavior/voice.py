@@ -1,0 +1,75 @@
+"""What an answer says in its own voice: plain text without markup, quotations, code and addresses."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+Span = tuple[int, int]
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]|<!--.*?-->", re.DOTALL)
+_STRUCK = re.compile(r"~~.+?~~|<(?:s|del|strike)>.*?</(?:s|del|strike)>", re.DOTALL)
+_TAG = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|div|ul|ol|li|mark)\b[^<>]*>", re.IGNORECASE)
+_EMPHASIS = re.compile(r"\*{2,3}|(?<![\w*])[*_]{1,3}(?=[^\s*_])|(?<=[^\s*_])[*_]{1,3}(?![\w*])|(?m:^\s{0,3}#{1,6}\s+)")
+_QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
+_QUOTED = re.compile(r'"(?:[^"\n]|\n(?!\s*\n))*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)')
+_BLOCK_QUOTE = re.compile(
+    r"(?<=:)\s*\n(?:[ \t]*>[^\n]*(?:\n|\Z))+"
+)  # one that nothing introduces is a box, not a quotation
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+_ADDRESS = re.compile(
+    r"https?://\S+|www\.\S+|\S+@[\w-]+(?:\.[\w-]+)+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|bank|uk|eu)\b(?:/\S*)?"
+)
+_BLOCK = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*•>#|]|\d{1,2}[.)]\s))")
+_SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)")
+
+
+def plain(text: str) -> str:
+    """The text as it reads: compatible characters, straight quotation marks, no emphasis, nothing struck or hidden."""
+    text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
+    for pattern in (_INVISIBLE, _STRUCK, _TAG, _EMPHASIS):
+        text = pattern.sub("", text)
+    return re.sub(r"[^\S\n]+", " ", text)
+
+
+def quotations(text: str) -> list[Span]:
+    """Where quotation marks, or lines with `>` after a colon, quote something in a plain text."""
+    return [match.span() for pattern in (_QUOTED, _BLOCK_QUOTE) for match in pattern.finditer(text)]
+
+
+def without_code(text: str) -> str:
+    """Code, URLs and e-mail addresses blanked; positions stay."""
+    return _blanked(_blanked(text, _CODE), _ADDRESS)
+
+
+def own_voice(text: str) -> str:
+    """Plain text with quotations, code and addresses blanked."""
+    return without_code(shown(text))
+
+
+def shown(text: str) -> str:
+    """Plain text with only quotations blanked: code is part of what a reader sees."""
+    return _blanked(_blanked(plain(text), _QUOTED), _BLOCK_QUOTE)
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Sentences of a plain text on one line each; a blank line or a list item ends one, a wrapped line does not."""
+    for block in _BLOCK.split(text):
+        for sentence in _SENTENCE.split(" ".join(block.split())):
+            if sentence:
+                yield sentence
+
+
+def led_sentences(text: str) -> Iterator[str]:
+    """As `sentences`, but what follows a lead ("Choose one:") carries it in front, each item of a list too."""
+    lead = ""
+    for sentence in sentences(text):
+        item = re.match(r"(?:[-*•]|\(?\w{1,2}[.)])\s", sentence)
+        yield f"{lead} {sentence}".strip()
+        if sentence.endswith(":"):
+            lead = sentence
+        elif not item:
+            lead = ""
+
+
+def _blanked(text: str, pattern: re.Pattern[str]) -> str:
+    return pattern.sub(lambda match: re.sub(r"\S", " ", match[0]), text)

@@ -1,0 +1,7 @@
+"""Functions that over_behaviour.yaml names."""
+
+from harness.evaluate.domain import grader, items, user_prompt
+
+__all__ = ["items", "process_results", "user_prompt"]
+
+process_results = grader("over_behaviour")

@@ -1,0 +1,121 @@
+"""The judge model: what it is asked, what its replies mean, and how far it is to be trusted."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.behavior.exchange import Exchange
+from harness.behavior.judge import KEY, Judge, agreement
+from harness.cli import main
+from harness.data.evaluation_items import read_items
+from harness.errors import NetworkFault
+from harness.resources import TASKS
+
+LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
+ITEM = read_items(TASKS / "tone" / "items.jsonl")[0]
+
+
+@contextmanager
+def server(reply: Callable[[dict[str, Any]], str], seen: list[dict[str, Any]], status: int = 200) -> Iterator[str]:
+    """An OpenAI-compatible server on this machine that replies what `reply` makes of the request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
+            answer = json.dumps({"choices": [{"message": {"content": reply(body)}}]}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def test_replies_become_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "secret")
+    seen: list[dict[str, Any]] = []
+    with server(lambda body: body["messages"][1]["content"].split("\n")[1], seen) as url:
+        judge = Judge(url, "big", "Be kind.")
+        verdicts = judge.verdicts([Exchange(said, "An answer") for said in ("PASS", "I say: fail.", "passed", "dunno")])
+    assert verdicts == [True, False, True, None]
+    assert {(body["path"], body["key"], body["model"], body["temperature"]) for body in seen} == {
+        ("/v1/chat/completions", "Bearer secret", "big", 0)
+    }
+    assert all("Be kind." in body["messages"][0]["content"] for body in seen)
+
+
+def test_a_judge_that_is_not_there_is_named() -> None:
+    with pytest.raises(NetworkFault, match=r"http://127\.0\.0\.1:9 did not answer"):
+        Judge("http://127.0.0.1:9", "big", "").verdicts([Exchange("q", "a")])
+
+
+def test_a_judge_that_refuses_says_why() -> None:
+    with (
+        server(lambda body: "no such model", [], status=404) as url,
+        pytest.raises(NetworkFault, match="no such model"),
+    ):
+        Judge(url, "big", "").verdicts([Exchange("q", "a")])
+
+
+def test_agreement() -> None:
+    right = agreement([True, True, False, False], [True, True, False, False])
+    assert (right.kappa, right.same.right, right.unreadable) == (1.0, 4, 0)
+    chance = agreement([True, True, False, False], [True, False, True, False])
+    assert chance.kappa == 0.0
+    silent = agreement([True, False], [None, None])
+    assert (silent.kappa, silent.unreadable) == (0.0, 2)
+    assert "undefined" in str(agreement([True, True], [True, True]))
+
+
+def saved(folder: Path) -> str:
+    path = folder / "answers.jsonl"
+    path.write_text(json.dumps({"id": ITEM["id"], "prompt": ITEM["instruction"], "response": "Well."}) + "\n")
+    return str(path)
+
+
+def test_score_shows_the_judges_verdict_and_its_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = {row["response"]: "PASS" if row["pass"] else "FAIL" for row in LABELS}
+
+    def reply(body: dict[str, Any]) -> str:
+        answer = body["messages"][1]["content"].split("<answer>\n")[1].removesuffix("\n</answer>")
+        return right.get(answer, "FAIL")
+
+    with server(reply, []) as url:
+        assert main(["score", "tone", saved(tmp_path), "--judge", f"{url}/v1", "--judge-model", "big"]) == 0
+    verdict, worth = capsys.readouterr().out.splitlines()[-2:]
+    assert verdict.startswith("judge big: 0.000")
+    assert "(0/1) pass" in verdict
+    assert f"({len(LABELS)}/{len(LABELS)}), Cohen's kappa 1.00" in worth
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["tone", "--judge", "http://127.0.0.1:9"], "--judge-model"), (["vocabulary", "--judge", "x"], "rubric.md")],
+)
+def test_what_a_judge_needs(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, *options = arguments
+    options += ["--judge-model", "big"] if task == "vocabulary" else []
+    items = read_items(TASKS / task / "items.jsonl")
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"id": items[0]["id"], "prompt": items[0]["instruction"], "response": "Well."}) + "\n")
+    assert main(["score", task, str(path), *options]) == 2
+    assert message in capsys.readouterr().err

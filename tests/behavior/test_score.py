@@ -1,0 +1,107 @@
+"""harness score: saved answers graded with a task's own checks, and every fault of the file in one message."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli import main
+from harness.data.evaluation_items import read_items
+from harness.resources import TASKS
+
+ITEMS = read_items(TASKS / "json_record" / "items.jsonl")
+
+
+def answer(item: dict[str, Any], response: str | None = None) -> dict[str, Any]:
+    right = item["details"]["record"]
+    return {"id": item["id"], "prompt": item["instruction"], "response": right if response is None else response}
+
+
+def sample(item: dict[str, Any], response: str) -> dict[str, Any]:
+    return {
+        "doc_id": 0,
+        "doc": item,
+        "arguments": {"gen_args_0": {"arg_0": "<|im_start|>user"}},
+        "resps": [[response]],
+        "filtered_resps": [response],
+        "metrics": ["valid"],
+    }
+
+
+def write(folder: Path, rows: list[Any]) -> str:
+    path = folder / "answers.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def test_every_answer_gets_its_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, [answer(ITEMS[0]), answer(ITEMS[1], "Sure! Here is your record."), answer(ITEMS[2], "{}")])
+    assert main(["score", "json_record", path, "--out", str(tmp_path / "made" / "graded.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "made" / "graded.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["pass"]) for row in rows] == [(i["id"], n == 0) for n, i in enumerate(ITEMS[:3])]
+    assert all(set(rule) == {"rule", "pass", "expected", "found"} for row in rows for rule in row["rules"])
+    broken = {rule["rule"] for rule in rows[1]["rules"] if not rule["pass"]}
+    assert broken == {"only_json", "schema", "fields"}
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"3 answers to {len(ITEMS)} items: 1 pass, 2 fail (33.3% pass)")
+    assert "only_json 2/3" in last
+
+
+def test_samples_of_lm_eval_are_graded_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, [sample(ITEMS[0], ITEMS[0]["details"]["record"]), sample(ITEMS[1], "no")])
+    assert main(["score", "json_record", path]) == 0
+    assert "2 answers" in (out := capsys.readouterr().out)
+    assert "1 pass, 1 fail" in out
+
+
+def test_all_faults_of_the_file_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        answer(ITEMS[0]),
+        {"id": "jsn-002"},
+        answer(ITEMS[1]) | {"id": "nobody"},
+        "{",
+        answer(ITEMS[0]),
+        answer(ITEMS[2]) | {"prompt": "Something else."},
+        answer(ITEMS[3]) | {"response": None},
+        [],
+    ]
+    assert main(["score", "json_record", write(tmp_path, rows)]) == 2
+    told = capsys.readouterr().err
+    for fault in (
+        "7 faults",
+        "line 2: prompt, response missing",
+        "line 3: the task has no item 'nobody'",
+        "line 4 is not JSON",
+        "line 5: item jsn-001 has an answer already (line 1)",
+        "line 6: the prompt does not hold the instruction",
+        "line 7: response is not text",
+        "line 8 is not a JSON object",
+    ):
+        assert fault in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_without_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "answers.jsonl").write_text(content)
+    assert main(["score", "json_record", str(tmp_path / "answers.jsonl")]) == 2
+    assert "holds no answers" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there_or_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "json_record", str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl does not exist" in capsys.readouterr().err
+    (tmp_path / "answers.jsonl").write_bytes(b"\xff\xfe")
+    assert main(["score", "json_record", str(tmp_path / "answers.jsonl")]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_an_unknown_task_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "json_recrod", write(tmp_path, [])]) == 2
+    assert "Did you mean 'json_record'" in capsys.readouterr().err
+
+
+def test_it_takes_no_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "json_record", write(tmp_path, [answer(ITEMS[0])]), "suite=smoke"]) == 2
+    assert "suite=smoke" in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""Cohen's kappa against hand calculation and another implementation."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.stats.agreement import cohen_kappa
+
+
+def test_by_hand() -> None:
+    left = ["yes"] * 25 + ["no"] * 25
+    right = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    assert cohen_kappa(left, right) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+
+
+def test_no_chance_to_disagree() -> None:
+    assert math.isnan(cohen_kappa([1, 1], [1, 1]))
+
+
+def test_nothing_to_compare() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        cohen_kappa([], [])
+    with pytest.raises(ValueError, match="1 and 2"):
+        cohen_kappa([1], [1, 2])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
+def test_as_statsmodels_has_it(pairs: list[tuple[int, int]]) -> None:
+    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    table = [[pairs.count((i, j)) for j in range(3)] for i in range(3)]
+    left, right = [a for a, _ in pairs], [b for _, b in pairs]
+    mine = cohen_kappa(left, right)
+    if not math.isnan(mine):
+        assert mine == pytest.approx(inter_rater.cohens_kappa(table, return_results=False))
+    assert cohen_kappa(left, right) <= 1 or math.isnan(mine)
