@@ -130,7 +130,8 @@ def asked_bullets(exchange: Exchange) -> int | None:
 
 def _read(response: str) -> tuple[list[Bullet], list[str]]:
     """The bullets of an answer, wrapped lines joined to theirs, and its other lines."""
-    bullets, others = [], []
+    bullets: list[Bullet] = []
+    others: list[str] = []
     for line in response.splitlines():
         match = _BULLET.match(line)
         if match:
