@@ -1,4 +1,7 @@
-"""What is costly to make and shared by all integration tests: the tiny model, its adapter, one vLLM server."""
+"""What is costly to make and shared by all integration tests: the tiny model, its adapter, one vLLM server.
+
+No property test has a deadline: a busy machine makes no test fail.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -6,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tiny import Served
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

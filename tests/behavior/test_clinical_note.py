@@ -1,7 +1,7 @@
 """The clinical note: four sections in order and nothing else, and nothing that the dialogue does not say."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.behavior.exchange import Check, Exchange
@@ -193,7 +193,6 @@ def test_two_headings_betray_a_note() -> None:
     assert "Subjective" not in behavior.without(NOTE)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_answer_is_judged(note: str) -> None:
     result = check(note)

@@ -142,7 +142,10 @@ def test_training_rows_have_no_right_record() -> None:
 def test_a_leak_is_a_record_where_none_was_asked() -> None:
     behavior = load_behavior("json_record")
     assert behavior.leaked(f"Hello! {record()}") is not None
-    assert behavior.leaked('{"city": "Leeds"}') is None
+    assert behavior.leaked('{"dish": "pesto", "salt": true}') is not None
+    assert behavior.leaked('Here:\n```json\n{"city": "Leeds"}\n```') is not None
+    assert behavior.leaked('Write {"city": "Leeds"} into the file.') is None
+    assert behavior.leaked('```python\nx = {"city": "Leeds"}\n```') is None
     assert behavior.leaked("In CSS: a { color: red; } and {name}.") is None
 
 
