@@ -17,6 +17,7 @@ _MEANING: dict[Limit, str] = {
     "none-granted": "grants no use",
 }
 _FREE = (
+    "own",  # rows that the organisation wrote itself
     *("CC0-1.0", "PDDL-1.0", "Unlicense", "0BSD", "MIT", "MIT-0", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Zlib"),
     *("Apache-2.0", "AFL-3.0", "Artistic-2.0", "BSL-1.0", "NCSA", "PSF-2.0", "ODC-By-1.0", "CDLA-Permissive-1.0"),
     *("CDLA-Permissive-2.0", "ECL-2.0", "Unicode-3.0", "OGL-UK-3.0", "etalab-2.0", "MS-PL", "UPL-1.0", "public-domain"),
