@@ -105,10 +105,25 @@ class TestFiles:
         }
         assert set(record.groups["general_smoke"]) == set(LEAVES) - {"disclaimer"}
         assert record.prompts_checked >= GENERATIONS
-        scores = {(s.task, s.metric): s for s in record.scores}
+        scores = {(s.task, s.metric): s for s in record.scores if s.slice == "all"}
         assert scores["general_smoke", "acc"].n == 4 * SMOKE
         assert scores["general_smoke_knowledge", "acc"].n == SMOKE
         assert all(0 <= s.value <= 1 for s in record.scores)
+
+    def test_each_answer_to_a_domain_task_says_which_rules_it_breaks(self, folders: dict[str, Path]) -> None:
+        for row in samples(folders["base"], "disclaimer"):
+            assert row["findings"]
+            assert all(set(finding) == {"rule", "pass", "expected", "found"} for finding in row["findings"])
+            broken = not all(finding["pass"] for finding in row["findings"])
+            assert broken == any(row[metric] == 0.0 for metric in row["metrics"])
+
+    def test_slices_add_up_to_the_whole(self, folders: dict[str, Path]) -> None:
+        record = load(Evaluation, folders["base"] / "evaluation.json")
+        parts = [s for s in record.scores if s.task == "disclaimer" and s.metric == "specificity"]
+        (whole,) = (s for s in parts if s.slice == "all")
+        slices = [s for s in parts if s.slice != "all"]
+        assert sum(s.n for s in slices) == whole.n
+        assert sum(s.n * s.value for s in slices) == pytest.approx(whole.n * whole.value)
 
     def test_results_hold_lm_evals_numbers_and_no_samples(self, folders: dict[str, Path]) -> None:
         results = json.loads((folders["base"] / "results.json").read_text())
