@@ -6,6 +6,7 @@ from harness.prompt.check import around, first_difference
 from harness.prompt.contract import Golden
 from harness.prompt.static import Found, Subject
 
+BEGUN = 8  # tokens at the end of a prompt that may belong to the answer
 MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -38,20 +39,21 @@ def markers(subject: Subject) -> Found:
 
 
 def answer(subject: Subject) -> Found:
-    """What is supervised is the answer itself: this proves a mask that no marker states."""
+    """What is supervised is the answer itself: this proves a mask that no marker states.
+
+    The end of the prompt is looked at too: some templates begin an answer there (an open think tag).
+    """
     for golden in subject.accepted:
-        answer = golden.messages[-1]["content"]
-        if subject.has_special(golden) or golden.name == "earlier_thought":
+        expected = golden.messages[-1]["content"].strip()
+        if subject.has_special(golden):
             continue
-        supervised = [
-            t
-            for t, kept in zip(golden.ids[golden.prompt_length :], golden.mask[golden.prompt_length :], strict=True)
-            if kept
-        ]
+        start = golden.prompt_length
+        supervised = [t for t, kept in zip(golden.ids[start:], golden.mask[start:], strict=True) if kept]
         text = subject.renderer.decode(supervised).removesuffix(subject.contract.end_of_turn)
-        if answer.strip() not in text:
-            yield "fault", f"{golden.name}: the supervised text is {text[:80]!r}, the answer {answer[:80]!r}"
-        elif text.strip() != answer.strip():
+        begun = subject.renderer.decode(golden.ids[max(0, start - BEGUN) : start])
+        if expected not in begun + text:
+            yield "fault", f"{golden.name}: the supervised text is {text[:80]!r}, the answer {expected[:80]!r}"
+        elif text.strip() != expected and text.strip() not in expected:
             yield "note", f"{golden.name}: besides the answer, {text[:80]!r} is supervised"
 
 

@@ -95,6 +95,7 @@ class TestMadeElsewhere:
         """A full model's folder, under its own template."""
         folder = bench.served.base
         (folder / "chat_template.jinja").write_text(bench.contract.template)
+        edited(folder / "generation_config.json", {"eos_token_id": bench.contract.stop_ids})
         return Path(folder)
 
     def test_one_template_is_enough(self, bench: Bench, folder: Path) -> None:
@@ -108,12 +109,17 @@ class TestMadeElsewhere:
         (folder / "chat_template.jinja").unlink()
         assert ["no chat template" in p.message for p in problems(bench, folder)] == [True]
 
-    def test_its_generation_configuration_is_noted(self, bench: Bench, folder: Path) -> None:
-        edited(folder / "generation_config.json", {"eos_token_id": 0, "repetition_penalty": 1.1, "top_k": 50})
-        found = problems(bench, folder)
-        assert {p.severity for p in found} == {"note"}
-        assert "the end of turn '<|im_end|>' is not among its stop ids ['0']" in found[0].message
-        assert found[1].message.endswith("samples with repetition_penalty=1.1")
+    def test_an_end_of_turn_that_no_server_would_know_is_a_fault(self, bench: Bench, folder: Path) -> None:
+        edited(folder / "generation_config.json", {"eos_token_id": 0})
+        (found,) = problems(bench, folder)
+        assert found.severity == "fault"
+        assert "the end of turn '<|im_end|>' is not among its stop ids ['0']" in found.message
+
+    def test_its_sampling_is_noted(self, bench: Bench, folder: Path) -> None:
+        edited(folder / "generation_config.json", {"repetition_penalty": 1.1, "top_k": 50})
+        (found,) = problems(bench, folder)
+        assert found.severity == "note"
+        assert found.message.endswith("samples with repetition_penalty=1.1")
 
     def test_further_templates_are_noted(self, bench: Bench, folder: Path) -> None:
         (folder / "additional_chat_templates").mkdir()
@@ -174,7 +180,6 @@ class TestMerged:
         assert load_tokenizer(whole).encode("<|disclaimer|>", add_special_tokens=False) == [1024]
         assert (whole / CONTRACT_FILE).is_file()
 
-    @pytest.mark.xfail(strict=True, reason="a merged folder keeps the base model's generation configuration")
     def test_nothing_is_wrong_with_a_merged_folder(
         self, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -134,7 +134,7 @@ def test_an_unguarded_template_is_described_as_it_is() -> None:
     made = tokenizer("smollm")
     contract = make_contract(settings_of("chatml"), made, guard=False)
     assert contract.template == template("chatml")
-    assert "forgery: text in a message can forge a turn with: <|endoftext|>" in notes(check_contract(contract, made))
+    assert "forgery: text in a message can forge a turn with <|endoftext|>" in notes(check_contract(contract, made))
 
 
 def test_a_template_that_rewrites_earlier_turns_is_noted() -> None:
@@ -145,7 +145,6 @@ def test_a_template_that_rewrites_earlier_turns_is_noted() -> None:
     assert "earlier_thought: the template rewrites earlier turns" in notes(check_contract(contract, made))
 
 
-@pytest.mark.xfail(strict=True, reason="an earlier answer is learnt as the template rewrites it")
 def test_a_rewritten_answer_is_not_learnt() -> None:
     made = tiny.make_tokenizer()
     made.chat_template = STOCK
