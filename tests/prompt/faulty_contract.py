@@ -3,6 +3,7 @@
 Every function sets its fault up and returns the check that has to raise EvidenceFault.
 """
 
+import json
 import unicodedata
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -220,7 +221,7 @@ def preamble_rewrites(bench: Bench) -> Check:
 
 def answer_rewritten(bench: Bench) -> Check:
     return of_template(bench, ("{{- message.content + '<|im_end|>' -}}",
-                               "{{- message.content.split('</think>')[-1] + '<|im_end|>' -}}"))  # fmt: skip
+                               "{{- message.content.split('\\n\\n')[0] + '<|im_end|>' -}}"))  # fmt: skip
 
 
 def finished_otherwise(bench: Bench) -> Check:
@@ -232,6 +233,14 @@ def contract_edited(bench: Bench) -> Check:
     bench.contract.save(bench.folder)
     path = bench.folder / "prompt_contract.json"
     path.write_text(changed(path.read_text(), ("takes plain text only", "takes text only")))
+    return lambda: Contract.load(bench.folder)
+
+
+def stop_ids_edited(bench: Bench) -> Check:
+    bench.contract.save(bench.folder)
+    path = bench.folder / "prompt_contract.json"
+    stops = json.dumps(bench.contract.stop_ids)
+    path.write_text(changed(path.read_text(), (f'"stop_ids": {stops}', '"stop_ids": [0]')))
     return lambda: Contract.load(bench.folder)
 
 

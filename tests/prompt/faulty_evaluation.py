@@ -97,3 +97,7 @@ def likelihood_context_cut(bench: Bench) -> Check:
     model = scored(bench, lambda path, body: {**body, "prompt": body["prompt"][-8:]})
     context = model.apply_chat_template([*turns("Why? " * 20)])
     return lambda: model.loglikelihood([Request(context, "Because.")])
+
+
+def likelihood_hand_rendered(bench: Bench) -> Check:
+    return lambda: scored(bench).loglikelihood([Request("Question: why?\nAnswer:", " Because.")])

@@ -236,6 +236,10 @@ def repetition_penalty_by_default(bench: Bench) -> Check:
     return serving(bench, set_by_default(repetition_penalty=1.1))
 
 
+def temperature_by_default(bench: Bench) -> Check:
+    return serving(bench, set_by_default(temperature=0.7))
+
+
 def adapter_not_applied(bench: Bench) -> Check:
     numbers = References.load(bench.served.adapter)
     return live(bench, bench.served.renderer, lambda path, body: {**body, "model": "base"}, numbers)

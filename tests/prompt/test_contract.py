@@ -46,6 +46,19 @@ class TestFile:
             Contract.load(tmp_path)
         assert caught.value.exit_code == 12
 
+    @pytest.mark.parametrize(
+        ("before", "after"), [('"stop_ids": [1, 2]', '"stop_ids": [1]'), ('"digest": "', '"digest": "0')]
+    )
+    def test_any_edited_field_is_refused(self, tmp_path: Path, before: str, after: str) -> None:
+        contract = contract_of()
+        assert contract.stop_ids == [2]
+        contract.model_copy(update={"stop_ids": [1, 2]}).save(tmp_path)
+        path = tmp_path / CONTRACT_FILE
+        assert before in path.read_text()
+        path.write_text(path.read_text().replace(before, after))
+        with pytest.raises(EvidenceFault, match="do not match its digest; the file was edited"):
+            Contract.load(tmp_path)
+
     @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', '{"made_up": 1}'])
     def test_another_file_is_refused(self, tmp_path: Path, text: str) -> None:
         (tmp_path / CONTRACT_FILE).write_text(text)

@@ -109,17 +109,20 @@ class TestMadeElsewhere:
         (folder / "chat_template.jinja").unlink()
         assert ["no chat template" in p.message for p in problems(bench, folder)] == [True]
 
-    def test_an_end_of_turn_that_no_server_would_know_is_a_fault(self, bench: Bench, folder: Path) -> None:
-        edited(folder / "generation_config.json", {"eos_token_id": 0})
-        (found,) = problems(bench, folder)
-        assert found.severity == "fault"
-        assert "the end of turn '<|im_end|>' is not among its stop ids ['0']" in found.message
-
     def test_its_sampling_is_noted(self, bench: Bench, folder: Path) -> None:
         edited(folder / "generation_config.json", {"repetition_penalty": 1.1, "top_k": 50})
         (found,) = problems(bench, folder)
         assert found.severity == "note"
         assert found.message.endswith("samples with repetition_penalty=1.1")
+
+    @pytest.mark.parametrize("stops", [0, [0], None])
+    def test_answers_that_nothing_would_end_are_a_fault(self, bench: Bench, folder: Path, stops: object) -> None:
+        (folder / "generation_config.json").unlink()
+        if stops is not None:
+            edited(folder / "generation_config.json", {"eos_token_id": stops})
+        (found,) = problems(bench, folder)
+        assert found.severity == "fault"
+        assert "'<|im_end|>'" in found.message
 
     def test_further_templates_are_noted(self, bench: Bench, folder: Path) -> None:
         (folder / "additional_chat_templates").mkdir()
