@@ -79,7 +79,7 @@ class Contract(BaseModel):
     stop_ids: list[int]
     max_length: int
     truncation: Literal["never"] = "never"
-    sampling: dict[str, float]
+    sampling: dict[str, int | float]
     tokenizer_sha256: str
     golden: list[Golden]
     libraries: dict[str, str]
