@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from junitparser import JUnitXml, TestCase
+from junitparser import JUnitXml, Properties, TestCase
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "prompt"))
@@ -46,7 +46,7 @@ def measured() -> dict[str, float]:
 
 
 def properties(case: TestCase) -> dict[str, str]:
-    return {entry.name: entry.value for entry in case.properties()}
+    return {entry.name: entry.value for group in case.iterchildren(Properties) for entry in group}
 
 
 def row(fault: Fault, ms: float) -> str:

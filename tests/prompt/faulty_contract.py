@@ -221,7 +221,7 @@ def preamble_rewrites(bench: Bench) -> Check:
 
 def answer_rewritten(bench: Bench) -> Check:
     return of_template(bench, ("{{- message.content + '<|im_end|>' -}}",
-                               "{{- message.content.split('\\n\\n')[0] + '<|im_end|>' -}}"))  # fmt: skip
+                               "{{- message.content.split('</think>')[-1] + '<|im_end|>' -}}"))  # fmt: skip
 
 
 def finished_otherwise(bench: Bench) -> Check:
