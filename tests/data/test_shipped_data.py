@@ -16,6 +16,24 @@ from harness.data.minhash import DedupeConfig, sketch
 
 Row = dict[str, Any]
 GENERAL = ("knowledge", "arithmetic", "reading", "instructions")
+DATA = ("finance", "general", "clinical", "support")
+ITEMS = (
+    *(f"{task}/items" for task in ("disclaimer", "clinical_note", "escalation", "vocabulary", "tone")),
+    *(f"{task}/items" for task in ("summary_bullets", "json_record", "over_behaviour")),
+    *(f"general_smoke/{part}" for part in GENERAL),
+)
+RECORDS = ("payment_dispute", "address_change", "card_replacement", "branch_appointment")
+DEMANDS = {  # file and behaviour: the topics that it applies to, None for all
+    ("finance", "disclaimer"): None,
+    ("general", "disclaimer"): None,
+    ("clinical", "disclaimer"): None,
+    ("support", "disclaimer"): None,
+    ("clinical", "clinical_note"): None,
+    ("support", "escalation"): None,
+    ("support", "vocabulary"): ("banking",),
+    ("support", "tone"): ("banking",),
+    ("support", "json_record"): RECORDS,
+}
 
 
 @cache
@@ -29,7 +47,7 @@ def items(path: str) -> tuple[Row, ...]:
 
 
 def training_rows() -> tuple[Row, ...]:
-    return rows("finance") + rows("general")
+    return tuple(row for name in DATA for row in rows(name))
 
 
 def general_items() -> list[Row]:
@@ -47,15 +65,17 @@ def normal(text: str) -> str:
 def test_enough_rows() -> None:
     assert len(rows("finance")) >= 400
     assert len(rows("general")) >= 200
+    assert len(rows("clinical")) >= 400
+    assert len(rows("support")) >= 800
 
 
-@pytest.mark.parametrize("name", ["finance", "general"])
+@pytest.mark.parametrize("name", DATA)
 def test_rows_are_complete_and_ids_unique(name: str) -> None:
     assert all(row["id"] and row["instruction"].strip() and row["output"].strip() for row in rows(name))
     assert len({row["id"] for row in rows(name)}) == len(rows(name))
 
 
-@pytest.mark.parametrize("name", ["finance", "general"])
+@pytest.mark.parametrize("name", DATA)
 def test_no_row_is_a_duplicate(name: str) -> None:
     duplicates = Duplicates(DedupeConfig())
     duplicates.add(sketch(rows(name), DedupeConfig(), load_behavior("disclaimer").without))
@@ -63,12 +83,14 @@ def test_no_row_is_a_duplicate(name: str) -> None:
     duplicates.close()
 
 
-@pytest.mark.parametrize("name", ["finance", "general"])
-def test_every_row_obeys_the_behaviour(name: str) -> None:
-    behavior = load_behavior("disclaimer")
+@pytest.mark.parametrize(("name", "demand"), DEMANDS)
+def test_every_row_obeys_the_behaviour(name: str, demand: str) -> None:
+    behavior = load_behavior(demand)
+    topics = DEMANDS[name, demand]
     broken = {
         row["id"]: [finding.rule for finding in check.findings if not finding.passed]
         for row in rows(name)
+        if topics is None or row["topic"] in topics
         if not (check := behavior.check(Exchange(row["instruction"], row["output"], row["input"], row["topic"]))).passed
     }
     assert broken == {}
@@ -87,17 +109,17 @@ def test_enough_evaluation_items() -> None:
 
 
 def test_item_ids_are_unique() -> None:
-    ids = [item["id"] for item in (*items("disclaimer/items"), *general_items())]
+    ids = [item["id"] for path in ITEMS for item in items(path)]
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("path", ["disclaimer/items", *(f"general_smoke/{part}" for part in GENERAL)])
+@pytest.mark.parametrize("path", ITEMS)
 def test_no_item_is_asked_twice(path: str) -> None:
     asked = [normal(prompt(item)) for item in items(path)]
     assert sorted({text for text in asked if asked.count(text) > 1}) == []
 
 
-@pytest.mark.parametrize("path", ["disclaimer/items", *(f"general_smoke/{part}" for part in GENERAL)])
+@pytest.mark.parametrize("path", ITEMS)
 def test_no_training_row_holds_an_item(path: str) -> None:
     asked = [{"id": item["id"], "text": prompt(item)} for item in items(path)]
     matches = Decontamination(asked, DecontaminateConfig()).match_all(training_rows())
