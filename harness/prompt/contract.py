@@ -11,8 +11,8 @@ from harness.errors import EvidenceFault
 from harness.prompt.preamble import SystemPolicy
 
 CONTRACT_FILE = "prompt_contract.json"
-NEUTRAL = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-GREEDY = {"temperature": 0.0, **NEUTRAL}
+NEUTRAL: dict[str, int | float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+GREEDY: dict[str, int | float] = {"temperature": 0.0, **NEUTRAL}
 
 
 class Golden(BaseModel):

@@ -60,6 +60,8 @@ def _evaluate(
         ]
         tracker.table(f"samples/{task}", COLUMNS, rows)
     path = folder / "eval" / "candidate"
+    if not (path / "evaluation.json").is_file():  # an INVALID verdict may come before any evaluation
+        return
     tracker.artifact(names[2], "evaluation", path, sha256_file(path / "evaluation.json"), [names[1]])
 
 
@@ -69,4 +71,5 @@ def _gate(
     tracker.summary({f"delta/{metric.key}": metric.delta for metric in comparison.metrics})
     tracker.summary({"gate/exit_code": float(verdict.exit_code)})
     path = folder / "verdict.json"
-    tracker.artifact(f"{config.name}-verdict", "verdict", path, sha256_file(path), [names[2]])
+    evaluated = [names[2]] if (folder / "eval" / "candidate" / "evaluation.json").is_file() else []
+    tracker.artifact(f"{config.name}-verdict", "verdict", path, sha256_file(path), evaluated)
