@@ -50,7 +50,7 @@ def properties(case: TestCase) -> dict[str, str]:
 
 
 def row(fault: Fault, ms: float) -> str:
-    return f"| {fault.what} | {link(fault.seen_in)} | {fault.side} | {fault.caught_by} | {ms:.0f} |"
+    return f"| {fault.what} | {link(fault.seen_in)} | {fault.side} | {fault.caught_by} | {f'{ms:.0f}' if ms >= 1 else '<1'} |"
 
 
 def link(thread: str) -> str:

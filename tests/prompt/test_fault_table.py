@@ -40,4 +40,4 @@ def test_the_table_names_every_fault_with_what_catches_it() -> None:
         _, _, seen_in, side, caught_by, time, _ = (cell.strip() for cell in row.split("|"))
         assert fault.seen_in in seen_in
         assert (side, caught_by) == (fault.side, fault.caught_by)
-        assert float(time) > 0
+        assert time == "<1" or int(time) >= 1
