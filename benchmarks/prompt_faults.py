@@ -50,7 +50,8 @@ def properties(case: TestCase) -> dict[str, str]:
 
 
 def row(fault: Fault, ms: float) -> str:
-    return f"| {fault.what} | {link(fault.seen_in)} | {fault.side} | {fault.caught_by} | {f'{ms:.0f}' if ms >= 1 else '<1'} |"
+    time = f"{ms:.0f}" if ms >= 1 else "<1"
+    return f"| {fault.what} | {link(fault.seen_in)} | {fault.side} | {fault.caught_by} | {time} |"
 
 
 def link(thread: str) -> str:
