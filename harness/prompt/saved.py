@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import is_adapter, load_tokenizer
+from harness.base_model import is_adapter, load_tokenizer, tokenizer_folder
 from harness.errors import DataError
 from harness.prompt import card
 from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
@@ -78,21 +78,21 @@ def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
 
 
 def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
-    """An adapter is served with its base model's tokenizer: both have to be the contract's."""
-    places = {"its own": folder, "the base model's": base} if is_adapter(folder) else {"its own": folder}
-    for whose, place in places.items():
-        if place == folder and is_adapter(folder) and not (folder / "tokenizer.json").is_file():
-            continue
-        try:
-            tokenizer = load_tokenizer(place)
-        except DataError as error:
-            yield "fault", str(error)
-            continue
-        if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
-            yield "fault", f"the tokenizer in {place} ({whose}) is not the one the contract was made with"
-        for name, recorded in (("bos_token", contract.bos), ("eos_token", contract.eos)):
-            if place == folder and getattr(tokenizer, name) != recorded:
-                yield "fault", f"{place}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
+    """An adapter is served with its base model's tokenizer, unless it brings another and is merged for that."""
+    own = tokenizer_folder(folder, base)
+    try:
+        tokenizer = load_tokenizer(own)
+        of_base = tokenizer if own == base else load_tokenizer(base)
+    except DataError as error:
+        yield "fault", str(error)
+        return
+    if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
+        yield "fault", f"the tokenizer in {own} is not the one the contract was made with"
+    elif tokenizer_sha256(of_base) != contract.tokenizer_sha256:
+        yield "note", f"the base model's tokenizer in {base} is another one; an adapter server would use that"
+    for name, recorded in (("bos_token", contract.bos), ("eos_token", contract.eos)):
+        if getattr(tokenizer, name) != recorded:
+            yield "fault", f"{own}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
 
 
 def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:

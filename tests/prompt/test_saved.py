@@ -79,7 +79,15 @@ class TestFaults:
         tokenizer = tiny.make_tokenizer()
         tokenizer.add_tokens(["disclaimer"])
         tokenizer.save_pretrained(bench.served.base)
-        assert ["the base model's" in problem.message for problem in problems(bench)] == [True]
+        assert ["is not the one the contract was made with" in p.message for p in problems(bench)] == [True]
+
+    def test_a_base_with_another_tokenizer_is_noted_beside_the_adapters_own(self, bench: Bench) -> None:
+        tokenizer = tiny.make_tokenizer()
+        tokenizer.add_tokens(["disclaimer"])
+        tokenizer.save_pretrained(bench.served.base)
+        (found,) = problems(bench)
+        assert found.severity == "note"
+        assert "the base model's tokenizer" in found.message
 
     def test_a_file_that_is_not_json(self, bench: Bench) -> None:
         (bench.served.adapter / "tokenizer_config.json").write_text("{")
