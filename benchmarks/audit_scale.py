@@ -137,12 +137,16 @@ def batches(path: Path) -> Iterator[list[Row]]:
         yield batch
 
 
+def data_config(path: Path) -> DataConfig:
+    return DataConfig(sources={"rows": SourceConfig(path=str(path), licence="CC-BY-4.0")}, validation=0.05)
+
+
 def each_filter(path: Path, items: list[dict[str, Any]], workers: int) -> dict[str, float]:
     """Seconds of each filter over all rows, models loaded before."""
     config = validate(AuditConfig, read_yaml(CONF))
     parts = list(batches(path))
     found: dict[str, float] = {}
-    for filter_ in [*filters_of(config), Decontamination(items, DecontaminateConfig())]:
+    for filter_ in [*filters_of(config, data_config(path)), Decontamination(items, DecontaminateConfig())]:
         filter_.judge(parts[0][:50])
         started = time.perf_counter()
         for part in parts:
@@ -181,10 +185,9 @@ def global_steps(path: Path, items: list[dict[str, Any]], workers: int) -> dict[
 def whole_audit(path: Path, items: list[dict[str, Any]], workers: int) -> dict[str, Any]:
     """Seconds from the file of rows to train.parquet with the default audit, one source."""
     config = validate(AuditConfig, {**read_yaml(CONF), "workers": workers})
-    data = DataConfig(sources={"rows": SourceConfig(path=str(path), licence="CC-BY-4.0")}, validation=0.05)
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        record = audit(data, config, items, Path(out))
+        record = audit(data_config(path), config, items, Path(out))
         return {"audit": time.perf_counter() - started, "kept": record.rows + record.validation_rows}
 
 
