@@ -17,8 +17,8 @@ from harness.errors import ConfigError
 
 EXPECTED = {
     "audit": 2,
-    "data": 5,
-    "experiment": 2,
+    "data": 9,
+    "experiment": 4,
     "gate": 2,
     "model": 2,
     "serve": 1,
@@ -27,7 +27,11 @@ EXPECTED = {
     "tracker": 2,
     "train": 1,
 }
-NEEDS = {("model", "pretrained"): ["model.path=some/model"]}
+NEEDS = {
+    ("model", "pretrained"): ["model.path=some/model"],
+    ("data", "mts_dialog"): ["data.sources.clinical.path=some.csv"],
+    ("data", "aci_bench"): ["data.sources.clinical.path=some.csv"],
+}
 SHIPPED = [(path.parent.name, path.stem) for path in sorted(resources.CONF.glob("*/*.yaml"))]
 
 
