@@ -32,7 +32,6 @@ _EDGE = " zqedgeqz "
 class DecontaminateConfig(Group):
     """The share of an item's words that a row has to hold in order: of all (`similarity`) and by weight (`telling`)."""
 
-    action: Literal["drop", "flag"] = "drop"
     similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.82
     telling: Annotated[float, Field(ge=0.5, le=1)] = 0.8
 
@@ -73,7 +72,7 @@ class Decontamination:
         self._index = ItemIndex(self._items, config.similarity)
         self._prompts = {tuple(words(item["text"])): number for number, item in reversed([*enumerate(self._items)])}
         self._longest = max((len(prompt) for prompt in self._prompts if len(prompt) < GRAM), default=0)
-        self.digest = sha256_json([VERSION, config.model_dump(exclude={"action"}), self._items])
+        self.digest = sha256_json([VERSION, config.model_dump(), self._items])
 
     def __len__(self) -> int:
         return len(self._items)
