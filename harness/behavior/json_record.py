@@ -19,9 +19,13 @@ _OBJECT = re.compile(r"\{[^{}]*\}")
 def _valid_schema(schema: dict[str, Any]) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
+    from referencing.exceptions import Unresolvable
 
     try:
         Draft202012Validator.check_schema(schema)
+        list(Draft202012Validator(schema).iter_errors({}))
+    except Unresolvable as error:
+        raise ValueError(f"not a valid JSON Schema: {error}") from None
     except SchemaError as error:
         where = "/".join(map(str, error.absolute_path)) or "the schema"
         raise ValueError(f"not a valid JSON Schema: {where}: {error.message}") from None
@@ -85,6 +89,8 @@ class JsonRecord:
         record, fault = only_object(str(item.details.get("record") or ""))
         if record is None:
             return [f"details.record: {fault}"]
+        if not record:
+            return ["details.record: it has no fields; there is nothing to compare"]
         return [f"details.record: {broken}" for broken in faults_of(record, schema)]
 
 

@@ -73,7 +73,7 @@ def _require_installed() -> None:
 def judge_of(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> Judge:
     """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
     filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
-    first = (decontamination, section("decontaminate", config.decontaminate).action)
+    first = (decontamination, "drop")
     by_source = {name: source.actions for name, source in data.sources.items()}
     return Judge([first, *filters], section("dedupe", config.dedupe), by_source)
 

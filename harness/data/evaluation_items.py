@@ -33,7 +33,7 @@ def read_items(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path} line {number} is not JSON: {error}") from None
         if not isinstance(row, dict) or "id" not in row:
             raise DataError(f"{path} line {number}: an item is a JSON object with an id")

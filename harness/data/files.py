@@ -132,6 +132,8 @@ def _list_items(path: Path, file: IO[str], text: str) -> Iterator[Record]:
     while True:
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
         if text.startswith("]", at):
+            if rest := (text[at + 1 :] + file.read()).strip():
+                raise DataError(f"{path} is damaged: after the list of {number} rows follows {rest[:60]!r}")
             return
         try:
             value, at = decoder.raw_decode(text, at)
@@ -182,6 +184,12 @@ def _lines(reader: Any) -> Iterator[list[str] | Record]:
 def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str], bool]:
     if known & {cell.strip() for cell in cells}:
         return [cell.strip() for cell in cells], True
+    lower = [cell.strip().lower() for cell in cells]
+    if {name.lower() for name in known} & set(lower):
+        raise DataError(
+            f"{path}: the header {', '.join(cells)[:200]} is known but for upper and lower case. "
+            "Say which column is which with data.sources.<name>.columns."
+        )
     if len(cells) in (2, 3):
         return ["question", "answer", "rationale"][: len(cells)], False
     raise DataError(

@@ -7,6 +7,7 @@ from typing import Any
 from harness.config import SourceConfig
 from harness.data.filters.judgement import Row
 from harness.data.row import TEXTS, from_turns
+from harness.prompt.messages import user_text
 
 Values = Mapping[str, Any]
 REQUIRED = ("instruction", "output")
@@ -16,6 +17,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "topic": ("topic", "category"),
 }
 PROMPTS = ("prompt", "inputs")
+SYSTEM = ("system", "system_prompt")
 RESPONSES = ("response", "completion", "targets", "output")
 _WRAPPER = re.compile(
     r"\A(?:Below is an instruction.*?)?### Instruction:\s*(?P<instruction>.*?)\s*"
@@ -50,6 +52,9 @@ def _triple(values: Values, columns: Mapping[str, str], defaults: Mapping[Any, s
     empty = [_names(k, columns)[0] for k in REQUIRED if found[k] in ("", None) and not defaults.get(k)]
     if empty:
         return f"column {', '.join(empty)} is missing or empty (columns: {', '.join(map(str, values)) or 'none'})"
+    if isinstance(found["instruction"], str) and _first(values, SYSTEM) and not columns:
+        made = _with_system(values, found["instruction"], found["input"], found["output"])
+        return made if isinstance(made, str) else [{**found, **row} for row in made]
     return [found]
 
 
@@ -62,8 +67,8 @@ def _prompt_response(values: Values) -> list[Row] | str:
     if not isinstance(response, str) or not response.strip():
         return f"column response is missing, empty or no text (columns: {', '.join(map(str, values))})"
     wrapped = _WRAPPER.match(prompt)
-    texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": ""}
-    return [{**texts, "output": response}]
+    texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": _input(values)}
+    return _with_system(values, texts["instruction"], texts["input"], response)
 
 
 def _question_answer(values: Values) -> list[Row] | str:
@@ -73,7 +78,22 @@ def _question_answer(values: Values) -> list[Row] | str:
     if wrong:
         return f"column {', '.join(wrong)} is missing, empty or no text (columns: {', '.join(map(str, values))})"
     output = f"{rationale.strip()}\n\nThe answer is {answer}." if isinstance(rationale, str) and rationale else answer
-    return [{"instruction": question, "output": output}]
+    return _with_system(values, question, _input(values), output)
+
+
+def _input(values: Values) -> Any:
+    """The text that a question or a prompt is about."""
+    return _first(values, (*ALIASES["input"], "passage"))
+
+
+def _with_system(values: Values, instruction: str, given: Any, output: str) -> list[Row] | str:
+    """The row; as a conversation where the record brings a system message, which training must not lose."""
+    system = _first(values, SYSTEM)
+    if not system:
+        return [{"instruction": instruction, "input": given, "output": output}]
+    question = user_text(instruction, given) if isinstance(given, str) else instruction
+    row = from_turns([("system", system), ("user", question), ("assistant", output)])
+    return row if isinstance(row, str) else [row]
 
 
 def _messages(values: Values) -> list[Row] | str:
@@ -81,7 +101,10 @@ def _messages(values: Values) -> list[Row] | str:
 
 
 def _sharegpt(values: Values) -> list[Row] | str:
-    return _conversation(_first(values, ("conversations", "conversation")), "from", "value")
+    turns, system = _first(values, ("conversations", "conversation")), _first(values, SYSTEM)
+    if system and isinstance(turns, list):
+        turns = [{"from": "system", "value": system}, *turns]
+    return _conversation(turns, "from", "value")
 
 
 def _conversation(turns: Any, role: str, text: str) -> list[Row] | str:
@@ -122,7 +145,13 @@ def _best_reply(replies: Any) -> Any:
         for reply in (replies if isinstance(replies, list) else [])
         if isinstance(reply, Mapping) and not reply.get("deleted") and reply.get("review_result") is not False
     ]
-    return min(usable, key=lambda reply: float("inf") if reply.get("rank") is None else reply["rank"], default=None)
+    return min(usable, key=_rank, default=None)
+
+
+def _rank(reply: Mapping[str, Any]) -> float:
+    """0 is best; a reply without a number as its rank comes last."""
+    rank = reply.get("rank")
+    return float(rank) if isinstance(rank, int | float) else float("inf")
 
 
 def _self_instruct(values: Values) -> list[Row] | str:

@@ -97,6 +97,9 @@ def spdx_name(name: str) -> str | None:
 def judge_licence(name: str, policy: LicencePolicy) -> LicenceVerdict:
     """Whether a source under that licence may be used. `A OR B` takes the better, `A AND B` the worse."""
     allowed, refused = ({spdx_name(n) or n for n in names} for names in (policy.allow, policy.refuse))
+    if "(" in name and {"AND", "OR"} <= set(name.replace("(", " ").replace(")", " ").split()):
+        reason = f"'{name}' mixes AND and OR in parentheses; give the licence that you use"
+        return LicenceVerdict(name, None, reason)
     alternatives = [re.split(r"\s+AND\s+", part) for part in re.split(r"\s+OR\s+", name.strip(" ()"))]
     verdicts = [[_judge(part, policy, allowed, refused) for part in parts] for parts in alternatives]
     best = min(verdicts, key=lambda parts: sum(verdict.reason is not None for verdict in parts))

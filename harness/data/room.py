@@ -154,7 +154,9 @@ class Room:
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
             duplicate = plan.duplicates[number]
             reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
-            self.tally.add(body["row"], [Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,))])
+            found = [Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,))]
+            shown = not any(o["code"] == "personal_data" and o["action"] != "redact" for o in body["outcomes"])
+            self.tally.add(body["row"], found, shown)
         return self.tally.findings()
 
     def conflicts(self, plan: Plan) -> Iterator[Row]:

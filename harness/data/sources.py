@@ -134,7 +134,8 @@ def _records(origin: Origin) -> Iterator[tuple[str, Record]]:
 def _rows(origin: Origin, file: str, record: Record) -> Sequence[Row | Malformed]:
     made = record.reason if record.values is None else rows_of(record.values, origin.config)
     if isinstance(made, str):
-        return [Malformed(origin.name, file, record.where, made, record.text or _text(record.values))]
+        reason = str(made).encode(errors="replace").decode()
+        return [Malformed(origin.name, file, record.where, reason, record.text or _text(record.values))]
     number = record.where.split()[-1]
     place = number if len(origin.files) < 2 else f"{Path(file).stem}-{number}"
     ids = [row["id"] or f"{origin.name}-{place}" + (f".{i}" if len(made) > 1 else "") for i, row in enumerate(made)]

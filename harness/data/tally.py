@@ -40,9 +40,9 @@ class Tally:
     def __init__(self, actions: dict[str, str]):
         self._found = {code: _Found(action) for code, action in actions.items()}
 
-    def add(self, row: Row, outcomes: Sequence[Outcome]) -> None:
-        """The findings in one row, as the row goes on (redacted where configured)."""
-        personal = any(o.code == "personal_data" and o.action != "redact" for o in outcomes)
+    def add(self, row: Row, outcomes: Sequence[Outcome], shown: bool = True) -> None:
+        """The findings in one row, as the row goes on (redacted where configured); `shown`: its text may be."""
+        personal = not shown or any(o.code == "personal_data" and o.action != "redact" for o in outcomes)
         for outcome in outcomes:
             found = self._found.setdefault(outcome.code, _Found(outcome.action))
             found.rows += 1

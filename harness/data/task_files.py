@@ -62,7 +62,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             continue
         try:
             row = json.loads(line.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, f"not JSON: {error}"
         else:
             yield number, row if isinstance(row, dict) else "an item is a JSON object"

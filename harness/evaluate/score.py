@@ -106,7 +106,7 @@ def _answer(number: int, line: str) -> Answer | str:
     """The answer in a line, or what is wrong with the line."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"line {number} is not JSON: {error}"
     if not isinstance(row, dict):
         return f"line {number} is not a JSON object"
