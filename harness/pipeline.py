@@ -40,6 +40,7 @@ from harness.track.tracker import check_tracker
 RUN = "run.json"
 RECORDED = ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json")
 BASE = "base"
+OPTIONAL = ("conflicts.jsonl", "validation.parquet")
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def audit_alone(config: Config, out: Path) -> Dataset:
     with store.disk_full_is_told(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         made = Path(folder)
         dataset = audit(config.data, config.audit, evaluation_items(config), made, hub_folder(config), json_lines=True)
+        for name in OPTIONAL:  # of an earlier audit into the same folder
+            (out / name).unlink(missing_ok=True)
         for path in made.iterdir():
             path.replace(out / path.name)
     return dataset

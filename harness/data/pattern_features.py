@@ -7,8 +7,8 @@ from dataclasses import dataclass
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _KEPT = 3000  # characters of an answer that phrases are looked for in
 FORMATS = {
-    "a bulleted list": re.compile(r"^\s*[-*•]\s+\S.*\n\s*[-*•]\s+\S", re.M),
-    "a numbered list": re.compile(r"^\s*1[.)]\s+\S.*\n(?:.*\n)*?\s*2[.)]\s+\S", re.M),
+    "a bulleted list": re.compile(r"^[ \t]*[-*•]\s+\S.*\n[ \t]*[-*•]\s+\S", re.M),
+    "a numbered list": re.compile(r"^[ \t]*1[.)]\s+\S.*\n(?:.*\n){0,20}?[ \t]*2[.)]\s+\S", re.M),
     "a heading": re.compile(r"^#{1,6}\s+\S", re.M),
     "bold text": re.compile(r"\*\*[^*\n]+\*\*"),
     "a code block": re.compile(r"```"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,13 @@ SOURCE = SourceConfig(path="rows.jsonl", licence="MIT")
 SYSTEM = {"role": "system", "content": "Be kind."}
 
 
+def row_of(record: dict[str, Any]) -> dict[str, Any]:
+    rows = rows_of(record, SOURCE)
+    assert not isinstance(rows, str), rows
+    (row,) = rows
+    return row
+
+
 @pytest.mark.parametrize(
     ("record", "given"),
     [
@@ -25,8 +33,7 @@ SYSTEM = {"role": "system", "content": "Be kind."}
     ],
 )
 def test_what_a_question_is_about_stays_with_it(record: dict[str, str], given: str) -> None:
-    (row,) = rows_of(record, SOURCE)
-    assert isinstance(row, dict)
+    row = row_of(record)
     assert row["input"] == given
 
 
@@ -40,8 +47,7 @@ def test_what_a_question_is_about_stays_with_it(record: dict[str, str], given: s
     ],
 )
 def test_a_system_message_is_trained_with(record: dict[str, object]) -> None:
-    (row,) = rows_of(record, SOURCE)
-    assert isinstance(row, dict)
+    row = row_of(record)
     turns = json.loads(row["messages"])
     assert turns[0] == SYSTEM
     assert [turn["content"] for turn in turns[1:]] == ["Who?", "Ann"]
@@ -52,8 +58,7 @@ def test_ranks_that_are_no_numbers_come_last() -> None:
         {"role": "assistant", "text": "second", "rank": "0"},
         {"role": "assistant", "text": "first", "rank": 1},
     ]
-    (row,) = rows_of({"prompt": {"role": "prompter", "text": "Who?", "replies": replies}}, SOURCE)
-    assert isinstance(row, dict)
+    row = row_of({"prompt": {"role": "prompter", "text": "Who?", "replies": replies}})
     assert row["output"] == "first"
 
 

@@ -25,7 +25,7 @@ _DANGLING = re.compile(
 )
 _LIST_LINE = re.compile(r"\s*(?:[-*•–>|#+]|\d{1,3}[.)]|[A-Za-z][.)]\s)")
 _SENTENCE_BREAK = re.compile(r"[.!?](?=\s)")
-_CODE = re.compile(r"```|^\s*(?:def |class |import |from \w+ import|SELECT |<\w+[^>]*>|[{}\[\]]|#include)", re.M)
+_CODE = re.compile(r"```|^[ \t]*(?:def |class |import |from \w+ import|SELECT |<\w+[^>]*>|[{}\[\]]|#include)", re.M)
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?\s?a?m (?:very |really )?sorry|sorry|i apologi[sz]e|unfortunately|my apologies)\b[^.!?\n]{0,40}\b"
     r"(?:i|we) (?:can ?not|can['’]t|won['’]t|(?:am|['’]m|are) (?:not able|unable))"
