@@ -187,7 +187,7 @@ class TestStockTasks:
 
     @needs_hub
     def test_likelihoods_are_transformers_own(self, served: Served, tmp_path: Path) -> None:
-        """By lm-eval's definition: white space at the end of the context (our last newline) counts to the choice."""
+        """The prompt is what a server would be fed, its last newline included; the choice is what follows."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -196,8 +196,8 @@ class TestStockTasks:
         model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
         for row in samples(tmp_path, "arc_easy"):
             for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
-                context = served.renderer.encode(prompt.rstrip())
-                ids = served.renderer.encode(prompt + choice)
+                context = served.renderer.encode(prompt)
+                ids = context + served.renderer.encode(choice)
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
                 wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
