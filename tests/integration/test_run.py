@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -225,12 +226,21 @@ class TestReuse:
 
 @contextmanager
 def started(project: Path, log: Path, *overrides: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`harness run` as its own process group, as under a terminal; ended for certain."""
+    """`harness run` as its own process group, as under a terminal; ended for certain.
+
+    A job in the background of a shell inherits that Ctrl-C is ignored; at a terminal it is not.
+    """
     environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness.cli", "run", "experiment=tiny", *overrides]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=project, env=environment, stderr=output, stdout=output, start_new_session=True
+            command,
+            cwd=project,
+            env=environment,
+            stderr=output,
+            stdout=output,
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         try:
             yield process

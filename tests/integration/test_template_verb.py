@@ -66,7 +66,7 @@ class TestVerify:
     def test_a_server_that_applies_no_adapter(self, harness: Harness, served: Served) -> None:
         code, printed = verify(harness, served, served.adapter, "base")
         assert code == 12
-        assert "the prompts are equal, the numbers are not" in printed
+        assert "the prompts are equal, the numbers are the base model's" in printed
         assert "the adapter is not applied" in printed
 
     def test_a_model_made_elsewhere_whose_template_the_server_does_not_use(
