@@ -12,7 +12,7 @@ from harness.base_model import is_adapter, load_tokenizer, local_model, tokenize
 from harness.config import Config, TemplateConfig
 from harness.console import say
 from harness.errors import PromptMismatch, ServerFault, UsageError
-from harness.evaluate.checkpoint import locate
+from harness.evaluate.checkpoint import CANDIDATE, locate
 from harness.evaluate.merge import merged, reasons_to_merge
 from harness.evaluate.several import lora_rank
 from harness.prompt.contract import CONTRACT_FILE, Contract
@@ -24,7 +24,6 @@ from harness.prompt.static import Problem, check_contract
 from harness.serve.live_check import check_models
 from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server, write_prompt
 
-CANDIDATE = "candidate"
 KEY_VARIABLE = "VLLM_API_KEY"
 
 
