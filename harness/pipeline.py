@@ -3,35 +3,33 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness import store
 from harness.base_model import local_model, weights_sha256
 from harness.behavior.registry import load_behavior
-from harness.compose import gate_values
-from harness.config import Config, GateConfig, validate
+from harness.config import Config
 from harness.console import say, timed
 from harness.data.audit import audit
-from harness.data.evaluation_items import domain_items, suite_items
 from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import read_rows
 from harness.data.task_files import check_task_files, require_unseen
+from harness.decision import unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
-from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_checkpoint, resolve_evaluation
+from harness.evaluate.checkpoint import CANDIDATE, checkpoint
 from harness.evaluate.several import evaluate_checkpoints
+from harness.evaluation import evaluation_items, hub_folder, tasks_of
 from harness.gate.comparison import compare
-from harness.gate.coverage import data_of, uncovered
+from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
-from harness.gate.verdict import decide
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
-from harness.records import Checkpoint, Comparison, Dataset, Side, Verdict, load
+from harness.records import Checkpoint, Dataset, Verdict, load
 from harness.report.write import write_report
 from harness.serve.server import usable_port
 from harness.track.run import track_run
@@ -153,29 +151,11 @@ def audit_alone(config: Config, out: Path) -> Dataset:
     return dataset
 
 
-def evaluation_items(config: Config) -> list[dict[str, Any]]:
-    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them."""
-    found = {task.name: domain_items([task]) for task in config.tasks}
-    items = [{**item, "task": name} for name, own in found.items() for item in own]
-    stock = [name for name, own in found.items() if not own]
-    if stock:
-        from harness.evaluate.tasks import leaves
-
-        loaded = tasks_of(config)()
-        wanted = {leaf: loaded["tasks"][leaf] for name in stock for leaf in leaves(loaded, name)}
-        items += suite_items({**loaded, "tasks": wanted})
-    return items
-
-
 def usable_sources(config: Config) -> list[Origin]:
     """The sources with their files found and their licences accepted; raises DataError that lists what is wrong."""
     origins = find_sources(config.data, hub_folder(config))
     require_usable(origins, section("licences", config.audit.licences))
     return origins
-
-
-def hub_folder(config: Config) -> Path | None:
-    return Path(config.hub_dir) if config.hub_dir else None
 
 
 def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
@@ -221,19 +201,6 @@ def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
     return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config))
 
 
-@cache
-def _loaded_tasks(tasks: tuple[Any, ...], hub_dir: str | None) -> dict[str, Any]:
-    from harness.evaluate.tasks import load_tasks
-
-    with timed("load the evaluation tasks"):
-        return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
-
-
-def tasks_of(config: Config) -> Callable[[], dict[str, Any]]:
-    """Loads the configuration's tasks, once a process: before training, so that an unknown task costs no training."""
-    return lambda: _loaded_tasks(tuple(config.tasks), config.hub_dir)
-
-
 def judge(run: Run, candidate: Checkpoint) -> Verdict:
     """eval/, compare.json and verdict.json. Evidence that cannot be trusted gives an INVALID verdict, not none."""
     _drop_old_verdict(run.folder)
@@ -253,14 +220,6 @@ def _drop_old_verdict(folder: Path) -> None:
     for name in ("verdict.json", "compare.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
-
-
-def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verdict:
-    verdict = decide(policy, comparison)
-    out.mkdir(parents=True, exist_ok=True)
-    comparison.save(out / "compare.json")
-    verdict.save(out / "verdict.json")
-    return verdict
 
 
 def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:
@@ -317,74 +276,3 @@ def _behavior_digest() -> list[str]:
 def _told(reused: bool, what: str) -> None:
     if reused:
         say(f"· {what} (unchanged, reused)")
-
-
-def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
-    """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
-    check_task_files(task.name for task in config.tasks)
-    checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
-    if len(checkpoints) < len(names):
-        raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
-    if "base" in checkpoints and checkpoints["base"].kind == "adapter":
-        raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
-    items = domain_items(config.tasks)
-    for found in checkpoints.values():
-        if (trained_on(found) / "train.parquet").is_file():
-            require_unseen(items, read_rows(trained_on(found)), str(trained_on(found)))
-    digest = store.sha256_json(
-        [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
-    )
-    folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
-    with store.locked(folder):
-        done = evaluate_checkpoints(
-            checkpoints, config, folder / "eval", folder / "logs" / "vllm.log", tasks_of(config)
-        )
-    return list(done.values())
-
-
-def trained_on(checkpoint: Checkpoint) -> Path:
-    """Where the rows of a run's checkpoint lie."""
-    return Path(checkpoint.path).parent / "data"
-
-
-def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison:
-    """The comparison of two evaluations by name or folder.
-
-    Where the candidate's training data are known, items they were not checked against are among its faults.
-    """
-    sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
-    evidence = [read_evidence(folder) for folder in sides]
-    comparison = compare(*evidence)
-    data = data_of(sides[1], evidence[1], runs)
-    faults = uncovered(data, evidence[1]) if data else []
-    return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
-
-
-def gate_evaluations(
-    baseline: str, candidate: str, policy: str, out: Path | None, runs: Path
-) -> tuple[Verdict, Path | None]:
-    """The verdict on two evaluations; with `out`, its files and report are written there."""
-    gate = validate(GateConfig, gate_values(policy))
-    try:
-        comparison = compare_evaluations(baseline, candidate, runs)
-    except EvidenceFault as fault:
-        comparison = unusable(baseline, candidate, str(fault))
-    if out is None:
-        return decide(gate, comparison), None
-    verdict = write_verdict(gate, comparison, out)
-    report = write_report(out)
-    for name in ("summary.md", "junit.xml"):
-        shutil.copy(report.parent / name, out / name)
-    return verdict, report
-
-
-def unusable(baseline: str, candidate: str, fault: str) -> Comparison:
-    """A comparison that could not be made: its verdict is INVALID."""
-    sides = [Side(label=name, weights_sha256="", contract_sha256="") for name in (baseline, candidate)]
-    return Comparison(baseline=sides[0], candidate=sides[1], metrics=[], flips=[], faults=[fault])
-
-
-def _label(name: str) -> str:
-    """A short name for a checkpoint: the run's or folder's own."""
-    path = Path(name).resolve() if Path(name).exists() else Path(name)
-    return path.parent.name if path.name == "checkpoint" else path.name

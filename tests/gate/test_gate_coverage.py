@@ -6,10 +6,12 @@ import pytest
 from evaluation_folders import Folder, answers, samples
 
 from harness.compose import config_for
+from harness.decision import compare_evaluations
 from harness.errors import EvidenceFault
+from harness.evaluation import evaluation_items
 from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import Evidence, read_evidence
-from harness.pipeline import Run, compare_evaluations, evaluation_items, judge
+from harness.pipeline import Run, judge
 from harness.records import Checkpoint, Dataset
 from harness.store import sha256_json
 

@@ -11,7 +11,7 @@ from harness.base_model import load_tokenizer
 from harness.compose import config_for
 from harness.data.audit import audit
 from harness.data.tables import read_rows
-from harness.pipeline import evaluation_items
+from harness.evaluation import evaluation_items
 from harness.train.finetune import finetune
 
 pytestmark = pytest.mark.integration

@@ -1,0 +1,98 @@
+"""The command line: verbs, their arguments and examples. Knows no work, only names."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import __version__, verbs
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="harness", description=__doc__, epilog=EXIT_CODES)
+    parser.description = "Fine-tune a language model for what an organisation demands, and prove it."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    run = _verb(
+        subparsers, "run", verbs.run, "everything: audit, train, serve, evaluate, compare, gate, report", RUN_EXAMPLE
+    )
+    run.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    audit = _verb(
+        subparsers, "audit", verbs.audit, "load, check and mix the training data, or check any file", AUDIT_EXAMPLE
+    )
+    audit.add_argument("--input", type=Path, metavar="FILE", help="a file or folder to audit alone (source 'input')")
+    audit.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (with --input: ./audit)")
+    _verb(
+        subparsers, "train", verbs.train, "the stages up to a checkpoint", "harness train experiment=finance_disclaimer"
+    )
+    evaluate = _verb(
+        subparsers, "evaluate", verbs.evaluate, "serve checkpoints and score them on a suite", EVALUATE_EXAMPLE
+    )
+    evaluate.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
+    )
+    score = _verb(
+        subparsers, "score", verbs.score, "grade saved answers with a domain task's own checks", SCORE_EXAMPLE
+    )
+    score.add_argument("task", metavar="TASK", help="a folder under tasks/ with a behavior.yaml")
+    score.add_argument("responses", type=Path, metavar="RESPONSES.jsonl", help="rows id, prompt, response; or samples")
+    score.add_argument("--out", type=Path, help="file to write the findings to, one row an answer")
+    score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server that judges too, by a rubric")
+    score.add_argument("--judge-model", metavar="NAME", help="the judge's name on that server")
+    for name, work, does, example in (
+        ("compare", verbs.compare, "paired differences of two evaluations, with intervals", COMPARE_EXAMPLE),
+        ("gate", verbs.gate, "the verdict of a policy on two evaluations", GATE_EXAMPLE),
+    ):
+        verb = _verb(subparsers, name, work, does, example)
+        verb.add_argument("baseline", metavar="BASELINE", help="run, evaluation folder, or lm-eval output folder")
+        verb.add_argument("candidate", metavar="CANDIDATE")
+        verb.add_argument("--out", type=Path, help="folder to write the results to")
+        verb.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    serve = _verb(
+        subparsers, "serve", verbs.serve, "the vLLM server exactly as the evaluation starts it", SERVE_EXAMPLE
+    )
+    serve.add_argument("checkpoint", metavar="RUN", help="run, model or adapter folder, hub id, or 'base'")
+    serve.add_argument("--print", action="store_true", help="print the exact command instead of starting it")
+    template = _verb(
+        subparsers, "template", verbs.template, "the prompt contract: its card, and the checks", TEMPLATE_EXAMPLE
+    )
+    template.add_argument("action", choices=("show", "verify"))
+    template.add_argument("checkpoint", nargs="?", help="run, model or adapter folder, hub id, or 'base'")
+    template.add_argument("--server", metavar="URL", help="check this running server instead of starting one")
+    template.add_argument("--model", help="the model's name on that server")
+    template.add_argument("--static", action="store_true", help="only what needs no server")
+    report = _verb(subparsers, "report", verbs.report, "HTML, Markdown and JUnit of runs", "harness report runs/NAME")
+    report.add_argument("runs", nargs="+", metavar="RUN")
+    report.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    return parser
+
+
+def _verb(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, work: Verb, does: str, example: str
+) -> argparse.ArgumentParser:
+    parser = subparsers.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.",
+        usage=f"harness {name} [arguments] [key=value ...]",
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(verb=work)
+    return parser
+
+
+RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-4"
+AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
+EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
+SCORE_EXAMPLE = "harness score disclaimer answers.jsonl --out graded.jsonl"
+COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
+GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
+SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"
+TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
+EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
+
+exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment
+            10 FAIL  11 INCONCLUSIVE  12 INVALID  130 interrupted"""

@@ -1,0 +1,187 @@
+"""What each verb does: reads its options, calls the room that does the work, prints the result, returns the exit code.
+
+Nothing heavy is imported before a verb needs it.
+"""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.config import Config
+    from harness.records import Dataset
+
+SEVERITY = (1, 2, 3, 12, 10, 11)
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.compose import config_for, sweep
+
+    overrides = _required(options.overrides, "experiment")
+    if options.multirun:
+        command = f"harness run -m {shlex.join(overrides)}"
+        codes = sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command))
+        return next((code for code in SEVERITY if code in codes), 0)
+    return _run_one(config_for(overrides), f"harness run {shlex.join(overrides)}")
+
+
+def _run_one(config: "Config", command: str) -> int:
+    from harness.pipeline import run_experiment
+    from harness.report.terminal import print_verdict
+
+    verdict, report = run_experiment(config, command)
+    print_verdict(verdict, report)
+    return verdict.exit_code
+
+
+def audit(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.pipeline import Run, audit_alone, audit_stage
+    from harness.store import locked
+
+    config = config_for(options.overrides, options.input)
+    if options.input is not None or options.out is not None:
+        folder = options.out or Path("audit")
+        dataset = audit_alone(config, folder)
+    else:
+        run = Run.of(config)
+        with locked(run.folder):
+            dataset = audit_stage(run)
+        folder = run.folder / "data"
+    return _told_audit(dataset, folder)
+
+
+def _told_audit(dataset: "Dataset", folder: Path) -> int:
+    """Counts by source and every broken limit; 10 when there is one."""
+    for source in dataset.sources:
+        quarantined = sum(source.quarantined.values())
+        why = ", ".join(f"{code} {n}" for code, n in source.quarantined.items())
+        told = f"{source.source}: {source.read} read, {source.kept} kept, {quarantined} quarantined"
+        print(f"{told} ({why})" if why else told)
+    for found in dataset.findings:
+        if found.rows:
+            print(f"{found.code}: {found.rows} rows found ({found.action})")
+    print(folder)
+    for broken in dataset.broken_limits:
+        print(f"limit broken: {broken}")
+    return 10 if dataset.broken_limits else 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.pipeline import Run, train
+    from harness.store import locked
+
+    run = Run.of(config_for(_required(options.overrides, "experiment")))
+    with locked(run.folder):
+        print(train(run).path)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.evaluation import evaluate_alone
+
+    for folder in evaluate_alone(options.checkpoints, config_for(options.overrides)):
+        print(folder)
+    return 0
+
+
+def score(options: argparse.Namespace) -> int:
+    from harness.evaluate.score import score
+
+    _no_overrides("score", options.overrides)
+    scores = score(options.task, options.responses)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
+    print(scores.summary())
+    if options.judge is not None:
+        from harness.evaluate.judging import judged
+
+        print(judged(options.task, options.responses, options.judge, options.judge_model))
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from harness.decision import compare_evaluations
+
+    _no_overrides("compare", options.overrides)
+    comparison = compare_evaluations(options.baseline, options.candidate, options.runs_dir)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        comparison.save(options.out / "compare.json")
+    for metric in comparison.metrics:
+        interval = f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]"
+        numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f} {interval}"
+        print(f"{metric.key}: {numbers}  n={metric.n}")
+    for fault in comparison.faults:
+        print(f"not comparable: {fault}")
+    return 12 if comparison.faults else 0
+
+
+def gate(options: argparse.Namespace) -> int:
+    from harness.decision import gate_evaluations
+    from harness.report.terminal import print_verdict
+
+    policy = next((o.removeprefix("policy=") for o in options.overrides if o.startswith("policy=")), "default")
+    if unknown := [o for o in options.overrides if not o.startswith("policy=")]:
+        raise UsageError(f"gate takes policy=NAME or policy=PATH, not: {', '.join(unknown)}")
+    verdict, report = gate_evaluations(options.baseline, options.candidate, policy, options.out, options.runs_dir)
+    print_verdict(verdict, report)
+    return verdict.exit_code
+
+
+def report(options: argparse.Namespace) -> int:
+    _no_overrides("report", options.overrides)
+    from harness.report.write import write_report
+
+    for name in options.runs:
+        folder = next((p for p in (Path(name), options.runs_dir / name) if p.is_dir()), None)
+        if folder is None:
+            raise UsageError(f"{name}: no such run folder")
+        print(write_report(folder))
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.serving import command_line, serve
+
+    config = config_for(options.overrides)
+    if not options.print:
+        serve(options.checkpoint, config)
+    print(command_line(options.checkpoint, config))
+    return 0
+
+
+def template(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.prompt.card import contract_card
+    from harness.verification import contract_for, print_steps, verify
+
+    config = config_for(options.overrides)
+    if options.action == "show":
+        print(contract_card(*contract_for(options.checkpoint, config)))
+        return 0
+    if options.checkpoint is None:
+        raise UsageError("name what to verify: harness template verify CHECKPOINT")
+    return print_steps(verify(options.checkpoint, config, options.server, options.model, options.static))
+
+
+def _no_overrides(verb: str, overrides: Sequence[str]) -> None:
+    if overrides:
+        raise UsageError(f"{verb} reads no configuration; it does not take: {', '.join(overrides)}")
+
+
+def _required(overrides: Sequence[str], group: str) -> Sequence[str]:
+    if not any(o.startswith(f"{group}=") for o in overrides):
+        from harness.compose import choices
+
+        raise UsageError(f"name what to run: {group}=NAME, one of: {', '.join(choices(group))}")
+    return overrides
