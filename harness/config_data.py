@@ -105,7 +105,7 @@ class LimitConfig(Group):
 class AuditConfig(Group):
     """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside.
 
-    `filters`, `dedupe`, `decontaminate`, `licences` and `patterns` hold the settings of the classes that
+    `filters`, `dedupe`, `decontaminate`, `licences`, `outliers` and `patterns` hold the settings of the classes that
     harness.data.settings names. A filter set to null is off. `workers` are processes
     of the local engine; on Ray its scheduler decides. Results depend neither on engine, workers nor batch_rows.
     """
@@ -116,6 +116,7 @@ class AuditConfig(Group):
     dedupe: dict[str, Any] = {}
     decontaminate: dict[str, Any] = {}
     licences: dict[str, Any] = {}
+    outliers: dict[str, Any] = {}
     patterns: dict[str, Any] = {}
     limits: LimitConfig = LimitConfig()
     engine: Literal["local", "ray"] = "local"

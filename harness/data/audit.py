@@ -124,7 +124,7 @@ class _Written:
             conflicts=len(self._plan.found.conflicts),
             patterns=[masked(pattern.sentence()) for pattern in self._patterns.report()],
             notes=self._notes(),
-            broken_limits=broken_limits(findings, read, limits.max_rows, limits.max_share),
+            broken_limits=broken_limits(self._room.tally.rows_of, read, limits.max_rows, limits.max_share),
         )
 
     def _notes(self) -> list[str]:

@@ -13,8 +13,11 @@ from harness.config import AuditConfig, DataConfig
 from harness.data.dedupe import Duplicate, Duplicates, Found
 from harness.data.engine import judged
 from harness.data.filters.judgement import Row
+from harness.data.filters.texts import answer_of
 from harness.data.judging import Judge, Judged, Outcome
 from harness.data.mix import sample, split, wanted
+from harness.data.outliers import CODE as OUTLIER
+from harness.data.outliers import Lengths, Outlier
 from harness.data.pairs import Indices
 from harness.data.scratch import Scratch
 from harness.data.settings import section
@@ -33,6 +36,7 @@ class Plan:
     train: list[int]
     validation: list[int]
     duplicates: dict[int, Duplicate]
+    outliers: dict[int, Outlier]
     found: Found
     unused: frozenset[int]
 
@@ -49,7 +53,10 @@ class Room:
         self.live = array("b")
         self.dedupe = section("dedupe", config.dedupe)
         self.duplicates = Duplicates(self.dedupe)
-        self.tally = Tally({**judge.codes, "duplicate": self.dedupe.action, "malformed": config.malformed})
+        self.outliers = section("outliers", config.outliers)
+        self.lengths = Lengths(self.outliers)
+        own = {"duplicate": self.dedupe.action, OUTLIER: self.outliers.action, "malformed": config.malformed}
+        self.tally = Tally({**judge.codes, **own})
 
     def close(self) -> None:
         """Removes the temporary files."""
@@ -97,26 +104,33 @@ class Room:
         self.duplicates.add(done.sketches)
         for row, outcomes in found:
             self.source_of.append(self.names.index(row["source"]))
+            self.lengths.add(answer_of(row))
             self.live.append(not any(o.action == "drop" for o in outcomes))
             if outcomes:
                 self.tally.add(row, outcomes)
 
     def plan(self) -> Plan:
-        """Duplicates first, then the mix of what is left, then the split."""
+        """Duplicates first, then lengths, then the mix of what is left, then the split."""
         live = np.frombuffer(self.live, np.int8).astype(bool) if self.live else np.zeros(0, bool)
         found = self.duplicates.find(live)
         duplicates = {duplicate.row: duplicate for duplicate in found.duplicates}
         if self.dedupe.action == "drop":
             live[list(duplicates)] = False
+        outliers = self.lengths.outliers(list(self._by_source(np.flatnonzero(live)).values()))
+        if self.outliers.action == "drop":
+            live[list(outliers)] = False
         chosen = self._chosen(np.flatnonzero(live))
         train, validation = split(chosen, found.clusters, self.data.validation, self.data.seed)
         random.Random(self.data.seed).shuffle(train)
         unused = frozenset(np.flatnonzero(live).tolist()) - set(chosen)
-        return Plan(train, validation, duplicates, found, unused)
+        return Plan(train, validation, duplicates, outliers, found, unused)
+
+    def _by_source(self, live: Indices) -> dict[str, Indices]:
+        source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
+        return {name: live[source_of[live] == i] for i, name in enumerate(self.names)}
 
     def _chosen(self, live: Indices) -> list[int]:
-        source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
-        rows = {name: live[source_of[live] == i].tolist() for i, name in enumerate(self.names)}
+        rows = {name: numbers.tolist() for name, numbers in self._by_source(live).items()}
         if not len(live):
             return []
         counts = wanted(self.data, {name: len(numbers) for name, numbers in rows.items()})
@@ -133,6 +147,7 @@ class Room:
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
             flags = [f"{o['code']}: {o['reason']}" for o in body["outcomes"]]
             flags += [self._duplicate_reason(plan.duplicates[number])] if number in plan.duplicates else []
+            flags += [f"{OUTLIER}: {plan.outliers[number].reason}"] if number in plan.outliers else []
             yield {**body["row"], "flags": flags}
 
     def quarantined(self, plan: Plan) -> Iterator[Row]:
@@ -143,21 +158,31 @@ class Room:
                 reasons = [f"{o['code']}: {o['reason']}" for o in body["outcomes"] if o["action"] == "drop"]
                 if number in plan.duplicates and self.dedupe.action == "drop":
                     reasons.append(self._duplicate_reason(plan.duplicates[number]))
+                if number in plan.outliers and self.outliers.action == "drop":
+                    reasons.append(f"{OUTLIER}: {plan.outliers[number].reason}")
                 if number in plan.unused:
                     reasons.append("mix: not in the sample of its source")
                 yield {**body["row"], "reasons": reasons}
         yield from self.malformed
 
     def findings(self, plan: Plan) -> list[Finding]:
-        """What was found, duplicates included."""
-        numbers = list(plan.duplicates)
+        """What was found, duplicates and outliers included."""
+        numbers = sorted({*plan.duplicates, *plan.outliers})
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
-            duplicate = plan.duplicates[number]
-            reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
-            found = [Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,))]
+            found = self._found_late(plan, number)
             shown = not any(o["code"] == "personal_data" and o["action"] != "redact" for o in body["outcomes"])
             self.tally.add(body["row"], found, shown)
         return self.tally.findings()
+
+    def _found_late(self, plan: Plan, number: int) -> list[Outcome]:
+        """What only all rows together show of one."""
+        found = []
+        if duplicate := plan.duplicates.get(number):
+            reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
+            found.append(Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,)))
+        if outlier := plan.outliers.get(number):
+            found.append(Outcome(OUTLIER, self.outliers.action, outlier.reason, (outlier.kind,)))
+        return found
 
     def conflicts(self, plan: Plan) -> Iterator[Row]:
         """Questions with several answers, one list of rows each."""

@@ -13,9 +13,10 @@ SECTIONS = {
     "dedupe": "harness.data.minhash:DedupeConfig",
     "decontaminate": "harness.data.decontaminate:DecontaminateConfig",
     "licences": "harness.data.licences:LicencePolicy",
+    "outliers": "harness.data.outliers:OutlierConfig",
     "patterns": "harness.data.patterns:PatternConfig",
 }
-GLOBAL_CODES = ("contamination", "duplicate", "malformed")
+GLOBAL_CODES = ("contamination", "duplicate", "outlier", "malformed")
 
 
 def section(name: str, values: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from harness.data.filters.judgement import Row
@@ -39,9 +39,11 @@ class Tally:
 
     def __init__(self, actions: dict[str, str]):
         self._found = {code: _Found(action) for code, action in actions.items()}
+        self._rows: Counter[str] = Counter()
 
     def add(self, row: Row, outcomes: Sequence[Outcome], shown: bool = True) -> None:
         """The findings in one row, as the row goes on (redacted where configured); `shown`: its text may be."""
+        self._rows.update({o.code for o in outcomes} | {o.code.split(" ")[0] for o in outcomes})
         personal = not shown or any(o.code == "personal_data" and o.action != "redact" for o in outcomes)
         for outcome in outcomes:
             found = self._found.setdefault(outcome.code, _Found(outcome.action))
@@ -51,6 +53,10 @@ class Tally:
             if len(found.examples) < EXAMPLES:
                 text = "" if personal else f" ({masked(row['instruction'])} → {masked(row['output'])})"
                 found.examples.append(f"{row['source']}/{row['id']}: {masked(outcome.reason)}{text}")
+
+    def rows_of(self, code: str) -> int:
+        """Rows with a finding of that code; `behavior` stands for every behaviour, and counts a row once."""
+        return self._rows[code]
 
     def findings(self) -> list[Finding]:
         return [
@@ -67,13 +73,9 @@ class Tally:
 
 
 def broken_limits(
-    findings: Sequence[Finding], read: int, max_rows: dict[str, int], max_share: dict[str, float]
+    rows_of: Callable[[str], int], read: int, max_rows: dict[str, int], max_share: dict[str, float]
 ) -> list[str]:
-    """Every limit that the findings break, in words. A code stands for all its kinds (`behavior` for every one)."""
-
-    def rows_of(code: str) -> int:
-        return sum(f.rows for f in findings if f.code == code or f.code.split(" ")[0] == code)
-
+    """Every limit that the rows found by reason code break, in words."""
     told = [
         f"{code}: {rows_of(code)} rows found, at most {most} allowed (audit.limits.max_rows.{code})"
         for code, most in max_rows.items()

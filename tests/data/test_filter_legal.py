@@ -52,6 +52,34 @@ def test_reason_names_rule_wording_and_place() -> None:
     assert judged.evidence == ("confidential_marking", "copyright_notice")
 
 
+def test_redaction_takes_the_notice_out_and_keeps_the_answer() -> None:
+    said = "The rate is two per cent. It changes in May.\n© 2020 Example Press. All rights reserved.\nAsk your branch."
+    judged = legal(action="redact").judge([row(said)])[0]
+    assert judged.redacted is not None
+    assert judged.redacted["output"].split() == [
+        "The",
+        "rate",
+        "is",
+        "two",
+        "per",
+        "cent.",
+        "It",
+        "changes",
+        "in",
+        "May.",
+        "Ask",
+        "your",
+        "branch.",
+    ]
+
+
+@pytest.mark.parametrize("said", ["All rights reserved.", words(APACHE, 100, 120)])
+def test_what_cannot_be_redacted_is_dropped(said: str) -> None:
+    judged = legal(action="redact").judge([row(said)])[0]
+    assert judged.reason is not None
+    assert judged.redacted is None
+
+
 def test_rules_can_be_left_out() -> None:
     assert legal(rules=["licence_notice"]).judge([row("All rights reserved.")])[0].reason is None
 

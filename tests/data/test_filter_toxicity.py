@@ -6,10 +6,12 @@ import types
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from labelled import SHARED, Score, shared_toxicity
 
 from harness.config import validate
-from harness.data.filters.toxicity import Toxicity, ToxicityConfig, passages
+from harness.data.filters.toxicity import REMOVED, Toxicity, ToxicityConfig, masked, passages
 from harness.errors import MissingDependency
 
 RUDE = "You are a stupid idiot and I fucking hate you, you worthless piece of shit."
@@ -89,3 +91,22 @@ def test_detoxify_is_asked_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     filter_ = toxicity(model="detoxify", detoxify_variant="original-small", detoxify_checkpoint="weights.ckpt")
     judged = filter_.judge([row(POLITE, "") for _ in range(16)] + [row(RUDE, "")])
     assert [j.reason for j in judged] == [None] * 16 + ["score 1.00 in output"]
+
+
+def test_redaction_masks_the_toxic_passage_and_keeps_the_rest() -> None:
+    before = "Opening hours:\n- nine to six on every working day of the week, also in the holidays\n- closed on Sunday "
+    judged = toxicity(action="redact").judge([row(f"{before}and on bank holidays, as all the others are.\n{RUDE}")])[0]
+    assert judged.redacted is not None
+    assert judged.redacted["output"] == f"{before}and on bank holidays, as all the others are.\n{REMOVED}"
+    assert toxicity().judge([judged.redacted])[0].reason is None
+
+
+def test_an_answer_that_is_toxic_throughout_cannot_be_redacted() -> None:
+    judged = toxicity(action="redact").judge([row(RUDE)])[0]
+    assert judged.reason is not None
+    assert judged.redacted is None
+
+
+@given(st.text(alphabet="ab.! \n", max_size=80), st.integers(1, 6))
+def test_masking_nothing_changes_nothing(text: str, words: int) -> None:
+    assert masked(text, words, set()) == text

@@ -8,11 +8,12 @@ from typing import Literal
 
 from harness.config import Count, Group, resolve_path
 from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.texts import row_texts
+from harness.data.filters.texts import answer_of, map_texts, row_texts
 from harness.data.fingerprints import Fingerprints
 
 LICENCE_TEXTS = Path(__file__).with_name("licence_texts.json")
 _QUOTED = re.compile(r"[\"“”][^\"“”\n]{1,60}[\"“”]")
+_SENTENCE = re.compile(r"((?<=[.!?])[ \t]+|\n+)")
 _REST_OF_WORD = re.compile(r"\w*")
 _YEAR = r"(?:1[89]|20)\d\d\b"
 _THIS = (
@@ -111,7 +112,7 @@ class LegalConfig(Group):
     `fingerprints` are further files made by scripts/fingerprint_texts.py from texts of your own to look for.
     """
 
-    action: Literal["drop", "flag"] = "drop"
+    action: Literal["drop", "redact", "flag"] = "drop"
     rules: list[Literal["copyright_notice", "licence_notice", "confidential_marking", "privilege_marking"]] = [
         "copyright_notice",
         "licence_notice",
@@ -136,7 +137,20 @@ class Legal:
         if not found:
             return CLEAN
         reason = "; ".join(f"{rule} ({detail}) in {where}" for rule, detail, where in found)
-        return Judgement(reason, evidence=tuple(sorted({rule for rule, _, _ in found})))
+        masked = self._masked(row) if self.config.action == "redact" else None
+        return Judgement(reason, masked, evidence=tuple(sorted({rule for rule, _, _ in found})))
+
+    def _masked(self, row: Row) -> Row | None:
+        """The row without the lines and sentences that carry a notice; None where that does not help (licensed text,
+        a notice over several lines) or leaves no answer."""
+        changed = map_texts(row, self._without_notices)
+        still = any(self.findings(text) for _, text in row_texts(changed))
+        return None if still or not answer_of(changed).strip() else changed
+
+    def _without_notices(self, text: str) -> str:
+        parts = _SENTENCE.split(text)  # sentences at even places, what stood between them at odd ones
+        kept = [part for i, part in enumerate(parts) if i % 2 or not self._notices(part)]
+        return "".join(kept).strip() if len(kept) < len(parts) else text
 
     def findings(self, text: str) -> list[tuple[str, str]]:
         """(rule, what was found) of a text, each rule once; quoted wordings are talked about, not claimed."""

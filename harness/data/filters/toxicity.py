@@ -2,16 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import lru_cache
 from typing import Any, Literal
 
 from harness.config import Count, Group, Share
 from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.texts import row_texts
+from harness.data.filters.texts import answer_of, map_texts, row_texts
 from harness.errors import MissingDependency
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+REMOVED = "[removed]"
+_SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -22,7 +23,7 @@ class ToxicityConfig(Group):
     the harmless words outvote a toxic sentence. `detoxify_checkpoint` is a local file for its weights.
     """
 
-    action: Literal["drop", "flag"] = "drop"
+    action: Literal["drop", "redact", "flag"] = "drop"
     threshold: Share = 0.7
     passage_words: Count = 12
     model: Literal["profanity_check", "detoxify"] = "profanity_check"
@@ -38,39 +39,64 @@ class Toxicity:
 
     def judge(self, rows: Sequence[Row]) -> list[Judgement]:
         """One call of the model for all passages of all rows."""
-        owners, places, batch = [], [], []
-        for number, row in enumerate(rows):
-            for place, text in row_texts(row):
-                for passage in passages(text, self.config.passage_words):
-                    owners.append(number)
-                    places.append(place)
-                    batch.append(passage)
+        parts = [(n, place, text) for n, row in enumerate(rows) for place, text in row_texts(row)]
+        read = [
+            (n, place, passage) for n, place, text in parts for passage in passages(text, self.config.passage_words)
+        ]
         worst: list[tuple[float, str]] = [(0.0, "")] * len(rows)
-        for owner, place, score in zip(owners, places, self.scores(batch), strict=True):
+        toxic: list[set[str]] = [set() for _ in rows]
+        for (owner, place, passage), score in zip(read, self.scores([p for _, _, p in read]), strict=True):
             worst[owner] = max(worst[owner], (score, place), key=lambda scored: scored[0])
-        return [self._judgement(score, place) for score, place in worst]
+            if score >= self.config.threshold:
+                toxic[owner].add(passage)
+        return [self._judgement(row, *worst[n], toxic[n]) for n, row in enumerate(rows)]
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """The model's probability for each text, 0 to 1."""
         return [float(score) for score in _scorer(self.config)(texts)] if texts else []
 
-    def _judgement(self, score: float, place: str) -> Judgement:
-        if not place or score < self.config.threshold:
+    def _judgement(self, row: Row, score: float, place: str, toxic: Set[str]) -> Judgement:
+        if score < self.config.threshold:
             return CLEAN
-        return Judgement(f"score {score:.2f} in {place}", evidence=(place.split(" ")[0],))
+        masked = self._masked(row, toxic) if self.config.action == "redact" else None
+        return Judgement(f"score {score:.2f} in {place}", masked, evidence=(place.split(" ")[0],))
+
+    def _masked(self, row: Row, toxic: Set[str]) -> Row | None:
+        """The row with its toxic passages masked; None when nothing else would be left of the answer."""
+        words = self.config.passage_words
+        changed = map_texts(row, lambda text: masked(text, words, toxic))
+        return None if answer_of(changed).replace(REMOVED, "").strip() == "" else changed
 
 
 def passages(text: str, least_words: int) -> list[str]:
     """The text in runs of whole sentences of at least `least_words` words; a shorter rest is a passage of its own."""
-    found, current, words = [], [], 0
-    for sentence in _SENTENCE_END.split(text):
+    found = [" ".join(run) for run in _runs(_SENTENCE_END.split(text)[::2], least_words)]
+    return [passage for passage in found if passage.strip()]
+
+
+def masked(text: str, least_words: int, toxic: Set[str]) -> str:
+    """The text with each passage in `toxic` masked; line breaks and spaces around it stay."""
+    parts = _SENTENCE_END.split(text)  # sentences at even places, what stood between them at odd ones
+    at = 0
+    for run in _runs(parts[::2], least_words):
+        end = at + 2 * len(run)
+        if " ".join(run) in toxic:
+            parts[at : end - 1] = [REMOVED] + [""] * (2 * len(run) - 2)
+        at = end
+    return "".join(parts)
+
+
+def _runs(sentences: Sequence[str], least_words: int) -> list[list[str]]:
+    runs: list[list[str]] = []
+    current: list[str] = []
+    words = 0
+    for sentence in sentences:
         current.append(sentence)
         words += sentence.count(" ") + 1
         if words >= least_words:
-            found.append(" ".join(current))
+            runs.append(current)
             current, words = [], 0
-    rest = " ".join(current)
-    return [*found, rest] if rest.strip() else found
+    return [*runs, current] if current else runs
 
 
 @lru_cache(maxsize=2)
