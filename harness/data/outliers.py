@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Lengths:
                 found |= {int(row): Outlier(int(words[row]), high if words[row] > high else low) for row in odd}
         return found
 
-    def _fences(self, words: Indices) -> tuple[float, float]:
+    def _fences(self, words: Any) -> tuple[float, float]:
         """The shortest and the longest usual length. Where nearly all answers are equally long, half a doubling is
         taken as the least range, so that one word more is no outlier."""
         first, third = np.quantile(np.log2(words + 1.0), [0.25, 0.75])
