@@ -23,11 +23,18 @@ class Tracker(Protocol):
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         """Samples of one task."""
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str]) -> None:
+    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
         """A finished file or folder (kind: dataset, model, evaluation, verdict), made from the artifacts `uses`.
 
+        `alias` names this version beside `latest` (candidate, production).
         `path` is where it stays: nothing is copied, and an offline run is uploaded later from there.
         """
+
+    def alert(self, title: str, text: str) -> None:
+        """Tells the people who watch the project."""
+
+    def view(self, keys: list[str]) -> None:
+        """Saves a comparison of the experiment's runs on these summary keys, where the tracker can."""
 
     def finish(self, exit_code: int) -> None:
         """Ends the record; nothing may follow."""
@@ -45,7 +52,13 @@ class NoTracker:
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         pass
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str]) -> None:
+    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
+        pass
+
+    def alert(self, title: str, text: str) -> None:
+        pass
+
+    def view(self, keys: list[str]) -> None:
         pass
 
     def finish(self, exit_code: int) -> None:
@@ -68,8 +81,14 @@ class SafeTracker:
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         self._attempt(lambda: self._tracker.table(name, columns, rows))
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str]) -> None:
-        self._attempt(lambda: self._tracker.artifact(name, kind, path, digest, uses))
+    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
+        self._attempt(lambda: self._tracker.artifact(name, kind, path, digest, uses, alias))
+
+    def alert(self, title: str, text: str) -> None:
+        self._attempt(lambda: self._tracker.alert(title, text))
+
+    def view(self, keys: list[str]) -> None:
+        self._attempt(lambda: self._tracker.view(keys))
 
     def finish(self, exit_code: int) -> None:
         tracker, self._tracker = self._tracker, NoTracker()
@@ -92,7 +111,10 @@ class SafeTracker:
 def open_tracker(
     config: TrackerConfig, *, folder: Path, group: str, stage: str, run_name: str, settings: dict[str, object]
 ) -> Tracker:
-    """The tracker of one stage; W&B files go under `folder`. Raises what `check_tracker` raises."""
+    """The tracker of one stage; W&B files go under `folder`. Raises what `check_tracker` raises.
+
+    The run's id is `run_name`: an interrupted stage that starts again goes on in the same W&B run.
+    """
     check_tracker(config)
     if config.kind == "none":
         return NoTracker()

@@ -12,7 +12,6 @@ from harness.track.redact import without_secrets
 
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 300.0
-CANDIDATE_ALIAS = "candidate"
 
 
 class WandbTracker:
@@ -32,6 +31,8 @@ class WandbTracker:
             project=config.project,
             group=group,
             job_type=stage,
+            id=_run_id(run_name),
+            resume="allow" if config.mode == "online" else None,
             name=run_name,
             mode=config.mode,
             dir=folder,
@@ -51,7 +52,7 @@ class WandbTracker:
         with _staged_in(self._staging):
             self._run.log({name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str]) -> None:
+    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
         import wandb
 
         self._declare(uses)
@@ -60,9 +61,21 @@ class WandbTracker:
             name_inside = file.name if path.is_file() else file.relative_to(path.resolve()).as_posix()
             # Run folders never change once complete: no second copy in W&B's staging folder or cache.
             artifact.add_file(str(file), name=name_inside, policy="immutable", skip_cache=True)
-        aliases = ["latest", CANDIDATE_ALIAS] if kind == "model" else ["latest"]
+        aliases = ["latest", *([alias] if alias else [])]
         with _staged_in(self._staging):
             self._run.log_artifact(artifact, aliases=aliases)
+
+    def alert(self, title: str, text: str) -> None:
+        import wandb
+
+        self._run.alert(title=title[:63], text=text, level=wandb.AlertLevel.ERROR)
+
+    def view(self, keys: list[str]) -> None:
+        """Only online: a view lives on the server (docs/wandb.md says how to make it by hand)."""
+        from harness.track.workspace import can_save_views, comparison_view
+
+        if not self._run.offline and can_save_views():
+            comparison_view(self._run.entity, self._run.project, self._run.group, keys).save()
 
     def finish(self, exit_code: int) -> None:
         self._run.finish(exit_code=exit_code)
@@ -129,6 +142,11 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _run_id(name: str) -> str:
+    """`name` without what W&B forbids in an id, at most 128 characters; its end, the digest, stays."""
+    return re.sub(r"[^\w.-]+", "-", name)[-128:]
 
 
 def _artifact_name(name: str) -> str:

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,6 @@ from harness.track.tracker import Tracker, check_tracker, open_tracker
 pytest.importorskip("wandb")
 OFFLINE = TrackerConfig(kind="wandb", project="clinic")
 KEY = "4f2a9c" * 6 + "77d1"
-
-
-@pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No account, no settings of the machine that runs the test."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("CI", "true")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
-    with warnings.catch_warnings():
-        # wandb keeps a TemporaryDirectory for media until the interpreter collects it.
-        warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
-        yield
 
 
 def open_offline(folder: Path, settings: dict[str, object] | None = None) -> Tracker:
@@ -90,7 +74,7 @@ def test_artifacts_name_their_inputs_and_are_not_copied(tmp_path: Path) -> None:
     (run / "checkpoint" / "sub" / "model.safetensors").write_bytes(b"weights")
     (run / "verdict.json").write_text("{}")
     tracker = open_offline(run)
-    tracker.artifact("disclaimer/model", "model", run / "checkpoint", "b" * 64, ["disclaimer-dataset"])
+    tracker.artifact("disclaimer/model", "model", run / "checkpoint", "b" * 64, ["disclaimer-dataset"], "candidate")
     tracker.artifact("disclaimer-verdict", "verdict", run / "verdict.json", "c" * 64, ["disclaimer-model"])
     tracker.finish(0)
     model, verdict = (record["artifact"] for record in records(run) if record["type"] == "artifact")
