@@ -70,11 +70,11 @@ def gate_evaluations(
 def _keep_evidence(baseline: str, candidate: str, out: Path, runs: Path) -> None:
     """evidence.json beside the verdict; none where a side cannot be read (the verdict is INVALID and says why)."""
     try:
-        sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
+        left, right = (resolve_evaluation(name, runs) for name in (baseline, candidate))
     except EvidenceFault:
         return
     command = f"harness gate {baseline} {candidate} --out {out}"
-    write_evidence(places_of(out, *sides, runs), out.resolve().name, command)
+    write_evidence(places_of(out, left, right, runs), out.resolve().name, command)
 
 
 def unusable(baseline: str, candidate: str, fault: str) -> Comparison:

@@ -33,6 +33,7 @@ from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
 from harness.records import Checkpoint, Dataset, Verdict, load
+from harness.report.model_card import write_model_card
 from harness.report.write import write_report
 from harness.serve.server import usable_port
 from harness.track.run import track_run
@@ -76,6 +77,7 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         verdict = judge(run, candidate)
         write_evidence(Places.of_run(run.folder), run.id, command)
         report = write_report(run.folder, config.name, command)
+        write_model_card(run.folder, config)
         finished = _record(run, verdict, command, started)
         if not _is_recorded(run.folder, finished):
             track_run(run.folder, config, verdict)

@@ -72,8 +72,8 @@ class Places:
         """The places that a recorded chain names, as seen from the folder of its evidence.json."""
         found = {step.stage: folder / step.folder for step in chain.steps}
         absent = folder / "eval"
-        evaluated = [found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE)]
-        return cls(folder, *evaluated, found.get("data"), found.get("train"))
+        baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
+        return cls(folder, baseline, candidate, found.get("data"), found.get("train"))
 
 
 def steps_of(places: Places) -> list[Step]:
@@ -158,8 +158,10 @@ def _evaluated(stage: str, folder: Path, places: Places, steps: list[Step], make
         return _step(stage, folder, places, {}, {"evaluation": sha256_file(results[-1])}) if results else None
     evaluation = load(Evaluation, record)
     inputs = _manifest_inputs(folder)
-    for name in ("weights", "contract", "label"):
-        inputs.pop(name, None)
+    for name, digest in (("weights", evaluation.weights_sha256), ("contract", evaluation.contract_sha256)):
+        if inputs.pop(name, digest) != digest:
+            raise EvidenceFault(f"{record}: its {name} are not those that {MANIFEST} names")
+    inputs.pop("label", None)
     required = stage == CANDIDATE_STAGE
     linked = {
         _link(steps, makers[0], "weights", evaluation.weights_sha256, required): evaluation.weights_sha256,
