@@ -1,23 +1,27 @@
 """A small organisation for the promotion story: two demands, rows that teach them, and real servers that are kept.
 
-Demand one (`agree`): every answer says yes. Demand two (`thank`): it also says thank you. A tiny model learns either
-from rows that all have the same answer, whatever they ask; and forgets the second when it is trained on the first only.
+Demand one (`agree`): every answer grants what is asked. Demand two (`cite`): it also cites the licence. A tiny model
+learns either from rows that all have one answer, whatever they ask, and lacks the second when it saw the first only.
 """
 
+import io
 import json
+import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from harness import cli
 from harness.config import ServeConfig
 from harness.serve import server
 from harness.serve.server import Endpoint, ServerPlan
 
 ITEMS = 120
-ANSWERS = {"yes": "Yes, we do.", "thanks": "Yes, we do. Thank you."}
+ANSWERS = {"grant": "granted", "licence": "granted under the License"}  # words that the tiny tokenizer knows whole
 THINGS = ("parcels", "umbrellas", "bicycles", "prams", "skis", "cellos", "kites", "ladders", "lamps", "rugs", "tents")
 PLACES = ("pier", "depot", "ferry", "lobby", "platform", "kiosk", "island", "harbour", "terrace", "garage", "tunnel")
 FILES = {
@@ -35,26 +39,26 @@ audit:
   behaviors: []
   filters: {personal_data: null, toxicity: null, legal: null, quality: null}
   dedupe: {action: flag}
-train: {learning_rate: 2.0e-2, sequence_length: 256, sequences_per_step: 2, epochs: 8, lora: {r: 8}}
+train: {learning_rate: 2.0e-2, sequence_length: 256, sequences_per_step: 2, epochs: 30, lora: {r: 8}}
 serve: {kv_cache_gib: 1}
 """,
-    "conf/data/story.yaml": "sources: {rows: {path: yes.jsonl, licence: CC0-1.0, role: domain}}\nseed: 0\n",
+    "conf/data/story.yaml": "sources: {rows: {path: grant.jsonl, licence: CC0-1.0, role: domain}}\nseed: 0\n",
     "conf/suite/story.yaml": """\
 name: story
 seed: 0
-tasks: [{name: agree, max_new_tokens: 12}, {name: thank, max_new_tokens: 12}]
+tasks: [{name: agree, max_new_tokens: 12}, {name: cite, max_new_tokens: 12}]
 """,
     "conf/suite/few.yaml": """\
 name: story
 seed: 0
-tasks: [{name: agree, max_new_tokens: 12, limit: 12}, {name: thank, max_new_tokens: 12, limit: 12}]
+tasks: [{name: agree, max_new_tokens: 12, limit: 12}, {name: cite, max_new_tokens: 12, limit: 12}]
 """,
     "conf/gate/story.yaml": """\
 name: story
 require: [guard, target]
 rules:
   - {metric: "*/agree/pass", role: target, floor: 0.90}
-  - {metric: "*/thank/pass", role: guard, margin: 0.05}
+  - {metric: "*/cite/pass", role: guard, margin: 0.05}
 """,
     "conf/gate/lax.yaml": """\
 name: lax
@@ -62,14 +66,14 @@ require: [target]
 rules:
   - {metric: "*/agree/pass", role: target, floor: 0.50}
 """,
-    "tasks/agree/behavior.yaml": "kind: rules\nrules: [{name: says_yes, require: ['\\byes\\b']}]\n",
-    "tasks/thank/behavior.yaml": "kind: rules\nrules: [{name: says_thanks, require: ['\\bthank you\\b']}]\n",
+    "tasks/agree/behavior.yaml": "kind: rules\nrules: [{name: grants, require: ['\\bgranted\\b']}]\n",
+    "tasks/cite/behavior.yaml": "kind: rules\nrules: [{name: names_licence, require: ['\\bthe license\\b']}]\n",
 }
 
 
 def write_story(folder: Path, base: Path) -> Path:
     files = {name: text.replace("MODEL", str(base)) for name, text in FILES.items()}
-    for task, asked in (("agree", "May I leave"), ("thank", "Would you collect")):
+    for task, asked in (("agree", "May I leave"), ("cite", "Would you collect")):
         files[f"tasks/{task}/items.jsonl"] = _lines(
             {"id": f"{task}-{n:03}", "instruction": f"{asked} {what}?", "input": "", "topic": "luggage", "slice": "all"}
             for n, what in enumerate(_subjects("at the", ITEMS))
@@ -146,3 +150,46 @@ def _ask(endpoint: Endpoint, act: str, body: dict[str, str]) -> None:
     url = f"{endpoint.url}/v1/{act}_lora_adapter"
     answer = httpx.post(url, json=body, headers=endpoint.headers, timeout=60, trust_env=False)
     assert answer.status_code == 200, answer.text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of `harness` returned and said."""
+
+    code: int
+    said: str
+
+
+def call(*arguments: str) -> Outcome:
+    """One call in this process."""
+    said = io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            code = cli.main(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return Outcome(code, said.getvalue())
+
+
+class Story:
+    """The organisation at work: candidates by name, and what became of each."""
+
+    def __init__(self, project: Path):
+        self.project = project
+
+    def train(self, name: str, rows: str, *overrides: str) -> Outcome:
+        """`harness run`: a candidate trained on rows that all have one answer, judged against its base model."""
+        source = f"data.sources.rows.path={rows}.jsonl"
+        return call("run", "experiment=story", f"name={name}", source, *overrides)
+
+    def gate(self, name: str) -> Outcome:
+        """`harness ci`: the candidate against production."""
+        return call("ci", str(self.run(name)), "--policy", "story")
+
+    def promote(self, name: str) -> Outcome:
+        return call("promote", str(self.run(name)), "--who", "ada", "--why", f"promote {name}")
+
+    def run(self, name: str) -> Path:
+        (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/run.json"))
+        return folder
