@@ -6,6 +6,7 @@ learns either from rows that all have one answer, whatever they ask, and lacks t
 
 import io
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -39,7 +40,7 @@ audit:
   behaviors: []
   filters: {personal_data: null, toxicity: null, legal: null, quality: null}
   dedupe: {action: flag}
-train: {learning_rate: 2.0e-2, sequence_length: 256, sequences_per_step: 2, epochs: 30, lora: {r: 8}}
+train: {learning_rate: 1.0e-2, sequence_length: 256, sequences_per_step: 2, epochs: 12, lora: {r: 8}}
 serve: {kv_cache_gib: 1}
 """,
     "conf/data/story.yaml": "sources: {rows: {path: grant.jsonl, licence: CC0-1.0, role: domain}}\nseed: 0\n",
@@ -177,6 +178,7 @@ class Story:
 
     def __init__(self, project: Path):
         self.project = project
+        self.told: dict[str, Outcome] = {}
 
     def train(self, name: str, rows: str, *overrides: str) -> Outcome:
         """`harness run`: a candidate trained on rows that all have one answer, judged against its base model."""
@@ -193,3 +195,38 @@ class Story:
     def run(self, name: str) -> Path:
         (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/run.json"))
         return folder
+
+
+def play(story: Story) -> Story:
+    """The whole story, step by step; `told` holds the outcome of each."""
+    told = story.told
+    told |= {"first": story.train("first", "grant"), "first promoted": story.promote("first")}
+    told |= {"better": story.train("better", "licence"), "better too early": story.promote("better")}
+    told |= {"better gated": story.gate("better"), "better promoted": story.promote("better")}
+    told |= {"better in production": call("verify", "production")}
+    for name, rows, override in (
+        ("forgetful", "grant", "train.seed=1"),
+        ("otherwise", "licence", "template=alpaca"),
+        ("hasty", "licence", "suite=few"),
+    ):
+        told |= {name: story.train(name, rows, override), f"{name} gated": story.gate(name)}
+        told |= {f"{name} promoted": story.promote(name)}
+    told |= _tampered(story)
+    told |= {"rollback": call("registry", "rollback", "--who", "grace", "--why", "complaints")}
+    told |= {"first in production": call("verify", "production")}
+    told |= {"list": call("registry", "list"), "verify": call("registry", "verify")}
+    return story
+
+
+def _tampered(story: Story) -> dict[str, Outcome]:
+    """The better candidate once more, under another name; its weights are changed after its verdict."""
+    better = story.run("better")
+    twin = better.with_name("twin-of-better")
+    shutil.copytree(better, twin, ignore=shutil.ignore_patterns("against"))
+    told = {"twin gated": story.gate("twin")}
+    path = twin / "checkpoint" / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()  # the file may be shared with other runs
+    path.write_bytes(content)
+    return told | {"twin promoted": story.promote("twin")}
