@@ -89,7 +89,7 @@ def _promotion_verbs(subparsers: "argparse._SubParsersAction[argparse.ArgumentPa
     managing = _verb(
         subparsers, "registry", registry, "list, roll back, verify aliases; set their policy", REGISTRY_EXAMPLE
     )
-    managing.add_argument("action", choices=("list", "rollback", "verify", "policy"))
+    managing.add_argument("action", choices=("list", "rollback", "verify", "policy", "publish"))
     managing.add_argument("--to", metavar="MODEL", help="rollback: the model, run or entry number to go back to")
     managing.add_argument("--head", metavar="HASH", help="verify: an entry's hash that the history must hold")
     for verb in (promoting, managing):

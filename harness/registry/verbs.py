@@ -24,9 +24,7 @@ def promote(options: argparse.Namespace) -> int:
 
 
 def registry(options: argparse.Namespace) -> int:
-    if options.action != "policy" and any(o.startswith("policy=") for o in options.overrides):
-        raise UsageError(f"registry {options.action} takes no policy=")
-    actions = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _policy}
+    actions = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _policy, "publish": _publish}
     return actions[options.action](options)
 
 
@@ -66,20 +64,50 @@ def _policy(options: argparse.Namespace) -> int:
     from harness.compose import gate_values
     from harness.config import GateConfig, validate
 
-    named = [o.removeprefix("policy=") for o in options.overrides if o.startswith("policy=")]
-    if not named:
+    found = _registry(options, "policy")
+    named = _settings(options, "registry", "policy").get("policy")
+    if named is None:
         raise UsageError("name the policy: harness registry policy policy=NAME [--alias ALIAS] [--why TEXT]")
-    policy = validate(GateConfig, gate_values(named[-1]))
-    entry = _registry(options).demand(_act(options), policy.model_dump())
+    policy = validate(GateConfig, gate_values(named))
+    entry = found.demand(_act(options), policy.model_dump())
     print(f"{entry.alias} demands {policy.name} (entry {entry.number}, {entry.hash})")
     return 0
 
 
-def _registry(options: argparse.Namespace) -> "Registry":
+def _publish(options: argparse.Namespace) -> int:
+    """Moves W&B's aliases to where they are here."""
+    from harness.registry.wandb_registry import WandbRegistry
+
+    found = _registry(options)
+    if not isinstance(found, WandbRegistry):
+        raise UsageError("publish where? harness registry publish registry=wandb")
+    for name in found.publish():
+        print(name)
+    return 0
+
+
+def _registry(options: argparse.Namespace, *also: str) -> "Registry":
+    """The embedded registry, or with `registry=wandb` (or $HARNESS_REGISTRY_KIND) the one that tells W&B too."""
     from harness.registry.alias import registry_folder
     from harness.registry.files import FileRegistry
 
-    return FileRegistry(registry_folder(options.runs_dir, options.registry))
+    files = FileRegistry(registry_folder(options.runs_dir, options.registry))
+    kind = _settings(options, "registry", *also).get("registry") or os.environ.get("HARNESS_REGISTRY_KIND", "files")
+    if kind == "files":
+        return files
+    if kind != "wandb":
+        raise UsageError(f"registry={kind}: no such registry. {nearest(kind, ('files', 'wandb'))}")
+    from harness.registry.wandb_registry import WandbRegistry
+
+    return WandbRegistry(files)
+
+
+def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:
+    """The key=value arguments; raises UsageError for a key that is not known here."""
+    pairs = dict(text.split("=", 1) for text in options.overrides)
+    if unknown := sorted(set(pairs) - set(known)):
+        raise UsageError(f"it takes {' and '.join(f'{name}=' for name in known)}, not: {', '.join(unknown)}")
+    return pairs
 
 
 def _act(options: argparse.Namespace) -> "Act":

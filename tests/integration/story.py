@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -130,7 +131,7 @@ class KeptServers:
 
     @contextmanager
     def _start(self, plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
-        def with_adapters(*given: object) -> list[str]:
+        def with_adapters(*given: Any) -> list[str]:
             return [*command(*given), "--enable-lora", "--max-lora-rank", "8", "--max-loras", "2"]
 
         command = server.server_command

@@ -8,6 +8,7 @@ from typing import Any
 from evaluation_folders import Folder, answers, one_task, policy
 
 from harness import store
+from harness.base_model import weights_sha256
 from harness.config import GateConfig, RuleConfig
 from harness.data.tables import TRAIN, write_parquet
 from harness.decision import write_verdict
@@ -59,6 +60,7 @@ def write_run(
     of: int = N,
     demands: GateConfig = POLICY_OF_TESTS,
     template: str = "{{ messages }}",
+    config: str = "name: test\n",
 ) -> Path:
     """A complete run: `right` of `of` items right, where its base model had `baseline`."""
     runs, asked = folder.parent, contract(template)
@@ -71,12 +73,10 @@ def write_run(
         asked.save(out)
 
     checkpoint = _stage(runs, folder / "checkpoint", {"base": BASE_SHA, "data": dataset, "name": folder.name}, train)
-    from harness.base_model import weights_sha256
-
     sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
     for label, score, weights in sides:
         _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest)
-    (folder / "config.yaml").write_text("name: test\n")
+    (folder / "config.yaml").write_text(config)
     asked.save(folder)
     _judge(folder, demands)
     return folder
