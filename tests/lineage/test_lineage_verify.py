@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,12 @@ class TestForgery:
 
 
 class TestVerb:
+    @pytest.fixture(autouse=True)
+    def own_signals(self) -> Iterator[None]:
+        before = signal.getsignal(signal.SIGTERM)
+        yield
+        signal.signal(signal.SIGTERM, before)
+
     def test_codes_and_lines(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.main(["verify", str(run)]) == 0
         assert "links hold" in capsys.readouterr().out

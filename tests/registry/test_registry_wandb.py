@@ -45,8 +45,7 @@ class Server:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    run = write_run(tmp_path / "runs" / "first", 220, config=TRACKED)
-    return run
+    return write_run(tmp_path / "runs" / "first", 220, config=TRACKED)
 
 
 @pytest.fixture
