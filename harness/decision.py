@@ -12,7 +12,7 @@ from harness.gate.comparison import compare
 from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
-from harness.lineage.chain import POLICY
+from harness.lineage.chain import EVIDENCE, POLICY
 from harness.lineage.write import places_of, write_evidence
 from harness.records import Comparison, Side, Verdict
 from harness.report.write import write_report
@@ -34,16 +34,19 @@ def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison
     Where the candidate's training data are known, items they were not checked against are among its faults.
     """
     sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
-    return compare_folders(sides[0], sides[1], (baseline, candidate), runs)
+    data = data_of(sides[1], read_evidence(sides[1]), runs)
+    return compare_folders(sides[0], sides[1], (baseline, candidate), data)
 
 
-def compare_folders(baseline: Path, candidate: Path, names: tuple[str, str], runs: Path) -> Comparison:
-    """The comparison of two evaluation folders; `names` tell the sides apart where both have one label."""
+def compare_folders(baseline: Path, candidate: Path, names: tuple[str, str], data: Path | None) -> Comparison:
+    """The comparison of two evaluation folders; `names` tell the sides apart where both have one label.
+
+    `data` is what the candidate was trained on, where it is known.
+    """
     evidence = [read_evidence(folder) for folder in (baseline, candidate)]
     if evidence[0].label == evidence[1].label:
         evidence = [replace(e, label=Path(name).name) for e, name in zip(evidence, names, strict=True)]
     comparison = compare(*evidence)
-    data = data_of(candidate, evidence[1], runs)
     faults = uncovered(data, evidence[1]) if data else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
 
@@ -69,6 +72,7 @@ def gate_evaluations(
 
 def _keep_evidence(baseline: str, candidate: str, out: Path, runs: Path) -> None:
     """evidence.json beside the verdict; none where a side cannot be read (the verdict is INVALID and says why)."""
+    (out / EVIDENCE).unlink(missing_ok=True)
     try:
         left, right = (resolve_evaluation(name, runs) for name in (baseline, candidate))
     except EvidenceFault:

@@ -12,9 +12,10 @@ from harness.errors import EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.chain import EVIDENCE, Places
+from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Checkpoint, Comparison, Verdict
+from harness.records import Checkpoint, Verdict
 from harness.registry.promotion import AGAINST
 from harness.report.write import write_report
 
@@ -36,23 +37,25 @@ def decide_candidate(
     check_task_files(task.name for task in config.tasks)
     baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
     sides = Sides(against, candidate, (baseline_model, candidate_model))
-    runs = Path(config.runs_dir).resolve()
     try:
         _require_one_contract(sides)
-        folders = evaluated(sides, config)
-        comparison = compare_folders(*folders, (against, candidate), runs)
+        places = _places(out, sides, *evaluated(sides, config))
+        comparison = compare_folders(places.baseline, places.candidate, (against, candidate), places.data)
     except EvidenceFault as fault:
-        folders, comparison = None, unusable(against, candidate, str(fault))
-    return _decided(gate, comparison, folders, out, runs, command)
-
-
-def _decided(
-    gate: GateConfig, comparison: Comparison, folders: tuple[Path, Path] | None, out: Path, runs: Path, command: str
-) -> tuple[Verdict, Path]:
+        places, comparison = None, unusable(against, candidate, str(fault))
     verdict = write_verdict(gate, comparison, out)
-    if folders is not None:
-        write_evidence(places_of(out, *folders, runs), out.resolve().name, command)
+    (out / EVIDENCE).unlink(missing_ok=True)
+    if places is not None:
+        write_evidence(places, out.resolve().name, command)
     return verdict, write_report(out, command=command)
+
+
+def _places(out: Path, sides: Sides, baseline: Path, candidate: Path) -> Places:
+    """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained."""
+    checkpoint = Path(sides.checkpoints[1].path)
+    data = checkpoint.parent / "data"
+    known = (data / "audit.json").is_file()
+    return Places(out, baseline, candidate, data if known else None, checkpoint if known else None)
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
@@ -60,9 +63,10 @@ def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> 
     recorded = next(
         (f for f in (Path(candidate) / "config.yaml", runs / candidate / "config.yaml") if f.is_file()), None
     )
+    here = {"runs_dir": str(runs)}
     if overrides or recorded is None:
-        return config_for([*(["suite=smoke"] if smoke else []), f"runs_dir={runs}", *overrides])
-    config = validate(Config, read_yaml(recorded)).model_copy(update={"runs_dir": str(runs)})
+        return config_for([*(["suite=smoke"] if smoke else []), *overrides]).model_copy(update=here)
+    config = validate(Config, read_yaml(recorded)).model_copy(update=here)
     return config.model_copy(update={"suite": config_for(["suite=smoke"]).suite}) if smoke else config
 
 

@@ -108,8 +108,10 @@ def before_current(entries: Sequence[Entry], alias: str) -> Entry | None:
 
 
 def valid_alias(alias: str) -> str:
-    if not _ALIAS.fullmatch(alias):
-        raise UsageError(f"{alias!r} is no alias: small letters, digits, - and _, beginning with a letter")
+    if not _ALIAS.fullmatch(alias) or alias == "base":
+        raise UsageError(
+            f"{alias!r} is no alias: small letters, digits, - and _, beginning with a letter; 'base' is the base model"
+        )
     return alias
 
 

@@ -321,7 +321,7 @@ class TestTampering:
         assert any("is missing" in told for told in broken(two.verify()))
 
 
-@pytest.mark.parametrize("alias", ["", "Production", "../x", "a b", "-x", "x" * 64])
+@pytest.mark.parametrize("alias", ["", "Production", "../x", "a b", "-x", "x" * 64, "base"])
 def test_no_such_alias(alias: str, runs: Path, registry: FileRegistry) -> None:
     with pytest.raises(UsageError, match="is no alias"):
         promote(registry, write_run(runs / "first", 220), None, Act(alias, "ada", ""))
