@@ -181,10 +181,10 @@ class Story:
         self.project = project
         self.told: dict[str, Outcome] = {}
 
-    def train(self, name: str, rows: str, *overrides: str) -> Outcome:
-        """`harness run`: a candidate trained on rows that all have one answer, judged against its base model."""
+    def train(self, name: str, rows: str, *overrides: str, verb: str = "run") -> Outcome:
+        """A candidate trained on rows that all have one answer; `run` also judges it against its base model."""
         source = f"data.sources.rows.path={rows}.jsonl"
-        return call("run", "experiment=story", f"name={name}", source, *overrides)
+        return call(verb, "experiment=story", f"name={name}", source, *overrides)
 
     def gate(self, name: str) -> Outcome:
         """`harness ci`: the candidate against production."""
@@ -194,7 +194,7 @@ class Story:
         return call("promote", str(self.run(name)), "--who", "ada", "--why", f"promote {name}")
 
     def run(self, name: str) -> Path:
-        (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/run.json"))
+        (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/config.yaml"))
         return folder
 
 
@@ -207,11 +207,12 @@ def play(story: Story) -> Story:
     told |= {"better in production": call("verify", "production")}
     for name, rows, override in (
         ("forgetful", "grant", "train.seed=1"),
-        ("otherwise", "licence", "template=alpaca"),
         ("hasty", "licence", "suite=few"),
     ):
         told |= {name: story.train(name, rows, override), f"{name} gated": story.gate(name)}
         told |= {f"{name} promoted": story.promote(name)}
+    told |= {"otherwise": story.train("otherwise", "licence", "template=alpaca", verb="train")}
+    told |= {"otherwise gated": story.gate("otherwise"), "otherwise promoted": story.promote("otherwise")}
     told |= _tampered(story)
     told |= {"rollback": call("registry", "rollback", "--who", "grace", "--why", "complaints")}
     told |= {"first in production": call("verify", "production")}

@@ -146,11 +146,11 @@ def test_the_workflow_updates_one_comment(found: str, expected: str, tmp_path: P
 
 def test_the_gitlab_job(story: Story, runner: Runner) -> None:
     variables = {name: str(value) for name, value in GITLAB["variables"].items()} | {"POLICY": "story"}
-    variables |= {"CANDIDATE": str(story.run("hasty")), "HARNESS_CACHE": os.environ.get("HARNESS_CACHE", "")}
+    variables |= {"CANDIDATE": str(story.run("otherwise")), "HARNESS_CACHE": os.environ.get("HARNESS_CACHE", "")}
     done = runner.run("\n".join([*GITLAB["before_script"], *GITLAB["script"]]), **variables)
-    assert done.returncode == 11, done.stdout + done.stderr
+    assert done.returncode == 12, done.stdout + done.stderr
     report = story.project / "ci-report"
-    assert json.loads((report / "verdict.json").read_text())["verdict"] == "INCONCLUSIVE"
+    assert json.loads((report / "verdict.json").read_text())["verdict"] == "INVALID"
     assert (story.project / GITLAB["artifacts"]["reports"]["junit"]).is_file()
 
 
