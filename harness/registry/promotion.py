@@ -35,7 +35,7 @@ def examined(run: Path, decision: Path, current: Entry | None, demanded: GateCon
     if not (decision / VERDICT).is_file():
         raise UsageError(f"{decision} holds no {VERDICT}; make one with: harness run, or harness gate … --out DIR")
     reasons, code = _of_verdict(decision)
-    faults = [f"{folder}: {told}" for folder in dict.fromkeys((decision, run)) for told in _broken(folder)]
+    faults = [f"{folder}: {told}" for folder in _claims(decision, run) for told in _broken(folder)]
     try:
         chain = load(Chain, decision / EVIDENCE)
         policy = read_policy(decision)
@@ -47,6 +47,11 @@ def examined(run: Path, decision: Path, current: Entry | None, demanded: GateCon
     if reasons or faults:
         raise PromotionRefused([*reasons, *faults], INVALID if faults else code)
     return _submission(run, decision, chain, policy, current)
+
+
+def _claims(decision: Path, run: Path) -> list[Path]:
+    """The folders with a chain of evidence: the decision's; the run's too, unless it was only trained."""
+    return [decision] if run == decision or not (run / "run.json").is_file() else [decision, run]
 
 
 def _of_verdict(decision: Path) -> tuple[list[str], int]:

@@ -89,6 +89,16 @@ class TestPromotion:
         assert (current.run_id, current.number) == ("second", 2)
         assert broken(two.verify()) == []
 
+    def test_a_run_that_was_only_trained_is_promoted_by_the_decision_on_it(
+        self, runs: Path, registry: FileRegistry
+    ) -> None:
+        run = write_run(runs / "first", 220)
+        decide(run, run / "eval" / "base", run / "against" / ALIAS)
+        for name in ("run.json", "evidence.json", "verdict.json", "compare.json", "policy.json"):
+            (run / name).unlink()
+        assert promote(registry, run, None, ACT).run_id == "first"
+        assert broken(registry.verify()) == []
+
 
 class TestRefusals:
     def test_a_failed_verdict(self, runs: Path, registry: FileRegistry) -> None:
