@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import __version__, verbs
+from harness.ci.verb import ci
+from harness.lineage.verb import verify
+from harness.registry.verbs import promote, registry
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -66,7 +69,42 @@ def parser() -> argparse.ArgumentParser:
     report = _verb(subparsers, "report", verbs.report, "HTML, Markdown and JUnit of runs", "harness report runs/NAME")
     report.add_argument("runs", nargs="+", metavar="RUN")
     report.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    _promotion_verbs(subparsers)
+    deciding = _verb(subparsers, "ci", ci, "evaluate, gate and report a candidate in one step of a CI job", CI_EXAMPLE)
+    deciding.add_argument("candidate", metavar="CANDIDATE", help="run, model or adapter folder, hub id")
+    deciding.add_argument("--against", default="production", metavar="BASELINE", help="alias, run, folder or 'base'")
+    deciding.add_argument("--policy", default="default", metavar="NAME", help="a name under conf/gate, or a path")
+    deciding.add_argument("--smoke", action="store_true", help="the smoke suite instead of the configured one")
+    deciding.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/against/BASELINE, else ci-report")
+    deciding.add_argument("--runs-dir", type=Path, default=Path("runs"))
     return parser
+
+
+def _promotion_verbs(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    promoting = _verb(
+        subparsers, "promote", promote, "check a run's evidence again, move an alias to it", PROMOTE_EXAMPLE
+    )
+    promoting.add_argument("run", metavar="RUN")
+    promoting.add_argument("--verdict", type=Path, metavar="DIR", help="a verdict against the alias (gate … --out DIR)")
+    managing = _verb(
+        subparsers, "registry", registry, "list, roll back, verify aliases; set their policy", REGISTRY_EXAMPLE
+    )
+    managing.add_argument("action", choices=("list", "rollback", "verify", "policy", "publish"))
+    managing.add_argument("--to", metavar="MODEL", help="rollback: the model, run or entry number to go back to")
+    managing.add_argument("--head", metavar="HASH", help="verify: an entry's hash that the history must hold")
+    for verb in (promoting, managing):
+        verb.add_argument("--alias", default="production")
+        verb.add_argument("--why", default="", metavar="TEXT", help="kept in the history")
+        verb.add_argument("--who", help="default: the CI's user, else yours")
+    checking = _verb(
+        subparsers, "verify", verify, "check a run's whole chain of evidence, offline", "harness verify runs/NAME"
+    )
+    checking.add_argument("run", metavar="RUN", help="run, verdict folder, or alias")
+    for verb in (promoting, managing, checking):
+        verb.add_argument(
+            "--registry", type=Path, metavar="DIR", help="default: $HARNESS_REGISTRY, else beside the runs"
+        )
+        verb.add_argument("--runs-dir", type=Path, default=Path("runs"))
 
 
 def _verb(
@@ -92,6 +130,9 @@ COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
 SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"
 TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
+PROMOTE_EXAMPLE = "harness promote runs/NAME --why 'recall 0.97, no regression'"
+REGISTRY_EXAMPLE = "harness registry rollback --why 'complaints about tone'"
+CI_EXAMPLE = "harness ci runs/NAME --against production --policy default"
 EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 
 exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment

@@ -106,6 +106,14 @@ class LimitsBroken(HarnessError):
         super().__init__("\n".join(["the data break the audit's limits:", *lines]))
 
 
+class PromotionRefused(HarnessError):
+    """Every reason why a candidate may not be promoted, one line each; the exit code is that of the gravest."""
+
+    def __init__(self, reasons: Iterable[str], exit_code: int):
+        self.exit_code = exit_code
+        super().__init__("\n".join(["not promoted:", *(f"  - {reason}" for reason in reasons)]))
+
+
 class EvidenceFault(HarnessError):
     exit_code = 12
 

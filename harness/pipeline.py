@@ -27,16 +27,20 @@ from harness.evaluation import evaluation_items, hub_folder, tasks_of
 from harness.gate.comparison import compare
 from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
+from harness.lineage.chain import EVIDENCE, POLICY, Places
+from harness.lineage.machine import hardware
+from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
 from harness.records import Checkpoint, Dataset, Verdict, load
+from harness.report.model_card import write_model_card
 from harness.report.write import write_report
 from harness.serve.server import usable_port
 from harness.track.run import track_run
 from harness.track.tracker import check_tracker
 
 RUN = "run.json"
-RECORDED = ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json")
+RECORDED = ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json", POLICY, EVIDENCE)
 BASE = "base"
 OPTIONAL = ("conflicts.jsonl", "validation.parquet")
 
@@ -71,7 +75,9 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         say(f"run {run.id}")
         candidate = train(run)
         verdict = judge(run, candidate)
+        write_evidence(Places.of_run(run.folder), run.id, command)
         report = write_report(run.folder, config.name, command)
+        write_model_card(run.folder, config)
         finished = _record(run, verdict, command, started)
         if not _is_recorded(run.folder, finished):
             track_run(run.folder, config, verdict)
@@ -217,7 +223,7 @@ def judge(run: Run, candidate: Checkpoint) -> Verdict:
 
 def _drop_old_verdict(folder: Path) -> None:
     """A verdict never outlives the checkpoint and the evaluations it was reached on."""
-    for name in ("verdict.json", "compare.json"):
+    for name in ("verdict.json", "compare.json", POLICY):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "report", ignore_errors=True)
 
@@ -227,10 +233,7 @@ def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[st
     stages = {path.parent.relative_to(run.folder).as_posix(): path.parent for path in run.folder.rglob(store.MANIFEST)}
     manifests = {name: store.read_manifest(folder) or {} for name, folder in stages.items()}
     outputs = {f"{name}/{file}": sha for name, found in manifests.items() for file, sha in found["outputs"].items()}
-    outputs |= {
-        name: store.sha256_file(run.folder / name)
-        for name in ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json")
-    }
+    outputs |= {n: store.sha256_file(run.folder / n) for n in RECORDED if (run.folder / n).is_file()}
     return {
         "run_id": run.id,
         "command": command,
@@ -242,6 +245,7 @@ def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[st
         "seconds": round(time.time() - started, 1),
         "versions": store.versions(),
         "git_commit": store.git_commit(),
+        "hardware": hardware(),
     }
 
 

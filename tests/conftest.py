@@ -12,10 +12,16 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from story import Story
     from tiny import Served
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def no_registry_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_REGISTRY", raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +78,16 @@ def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
         )
     assert len(pids) > 1, "the server's processes were not found"
     assert tiny.alive(pids) == [], "processes of the server outlived it"
+
+
+@pytest.fixture(scope="session")
+def story(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Story":
+    """The promotion story, played once; its servers are stopped, and every test reads what became of it."""
+    from story import KeptServers, Story, play, write_story
+
+    project = write_story(tmp_path_factory.mktemp("story"), tiny_base)
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.chdir(project)
+        patch.delenv("HARNESS_REGISTRY", raising=False)
+        patch.setattr("harness.evaluate.several.vllm_server", KeptServers(stack).serve)
+        return play(Story(project))

@@ -10,6 +10,7 @@ MADE = {
     "ConfigError": (["a: wrong", "b: missing"],),
     "MissingDependency": ("ray", "audit.engine=ray", "ray"),
     "LimitsBroken": (["toxicity: 3 rows found"],),
+    "PromotionRefused": (["the verdict is FAIL"], 10),
 }
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.HarnessError)]
 

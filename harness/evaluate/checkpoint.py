@@ -16,6 +16,7 @@ from harness.evaluate.merge import merged, reasons_to_merge
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract
 from harness.records import Checkpoint, Evaluation, load
+from harness.registry.alias import registry_folder, resolved
 
 CANDIDATE = "candidate"
 
@@ -38,6 +39,7 @@ def locate(name: str, config: Config) -> tuple[Path, Path]:
 def _folder(name: str, config: Config) -> Path:
     if name == "base":
         return local_model(config.model)
+    name = resolved(name, registry_folder(config.runs_dir))
     for folder in (Path(name), Path(config.runs_dir) / name):
         if (folder / "checkpoint").is_dir():
             return folder / "checkpoint"
@@ -98,7 +100,9 @@ def _base_of(adapter: Path, config: Config) -> Path:
 
 
 def resolve_evaluation(name: str, runs: Path) -> Path:
-    """The evaluation folder that `name` means: a run's candidate, an evaluation folder, an lm-eval output folder."""
+    """The evaluation folder that `name` means: that of a run's candidate or of an alias, an evaluation folder, an
+    lm-eval output folder."""
+    name = resolved(name, registry_folder(runs))
     for folder in (Path(name), runs / name):
         if (folder / "evaluation.json").is_file():
             return folder

@@ -1,0 +1,64 @@
+"""What a CI system reads of a decision: job summary, step outputs, annotations, a comment, artifacts."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.records import Verdict
+from harness.report.wording import one_line
+
+COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gl-code-quality-report.json")
+
+
+def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
+    """Copies of the report's small files beside the verdict; then whatever the CI system around provides files for."""
+    for name in COPIED:
+        if (report.parent / name).is_file():
+            shutil.copyfile(report.parent / name, out / name)
+    if not (out / "comment.md").is_file():
+        shutil.copyfile(out / "summary.md", out / "comment.md")
+    _append("GITHUB_STEP_SUMMARY", (out / "summary.md").read_text())
+    _append_outputs(
+        {
+            "verdict": verdict.verdict,
+            "exit_code": str(verdict.exit_code),
+            "report": str(report.resolve()),
+            "folder": str(out.resolve()),
+        }
+    )
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(annotations(verdict, out))
+
+
+def write_failure(error: HarnessError) -> None:
+    """The same for a decision that could not be made."""
+    _append("GITHUB_STEP_SUMMARY", f"## No verdict\n\n```\n{str(error).replace('```', '')}\n```\n")
+    _append_outputs({"verdict": "NONE", "exit_code": str(error.exit_code)})
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(f"::error title=harness::{_escaped(str(error))}")
+
+
+def annotations(verdict: Verdict, out: Path) -> str:
+    """GitHub workflow commands, one a line: those of the report where it has them, else one for each reason."""
+    if (out / "annotations.txt").is_file():
+        return (out / "annotations.txt").read_text().rstrip("\n")
+    level = {"PASS": "notice", "INCONCLUSIVE": "warning"}.get(verdict.verdict, "error")
+    return "\n".join(f"::{level} title={verdict.verdict}::{_escaped(one_line(r))}" for r in verdict.reasons)
+
+
+def _escaped(text: str) -> str:
+    """Percent signs and line ends as workflow commands take them: no answer of a model starts a command of its own."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _append_outputs(values: Mapping[str, str]) -> None:
+    _append("GITHUB_OUTPUT", "".join(f"{name}={one_line(value)}\n" for name, value in values.items()))
+
+
+def _append(variable: str, text: str) -> None:
+    """Adds text to the file that an environment variable names; without it, nothing."""
+    if path := os.environ.get(variable):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else f"{text}\n")

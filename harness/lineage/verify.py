@@ -1,0 +1,218 @@
+"""Checks a chain of evidence against the files, offline: digests, links, and both decisions made again."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.base_model import adapter_config, is_adapter, weights_sha256
+from harness.config import GateConfig, validate
+from harness.errors import ConfigError, DataError, EvidenceFault, HarnessError
+from harness.gate.comparison import compare
+from harness.gate.coverage import uncovered
+from harness.gate.evidence import read_evidence
+from harness.gate.verdict import decide
+from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, Places, Step, steps_of
+from harness.records import Comparison, Record, Verdict, load
+from harness.store import sha256_file
+
+TOLERANCE = 1e-6  # other processors and library builds round differently
+
+
+@dataclass(frozen=True)
+class Link:
+    """One checked link: `broken` says what does not hold and where; `detail` what was checked."""
+
+    name: str
+    detail: str = ""
+    broken: str = ""
+
+    def line(self) -> str:
+        return f"BROKEN  {self.name}: {self.broken}" if self.broken else f"OK      {self.name}: {self.detail}"
+
+
+def verify_evidence(folder: Path) -> list[Link]:
+    """Every link of the chain in `folder`. Raises EvidenceFault when there is no chain at all."""
+    path = folder / EVIDENCE
+    if not path.is_file():
+        raise EvidenceFault(f"{path} is missing: nothing says what the verdict rests on; make it with: harness run")
+    try:
+        recorded = load(Chain, path)
+    except DataError as error:
+        return [Link(EVIDENCE, broken=str(error))]
+    places = Places.of_chain(folder, recorded)
+    links = [*_anchored(folder), *_files(folder, recorded)]
+    try:
+        links += _same_steps(recorded, steps_of(places))
+    except HarnessError as error:
+        links.append(Link("stages", broken=str(error)))
+    links += _linked(recorded)
+    links += [_model_here(places, recorded), _compared_again(places), _decided_again(places)]
+    return links
+
+
+def broken(links: list[Link]) -> list[str]:
+    return [f"{link.name}: {link.broken}" for link in links if link.broken]
+
+
+def _anchored(folder: Path) -> Iterator[Link]:
+    """run.json, where there is one, holds the digests of what the run wrote outside its stages."""
+    import json
+
+    path = folder / "run.json"
+    if not path.is_file():
+        return
+    try:
+        outputs = json.loads(path.read_text())["outputs"]
+        named = {name: outputs[name] for name in sorted(outputs) if "/" not in name}
+    except (ValueError, KeyError, TypeError):
+        yield Link("run.json", broken=f"{path} is damaged")
+        return
+    yield from _digests_hold("run.json", folder, named)
+    if EVIDENCE not in named:
+        yield Link("run.json", broken=f"{path} does not name {EVIDENCE}")
+
+
+def _files(folder: Path, chain: Chain) -> Iterator[Link]:
+    for step in chain.steps:
+        if step.files:
+            yield from _digests_hold(step.stage, folder / step.folder, step.files)
+
+
+def _digests_hold(name: str, folder: Path, files: Mapping[str, str]) -> Iterator[Link]:
+    wrong = []
+    for file, digest in files.items():
+        if not (folder / file).is_file():
+            wrong.append(f"{folder / file} is missing")
+        elif sha256_file(folder / file) != digest:
+            wrong.append(f"{folder / file} changed after it was written")
+    yield Link(f"{name} files", f"{len(files)} as recorded", "; ".join(wrong))
+
+
+def _same_steps(recorded: Chain, found: list[Step]) -> Iterator[Link]:
+    """What the stages say of themselves (manifests, records, weights, rows) against what evidence.json says."""
+    now = {step.stage: step for step in found}
+    for step in recorded.steps:
+        if (other := now.get(step.stage)) is None:
+            yield Link(step.stage, broken="the stage is named in evidence.json and is not there")
+            continue
+        told = [
+            *_differing(step.stage, "input", step.inputs, other.inputs),
+            *_differing(step.stage, "output", step.outputs, other.outputs),
+        ]
+        if step.fingerprint != other.fingerprint:
+            told.append("its fingerprint is another")
+        yield Link(step.stage, f"{len(step.inputs)} inputs, {len(step.outputs)} outputs", "; ".join(told))
+    for stage in sorted(set(now) - {step.stage for step in recorded.steps}):
+        yield Link(stage, broken="the stage is there and evidence.json does not name it")
+
+
+def _differing(stage: str, kind: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    names = sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
+    return [
+        f"{kind} {name} of {stage} is {_short(found.get(name))}, evidence.json says {_short(recorded.get(name))}"
+        for name in names
+    ]
+
+
+def _linked(chain: Chain) -> Iterator[Link]:
+    """Each input that names an output of an earlier stage equals it."""
+    outputs: dict[str, str] = {}
+    for step in chain.steps:
+        for name, digest in step.inputs.items():
+            if "." not in name or name.startswith("source "):
+                continue
+            made = outputs.get(name)
+            told = "" if made == digest else f"took {_short(digest)}, {name} is {_short(made)}"
+            yield Link(f"{name} → {step.stage}", _short(digest), told)
+        outputs |= {f"{step.stage}.{name}": digest for name, digest in step.outputs.items()}
+
+
+def _model_here(places: Places, chain: Chain) -> Link:
+    """The pretrained model's weights, where the folder that the adapter names is on this machine."""
+    step = chain.step("model")
+    if step is None or places.checkpoint is None or not is_adapter(places.checkpoint):
+        return Link("base model", "none named")
+    try:
+        folder = Path(str(adapter_config(places.checkpoint).get("base_model_name_or_path") or "."))
+        if not any(folder.glob("*.safetensors")):
+            return Link("base model", f"not checked: {folder} is not on this machine")
+        found = weights_sha256(folder)
+    except HarnessError as error:
+        return Link("base model", broken=str(error))
+    told = "" if found == step.outputs["weights"] else f"the weights in {folder} are not the ones trained on"
+    return Link("base model", _short(found), told)
+
+
+def _compared_again(places: Places) -> Link:
+    """compare.json follows from the samples of both evaluations."""
+    try:
+        recorded = load(Comparison, places.decision / COMPARISON)
+    except DataError as error:
+        return Link("comparison made again", broken=str(error))
+    try:
+        again = comparison_of(places, (recorded.baseline.label, recorded.candidate.label))
+    except (DataError, EvidenceFault) as error:
+        if recorded.faults and not recorded.metrics:
+            return Link("comparison made again", "the evidence cannot be compared, as recorded")
+        return Link("comparison made again", broken=str(error))
+    told = "; ".join(_differences(recorded, again))
+    return Link("comparison made again", f"{len(recorded.metrics)} metrics follow from the samples", told)
+
+
+def comparison_of(places: Places, labels: tuple[str, str]) -> Comparison:
+    """The comparison that the evaluations and the training data give; what the sides are called is no evidence."""
+    folders = (places.baseline, places.candidate)
+    sides = [replace(read_evidence(folder), label=label) for folder, label in zip(folders, labels, strict=True)]
+    comparison = compare(*sides)
+    faults = uncovered(places.data, sides[1]) if places.data is not None else []
+    return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
+
+
+def _decided_again(places: Places) -> Link:
+    """verdict.json follows from compare.json and the policy."""
+    name = "verdict made again"
+    try:
+        recorded = load(Verdict, places.decision / VERDICT)
+        again = decide(read_policy(places.decision), load(Comparison, places.decision / COMPARISON))
+    except HarnessError as error:
+        return Link(name, broken=str(error))
+    told = "; ".join(_differences(recorded, again))
+    return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", told)
+
+
+def read_policy(decision: Path) -> GateConfig:
+    """The policy that a verdict was reached by; raises EvidenceFault when it is missing or damaged."""
+    import json
+
+    path = decision / POLICY
+    try:
+        return validate(GateConfig, json.loads(path.read_text()))
+    except (OSError, ValueError, ConfigError) as error:
+        raise EvidenceFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _differences(recorded: Record, again: Record) -> list[str]:
+    """Fields that differ by more than rounding, by their path."""
+    return [f"{place}: {old!r} is recorded, {new!r} follows" for place, old, new in _unequal(recorded, again)][:5]
+
+
+def _unequal(recorded: Any, again: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(recorded, Record) and isinstance(again, Record):
+        recorded, again = recorded.model_dump(), again.model_dump()
+    if isinstance(recorded, dict) and isinstance(again, dict):
+        for key in {**recorded, **again}:
+            yield from _unequal(recorded.get(key), again.get(key), f"{place}.{key}" if place else str(key))
+    elif isinstance(recorded, list) and isinstance(again, list) and len(recorded) == len(again):
+        for index, (left, right) in enumerate(zip(recorded, again, strict=True)):
+            yield from _unequal(left, right, f"{place}[{index}]")
+    elif isinstance(recorded, float) and isinstance(again, float):
+        if not math.isclose(recorded, again, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+            yield place, recorded, again
+    elif recorded != again:
+        yield place, recorded, again
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "missing"

@@ -1,0 +1,59 @@
+"""evidence.json: written at the end of a run or of a gate decision with files."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import store
+from harness.console import say
+from harness.errors import DataError, EvidenceFault
+from harness.gate.coverage import data_of
+from harness.gate.evidence import read_evidence
+from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of
+from harness.lineage.machine import hardware
+from harness.records import load
+
+
+def write_evidence(places: Places, run_id: str, command: str) -> None:
+    """evidence.json in the decision's folder; one that names the same steps already is kept as it is.
+
+    None is written, and why is said, where a record cannot be read: the verdict is INVALID then.
+    """
+    path = places.decision / EVIDENCE
+    try:
+        steps = steps_of(places)
+    except (DataError, EvidenceFault) as fault:
+        path.unlink(missing_ok=True)
+        say(f"· no {EVIDENCE}: {fault}")
+        return
+    chain = Chain(
+        run_id=run_id,
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        git_commit=store.git_commit(),
+        versions=store.versions(),
+        hardware=hardware(),
+        steps=steps,
+    )
+    if _steps_in(path) != chain.steps:
+        save(chain, path)
+
+
+def save(chain: Chain, path: Path) -> None:
+    store.write_json(path, chain.model_dump())
+
+
+def places_of(decision: Path, baseline: Path, candidate: Path, runs: Path) -> Places:
+    """Where the evidence of a gate decision lies: both evaluations, and the run that trained the candidate, if any."""
+    try:
+        data = data_of(candidate.resolve(), read_evidence(candidate), runs)
+    except (DataError, EvidenceFault):
+        data = None
+    trained = data.parent / "checkpoint" if data is not None else None
+    return Places(decision, baseline, candidate, data, trained if trained and trained.is_dir() else None)
+
+
+def _steps_in(path: Path) -> object:
+    try:
+        return load(Chain, path).steps
+    except DataError:
+        return None

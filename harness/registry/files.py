@@ -1,0 +1,169 @@
+"""The embedded registry: a folder. One writer at a time; readers never wait.
+
+history.jsonl          the truth: where every alias is, and how it came there
+aliases/<alias>.json   the last entry of an alias once more: shows when the end of the history was cut off
+models/<model>/        a read-only copy of checkpoint, data and evidence: production outlives the run's folder
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
+from harness.lineage.chain import EVIDENCE
+from harness.lineage.verify import Link, broken, verify_evidence
+from harness.records import load
+from harness.registry import history as log
+from harness.registry.alias import MODELS
+from harness.registry.history import HISTORY, Entry
+from harness.registry.keep import kept
+from harness.registry.registry import Act, Submission
+from harness.store import sha256_file, write_json
+
+LOCK_TIMEOUT_S = 60
+ALIASES = "aliases"
+
+
+class FileRegistry:
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def current(self, alias: str) -> Entry | None:
+        return log.current_of(self.history(), alias)
+
+    def history(self, alias: str | None = None) -> list[Entry]:
+        entries = log.read_history(self.folder)
+        return [entry for entry in entries if alias in (None, entry.alias)]
+
+    def model_folder(self, entry: Entry) -> Path:
+        return self.folder / MODELS / entry.model
+
+    def promote(self, submission: Submission, act: Act) -> Entry:
+        log.valid_alias(act.alias)
+        with kept(self.folder / MODELS, submission, act) as (model, evidence_sha256), self._writing() as entries:
+            self._require_head(entries, submission.head, act.alias)
+            final = model()
+            digests = submission.digests | {"evidence": evidence_sha256}
+            demanded = log.demanded_of(entries, act.alias) or submission.policy
+            return self._append(entries, "promote", act, final.name, submission.run_id, digests, demanded)
+
+    def rollback(self, act: Act, to: str | None = None) -> Entry:
+        with self._writing() as entries:
+            target = self._target(entries, act.alias, to)
+            self._require_whole(target)
+            demanded = log.demanded_of(entries, act.alias) or {}
+            return self._append(entries, "rollback", act, target.model, target.run_id, target.digests, demanded)
+
+    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+        log.valid_alias(act.alias)
+        with self._writing() as entries:
+            return self._append(entries, "policy", act, "", "", {}, policy)
+
+    def verify(self) -> list[Link]:
+        entries, faults = log.read_lines(log._lines(self.folder / HISTORY), HISTORY)
+        links = [Link("history", f"{len(entries)} entries, each bound to the one before", "; ".join(faults))]
+        links += [self._pointer(path, entries) for path in sorted((self.folder / ALIASES).glob("*.json"))]
+        models = {entry.model: entry for entry in entries if entry.model}
+        return links + [self._model_link(entry) for entry in models.values()]
+
+    def _model_link(self, entry: Entry) -> Link:
+        told = "; ".join(self._model_faults(entry))
+        return Link(f"model {entry.model}", f"entry {entry.number}, every file and link holds", told)
+
+    def _model_faults(self, entry: Entry) -> list[str]:
+        folder = self.model_folder(entry)
+        if not (folder / EVIDENCE).is_file():
+            return [f"{folder} is missing"]
+        if sha256_file(folder / EVIDENCE) != entry.digests.get("evidence"):
+            return [f"{folder / EVIDENCE} is not the one that was promoted"]
+        return broken(verify_evidence(folder))
+
+    def _require_whole(self, entry: Entry) -> None:
+        if faults := self._model_faults(entry):
+            lines = [f"  - {fault}" for fault in faults]
+            raise EvidenceFault("\n".join([f"{entry.model} cannot be served again:", *lines]))
+
+    def _pointer(self, path: Path, entries: list[Entry]) -> Link:
+        """An alias file may be behind the history (a crash between the two writes), never ahead of it."""
+        name = f"alias {path.stem}"
+        try:
+            kept_entry = load(Entry, path)
+        except DataError as error:
+            return Link(name, broken=str(error))
+        known = any(entry.hash == kept_entry.hash for entry in entries)
+        told = "" if known else f"{path} holds entry {kept_entry.number}, which the history does not: it was cut off"
+        return Link(name, f"entry {kept_entry.number} is in the history", told)
+
+    @contextmanager
+    def _writing(self) -> Iterator[list[Entry]]:
+        """The history, with nobody else writing."""
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S):
+                yield self.history()
+        except Timeout:
+            raise EnvironmentFault(f"{self.folder} is locked by another process for {LOCK_TIMEOUT_S} s") from None
+
+    def _require_head(self, entries: list[Entry], head: str, alias: str) -> None:
+        """Compare and swap: the alias must be where it was when the candidate was checked."""
+        current = log.current_of(entries, alias)
+        if current is not None and current.hash != head:
+            raise PromotionRefused(
+                [
+                    f"{alias} moved while this candidate was checked: entry {current.number} by {current.who} put "
+                    f"{current.model} there. Gate the candidate against it and promote again."
+                ],
+                12,
+            )
+
+    def _target(self, entries: list[Entry], alias: str, to: str | None) -> Entry:
+        promoted = [e for e in entries if e.alias == alias and e.action == "promote"]
+        if not promoted:
+            known = {entry.alias for entry in entries}
+            raise UsageError(f"{alias}: nothing was promoted under this alias. {nearest(alias, known)}")
+        target = log.before_current(entries, alias) if to is None else self._named(promoted, to)
+        current = log.current_of(entries, alias)
+        if target is None:
+            raise UsageError(f"{alias} has had one model only: there is nothing to roll back to")
+        if current is not None and target.model == current.model:
+            raise UsageError(f"{alias} points to {target.model} already")
+        return target
+
+    def _named(self, promoted: list[Entry], to: str) -> Entry:
+        found = [e for e in promoted if to in (e.model, e.run_id, str(e.number))]
+        if not found:
+            names = {entry.model for entry in promoted}
+            raise UsageError(f"--to {to}: no promoted model of this name. {nearest(to, names)}")
+        return found[-1]
+
+    def _append(
+        self,
+        entries: list[Entry],
+        action: Literal["promote", "rollback", "policy"],
+        act: Act,
+        model: str,
+        run_id: str,
+        digests: dict[str, str],
+        policy: dict[str, Any],
+    ) -> Entry:
+        entry = Entry(
+            number=len(entries) + 1,
+            action=action,
+            alias=act.alias,
+            model=model,
+            run_id=run_id,
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            who=act.who,
+            why=act.why,
+            digests=digests,
+            policy=policy,
+            previous=entries[-1].hash if entries else "",
+        ).sealed()
+        log.write_history(self.folder, [*entries, entry])
+        (self.folder / ALIASES).mkdir(exist_ok=True)
+        write_json(self.folder / ALIASES / f"{act.alias}.json", entry.model_dump())
+        return entry

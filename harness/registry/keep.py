@@ -1,0 +1,85 @@
+"""The registry's own copy of a model and its evidence.
+
+Copies, not hard links: a linked file edited in its run would change production with it.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import EvidenceFault
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE
+from harness.lineage.verify import broken, verify_evidence
+from harness.lineage.write import save
+from harness.registry.registry import Act, Submission
+from harness.store import disk_full_is_told, sha256_file, sha256_json
+
+PLACES = {
+    "data": "data",
+    "contract": "checkpoint",
+    "train": "checkpoint",
+    BASELINE_STAGE: "eval/baseline",
+    CANDIDATE_STAGE: "eval/candidate",
+    "compare": ".",
+    "gate": ".",
+}
+
+
+@contextmanager
+def kept(models: Path, submission: Submission, act: Act) -> Iterator[tuple[Callable[[], Path], str]]:
+    """A complete copy under a temporary name, checked; calling what is yielded gives it its final one.
+
+    Also yields the digest of its evidence.json. Raises EvidenceFault when a file changed since it was checked.
+    """
+    promotion = _promotion(submission, act)
+    name = f"{submission.run_id}-{sha256_json(promotion)[:10]}"
+    temporary, final = models / f".{name}.tmp-{os.getpid()}", models / name
+    models.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with disk_full_is_told(models):
+            _copy(submission, temporary)
+            _write_chain(submission, promotion, temporary)
+        if faults := broken(verify_evidence(temporary)):
+            raise EvidenceFault(f"{submission.run_id} changed while it was copied: {'; '.join(faults)}")
+        evidence_sha256 = sha256_file(temporary / EVIDENCE)
+
+        def settle() -> Path:
+            if final.exists():  # left by a promotion that lost its race: the same digests, the same promotion
+                shutil.rmtree(final)
+            return temporary.replace(final)
+
+        yield settle, evidence_sha256
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy(submission: Submission, target: Path) -> None:
+    for step in submission.chain.steps:
+        for file in step.files:
+            _copy_file(submission.places.decision / step.folder / file, target / PLACES[step.stage] / file)
+    for name, path in submission.extras.items():
+        if path.is_file():
+            _copy_file(path, target / name)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o444)
+
+
+def _promotion(submission: Submission, act: Act) -> dict[str, str]:
+    """The chain's last link: `after` is the entry that the alias stood at."""
+    return {"alias": act.alias, "who": act.who, "why": act.why, "after": submission.head} | submission.digests
+
+
+def _write_chain(submission: Submission, promotion: dict[str, str], target: Path) -> None:
+    """evidence.json with the copy's own places, and the promotion."""
+    steps = [step.model_copy(update={"folder": PLACES.get(step.stage, "")}) for step in submission.chain.steps]
+    save(submission.chain.model_copy(update={"steps": steps, "promotion": promotion}), target / EVIDENCE)
+    (target / EVIDENCE).chmod(0o444)

@@ -1,0 +1,140 @@
+"""`promote`: reads everything again, and hands the candidate to the registry only when nothing speaks against it."""
+
+from pathlib import Path
+
+from harness.config import GateConfig, validate
+from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places
+from harness.lineage.verify import broken, read_policy, verify_evidence
+from harness.records import Verdict, load
+from harness.registry.history import Entry, valid_alias
+from harness.registry.policy import at_least_as_strict
+from harness.registry.registry import Act, Registry, Submission
+from harness.store import sha256_file
+
+NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
+AGAINST = "against"
+INVALID = 12
+
+
+def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> Entry:
+    """The entry of the promotion. Raises PromotionRefused with every reason against it."""
+    valid_alias(act.alias)
+    current = registry.current(act.alias)
+    submission = examined(run, decision or decision_of(run, act.alias), current, _demanded(registry, act.alias))
+    return registry.promote(submission, act)
+
+
+def decision_of(run: Path, alias: str) -> Path:
+    """The verdict that decides: the one against the alias where there is one, else the run's own."""
+    against = run / AGAINST / alias
+    return against if (against / VERDICT).is_file() else run
+
+
+def examined(run: Path, decision: Path, current: Entry | None, demanded: GateConfig | None) -> Submission:
+    if not (decision / VERDICT).is_file():
+        raise UsageError(f"{decision} holds no {VERDICT}; make one with: harness run, or harness gate … --out DIR")
+    reasons, code = _of_verdict(decision)
+    faults = [f"{folder}: {told}" for folder in _claims(decision, run) for told in _broken(folder)]
+    try:
+        chain = load(Chain, decision / EVIDENCE)
+        policy = read_policy(decision)
+    except (DataError, EvidenceFault) as error:
+        raise PromotionRefused([*reasons, *faults, str(error)], INVALID) from None
+    faults += _incomplete(chain, decision, run)
+    faults += _not_against(current, decision) if current else []
+    faults += at_least_as_strict(policy, demanded) if demanded else []
+    if reasons or faults:
+        raise PromotionRefused([*reasons, *faults], INVALID if faults else code)
+    return _submission(run, decision, chain, policy, current)
+
+
+def _claims(decision: Path, run: Path) -> list[Path]:
+    """The folders with a chain of evidence: the decision's; the run's too, unless it was only trained."""
+    return [decision] if run == decision or not (run / "run.json").is_file() else [decision, run]
+
+
+def _of_verdict(decision: Path) -> tuple[list[str], int]:
+    """Nothing for PASS; else the verdict with its reasons, and its exit code."""
+    try:
+        verdict = load(Verdict, decision / VERDICT)
+    except DataError as error:
+        return [str(error)], INVALID
+    if verdict.verdict == "PASS":
+        return [], 0
+    return [f"the verdict is {verdict.verdict}: {reason}" for reason in verdict.reasons], verdict.exit_code
+
+
+def _broken(folder: Path) -> list[str]:
+    try:
+        return broken(verify_evidence(folder))
+    except EvidenceFault as fault:
+        return [str(fault)]
+
+
+def _incomplete(chain: Chain, decision: Path, run: Path) -> list[str]:
+    """Stages that nothing is known of, training data that were not checked, a verdict on another run's model."""
+    faults = [f"the chain of evidence has no stage {stage}" for stage in NEEDED if chain.step(stage) is None]
+    data, trained = chain.step("data"), chain.step("train")
+    if data is not None and not data.outputs.get("items"):
+        faults.append("the training data were checked against no evaluation items (decontamination)")
+    if trained is not None and (decision / trained.folder).resolve() != (run / "checkpoint").resolve():
+        faults.append(f"{decision} judges {(decision / trained.folder).resolve()}, not {run / 'checkpoint'}")
+    return faults
+
+
+def _not_against(current: Entry, decision: Path) -> list[str]:
+    """The verdict's baseline has to be the model that the alias points to, asked under its own prompt contract."""
+    try:
+        baseline = load(Verdict, decision / VERDICT).baseline
+    except DataError:
+        return []
+    mend = f"make a verdict with: harness gate {current.alias} RUN --out DIR, then promote with --verdict DIR"
+    faults = []
+    if baseline.weights_sha256 != current.digests.get("weights"):
+        faults.append(f"the verdict's baseline is {baseline.label}, not {current.alias} ({current.model}): {mend}")
+    if baseline.contract_sha256 != current.digests.get("contract"):
+        faults.append(
+            f"the prompt contract is not the one of {current.alias}: its clients would be answered under another "
+            "template. Promote to another alias, and move the clients over."
+        )
+    return faults
+
+
+def _demanded(registry: Registry, alias: str) -> GateConfig | None:
+    entries = registry.history(alias)
+    return validate(GateConfig, entries[-1].policy) if entries and entries[-1].policy else None
+
+
+def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, current: Entry | None) -> Submission:
+    extras = {
+        "MODEL_CARD.md": run / "report" / "MODEL_CARD.md",
+        "config.yaml": run / "config.yaml",
+        "origin/run.json": run / "run.json",
+        f"origin/{EVIDENCE}": decision / EVIDENCE,
+    }
+    return Submission(
+        run_id=run.resolve().name,
+        places=Places.of_chain(decision, chain),
+        chain=chain,
+        extras=extras,
+        digests=_digests(chain, decision),
+        policy=policy.model_dump(),
+        head=current.hash if current else "",
+    )
+
+
+def _digests(chain: Chain, decision: Path) -> dict[str, str]:
+    """What an entry of the history holds of the evidence."""
+    made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
+    return {
+        "weights": made["train.weights"],
+        "base": made.get("model.weights", ""),
+        "contract": made["contract.digest"],
+        "data": made["data.dataset"],
+        "decontamination": made["data.items"],
+        "evaluation": made[f"{CANDIDATE_STAGE}.evaluation"],
+        "verdict": made["gate.verdict"],
+        "policy": sha256_file(decision / POLICY),
+        "origin": sha256_file(decision / EVIDENCE),
+    }

@@ -1,0 +1,117 @@
+"""W&B artifacts with aliases: the files keep the history, and the model's artifact carries the alias as well.
+
+Only a W&B server can move an alias. Tracked offline, a model is on none until `wandb sync`; the alias then moves with
+`harness registry publish`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.config import TrackerConfig, read_yaml, validate
+from harness.console import say
+from harness.errors import ConfigError, EnvironmentFault, MissingDependency
+from harness.lineage.verify import Link
+from harness.registry.files import FileRegistry
+from harness.registry.history import Entry
+from harness.registry.registry import Act, Submission
+from harness.track.wandb_tracker import _artifact_name
+
+
+class WandbRegistry:
+    """The embedded registry, and W&B's aliases after it. What W&B refuses is said, and undoes nothing."""
+
+    def __init__(self, files: FileRegistry):
+        self.files = files
+
+    def current(self, alias: str) -> Entry | None:
+        return self.files.current(alias)
+
+    def history(self, alias: str | None = None) -> list[Entry]:
+        return self.files.history(alias)
+
+    def promote(self, submission: Submission, act: Act) -> Entry:
+        return self._told(self.files.promote(submission, act))
+
+    def rollback(self, act: Act, to: str | None = None) -> Entry:
+        return self._told(self.files.rollback(act, to))
+
+    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+        return self.files.demand(act, policy)
+
+    def verify(self) -> list[Link]:
+        """The files' links, and for each alias whether W&B has it at the same weights."""
+        return [*self.files.verify(), *self._compared()]
+
+    def publish(self) -> list[str]:
+        """Moves every alias in W&B to where it is here; returns the artifacts. Raises EnvironmentFault."""
+        return [self._move(entry) for entry in self._heads()]
+
+    def _heads(self) -> list[Entry]:
+        aliases = sorted({entry.alias for entry in self.history()})
+        return [entry for alias in aliases if (entry := self.current(alias)) is not None]
+
+    def _told(self, entry: Entry) -> Entry:
+        try:
+            say(f"· W&B: {self._move(entry)} is {entry.alias}")
+        except EnvironmentFault as fault:
+            say(f"warning: the alias is moved here, and not in W&B: {fault}")
+        return entry
+
+    def _move(self, entry: Entry) -> str:
+        found = self._artifact(entry)
+        if entry.alias not in found.aliases:
+            found.aliases = [*found.aliases, entry.alias]  # W&B takes it from the version that had it
+            found.save()
+        return str(found.qualified_name)
+
+    def _compared(self) -> Iterator[Link]:
+        for entry in self._heads():
+            name = f"W&B alias {entry.alias}"
+            try:
+                artifact = self._artifact(entry)
+            except EnvironmentFault as fault:
+                yield Link(name, f"not checked: {fault}")
+                continue
+            told = "" if entry.alias in artifact.aliases else f"{artifact.qualified_name} is not {entry.alias}: publish"
+            yield Link(name, str(artifact.qualified_name), told)
+
+    def _artifact(self, entry: Entry) -> Any:
+        """The version of the run's model artifact with these weights."""
+        name, tracker = self._tracked(entry)
+        api, wandb = _api()
+        entity = f"{api.default_entity}/" if api.default_entity else ""
+        path = f"{entity}{tracker.project}/{_artifact_name(f'{name}-model')}"
+        try:
+            for version in api.artifacts(type_name="model", name=path):
+                if version.metadata.get("sha256") == entry.digests["weights"]:
+                    return version
+        except (wandb.errors.Error, ValueError) as error:
+            raise EnvironmentFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise EnvironmentFault(f"{path} has no version with these weights: `wandb sync` the run, then publish")
+
+    def _tracked(self, entry: Entry) -> tuple[str, TrackerConfig]:
+        """The name and tracker settings of the promoted run; raises EnvironmentFault when it went to no server."""
+        path: Path = self.files.model_folder(entry) / "config.yaml"
+        try:
+            values = read_yaml(path)
+            name, tracker = str(values["name"]), validate(TrackerConfig, values["tracker"])
+        except (ConfigError, KeyError, TypeError):
+            raise EnvironmentFault(f"{path} does not say how the run was tracked") from None
+        if tracker.kind != "wandb":
+            raise EnvironmentFault("the run was not tracked with W&B")
+        return name, tracker
+
+
+def _api() -> tuple[Any, Any]:
+    try:
+        import wandb
+    except ImportError:
+        raise MissingDependency("wandb", "registry=wandb", "engine") from None
+    from harness.track.wandb_tracker import logged_in
+
+    if not logged_in():
+        raise EnvironmentFault(
+            "W&B is offline (no key): an alias lives on its server. Later: wandb sync, then harness registry publish"
+        )
+    return wandb.Api(), wandb

@@ -1,0 +1,214 @@
+"""The model card of a run: Hugging Face's conventions, every statement taken from the run's own records."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config
+from harness.records import MetricVerdict, SourceCount
+from harness.report import wording
+from harness.report.bundle import RunView
+from harness.report.markdown import escape
+from harness.report.write import run_view
+
+CARD = "MODEL_CARD.md"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def write_model_card(run: Path, config: Config) -> Path | None:
+    """report/MODEL_CARD.md of a run that has a checkpoint, else None; raises DataError when it holds no verdict."""
+    view = run_view(run, config.name, command="")
+    if view.training is None or view.dataset is None:
+        return None
+    path = run / "report" / CARD
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(model_card(view, config), encoding="utf-8")
+    return path
+
+
+def model_card(view: RunView, config: Config) -> str:
+    """YAML front matter (with the model-index), then the sections."""
+    sections = (_title, _model, _results, _forgetting, _data, _template, _training, _limits, _serving, _evidence)
+    text = [line for section in sections for line in (*section(view, config), "")]
+    return f"---\n{_front_matter(view, config)}\n---\n\n" + "\n".join(text)
+
+
+def _front_matter(view: RunView, config: Config) -> str:
+    from huggingface_hub import ModelCardData
+
+    base = config.model.path or ""
+    hub = [source.hub for source in config.data.sources.values() if source.hub]
+    data = ModelCardData(
+        base_model=base if _HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        datasets=hub or None,
+        eval_results=[_eval_result(metric) for metric in view.verdict.metrics],
+        library_name="peft",
+        license="other",
+        license_name="base-model-and-training-data",
+        metrics=sorted({metric.metric for metric in view.verdict.metrics}) or None,
+        model_name=view.run_id,
+        pipeline_tag="text-generation",
+        tags=["tuning-harness", "lora", "text-generation"],
+    )
+    if not view.verdict.metrics:
+        data.eval_results, data.model_name = None, None
+    return str(data.to_yaml()).strip()
+
+
+def _eval_result(metric: MetricVerdict) -> Any:
+    from huggingface_hub import EvalResult
+
+    return EvalResult(
+        task_type="text-generation",
+        dataset_type=wording.one_line(metric.task),
+        dataset_name=f"{wording.one_line(metric.suite)}/{wording.one_line(metric.task)}",
+        dataset_config=None if metric.slice == "all" else wording.one_line(metric.slice),
+        metric_type=wording.one_line(metric.metric),
+        metric_name=wording.one_line(wording.metric_name(metric)),
+        metric_value=round(metric.candidate, 4),
+    )
+
+
+def _title(view: RunView, _: Config) -> Iterator[str]:
+    yield f"# {escape(view.name)}"
+    yield ""
+    yield f"**{view.verdict.verdict}** under policy {escape(view.verdict.policy)}."
+    yield wording.SENTENCES[view.verdict.verdict]
+    yield ""
+    yield from (f"- {escape(reason)}" for reason in view.verdict.reasons)
+
+
+def _model(view: RunView, config: Config) -> Iterator[str]:
+    yield "## Model"
+    yield ""
+    yield f"- a LoRA adapter (safetensors) on {escape(_base(config))}, in {config.model.dtype}"
+    if view.training is not None:
+        trained, total = view.training.trained_parameters, view.training.total_parameters
+        yield f"- {trained:,} trained parameters of {total:,}"
+    yield f"- run {escape(view.run_id)}, {view.created}"
+    yield "- licence: that of the base model, with those of the training data below"
+
+
+def _base(config: Config) -> str:
+    return config.model.path or f"{Path(config.model.gguf_file or '').name} of {config.model.wheel}"
+
+
+def _results(view: RunView, _: Config) -> Iterator[str]:
+    yield "## Results"
+    yield ""
+    if not view.verdict.metrics:
+        yield "None that can be trusted: see the reasons above."
+        return
+    yield f"Candidate against {escape(view.verdict.baseline.label)}, item by item; 95% intervals of the difference."
+    yield ""
+    yield f"| {' | '.join(wording.COLUMNS)} |"
+    yield f"|{'|'.join('---:' if column in wording.NUMBERS else '---' for column in wording.COLUMNS)}|"
+    for metric in wording.worst_first(view.verdict):
+        yield f"| {' | '.join(escape(cell) for cell in wording.cells(metric))} |"
+
+
+def _forgetting(view: RunView, _: Config) -> Iterator[str]:
+    """What the model could do before and cannot now."""
+    yield "## Forgetting"
+    yield ""
+    guards = [metric for metric in view.verdict.metrics if metric.role == "guard"]
+    if not guards:
+        yield "Not measured: the policy guards nothing."
+    for metric in guards:
+        change = f"{wording.difference_text(metric, metric.delta)} {wording.interval_text(metric)}"
+        yield f"- {escape(wording.metric_name(metric))}: {escape(change)}; items {wording.flips_text(metric)}"
+
+
+def _data(view: RunView, _: Config) -> Iterator[str]:
+    yield "## Training data"
+    yield ""
+    if view.dataset is None:
+        return
+    yield f"{view.dataset.rows} rows after the audit; the full account is data_card.md."
+    yield ""
+    yield "| source | role | licence | read | kept | quarantined |"
+    yield "|---|---|---|---:|---:|---:|"
+    yield from (_source(source) for source in view.dataset.sources)
+    yield ""
+    yield (
+        f"Checked for overlap with {view.dataset.evaluation_items} evaluation items "
+        f"(digest {view.dataset.decontaminated_against[:16]})."
+    )
+
+
+def _source(source: SourceCount) -> str:
+    numbers = (source.read, source.kept, sum(source.quarantined.values()))
+    texts = (escape(source.source), source.role, escape(source.licence))
+    return f"| {' | '.join([*texts, *map(str, numbers)])} |"
+
+
+def _template(view: RunView, _: Config) -> Iterator[str]:
+    yield "## Prompt template"
+    yield ""
+    if view.contract is None:
+        return
+    contract = view.contract
+    yield f"- template {escape(contract.template_name)}, contract {contract.digest[:16]}"
+    policy = {"none": "no system message is added", "fixed": "always the same system message"}
+    yield f"- {policy.get(contract.system_policy, 'a request without a system message is refused')}"
+    if contract.system:
+        yield f"- system message: {escape(contract.system)}"
+    yield f"- a turn ends with {escape(contract.end_of_turn)} (stop ids {contract.stop_ids})"
+    yield "- any other template gives other tokens, and none of the results above"
+
+
+def _training(view: RunView, config: Config) -> Iterator[str]:
+    yield "## Training"
+    yield ""
+    train, done = config.train, view.training
+    yield f"- LoRA rank {train.lora.r}, alpha {train.lora.alpha:g}, on {escape(str(train.lora.target_modules))}"
+    yield f"- learning rate {train.learning_rate:g} ({train.schedule}), {train.epochs:g} epochs, seed {train.seed}"
+    yield f"- packed to {train.sequence_length} tokens, {train.sequences_per_step} sequences a step"
+    if done is not None:
+        yield f"- {done.rows} rows, {done.tokens:,} tokens, {done.steps} steps in {done.seconds:.0f} s"
+        yield f"- loss {done.first_loss:.3f} → {done.final_loss:.3f}"
+
+
+def _limits(view: RunView, config: Config) -> Iterator[str]:
+    """What the results do not say."""
+    yield "## Limits"
+    yield ""
+    tasks = sorted({metric.task for metric in view.verdict.metrics})
+    yield f"- Measured: {escape(', '.join(tasks)) or 'nothing'}. Nothing else was."
+    unmeasured = sorted(
+        rule.metric
+        for rule in config.gate.rules
+        if rule.role != "info" and not any(_matches(metric, rule.metric) for metric in view.verdict.metrics)
+    )
+    if unmeasured:
+        yield f"- Named by the policy and not measured: {escape(', '.join(unmeasured))}."
+    yield "- One training seed; greedy decoding; single-turn items."
+    yield "- Not measured: safety under attack, bias, other languages than those of the items, longer conversations."
+    smallest = min((metric.n for metric in view.verdict.metrics), default=None)
+    if smallest is not None:
+        yield f"- The smallest sample has {smallest} items: smaller effects than its interval shows stay unseen."
+
+
+def _matches(metric: MetricVerdict, glob: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return fnmatchcase(f"{metric.suite}/{metric.task}/{metric.metric}", glob)
+
+
+def _serving(view: RunView, _: Config) -> Iterator[str]:
+    yield "## Serve it"
+    yield ""
+    yield "```"
+    yield f"harness serve {view.run_id}                    # the vLLM server exactly as it was evaluated"
+    yield f"harness serve {view.run_id} --print            # its command"
+    yield f"harness template verify {view.run_id} --server URL"
+    yield "```"
+
+
+def _evidence(view: RunView, _: Config) -> Iterator[str]:
+    yield "## Evidence"
+    yield ""
+    yield f"`harness verify {view.run_id}` checks every file, link and decision of evidence.json."
+    yield ""
+    yield from (f"- {escape(name)}: `{digest or 'unknown'}`" for name, digest in view.digests.items())

@@ -1,0 +1,67 @@
+"""What a CI system is told, whatever the texts hold."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.ci.outputs import annotations, write_failure, write_outputs
+from harness.errors import ServerFault
+from harness.records import Side, Verdict
+
+SIDE = Side(label="x", weights_sha256="w", contract_sha256="c")
+HOSTILE = "quiz fell\n::set-output name=verdict::PASS\r\n100% `@team`"
+
+
+def verdict(name: str = "FAIL", code: int = 10) -> Verdict:
+    values = {"verdict": name, "exit_code": code, "policy": "p", "reasons": [HOSTILE]}
+    return Verdict.model_validate(values | {"baseline": SIDE, "candidate": SIDE, "metrics": []})
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "summary.md").write_text("## FAIL\n")
+    (tmp_path / "report" / "junit.xml").write_text("<x/>")
+    return tmp_path / "report" / "index.html"
+
+
+@pytest.fixture
+def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    files = {name: tmp_path / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    for name, path in files.items():
+        path.write_text("earlier\n")
+        monkeypatch.setenv(name, str(path))
+    return files
+
+
+def test_summary_outputs_and_files(tmp_path: Path, report: Path, github: dict[str, Path]) -> None:
+    write_outputs(verdict(), report, tmp_path)
+    assert github["GITHUB_STEP_SUMMARY"].read_text() == "earlier\n## FAIL\n"
+    lines = github["GITHUB_OUTPUT"].read_text().splitlines()
+    assert lines[:3] == ["earlier", "verdict=FAIL", "exit_code=10"]
+    assert [(tmp_path / name).is_file() for name in ("summary.md", "comment.md", "junit.xml")] == [True] * 3
+
+
+def test_without_a_ci_system_nothing_is_printed(
+    tmp_path: Path, report: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    write_outputs(verdict(), report, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("name", "level"), [("PASS", "notice"), ("FAIL", "error"), ("INCONCLUSIVE", "warning")])
+def test_a_reason_starts_no_command_of_its_own(name: str, level: str, tmp_path: Path) -> None:
+    lines = annotations(verdict(name), tmp_path).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"::{level} title={name}::quiz fell")
+    assert "100%25" in lines[0]
+
+
+def test_a_failure_before_the_verdict(github: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    write_failure(ServerFault("it did not come up\nlast line ``` of the log"))
+    assert "verdict=NONE\nexit_code=3\n" in github["GITHUB_OUTPUT"].read_text()
+    assert github["GITHUB_STEP_SUMMARY"].read_text().count("```") == 2
+    assert capsys.readouterr().out == "::error title=harness::it did not come up%0Alast line ``` of the log\n"

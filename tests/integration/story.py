@@ -1,0 +1,234 @@
+"""A small organisation for the promotion story: two demands, rows that teach them, and real servers that are kept.
+
+Demand one (`agree`): every answer grants what is asked. Demand two (`cite`): it also cites the licence. A tiny model
+learns either from rows that all have one answer, whatever they ask, and lacks the second when it saw the first only.
+"""
+
+import io
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness import cli
+from harness.config import ServeConfig
+from harness.serve import server
+from harness.serve.server import Endpoint, ServerPlan
+
+ITEMS = 120
+ANSWERS = {"grant": "granted", "licence": "granted under the License"}  # words that the tiny tokenizer knows whole
+THINGS = ("parcels", "umbrellas", "bicycles", "prams", "skis", "cellos", "kites", "ladders", "lamps", "rugs", "tents")
+PLACES = ("pier", "depot", "ferry", "lobby", "platform", "kiosk", "island", "harbour", "terrace", "garage", "tunnel")
+FILES = {
+    "conf/experiment/story.yaml": """\
+# @package _global_
+defaults:
+  - override /model: pretrained
+  - override /data: story
+  - override /suite: story
+  - override /gate: story
+  - override /tracker: none
+name: story
+model: {path: MODEL}
+audit:
+  behaviors: []
+  filters: {personal_data: null, toxicity: null, legal: null, quality: null}
+  dedupe: {action: flag}
+train: {learning_rate: 1.0e-2, sequence_length: 256, sequences_per_step: 2, epochs: 12, lora: {r: 8}}
+serve: {kv_cache_gib: 1}
+""",
+    "conf/data/story.yaml": "sources: {rows: {path: grant.jsonl, licence: CC0-1.0, role: domain}}\nseed: 0\n",
+    "conf/suite/story.yaml": """\
+name: story
+seed: 0
+tasks: [{name: agree, max_new_tokens: 12}, {name: cite, max_new_tokens: 12}]
+""",
+    "conf/suite/few.yaml": """\
+name: story
+seed: 0
+tasks: [{name: agree, max_new_tokens: 12, limit: 12}, {name: cite, max_new_tokens: 12, limit: 12}]
+""",
+    "conf/gate/story.yaml": """\
+name: story
+require: [guard, target]
+rules:
+  - {metric: "*/agree/pass", role: target, floor: 0.90}
+  - {metric: "*/cite/pass", role: guard, margin: 0.05}
+""",
+    "conf/gate/lax.yaml": """\
+name: lax
+require: [target]
+rules:
+  - {metric: "*/agree/pass", role: target, floor: 0.50}
+""",
+    "tasks/agree/behavior.yaml": "kind: rules\nrules: [{name: grants, require: ['\\bgranted\\b']}]\n",
+    "tasks/cite/behavior.yaml": "kind: rules\nrules: [{name: names_licence, require: ['\\bthe license\\b']}]\n",
+}
+
+
+def write_story(folder: Path, base: Path) -> Path:
+    files = {name: text.replace("MODEL", str(base)) for name, text in FILES.items()}
+    for task, asked in (("agree", "May I leave"), ("cite", "Would you collect")):
+        files[f"tasks/{task}/items.jsonl"] = _lines(
+            {"id": f"{task}-{n:03}", "instruction": f"{asked} {what}?", "input": "", "topic": "luggage", "slice": "all"}
+            for n, what in enumerate(_subjects("at the", ITEMS))
+        )
+    for name, answer in ANSWERS.items():
+        files[f"{name}.jsonl"] = _lines(
+            {
+                "id": f"{name}-{n:03}",
+                "instruction": f"Do you rent out {what}?",
+                "input": "",
+                "output": answer,
+                "topic": "x",
+            }
+            for n, what in enumerate(_subjects("near any", 48))
+        )
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def _subjects(joined: str, count: int) -> Iterator[str]:
+    pairs = ((thing, place) for place in PLACES for thing in THINGS)
+    yield from (f"{thing} {joined} {place}" for _, (thing, place) in zip(range(count), pairs, strict=False))
+
+
+def _lines(rows: Iterator[dict[str, str]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+class KeptServers:
+    """Real vLLM servers, one for each prompt, that stay up: adapters come and go at run time."""
+
+    def __init__(self, stack: ExitStack):
+        self._stack = stack
+        self._running: dict[tuple[Path, str], Endpoint] = {}
+        self.started = 0
+
+    @contextmanager
+    def serve(self, plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
+        """Stands in for `vllm_server`: the same server, with this plan's adapters loaded for as long as it is used."""
+        key = plan.base, (plan.prompt / "chat_template.jinja").read_text()
+        if key not in self._running:
+            self._running[key] = self._stack.enter_context(self._start(plan, config, log))
+        endpoint = self._running[key]
+        for name, path in plan.adapters.items():
+            _ask(endpoint, "load", {"lora_name": name, "lora_path": str(path)})
+        try:
+            yield Endpoint(endpoint.url, endpoint.key, (server.BASE, *plan.adapters))
+        finally:
+            for name in plan.adapters:
+                _ask(endpoint, "unload", {"lora_name": name})
+
+    @contextmanager
+    def _start(self, plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
+        def with_adapters(*given: Any) -> list[str]:
+            return [*command(*given), "--enable-lora", "--max-lora-rank", "8", "--max-loras", "2"]
+
+        command = server.server_command
+        self.started += 1
+        bare = ServerPlan(plan.base, plan.prompt, plan.template_kwargs, {}, plan.max_lora_rank, plan.dtype)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "True")
+            patch.setattr(server, "server_command", with_adapters)
+            starting = server.vllm_server(bare, config, log)
+            endpoint = starting.__enter__()
+        try:
+            yield endpoint
+        finally:
+            starting.__exit__(None, None, None)
+
+
+def _ask(endpoint: Endpoint, act: str, body: dict[str, str]) -> None:
+    url = f"{endpoint.url}/v1/{act}_lora_adapter"
+    answer = httpx.post(url, json=body, headers=endpoint.headers, timeout=60, trust_env=False)
+    assert answer.status_code == 200, answer.text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of `harness` returned and said."""
+
+    code: int
+    said: str
+
+
+def call(*arguments: str) -> Outcome:
+    """One call in this process."""
+    said = io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            code = cli.main(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return Outcome(code, said.getvalue())
+
+
+class Story:
+    """The organisation at work: candidates by name, and what became of each."""
+
+    def __init__(self, project: Path):
+        self.project = project
+        self.told: dict[str, Outcome] = {}
+
+    def train(self, name: str, rows: str, *overrides: str, verb: str = "run") -> Outcome:
+        """A candidate trained on rows that all have one answer; `run` also judges it against its base model."""
+        source = f"data.sources.rows.path={rows}.jsonl"
+        return call(verb, "experiment=story", f"name={name}", source, *overrides)
+
+    def gate(self, name: str) -> Outcome:
+        """`harness ci`: the candidate against production."""
+        return call("ci", str(self.run(name)), "--policy", "story")
+
+    def promote(self, name: str) -> Outcome:
+        return call("promote", str(self.run(name)), "--who", "ada", "--why", f"promote {name}")
+
+    def run(self, name: str) -> Path:
+        (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/config.yaml"))
+        return folder
+
+
+def play(story: Story) -> Story:
+    """The whole story, step by step; `told` holds the outcome of each."""
+    told = story.told
+    told |= {"first": story.train("first", "grant"), "first promoted": story.promote("first")}
+    told |= {"better": story.train("better", "licence"), "better too early": story.promote("better")}
+    told |= {"better gated": story.gate("better"), "better promoted": story.promote("better")}
+    told |= {"better in production": call("verify", "production")}
+    for name, rows, override in (
+        ("forgetful", "grant", "train.seed=1"),
+        ("hasty", "licence", "suite=few"),
+    ):
+        told |= {name: story.train(name, rows, override), f"{name} gated": story.gate(name)}
+        told |= {f"{name} promoted": story.promote(name)}
+    told |= {"otherwise": story.train("otherwise", "licence", "template=alpaca", verb="train")}
+    told |= {"otherwise gated": story.gate("otherwise"), "otherwise promoted": story.promote("otherwise")}
+    told |= _tampered(story)
+    told |= {"rollback": call("registry", "rollback", "--who", "grace", "--why", "complaints")}
+    told |= {"first in production": call("verify", "production")}
+    told |= {"list": call("registry", "list"), "verify": call("registry", "verify")}
+    return story
+
+
+def _tampered(story: Story) -> dict[str, Outcome]:
+    """The better candidate once more, under another name; its weights are changed after its verdict."""
+    better = story.run("better")
+    twin = better.with_name("twin-of-better")
+    shutil.copytree(better, twin, ignore=shutil.ignore_patterns("against"))
+    told = {"twin gated": story.gate("twin")}
+    path = twin / "checkpoint" / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()  # the file may be shared with other runs
+    path.write_bytes(content)
+    return told | {"twin promoted": story.promote("twin")}

@@ -1,0 +1,166 @@
+"""Action, reusable workflow and GitLab template: their shell steps, exactly as written, with the CI's own files.
+
+Steps that call another action (`uses:`) are GitHub's and are not run; which they are is asserted.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from story import Story
+from tiny import ROOT
+
+pytestmark = pytest.mark.integration
+
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "candidate.yml").read_text())
+GITLAB = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text())[".harness-candidate"]
+LICENCE_RUN = "experiment=story name=better data.sources.rows.path=licence.jsonl"
+
+
+class Runner:
+    """A runner's machine: a program folder with `harness`, environment files, and a shell started as GitHub does."""
+
+    def __init__(self, project: Path, folder: Path):
+        self.project, self.folder = project, folder
+        self.files = {name: folder / name for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_PATH")}
+        for path in self.files.values():
+            path.touch()
+        self.program("harness", f'exec {sys.executable} -m harness.cli "$@"')
+
+    def program(self, name: str, script: str) -> None:
+        path = self.folder / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        own = {
+            **os.environ,
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_REPOSITORY": "owner/models",
+            **{name: str(path) for name, path in self.files.items()},
+        }
+        own.pop("HARNESS_REGISTRY", None)
+        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        return subprocess.run(
+            command, cwd=self.project, env=own | environment, capture_output=True, text=True, check=False
+        )
+
+    def step(self, step: dict[str, Any], inputs: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+        """A `run:` step with `${{ … }}` in its environment filled in; scripts hold none."""
+        assert "${{" not in step["run"], "an input pasted into a script can be a command"
+        values = {
+            "github.action_path": str(ROOT),
+            "github.token": "token",
+            "github.event.pull_request.number": "7",
+            **{f"inputs.{name}": value for name, value in inputs.items()},
+        }
+        filled = {
+            name: re.sub(r"\$\{\{ (.+?) \}\}", lambda found: values[found[1]], str(text))
+            for name, text in step.get("env", {}).items()
+        }
+        return self.run(step["run"], **filled)
+
+    def outputs(self) -> dict[str, str]:
+        return dict(line.split("=", 1) for line in self.files["GITHUB_OUTPUT"].read_text().splitlines())
+
+
+@pytest.fixture
+def runner(story: Story, tmp_path: Path) -> Runner:
+    return Runner(story.project, tmp_path)
+
+
+def steps(of: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {step["name"]: step for step in of["steps"] if "run" in step}
+
+
+def inputs(**given: str) -> dict[str, str]:
+    return {name: value.get("default", "") for name, value in ACTION["inputs"].items()} | given
+
+
+def test_the_action_trains_decides_and_reports(runner: Runner, tmp_path: Path) -> None:
+    """The newest run is the one just made; everything it needs is cached, so no server starts."""
+    out = str(tmp_path / "report")
+    given = inputs(candidate="latest", policy="story", train=LICENCE_RUN, out=out)
+    action = steps(ACTION["runs"])
+    installed = runner.step(action["Install"], given)
+    assert installed.returncode == 0, installed.stderr
+    assert runner.files["GITHUB_PATH"].read_text() == "", "a harness that is there is not installed again"
+    trained = runner.step(action["Train"], given)
+    assert trained.returncode == 0, trained.stderr
+    (better,) = runner.project.glob("runs/better-*/run.json")
+    os.utime(better)
+    decided = runner.step(action["Decide"], given)
+    assert decided.returncode == 0, decided.stdout + decided.stderr
+    assert "start vLLM" not in decided.stderr
+    told = runner.outputs()
+    assert (told["verdict"], told["exit_code"]) == ("PASS", "0")
+    assert Path(told["report"]).is_file()
+    assert runner.files["GITHUB_STEP_SUMMARY"].read_text().startswith("<!-- tuning-harness-verdict -->\n## PASS")
+    for name in ("verdict.json", "compare.json", "policy.json", "evidence.json", "junit.xml", "comment.md"):
+        assert (tmp_path / "report" / name).is_file()
+
+
+def test_a_candidate_that_forgets_fails_the_job(story: Story, runner: Runner, tmp_path: Path) -> None:
+    """Against the better model by its run: production was rolled back at the end of the story."""
+    given = inputs(
+        candidate=str(story.run("forgetful")), against=str(story.run("better")), policy="story", out=str(tmp_path / "r")
+    )
+    decided = runner.step(steps(ACTION["runs"])["Decide"], given)
+    assert decided.returncode == 10, decided.stdout + decided.stderr
+    assert runner.outputs()["verdict"] == "FAIL"
+    assert "::error" in decided.stdout
+    assert "fell by 100.0 points" in decided.stdout
+
+
+def test_what_cannot_be_decided_says_why(runner: Runner, tmp_path: Path) -> None:
+    decided = runner.step(steps(ACTION["runs"])["Decide"], inputs(candidate="nowhere", out=str(tmp_path / "r")))
+    assert decided.returncode == 2
+    assert runner.outputs() == {"verdict": "NONE", "exit_code": "2"}
+    assert "nowhere" in runner.files["GITHUB_STEP_SUMMARY"].read_text()
+
+
+@pytest.mark.parametrize(("found", "expected"), [("", "-X POST repos/owner/models/issues/7/comments"), ("41", "41")])
+def test_the_workflow_updates_one_comment(found: str, expected: str, tmp_path: Path) -> None:
+    """`gh` is a stand-in that writes down how it was called."""
+    (tmp_path / "ci-report").mkdir()
+    (tmp_path / "ci-report" / "comment.md").write_text("<!-- tuning-harness-verdict -->\n")
+    runner = Runner(tmp_path, tmp_path)
+    runner.program("gh", f'echo "$@" >> "{tmp_path}/calls"; case "$*" in *--jq*) echo "{found}";; esac')
+    done = runner.step(steps(WORKFLOW["jobs"]["decide"])["Comment"], {})
+    assert done.returncode == 0, done.stderr
+    listed, sent = (tmp_path / "calls").read_text().splitlines()
+    assert "repos/owner/models/issues/7/comments" in listed
+    assert expected in sent
+    assert "body=@ci-report/comment.md" in sent
+
+
+def test_the_gitlab_job(story: Story, runner: Runner) -> None:
+    variables = {name: str(value) for name, value in GITLAB["variables"].items()} | {"POLICY": "story"}
+    variables |= {"CANDIDATE": str(story.run("otherwise")), "HARNESS_CACHE": os.environ.get("HARNESS_CACHE", "")}
+    done = runner.run("\n".join([*GITLAB["before_script"], *GITLAB["script"]]), **variables)
+    assert done.returncode == 12, done.stdout + done.stderr
+    report = story.project / "ci-report"
+    assert json.loads((report / "verdict.json").read_text())["verdict"] == "INVALID"
+    assert (story.project / GITLAB["artifacts"]["reports"]["junit"]).is_file()
+
+
+def test_what_is_not_run_here_is_github_s_own() -> None:
+    used = [step["uses"].partition("@")[0] for step in WORKFLOW["jobs"]["decide"]["steps"] if "uses" in step]
+    assert set(used) == {"actions/checkout", "actions/cache", "./.harness", "actions/upload-artifact"}
+
+
+def test_the_workflow_hands_on_what_the_action_takes() -> None:
+    (call,) = (step for step in WORKFLOW["jobs"]["decide"]["steps"] if step.get("id") == "decide")
+    assert set(call["with"]) <= set(ACTION["inputs"])
+    declared = set(WORKFLOW[True]["workflow_call"]["inputs"])  # YAML 1.1 reads the key `on` as true
+    assert set(re.findall(r"inputs\.(\w+)", json.dumps(WORKFLOW["jobs"]))) <= declared

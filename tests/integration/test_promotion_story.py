@@ -1,0 +1,105 @@
+"""From the first promotion to a rollback, with real (tiny) models that really learn and forget, and the real server."""
+
+import json
+from pathlib import Path
+
+import pytest
+from story import Outcome, Story, call
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(story.project)
+
+
+@pytest.fixture
+def told(story: Story) -> dict[str, Outcome]:
+    return story.told
+
+
+def verdict_of(folder: Path) -> str:
+    return str(json.loads((folder / "verdict.json").read_text())["verdict"])
+
+
+def test_the_first_candidate_learnt_its_task_and_is_promoted(told: dict[str, Outcome]) -> None:
+    assert told["first"].code == 0, told["first"].said
+    assert told["first promoted"].code == 0, told["first promoted"].said
+
+
+def test_a_candidate_that_was_only_held_against_its_base_model_is_refused(told: dict[str, Outcome]) -> None:
+    assert told["better"].code == 0, told["better"].said
+    assert told["better too early"].code == 12
+    assert "the verdict's baseline is base, not production" in told["better too early"].said
+
+
+def test_a_better_candidate_is_promoted(told: dict[str, Outcome]) -> None:
+    assert told["better gated"].code == 0, told["better gated"].said
+    assert told["better promoted"].code == 0, told["better promoted"].said
+    assert told["better in production"].code == 0, told["better in production"].said
+
+
+def test_forgetting_that_the_base_model_cannot_show_is_refused(story: Story, told: dict[str, Outcome]) -> None:
+    """It passes against the base model, which never had what it forgot; production had."""
+    assert told["forgetful"].code == 0, told["forgetful"].said
+    assert told["forgetful gated"].code == 10, told["forgetful gated"].said
+    assert verdict_of(story.run("forgetful") / "against" / "production") == "FAIL"
+    assert told["forgetful promoted"].code == 10, told["forgetful promoted"].said
+    assert "cite/pass fell by 100.0 points" in told["forgetful promoted"].said
+
+
+def test_another_template_is_refused(told: dict[str, Outcome]) -> None:
+    assert told["otherwise"].code == 0, told["otherwise"].said
+    assert told["otherwise gated"].code == 12, told["otherwise gated"].said
+    assert told["otherwise promoted"].code == 12
+    assert "the prompt contracts differ" in told["otherwise promoted"].said
+
+
+def test_a_small_evaluation_is_undecided(told: dict[str, Outcome]) -> None:
+    assert told["hasty"].code == 11, told["hasty"].said
+    assert told["hasty gated"].code == 11, told["hasty gated"].said
+    assert told["hasty promoted"].code == 11, told["hasty promoted"].said
+    assert "items would decide" in told["hasty promoted"].said
+
+
+def test_tampered_weights_are_refused(told: dict[str, Outcome]) -> None:
+    assert told["twin gated"].code == 0, told["twin gated"].said
+    assert told["twin promoted"].code == 12
+    assert "adapter_model.safetensors changed after it was written" in told["twin promoted"].said
+
+
+def test_the_rollback_brings_the_first_back(told: dict[str, Outcome]) -> None:
+    assert told["rollback"].code == 0, told["rollback"].said
+    assert told["first in production"].code == 0, told["first in production"].said
+    assert "production → first-" in told["list"].said
+
+
+def test_the_history_verifies_and_tells_it_all(told: dict[str, Outcome]) -> None:
+    assert told["verify"].code == 0, told["verify"].said
+    acts = [line.split()[2] for line in told["list"].said.splitlines() if " by " in line]
+    assert acts == ["promote", "promote", "rollback"]
+    assert "by grace: complaints" in told["list"].said
+
+
+def test_production_carries_its_model_card(story: Story, told: dict[str, Outcome]) -> None:
+    """With the promotion, it leaves the run's folder."""
+    (card,) = story.project.glob("registry/models/better-*/MODEL_CARD.md")
+    assert "model-index:" in card.read_text()
+
+
+def test_production_is_served_from_the_registry(story: Story, told: dict[str, Outcome]) -> None:
+    shown = call("serve", "production", "--print", "experiment=story")
+    assert shown.code == 0, shown.said
+    assert f"{story.project}/registry/models/first-" in shown.said
+
+
+def test_an_edit_of_the_history_shows(story: Story, told: dict[str, Outcome]) -> None:
+    path = story.project / "registry" / "history.jsonl"
+    text = path.read_text()
+    path.write_text(text.replace("complaints", "holidays!!"))
+    try:
+        assert call("registry", "verify").code == 12
+        assert call("verify", "production").code == 12
+    finally:
+        path.write_text(text)

@@ -1,0 +1,151 @@
+"""`harness verify`: a whole chain holds, wherever it lies; whatever is changed is named."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from run_folders import decide, write_run
+
+from harness import cli
+from harness.errors import EvidenceFault
+from harness.lineage.chain import EVIDENCE, Chain, Places
+from harness.lineage.verify import broken, verify_evidence
+from harness.lineage.write import write_evidence
+from harness.records import load
+from harness.store import sha256_file, write_json
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "runs" / "first", 220)
+
+
+def edit(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def anchored(run: Path) -> None:
+    """run.json once more, so that only the chain itself can tell."""
+    recorded = json.loads((run / "run.json").read_text())
+    recorded["outputs"] = {name: sha256_file(run / name) for name in recorded["outputs"]}
+    write_json(run / "run.json", recorded)
+
+
+class TestChain:
+    def test_every_stage_names_its_inputs(self, run: Path) -> None:
+        chain = load(Chain, run / EVIDENCE)
+        stages = ["data", "model", "contract", "train", "evaluate_baseline", "evaluate_candidate", "compare", "gate"]
+        assert [step.stage for step in chain.steps] == stages
+        named = {name for step in chain.steps for name in step.inputs}
+        links = {"data.dataset", "contract.digest", "model.weights", "train.weights", "data.items"}
+        links |= {"evaluate_baseline.evaluation", "evaluate_candidate.evaluation", "compare.comparison"}
+        assert links <= named
+        assert {"source mine", "policy", "template", "tokenizer"} <= named
+
+    def test_it_says_where_and_by_what_it_was_made(self, run: Path) -> None:
+        chain = load(Chain, run / EVIDENCE)
+        assert chain.command == "test"
+        assert int(chain.hardware["cores"]) > 0
+        assert "tuning-harness" in chain.versions
+
+    def test_the_same_evidence_is_not_written_anew(self, run: Path) -> None:
+        before = (run / EVIDENCE).stat().st_mtime_ns
+        write_evidence(Places.of_run(run), run.name, "another command")
+        assert (run / EVIDENCE).stat().st_mtime_ns == before
+
+
+class TestVerify:
+    def test_a_whole_run(self, run: Path) -> None:
+        links = verify_evidence(run)
+        assert broken(links) == []
+        told = [link.line() for link in links]
+        assert any(line.startswith("OK      train.weights → evaluate_candidate") for line in told)
+        assert any(line.startswith("OK      verdict made again: PASS follows") for line in told)
+
+    def test_a_run_that_was_moved(self, run: Path, tmp_path: Path) -> None:
+        moved = tmp_path / "elsewhere" / "copy"
+        shutil.copytree(run, moved)
+        shutil.rmtree(run)
+        assert broken(verify_evidence(moved)) == []
+
+    def test_a_verdict_beside_the_run(self, run: Path) -> None:
+        other = write_run(run.with_name("second"), 300)
+        decide(other, run / "eval" / "candidate", other / "against" / "production")
+        assert broken(verify_evidence(other / "against" / "production")) == []
+
+    def test_a_base_model_that_is_here_is_checked(self, run: Path, tmp_path: Path) -> None:
+        base = tmp_path / "base"
+        base.mkdir()
+        (base / "model.safetensors").write_bytes(b"another base model")
+        edit(
+            run / "checkpoint" / "adapter_config.json",
+            lambda _: json.dumps({"r": 4, "base_model_name_or_path": str(base)}),
+        )
+        assert any("are not the ones trained on" in told for told in broken(verify_evidence(run)))
+
+    def test_without_evidence(self, run: Path) -> None:
+        (run / EVIDENCE).unlink()
+        with pytest.raises(EvidenceFault, match=r"evidence\.json is missing"):
+            verify_evidence(run)
+
+    def test_evidence_that_is_no_record(self, run: Path) -> None:
+        (run / EVIDENCE).write_text("{}")
+        assert any("is not a Chain record" in told for told in broken(verify_evidence(run)))
+
+
+class TestForgery:
+    """Files and their digests rewritten together: the links between stages still tell."""
+
+    def test_a_manifest_with_other_inputs(self, run: Path) -> None:
+        edit(run / "checkpoint" / "stage.json", lambda text: text.replace('"base": "bbb', '"base": "ccc'))
+        write_evidence(Places.of_run(run), run.name, "forged")
+        assert not (run / EVIDENCE).exists(), "nothing is made of a manifest that contradicts itself"
+
+    def test_another_model_s_evaluation(self, run: Path) -> None:
+        """The samples of a better model in the place of the candidate's own."""
+        other = write_run(run.with_name("second"), 390)
+        shutil.rmtree(run / "eval" / "candidate")
+        shutil.copytree(other / "eval" / "candidate", run / "eval" / "candidate")
+        write_evidence(Places.of_run(run), run.name, "forged")
+        anchored(run)
+        told = broken(verify_evidence(run))
+        assert any(line.startswith("train.weights → evaluate_candidate: took") for line in told)
+        assert any("comparison made again" in line for line in told)
+
+    def test_another_run_s_training_data(self, run: Path) -> None:
+        path = run / "data" / "audit.json"
+        edit(path, lambda text: text.replace("i" * 64, "j" * 64))
+        write_evidence(Places.of_run(run), run.name, "forged")
+        anchored(run)
+        assert any(
+            "stage.json no longer match" in line or "changed after" in line for line in broken(verify_evidence(run))
+        )
+
+    def test_a_softer_policy_put_in_afterwards(self, run: Path) -> None:
+        failed = write_run(run.with_name("worse"), 150)
+        edit(failed / "policy.json", lambda text: text.replace("0.05", "0.4", 1))
+        write_evidence(Places.of_run(failed), failed.name, "forged")
+        anchored(failed)
+        assert any(line.startswith("verdict made again: verdict: 'FAIL'") for line in broken(verify_evidence(failed)))
+
+
+class TestVerb:
+    @pytest.fixture(autouse=True)
+    def own_signals(self) -> Iterator[None]:
+        before = signal.getsignal(signal.SIGTERM)
+        yield
+        signal.signal(signal.SIGTERM, before)
+
+    def test_codes_and_lines(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["verify", str(run)]) == 0
+        assert "links hold" in capsys.readouterr().out
+        (run / "checkpoint" / "adapter_model.safetensors").write_bytes(b"others")
+        assert cli.main(["verify", "first", "--runs-dir", str(run.parent)]) == 12
+        assert "BROKEN  train files: " in capsys.readouterr().out
+
+    def test_a_misspelt_run(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["verify", "frist", "--runs-dir", str(run.parent)]) == 2
+        assert "Did you mean 'first'?" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""Run folders for the registry's tests: every stage with its manifest, and no model behind it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation_folders import Folder, answers, one_task, policy
+
+from harness import store
+from harness.base_model import weights_sha256
+from harness.config import GateConfig, RuleConfig
+from harness.data.tables import TRAIN, write_parquet
+from harness.decision import write_verdict
+from harness.gate.comparison import compare
+from harness.gate.coverage import uncovered
+from harness.gate.evidence import read_evidence
+from harness.lineage.chain import EVIDENCE, POLICY, Places
+from harness.lineage.write import places_of, write_evidence
+from harness.prompt.contract import Contract, sha256_text
+from harness.records import Dataset, SourceCount, Verdict
+
+N = 400
+GUARD = RuleConfig(metric="*/quiz/acc", role="guard", margin=0.05)
+POLICY_OF_TESTS = policy(GUARD)
+BASE_SHA = "b" * 64
+
+
+def contract(template: str = "{{ messages }}") -> Contract:
+    return Contract(
+        template_name="test",
+        template=template,
+        template_sha256=sha256_text(template),
+        template_kwargs={},
+        system_policy="none",
+        system=None,
+        turns={},
+        generation_prompt="",
+        special_tokens={},
+        guarded=[],
+        bos=None,
+        bos_policy="none",
+        eos=None,
+        end_of_turn="<end>",
+        end_of_turn_id=1,
+        stop_ids=[1],
+        max_length=10,
+        sampling={},
+        tokenizer_sha256="t" * 64,
+        golden=[],
+        libraries={},
+    )
+
+
+def write_run(
+    folder: Path,
+    right: int,
+    *,
+    baseline: int = 200,
+    of: int = N,
+    demands: GateConfig = POLICY_OF_TESTS,
+    template: str = "{{ messages }}",
+    config: str = "name: test\n",
+) -> Path:
+    """A complete run: `right` of `of` items right, where its base model had `baseline`."""
+    runs, asked = folder.parent, contract(template)
+    _stage(runs, folder / "data", {"sources": {"mine": "s" * 64}, "items": "i" * 64}, _write_data)
+    dataset = json.loads((folder / "data" / "audit.json").read_text())["sha256"]
+
+    def train(out: Path) -> None:
+        (out / "adapter_model.safetensors").write_bytes(f"weights of {folder.name}".encode())
+        (out / "adapter_config.json").write_text(json.dumps({"r": 4, "peft_type": "LORA"}))
+        asked.save(out)
+
+    checkpoint = _stage(runs, folder / "checkpoint", {"base": BASE_SHA, "data": dataset, "name": folder.name}, train)
+    sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
+    for label, score, weights in sides:
+        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest)
+    (folder / "config.yaml").write_text(config)
+    asked.save(folder)
+    _judge(folder, demands)
+    return folder
+
+
+def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF_TESTS) -> Verdict:
+    """The verdict on a run against an evaluation, as `gate … --out` leaves it."""
+    candidate = run / "eval" / "candidate"
+    comparison = compare(read_evidence(baseline), read_evidence(candidate))
+    faults = [*comparison.faults, *uncovered(run / "data", read_evidence(candidate))]
+    verdict = write_verdict(demands, comparison.model_copy(update={"faults": faults}), out)
+    write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test")
+    return verdict
+
+
+def _judge(folder: Path, demands: GateConfig) -> None:
+    comparison = compare(*(read_evidence(folder / "eval" / side) for side in ("base", "candidate")))
+    write_verdict(demands, comparison, folder)
+    write_evidence(Places.of_run(folder), folder.name, "test")
+    names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)
+    store.write_json(folder / "run.json", {"outputs": {name: store.sha256_file(folder / name) for name in names}})
+
+
+def _stage(runs: Path, folder: Path, inputs: dict[str, Any], work: Any) -> Path:
+    return store.stage(runs, folder, folder.name, inputs, work)[0]
+
+
+def _write_data(out: Path) -> None:
+    row = {"id": "1", "source": "mine", "topic": "t", "instruction": "Ask.", "input": "", "output": "Answer."}
+    rows, digest = write_parquet([row], out / TRAIN)
+    source = SourceCount(
+        source="mine", path="m", licence="own", role="domain", sha256="s" * 64, read=1, kept=1, quarantined={}
+    )
+    covered = {"quiz": 10_000}
+    Dataset(
+        rows=rows,
+        sha256=digest,
+        sources=[source],
+        decontaminated_against="i" * 64,
+        evaluation_items=10_000,
+        covered=covered,
+    ).save(out / "audit.json")
+
+
+def _evaluation(
+    runs: Path, folder: Path, values: Sequence[float], label: str, weights: str, contract_sha256: str
+) -> None:
+    def work(out: Path) -> None:
+        made: Folder = one_task(values, label=label, contract=contract_sha256)
+        written = made.write(out / "made")
+        for path in written.iterdir():
+            path.rename(out / path.name)
+        written.rmdir()
+        record = json.loads((out / "evaluation.json").read_text())
+        (out / "evaluation.json").write_text(json.dumps(record | {"weights_sha256": weights}))
+
+    inputs = {"weights": weights, "contract": contract_sha256, "label": label, "values": list(values)}
+    _stage(runs, folder, inputs, work)

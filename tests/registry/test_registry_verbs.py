@@ -1,0 +1,118 @@
+"""The verbs as a user types them, in a folder with runs and a registry beside them."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from run_folders import POLICY_OF_TESTS, write_run
+
+from harness import cli
+from harness.store import write_json
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """Calls the command in a folder with two runs and a policy; returns exit code and all that was printed."""
+    monkeypatch.chdir(tmp_path)
+    for name, right in (("first", 220), ("second", 300), ("worse", 150)):
+        write_run(tmp_path / "runs" / name, right)
+    write_json(tmp_path / "mine.yaml", POLICY_OF_TESTS.model_dump())
+    before = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = cli.main(arguments)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_promote_gate_promote_rollback(harness: Call, tmp_path: Path) -> None:
+    assert harness("promote", "runs/first", "--why", "first")[0] == 0
+    code, printed = harness("gate", "production", "second", "policy=mine.yaml", "--out", "decided")
+    assert code == 0, printed
+    verdict = json.loads((tmp_path / "decided" / "verdict.json").read_text())
+    assert (verdict["baseline"]["label"], verdict["candidate"]["label"]) == ("production", "second")
+    assert harness("verify", "decided")[0] == 0
+    code, printed = harness("promote", "second", "--verdict", "decided", "--who", "ada")
+    assert code == 0, printed
+    code, printed = harness("registry", "rollback", "--why", "it rhymes")
+    assert code == 0
+    assert "production → first-" in printed
+    code, printed = harness("registry", "list")
+    assert [line.split()[2] for line in printed.splitlines()[1:]] == ["promote", "promote", "rollback"]
+    assert "by ada" in printed
+    assert "it rhymes" in printed
+
+
+def test_a_refusal_lists_reasons_and_has_the_verdict_s_code(harness: Call) -> None:
+    code, printed = harness("promote", "worse")
+    assert code == 10
+    assert "not promoted:\n  - the verdict is FAIL: smoke/quiz/acc fell" in printed
+    assert "Traceback" not in printed
+
+
+def test_other_aliases_stand_for_themselves(harness: Call) -> None:
+    assert harness("promote", "first", "--alias", "staging")[0] == 0
+    assert harness("promote", "second", "--alias", "production")[0] == 0
+    code, printed = harness("registry", "list")
+    assert code == 0
+    assert "production → second-" in printed
+    assert "staging → first-" in printed
+
+
+def test_verify_against_a_hash_kept_elsewhere(harness: Call, tmp_path: Path) -> None:
+    printed = harness("promote", "first")[1]
+    head = printed.rpartition(", ")[2].strip(")\n")
+    assert harness("registry", "verify", "--head", head)[0] == 0
+    (tmp_path / "registry" / "history.jsonl").unlink()
+    (tmp_path / "registry" / "aliases" / "production.json").unlink()
+    assert harness("promote", "second")[0] == 0, "a history written anew is consistent in itself"
+    code, printed = harness("registry", "verify", "--head", head)
+    assert code == 12
+    assert "cut off or written anew" in printed
+
+
+def test_the_policy_of_an_alias(harness: Call) -> None:
+    assert harness("promote", "first")[0] == 0
+    code, printed = harness("registry", "policy", "policy=strict", "--why", "regulator")
+    assert code == 0
+    assert "production demands strict" in printed
+    harness("gate", "production", "second", "policy=mine.yaml", "--out", "decided")
+    code, printed = harness("promote", "second", "--verdict", "decided")
+    assert code == 12
+    assert "policy test: there is no target rule for '*/disclaimer/recall'" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("promote", "frist"), "Did you mean 'first'?"),
+        (("promote", "first", "--alias", "Live"), "is no alias"),
+        (("promote", "first", "registry=wandbb"), "Did you mean 'wandb'?"),
+        (("promote", "first", "policy=strict"), "it takes registry="),
+        (("registry", "rollback"), "nothing was promoted"),
+        (("registry", "policy"), "name the policy"),
+        (("registry", "publish"), "publish where?"),
+        (("gate", "production", "first"), "no such run or evaluation folder"),
+    ],
+)
+def test_what_cannot_be_done(arguments: tuple[str, ...], told: str, harness: Call, tmp_path: Path) -> None:
+    code, printed = harness(*arguments)
+    assert code == 2
+    assert told in printed
+    assert not (tmp_path / "registry" / "history.jsonl").exists()
+
+
+def test_another_place_for_the_registry(harness: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_REGISTRY", str(tmp_path / "shared"))
+    assert harness("promote", "first")[0] == 0
+    assert (tmp_path / "shared" / "history.jsonl").is_file()
+    assert harness("verify", "production")[0] == 0
+    assert harness("verify", "production", "--registry", str(tmp_path / "registry"))[0] == 2
