@@ -1,4 +1,4 @@
-"""Resampling of one sample of differences: sign-flip test and BCa bootstrap of the mean. Seeded; the same every time."""
+"""Resampling of one sample of differences: sign-flip test and BCa bootstrap of the mean, seeded and repeatable."""
 
 import itertools
 import math

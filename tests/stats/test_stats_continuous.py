@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import bootstrap, norm, t, ttest_1samp
 
 from harness.stats.checks import FloatArray
 from harness.stats.continuous import (
@@ -110,6 +110,31 @@ def test_bca_leans_towards_the_long_tail_and_is_repeatable() -> None:
     assert high - d.mean() > d.mean() - low
     plain = t_interval(d, 0.95)
     assert high - low == pytest.approx(plain[1] - plain[0], rel=0.15)
+
+
+def test_bca_equals_scipy_at_the_widened_level() -> None:
+    d = np.random.default_rng(1).exponential(0.2, 150) - 0.2
+    reach = math.sqrt(150 / 149) * float(t.isf(0.05, 149))
+    level = 1 - 2 * float(norm.sf(reach))
+    generator = np.random.default_rng(2)
+    drawn = bootstrap((d,), np.mean, confidence_level=level, n_resamples=20_000, method="BCa", rng=generator)
+    expected = drawn.confidence_interval
+    assert bca_interval(d, 0.9, seed=3, draws=20_000) == pytest.approx((expected.low, expected.high), abs=0.0015)
+
+
+def test_bca_p_is_the_level_whose_limit_is_the_bound() -> None:
+    d = np.random.default_rng(4).exponential(0.2, 150) - 0.2
+    low, _ = bca_interval(d, 0.9, seed=5)
+    assert bca_p(d, low, seed=5) == pytest.approx(0.05, abs=0.002)
+    assert bca_p(d, d.min() - 1, seed=5) < 0.01
+    assert bca_p(d, d.max() + 1, seed=5) > 0.99
+
+
+def test_sign_flip_of_thousands_is_its_normal_limit() -> None:
+    d = normal(2500, 0.006)
+    drawn = sign_flip_p(d[:2000], 0.0, seed=1, draws=20_000)
+    assert drawn == pytest.approx(norm.sf(d[:2000].sum() / math.sqrt(float(d[:2000] @ d[:2000]))), abs=0.01)
+    assert sign_flip_p(d, 0.0, seed=1) == sign_flip_p(d, 0.0, seed=2)
 
 
 @given(SAMPLES, st.floats(0.01, 0.5))
