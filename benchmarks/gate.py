@@ -10,8 +10,9 @@
 
 `errors`: FAIL of equal models, PASS of models worse by the margin and by half as much again, PASS of equal models at
 a tenth more than the planned items; the same over ten guards, and for small samples by enumeration. `coverage`: how
-often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: scores that are not right/wrong, in several shapes.
-`looks`: sequential evaluation. `pairs`: two models on GSM8K. `speed`: the gate on many items, from files.
+often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: both for scores
+that are not right/wrong. `looks`: sequential evaluation. `pairs`: two models on GSM8K. `speed`: the gate on many items,
+from files.
 Tables are Markdown. ✗ marks a value that misses its target.
 """
 

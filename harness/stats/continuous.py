@@ -44,16 +44,16 @@ def harm_p_continuous(d: FloatArray, seed: int) -> float:
     if not np.any(gains):
         return 1.0
     p = max(unseen_drop_p(gains, 0.0, len(gains)), sign_flip_p(gains, 0.0, seed))
-    return max(p, bca_p(gains, 0.0, seed)) if _skewed(gains) else p
+    return max(p, bca_p(gains, 0.0, seed)) if skewed(gains) else p
 
 
 def _above_p(sample: FloatArray, bound: float, seed: int) -> float:
     """One-sided p of H0: mean ≤ bound."""
-    skewed = _skewed(sample)
+    leaning = skewed(sample)
     if len(sample) < FEW_ITEMS:
         p = sign_flip_p(sample, -bound, seed)
-        return max(p, bca_p(sample, bound, seed)) if skewed else p
-    return bca_p(sample, bound, seed) if skewed else t_p(sample, bound)
+        return max(p, bca_p(sample, bound, seed)) if leaning else p
+    return bca_p(sample, bound, seed) if leaning else t_p(sample, bound)
 
 
 def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, float]:
@@ -67,7 +67,7 @@ def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, 
     require_open_unit("level", level)
     if without_spread(sample):
         return _unseen_interval(sample, level)
-    if len(sample) >= FEW_FOR_BOOTSTRAP and (len(sample) < FEW_ITEMS or _skewed(sample)):
+    if len(sample) >= FEW_FOR_BOOTSTRAP and (len(sample) < FEW_ITEMS or skewed(sample)):
         return bca_interval(sample, level, seed)
     return t_interval(sample, level)
 
@@ -100,7 +100,7 @@ def unseen_drop_p(sample: FloatArray, margin: float, items: float) -> float:
     return float((1 - max(share, 0.0)) ** items) if share < 1 else 0.0
 
 
-def _skewed(sample: FloatArray) -> bool:
+def skewed(sample: FloatArray) -> bool:
     """Whether Student's t is misled by the skewness of so few items."""
     if without_spread(sample):
         return False

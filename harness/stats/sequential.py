@@ -22,9 +22,9 @@ from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
 Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 # Spending α·t^ρ (Kim & DeMets 1987). PASS spends late, near O'Brien–Fleming, so that the planned items still decide;
-# FAIL spends early, near Pocock, so that a bad candidate is found out soon.
+# FAIL spends earlier, so that a bad candidate is found out soon.
 PASS_POWER = 3.0
-FAIL_POWER = 1.5
+FAIL_POWER = 2.0
 GRID = 801
 LOWEST = -9.0
 
