@@ -101,11 +101,19 @@ def _bootstrap_means(sample: FloatArray, seed: int, draws: int) -> FloatArray:
 
 
 def _hits(values: FloatArray, threshold: float, seed: int, draws: int) -> int:
+    """Draws whose kept values sum to at least the threshold.
+
+    A random byte keeps or drops eight values at once, whose 256 possible sums are tabled.
+    """
     generator = np.random.default_rng(seed)
+    octets = np.append(values, np.zeros(-len(values) % 8)).reshape(-1, 8)
+    kept = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    sums = kept @ octets.T
+    places = np.arange(len(octets))
     hits = 0
-    for size in _blocks(draws, len(values)):
-        kept = generator.integers(0, 2, size=(size, len(values)), dtype=np.int8)
-        hits += int(np.count_nonzero(kept @ values >= threshold))
+    for size in _blocks(draws, len(octets)):
+        drawn = generator.integers(0, 256, size=(size, len(octets)), dtype=np.uint8)
+        hits += int(np.count_nonzero(sums[drawn, places].sum(axis=1) >= threshold))
     return hits
 
 
