@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["errors", "coverage", "clusters", "continuous", "looks", "pairs", "speed"])
     parser.add_argument("--replicates", type=int)
+    parser.add_argument("--only", default="", help="continuous: shapes whose name holds this")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     replicates = given.replicates or (2000 if given.what == "continuous" else 100_000)
@@ -55,7 +56,7 @@ def main() -> None:
         gate_clusters.coverage(replicates)
         gate_clusters.errors(max(replicates // 20, 100))
     elif given.what == "continuous":
-        gate_scores.continuous(replicates)
+        gate_scores.continuous(replicates, given.only)
     elif given.what == "looks":
         gate_looks.looks(replicates)
     elif given.what == "pairs":
