@@ -15,6 +15,8 @@ from harness.config_data import DataConfig as DataConfig
 from harness.config_data import LimitConfig as LimitConfig
 from harness.config_data import MixConfig as MixConfig
 from harness.config_data import SourceConfig as SourceConfig
+from harness.config_gate import GateConfig as GateConfig
+from harness.config_gate import RuleConfig as RuleConfig
 from harness.errors import ConfigError, nearest
 from harness.group import Count as Count
 from harness.group import Group as Group
@@ -122,42 +124,6 @@ class SuiteConfig(Group):
         if twice:
             raise ValueError(f"tasks named twice: {', '.join(twice)}")
         return tasks
-
-
-class RuleConfig(Group):
-    """What the gate demands of the metrics that match `metric` (a glob over `suite/task/metric`)."""
-
-    metric: str
-    role: Literal["guard", "target", "info"]
-    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
-    floor: Share | None = None
-    optional: bool = False
-
-    @model_validator(mode="after")
-    def _decidable(self) -> "RuleConfig":
-        if self.role == "guard" and self.margin is None:
-            raise ValueError("a guard needs a margin (the drop it tolerates, as a share: 0.02 = 2 points)")
-        if self.role == "guard" and self.floor is not None:
-            raise ValueError("a guard has no floor; add a target rule for it")
-        if self.role == "target" and self.margin is None and self.floor is None:
-            raise ValueError("a target needs a floor, or a margin to improve by")
-        return self
-
-
-class GateConfig(Group):
-    name: str
-    rules: list[RuleConfig]
-    require: list[Literal["guard", "target"]] = ["guard"]
-    alpha_pass: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    alpha_fail: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
-
-    @field_validator("rules")
-    @classmethod
-    def _some_rule(cls, rules: list[RuleConfig]) -> list[RuleConfig]:
-        if not any(rule.role != "info" for rule in rules):
-            raise ValueError("an empty policy decides nothing: add a guard or a target")
-        return rules
 
 
 class TrackerConfig(Group):

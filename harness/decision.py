@@ -1,63 +1,116 @@
 """Evaluations → comparison → verdict, with its files: for a run, and for evaluations that are named by hand."""
 
-import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from harness.base_model import weights_sha256
 from harness.compose import gate_values
 from harness.config import GateConfig, validate
-from harness.errors import EvidenceFault
-from harness.evaluate.checkpoint import resolve_evaluation
+from harness.errors import DataError, EvidenceFault
+from harness.evaluate.checkpoint import CANDIDATE, resolve_evaluation
 from harness.gate.comparison import compare
 from harness.gate.coverage import data_of, uncovered
-from harness.gate.evidence import read_evidence
+from harness.gate.evidence import FIELDS, Evidence, read_evidence
 from harness.gate.verdict import decide
 from harness.lineage.chain import EVIDENCE, POLICY
 from harness.lineage.write import places_of, write_evidence
-from harness.records import Comparison, Side, Verdict
-from harness.report.write import write_report
-from harness.store import write_json
+from harness.records import Comparison, Evaluation, Side, Verdict, load
+from harness.report.write import copy_outputs, write_report
+from harness.store import sha256_file, write_json
 
 
 def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verdict:
-    verdict = decide(policy, comparison)
+    """compare.json and verdict.json; the verdict holds the digest of the comparison it was reached on."""
     out.mkdir(parents=True, exist_ok=True)
     comparison.save(out / "compare.json")
+    digest = sha256_file(out / "compare.json")
+    verdict = decide(policy, comparison).model_copy(update={"compare_sha256": digest})
     verdict.save(out / "verdict.json")
     write_json(out / POLICY, policy.model_dump())
     return verdict
 
 
-def compare_evaluations(baseline: str, candidate: str, runs: Path) -> Comparison:
-    """The comparison of two evaluations by name or folder.
+def policy_named(name: str) -> GateConfig:
+    """The policy of a name under conf/gate, or of a path; raises ConfigError that lists its faults."""
+    return validate(GateConfig, gate_values(name))
+
+
+def compare_evaluations(
+    baseline: str, candidate: str, runs: Path, policy: GateConfig | None = None, anchors: Sequence[str] = ()
+) -> Comparison:
+    """The comparison of two evaluations by name or folder, and with the policy's further baselines and `anchors`.
 
     Where the candidate's training data are known, items they were not checked against are among its faults.
     """
     sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
-    data = data_of(sides[1], read_evidence(sides[1]), runs)
-    return compare_folders(sides[0], sides[1], (baseline, candidate), data)
+    for folder in sides:
+        _require_run_weights(folder)
+    names = (baseline, candidate)
+    return compare_folders(sides, names, runs, lambda found: data_of(sides[1], found, runs), policy, anchors)
 
 
-def compare_folders(baseline: Path, candidate: Path, names: tuple[str, str], data: Path | None) -> Comparison:
+def compare_folders(
+    sides: Sequence[Path],
+    names: tuple[str, str],
+    runs: Path,
+    data_for: Callable[[Evidence], Path | None],
+    policy: GateConfig | None = None,
+    anchors: Sequence[str] = (),
+) -> Comparison:
     """The comparison of two evaluation folders; `names` tell the sides apart where both have one label.
 
-    `data` is what the candidate was trained on, where it is known.
+    `data_for` finds what the candidate was trained on, where that is known.
     """
-    evidence = [read_evidence(folder) for folder in (baseline, candidate)]
-    if evidence[0].label == evidence[1].label:
-        evidence = [replace(e, label=Path(name).name) for e, name in zip(evidence, names, strict=True)]
-    comparison = compare(*evidence)
-    faults = uncovered(data, evidence[1]) if data else []
+    fields = policy.fields if policy else FIELDS
+    before, after = (read_evidence(folder, fields) for folder in sides)
+    if before.label == after.label:
+        before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
+    comparison = compare_all(before, after, runs, policy, anchors)
+    data = data_for(after)
+    faults = uncovered(data, after) if data else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
 
 
+def compare_all(
+    baseline: Evidence,
+    candidate: Evidence,
+    runs: Path,
+    policy: GateConfig | None = None,
+    anchors: Sequence[str] = (),
+) -> Comparison:
+    """Candidate against baseline, and against every further baseline that differs from it."""
+    comparison = compare(baseline, candidate, policy)
+    others = []
+    for name in dict.fromkeys([*(policy.baselines if policy else []), *anchors]):
+        other = read_evidence(resolve_evaluation(name, runs), policy.fields if policy else FIELDS)
+        if other.sha256 != baseline.sha256:
+            found = compare(other, candidate, policy)
+            side = found.baseline.model_copy(update={"label": name})
+            others.append(found.model_copy(update={"baseline": side, "flips": []}))
+    return comparison.model_copy(update={"others": others})
+
+
+def _require_run_weights(folder: Path) -> None:
+    """Raises EvidenceFault when a run's candidate was evaluated with other weights than the run holds now."""
+    run = folder.parent.parent
+    if folder.parent.name != "eval" or folder.name != CANDIDATE or not any(run.glob("checkpoint/*.safetensors")):
+        return
+    try:
+        evaluated = load(Evaluation, folder / "evaluation.json").weights_sha256
+    except DataError as error:
+        raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
+    if weights_sha256(run / "checkpoint") != evaluated:
+        raise EvidenceFault(f"{run}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with")
+
+
 def gate_evaluations(
-    baseline: str, candidate: str, policy: str, out: Path | None, runs: Path
+    baseline: str, candidate: str, policy: str, out: Path | None, runs: Path, anchors: Sequence[str] = ()
 ) -> tuple[Verdict, Path | None]:
     """The verdict on two evaluations; with `out`, its files and report are written there."""
-    gate = validate(GateConfig, gate_values(policy))
+    gate = policy_named(policy)
     try:
-        comparison = compare_evaluations(baseline, candidate, runs)
+        comparison = compare_evaluations(baseline, candidate, runs, gate, anchors)
     except EvidenceFault as fault:
         comparison = unusable(baseline, candidate, str(fault))
     if out is None:
@@ -65,8 +118,7 @@ def gate_evaluations(
     verdict = write_verdict(gate, comparison, out)
     _keep_evidence(baseline, candidate, out, runs)
     report = write_report(out)
-    for name in ("summary.md", "junit.xml"):
-        shutil.copy(report.parent / name, out / name)
+    copy_outputs(out)
     return verdict, report
 
 

@@ -3,38 +3,28 @@
 A missing number is None with a reason beside it, never 0.
 """
 
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from harness.errors import DataError
-
-VerdictName = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
-Role = Literal["guard", "target", "info"]
-EXIT_CODES: dict[VerdictName, int] = {"PASS": 0, "FAIL": 10, "INCONCLUSIVE": 11, "INVALID": 12}
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True)
-
-    def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n")
-
-
-RecordT = TypeVar("RecordT", bound=Record)
-
-
-def load(kind: type[RecordT], path: Path) -> RecordT:
-    """The record in a JSON file; raises DataError when it is missing or not one."""
-    try:
-        return kind.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path} is not a {kind.__name__} record: {where}: {first['msg']}") from None
+from harness.record import Record as Record
+from harness.record import RecordT as RecordT
+from harness.record import load as load
+from harness.records_gate import EXIT_CODES as EXIT_CODES
+from harness.records_gate import Adjusted as Adjusted
+from harness.records_gate import Comparison as Comparison
+from harness.records_gate import Direction as Direction
+from harness.records_gate import Flip as Flip
+from harness.records_gate import Forgetting as Forgetting
+from harness.records_gate import Measured as Measured
+from harness.records_gate import MetricComparison as MetricComparison
+from harness.records_gate import MetricVerdict as MetricVerdict
+from harness.records_gate import Relative as Relative
+from harness.records_gate import Role as Role
+from harness.records_gate import Side as Side
+from harness.records_gate import Stopped as Stopped
+from harness.records_gate import Stratum as Stratum
+from harness.records_gate import Verdict as Verdict
+from harness.records_gate import VerdictName as VerdictName
+from harness.records_gate import Waiver as Waiver
 
 
 class SourceCount(Record):
@@ -134,12 +124,14 @@ class Evaluation(Record):
     scores: list[TaskScore]
     prompts_checked: int
     seconds: float
+    aa_flip_share: dict[str, float] | None = None
 
 
 class TaskIdentity(Record):
     """What two evaluations of a task must share to be compared; `failed` items got no score.
 
-    `lower_is_better` names the metrics whose values are negated before they are compared.
+    `lower_is_better` names the metrics of which less is better. `planned`, `stopped_at` and `order_seed` are set when
+    the items were asked in seeded random order: how many there are, and after how many the task was decided.
     """
 
     version: str
@@ -150,100 +142,6 @@ class TaskIdentity(Record):
     scored: int
     failed: int
     lower_is_better: list[str] = []
-
-
-class Side(Record):
-    """Who was compared: label and digests."""
-
-    label: str
-    weights_sha256: str
-    contract_sha256: str
-
-
-class MetricComparison(Record):
-    """One metric on the items both models answered, oriented so that larger is better.
-
-    `baseline` and `candidate` are means; `ci_low`, `ci_high` bound `delta` at 95%, two-sided.
-    Right/wrong metrics have the flips: `only_baseline_right` (1 → 0, forgetting), `only_candidate_right` (0 → 1).
-    Other metrics have None there, and `differences` (candidate − baseline) item by item.
-    """
-
-    suite: str
-    task: str
-    slice: str = "all"
-    metric: str
-    n: int
-    baseline: float
-    candidate: float
-    delta: float
-    ci_low: float
-    ci_high: float
-    only_baseline_right: int | None
-    only_candidate_right: int | None
-    differences: list[float] | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{self.suite}/{self.task}/{self.metric}"
-
-
-class Flip(Record):
-    """An item that one model got right and the other wrong."""
-
-    task: str
-    metric: str
-    item: str
-    prompt: str
-    baseline_response: str
-    candidate_response: str
-    baseline_value: float
-    candidate_value: float
-
-
-class Comparison(Record):
-    """Candidate against baseline. `faults` names whatever makes the evidence incomparable."""
-
-    schema_version: int = Field(default=1, alias="schema")
-    baseline: Side
-    candidate: Side
-    metrics: list[MetricComparison]
-    flips: list[Flip]
-    faults: list[str]
-
-
-class MetricVerdict(Record):
-    """One line of the verdict; names and meaning as in INTERFACE."""
-
-    suite: str
-    task: str
-    slice: str
-    metric: str
-    role: Role
-    n: int
-    baseline: float
-    candidate: float
-    delta: float
-    ci_low: float
-    ci_high: float
-    margin: float | None
-    floor: float | None
-    p_noninferior: float | None
-    p_harm: float | None
-    verdict: VerdictName
-    reason: str
-    n_needed: int | None
-    only_baseline_right: int | None
-    only_candidate_right: int | None
-
-
-class Verdict(Record):
-    """The decision on a candidate. `exit_code` follows the verdict."""
-
-    schema_version: int = Field(default=1, alias="schema")
-    verdict: VerdictName
-    exit_code: int
-    policy: str
-    reasons: list[str]
-    baseline: Side
-    candidate: Side
-    metrics: list[MetricVerdict]
+    planned: int | None = None
+    stopped_at: int | None = None
+    order_seed: int | None = None

@@ -40,7 +40,8 @@ def decide_candidate(
     try:
         _require_one_contract(sides)
         places = _places(out, sides, *evaluated(sides, config))
-        comparison = compare_folders(places.baseline, places.candidate, (against, candidate), places.data)
+        folders, data, runs = (places.baseline, places.candidate), places.data, Path(config.runs_dir)
+        comparison = compare_folders(folders, (against, candidate), runs, lambda _: data, gate)
     except EvidenceFault as fault:
         places, comparison = None, unusable(against, candidate, str(fault))
     verdict = write_verdict(gate, comparison, out)

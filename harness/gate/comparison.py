@@ -1,197 +1,208 @@
-"""Candidate against baseline, paired item by item. Reads evaluations; knows no policy."""
+"""Candidate against baseline, paired item by item: differences with intervals, flips, forgetting."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from harness.config import GateConfig
 from harness.gate.evidence import Evidence
-from harness.records import Comparison, Flip, MetricComparison, Side
-from harness.stats.continuous import interval_continuous
-from harness.stats.paired import tango_interval
+from harness.gate.pairing import Pairs, faults_between, group_pairs, pair_task
+from harness.gate.policy import cluster_field, rules_for
+from harness.gate.significance import SEED, interval
+from harness.gate.texts import texts
+from harness.records import (
+    Adjusted,
+    Comparison,
+    Flip,
+    Forgetting,
+    MetricComparison,
+    Relative,
+    Side,
+    Stopped,
+    Stratum,
+)
+from harness.stats.clustered import effective_items
+from harness.stats.forgetting import chance_adjusted_flips, relative_drop, suite_summary
 
 MAX_FLIPS = 100  # a metric
 LEVEL = 0.95
-SEED = 0
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Values of one metric on the same items, in the same order: shape (n,), larger is better."""
+def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None = None) -> Comparison:
+    """All metrics both sides have, by task, slice and group, and every reason why they may not be compared.
 
-    items: list[str]
-    baseline: np.ndarray[Any, np.dtype[np.float64]]
-    candidate: np.ndarray[Any, np.dtype[np.float64]]
-
-
-def compare(baseline: Evidence, candidate: Evidence) -> Comparison:
-    """All metrics both sides have, and every reason why they may not be compared."""
-    faults = incomparable(baseline, candidate)
-    metrics: list[MetricComparison] = []
-    flips: list[Flip] = []
+    A policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
+    """
+    faults = faults_between(baseline, candidate)
+    pairs: list[Pairs] = []
+    stopped: dict[str, Stopped] = {}
     for task in sorted(set(baseline.samples) & set(candidate.samples)):
-        for metric, pairs in _paired(baseline, candidate, task, faults):
-            metrics.append(_metric(candidate.suite, task, metric, pairs))
-            flips += _flips(baseline, candidate, task, metric, pairs)
-    metrics += _grouped(baseline, candidate, metrics)
+        found, told, early = pair_task(baseline, candidate, task)
+        pairs += found
+        faults += told
+        stopped |= {task: early} if early is not None else {}
+    measure = _Measure(candidate.suite, policy)
+    metrics = [metric for one in pairs for metric in measure.task(one)]
+    metrics += measure.groups(baseline, candidate, pairs)
     return Comparison(
         baseline=_side(baseline),
         candidate=_side(candidate),
         metrics=metrics,
-        flips=flips,
+        flips=[flip for one in pairs for flip in _flips(one)],
         faults=faults,
+        forgetting=_forgetting(pairs, metrics, policy),
+        stopped=stopped,
+        flip_share=dict(candidate.flip_share),
     )
 
 
-def incomparable(baseline: Evidence, candidate: Evidence) -> list[str]:
-    """Differences between two evaluations that make their items incomparable, in words."""
-    faults = []
-    if baseline.contract_sha256 != candidate.contract_sha256:
-        faults.append(
-            "the prompt contracts differ: the two models were not asked in the same way "
-            f"({_short(baseline.contract_sha256)} and {_short(candidate.contract_sha256)})"
+class _Measure:
+    """Turns pairs into metrics under one policy."""
+
+    def __init__(self, suite: str, policy: GateConfig | None):
+        self._suite = suite
+        self._slice_key = policy.slice_key if policy else "slice"
+        self._cluster = cluster_field(policy)
+
+    def task(self, pairs: Pairs) -> Iterator[MetricComparison]:
+        """The metric on all items, then on each slice."""
+        yield self._metric(pairs.task, "all", [pairs])
+        for name, part in pairs.by_slice(self._slice_key).items():
+            yield self._metric(pairs.task, name, [part])
+
+    def groups(self, baseline: Evidence, candidate: Evidence, pairs: Sequence[Pairs]) -> list[MetricComparison]:
+        """A group's metric on its pooled items (each of its tasks is one stratum of them)."""
+        same = {group: tasks for group, tasks in candidate.groups.items() if group in baseline.groups}
+        found = group_pairs(same, pairs)
+        return [self._metric(group, "all", parts) for (group, _), parts in found.items()]
+
+    def _metric(self, task: str, slice_: str, parts: Sequence[Pairs]) -> MetricComparison:
+        first = parts[0]
+        before = np.concatenate([part.left.values for part in parts])
+        after = np.concatenate([part.right.values for part in parts])
+        difference = np.concatenate([part.difference for part in parts])
+        binary = all(part.binary for part in parts)
+        lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
+        field = self._cluster(f"{self._suite}/{task}/{first.metric}")
+        clusters = _clusters(parts, field)
+        strata = _strata(parts) if len(parts) > 1 or task != first.task else None
+        metric = MetricComparison(
+            suite=self._suite,
+            task=task,
+            slice=slice_,
+            metric=first.metric,
+            n=len(difference),
+            baseline=float(before.mean()),
+            candidate=float(after.mean()),
+            delta=float(difference.mean()),
+            ci_low=-1.0,
+            ci_high=1.0,
+            only_baseline_right=lost if binary else None,
+            only_candidate_right=gained if binary else None,
+            direction=first.direction,
+            beyond_chance=_beyond_chance(parts, before, after) if binary else None,
+            relative_drop=_relative(before, after, first.direction, clusters is not None),
+            lowest=float(min(before.min(), after.min())),
+            highest=float(max(before.max(), after.max())),
+            differences=None if binary and clusters is None else difference.tolist(),
+            clusters=None if clusters is None else clusters.tolist(),
+            clustered_by=field if clusters is not None else None,
+            strata=strata,
+            effective_n=None
+            if clusters is None or len(set(clusters.tolist())) < 2
+            else float(effective_items(after, clusters)),
         )
-    for task in sorted(set(baseline.samples) ^ set(candidate.samples)):
-        faults.append(f"task {task} was evaluated on one side only")
-    for group in sorted(set(baseline.groups) | set(candidate.groups)):
-        if baseline.groups.get(group) != candidate.groups.get(group):
-            faults.append(f"group {group} does not hold the same tasks on both sides")
-    for task in sorted(set(baseline.identities) & set(candidate.identities)):
-        left, right = baseline.identities[task], candidate.identities[task]
-        for field in ("version", "num_fewshot", "generation"):
-            if getattr(left, field) != getattr(right, field):
-                faults.append(f"task {task}: {field} differs ({getattr(left, field)} and {getattr(right, field)})")
-        for side, identity in ((baseline, left), (candidate, right)):
-            if identity.scored != identity.asked:
-                faults.append(f"task {task}: {identity.asked - identity.scored} items of {side.label} have no score")
-    return faults
+        low, high = interval(metric, LEVEL)
+        return metric.model_copy(update={"ci_low": low, "ci_high": high})
 
 
-def _paired(baseline: Evidence, candidate: Evidence, task: str, faults: list[str]) -> Iterator[tuple[str, _Pairs]]:
-    """The metrics of a task on the common items; differing item sets and prompts are added to `faults`."""
-    left, right = baseline.samples[task], candidate.samples[task]
-    metrics = sorted(set(left) & set(right))
-    for metric in sorted(set(left) ^ set(right)):
-        faults.append(f"task {task}: metric {metric} exists on one side only")
-    for metric in metrics:
-        a, b = left[metric], right[metric]
-        if set(a) != set(b):
-            faults.append(f"task {task}: {len(set(a) ^ set(b))} items have a {metric} on one side only")
-        items = sorted(set(a) & set(b))
-        regraded = sum(a[item].target_hash != b[item].target_hash for item in items)
-        if regraded:
-            faults.append(f"task {task}: the targets of {regraded} items differ between the two sides")
-        changed = [item for item in items if a[item].prompt_hash != b[item].prompt_hash]
-        if changed:
-            faults.append(f"task {task}: the prompts of {len(changed)} items differ between the two sides")
-        values = [np.array([side[item].value for item in items], dtype=np.float64) for side in (a, b)]
-        if items and not all(np.isfinite(v).all() for v in values):
-            faults.append(f"task {task}: {metric} is not a number for some items")
-        elif items:
-            yield metric, _Pairs(items, *values)
+def _strata(parts: Sequence[Pairs]) -> list[Stratum]:
+    signs = [(part.task, np.sign(part.difference)) for part in parts]
+    return [
+        Stratum(task=task, lost=int((sign < 0).sum()), gained=int((sign > 0).sum()), n=len(sign))
+        for task, sign in signs
+    ]
 
 
-def _metric(suite: str, task: str, metric: str, pairs: _Pairs) -> MetricComparison:
-    n = len(pairs.items)
-    difference = pairs.candidate - pairs.baseline
-    binary = bool(np.isin(np.concatenate([pairs.baseline, pairs.candidate]), (0.0, 1.0)).all())
-    lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
-    low, high = _interval(lost, gained, n, binary, difference)
-    return MetricComparison(
-        suite=suite,
-        task=task,
-        metric=metric,
-        n=n,
-        baseline=float(pairs.baseline.mean()),
-        candidate=float(pairs.candidate.mean()),
-        delta=float(difference.mean()),
-        ci_low=low,
-        ci_high=high,
-        only_baseline_right=lost if binary else None,
-        only_candidate_right=gained if binary else None,
-        differences=None if binary else difference.tolist(),
-    )
+def _clusters(parts: Sequence[Pairs], field: str | None) -> Any:
+    """One number a cluster over all parts; None without a cluster key, or where no item has the field."""
+    if field is None or all(field not in part.right.fields for part in parts):
+        return None
+    codes: list[Any] = []
+    for part in parts:
+        base = max((int(own.max()) + 1 for own in codes), default=0)
+        codes.append(part.codes(field) + base)
+    return np.concatenate(codes)
 
 
-def _interval(lost: int, gained: int, n: int, binary: bool, difference: Any) -> tuple[float, float]:
-    if binary:
-        return tango_interval(lost, gained, n, LEVEL)
-    if n < 2:
-        return -1.0, 1.0
-    return interval_continuous(difference, LEVEL, SEED)
+def _beyond_chance(parts: Sequence[Pairs], before: Any, after: Any) -> Adjusted | None:
+    """Flips that guessing does not explain, where every item has choices; of several numbers of choices the mean."""
+    choices = np.concatenate([part.right.choices for part in parts])
+    if (choices < 2).any():
+        return None
+    lost, gained = int((before > after).sum()), int((before < after).sum())
+    both_wrong = int(((before == 0) & (after == 0)).sum())
+    typical = round(1 / float((1 / choices).mean()))
+    return Adjusted.model_validate(vars(chance_adjusted_flips(lost, gained, both_wrong, len(before), typical, LEVEL)))
 
 
-def _grouped(
-    baseline: Evidence, candidate: Evidence, metrics: Sequence[MetricComparison]
-) -> Iterator[MetricComparison]:
-    """A group's metric on its pooled items (each of its tasks is one stratum of them)."""
-    by_task = {(m.task, m.metric): m for m in metrics}
-    for group, tasks in candidate.groups.items():
-        if baseline.groups.get(group) != tasks:
-            continue
-        shared = set.intersection(*({m.metric for m in metrics if m.task == task} for task in tasks))
-        for metric in sorted(shared):
-            parts = [by_task[task, metric] for task in tasks]
-            yield _pooled(group, metric, parts)
+def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relative | None:
+    if len(before) < 2 or min(before.min(), after.min()) < 0:
+        return None
+    found = relative_drop(before, after, LEVEL)
+    if found is None:
+        return None
+    drop, low, high = (found.drop, found.low, found.high)
+    if direction == "lower":
+        drop, low, high = -drop, -high, -low
+    # Fieller's interval takes items to be independent
+    limits = [None if clustered or not np.isfinite(limit) else limit for limit in (low, high)]
+    return Relative(drop=drop, low=limits[0], high=limits[1])
 
 
-def _pooled(group: str, metric: str, parts: Sequence[MetricComparison]) -> MetricComparison:
-    n = sum(part.n for part in parts)
-    binary = all(part.differences is None for part in parts)
-    difference = np.concatenate([_differences(part) for part in parts])
-    lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
-    low, high = _interval(lost, gained, n, binary, difference)
-    return MetricComparison(
-        suite=parts[0].suite,
-        task=group,
-        metric=metric,
-        n=n,
-        baseline=sum(part.baseline * part.n for part in parts) / n,
-        candidate=sum(part.candidate * part.n for part in parts) / n,
-        delta=float(difference.mean()),
-        ci_low=low,
-        ci_high=high,
-        only_baseline_right=lost if binary else None,
-        only_candidate_right=gained if binary else None,
-        differences=None if binary else difference.tolist(),
-    )
+def _forgetting(
+    pairs: Sequence[Pairs], metrics: Sequence[MetricComparison], policy: GateConfig | None
+) -> Forgetting | None:
+    """Over the guards of the policy; without one, over the first right/wrong metric of every task."""
+    whole = {(one.task, one.metric): one for one in metrics if one.slice == "all"}
+    chosen: dict[str, Pairs] = {}
+    for one in pairs:
+        roles = {rule.role for rule in rules_for(policy, whole[one.task, one.metric])} if policy else set()
+        if len(one) > 1 and ("guard" in roles or (policy is None and one.binary)):
+            chosen.setdefault(one.task, one)
+    if not chosen:
+        return None
+    found = suite_summary([one.difference for one in chosen.values()], LEVEL, SEED)
+    worst = list(chosen.values())[found.worst_index]
+    values = {name: value for name, value in vars(found).items() if name not in ("worst", "worst_index")}
+    return Forgetting(worst=f"{worst.task}/{worst.metric}", worst_delta=found.worst, **values)
 
 
-def _differences(part: MetricComparison) -> Any:
-    """candidate − baseline item by item; for right/wrong metrics rebuilt from the flips (their order is of no use)."""
-    if part.differences is not None:
-        return np.array(part.differences)
-    lost, gained = part.only_baseline_right or 0, part.only_candidate_right or 0
-    return np.repeat([-1.0, 1.0, 0.0], [lost, gained, part.n - lost - gained])
-
-
-def _flips(baseline: Evidence, candidate: Evidence, task: str, metric: str, pairs: _Pairs) -> list[Flip]:
+def _flips(pairs: Pairs) -> Iterator[Flip]:
     """Items whose value changed, regressions first."""
-    difference = pairs.candidate - pairs.baseline
+    difference = pairs.difference
     changed = np.concatenate([np.flatnonzero(difference < 0), np.flatnonzero(difference > 0)])[:MAX_FLIPS]
-    flips = []
     for index in changed:
-        item = pairs.items[index]
-        before, after = baseline.samples[task][metric][item], candidate.samples[task][metric][item]
-        flips.append(
-            Flip(
-                task=task,
-                metric=metric,
-                item=item,
-                prompt=before.prompt,
-                baseline_response=before.response,
-                candidate_response=after.response,
-                baseline_value=float(pairs.baseline[index]),
-                candidate_value=float(pairs.candidate[index]),
-            )
+        prompt, before = texts(pairs.left.path, int(pairs.left.places[index]))
+        _, after = texts(pairs.right.path, int(pairs.right.places[index]))
+        yield Flip(
+            task=pairs.task,
+            metric=pairs.metric,
+            item=pairs.left.items[index].decode(errors="replace"),
+            prompt=prompt,
+            baseline_response=before,
+            candidate_response=after,
+            baseline_value=float(pairs.left.values[index]),
+            candidate_value=float(pairs.right.values[index]),
+            direction=pairs.direction,
         )
-    return flips
 
 
 def _side(evidence: Evidence) -> Side:
-    return Side(label=evidence.label, weights_sha256=evidence.weights_sha256, contract_sha256=evidence.contract_sha256)
-
-
-def _short(digest: str) -> str:
-    return digest[:12] or "unknown"
+    return Side(
+        label=evidence.label,
+        weights_sha256=evidence.weights_sha256,
+        contract_sha256=evidence.contract_sha256,
+        evidence_sha256=evidence.sha256,
+    )

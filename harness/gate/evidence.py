@@ -1,59 +1,56 @@
 """Reading evaluations: our own folders, and lm-eval output folders made elsewhere."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from harness.errors import DataError, EvidenceFault
+from harness.gate.samples import Column, read_samples
 from harness.records import Evaluation, TaskIdentity, load
-from harness.store import read_manifest, require_unchanged, sha256_file
+from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
-SHOWN = 2000
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One item's value of one metric, with what was asked and answered."""
-
-    value: float
-    prompt_hash: str
-    target_hash: str
-    prompt: str
-    response: str
+FIELDS = ("slice",)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """An evaluation ready to be compared: samples[task][metric][doc_hash]. Digests are '' where unknown."""
+    """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
+
+    `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips.
+    """
 
     label: str
     suite: str
     weights_sha256: str
     contract_sha256: str
-    identities: dict[str, TaskIdentity]
-    groups: dict[str, list[str]]
-    samples: dict[str, dict[str, dict[str, Sample]]]
+    identities: Mapping[str, TaskIdentity]
+    groups: Mapping[str, Sequence[str]]
+    samples: Mapping[str, Mapping[str, Column]]
+    sha256: str = ""
+    flip_share: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_evidence(folder: Path) -> Evidence:
-    """The evaluation in a folder.
+def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
+    """The evaluation in a folder, with the named fields of its documents (for slices and clusters).
 
     Raises DataError when it holds none, EvidenceFault when its files do not match their digests.
     """
     if (folder / "evaluation.json").is_file():
-        return _ours(folder)
+        return _ours(folder, fields)
     results = sorted(folder.rglob("results*.json"))
     if not results:
         raise DataError(f"{folder} holds no evaluation: neither evaluation.json nor lm-eval's results_*.json")
     models = sorted({str(path.parent.relative_to(folder)) for path in results})
     if len(models) > 1:
         raise DataError(f"{folder} holds results of several models; name one of: {', '.join(models)}")
-    return _made_elsewhere(folder, results[-1])
+    return _made_elsewhere(folder, results[-1], fields)
 
 
-def _ours(folder: Path) -> Evidence:
+def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
     if read_manifest(folder) is not None:
         require_unchanged(folder)
     try:
@@ -64,7 +61,7 @@ def _ours(folder: Path) -> Evidence:
         path = folder / f"samples_{task}.jsonl"
         if not path.is_file() or sha256_file(path) != identity.samples_sha256:
             raise EvidenceFault(f"{path} is missing or was edited: it does not match evaluation.json")
-    found = {t: _samples(folder / f"samples_{t}.jsonl", i.lower_is_better) for t, i in record.tasks.items()}
+    found = {task: _scored(read_samples(folder / f"samples_{task}.jsonl", fields)) for task in record.tasks}
     return Evidence(
         label=record.label,
         suite=record.suite,
@@ -73,38 +70,91 @@ def _ours(folder: Path) -> Evidence:
         identities={task: _counted(identity, found[task]) for task, identity in record.tasks.items()},
         groups=record.groups,
         samples=found,
+        sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
+        flip_share=record.aa_flip_share or {},
     )
 
 
-def _counted(identity: TaskIdentity, samples: dict[str, dict[str, Sample]]) -> TaskIdentity:
+def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Metrics that lm-eval computes over pairs or lists have no score an item: they are left out."""
+    return {metric: column for metric, column in columns.items() if len(column)}
+
+
+def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
     """`scored` is what the samples hold, whatever the record says."""
-    items: set[str] = set().union(*samples.values())
-    return identity.model_copy(update={"scored": min(identity.scored, len(items))})
+    return identity.model_copy(update={"scored": min(identity.scored, _items(columns))})
 
 
-def _made_elsewhere(folder: Path, results: Path) -> Evidence:
+def _items(columns: Mapping[str, Column]) -> int:
+    """How many items have a score of any metric."""
+    first, *others = [column.items for column in columns.values()] or [np.empty(0, dtype=np.bytes_)]
+    same = all(np.array_equal(first, items) for items in others)
+    return len(first) if same else len(np.unique(np.concatenate([first, *others])))
+
+
+def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
+    return {task: identity.samples_sha256 for task, identity in identities.items()}
+
+
+def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
     """lm-eval's own output: the newest results file, and for each task its newest samples file."""
     try:
         found = json.loads(results.read_text())
     except ValueError as error:
         raise EvidenceFault(f"{results} is not JSON ({error}); was it cut off?") from None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("configs", {}), dict):
         raise EvidenceFault(f"{results} is not lm-eval's results file")
-    files = {task: _sample_files(results, task) for task in found.get("configs", {})}
+    files = {task: _sample_files(results, task) for task in found.get("configs", {}) if task not in _parents(found)}
     missing = [task for task, paths in files.items() if not paths]
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
-    template = found.get("chat_template_sha") or ""
-    identities = {task: _identity(found, task, paths[-1]) for task, paths in files.items()}
+    samples = {task: read_samples(paths[-1], fields, _filters(found, task)) for task, paths in files.items()}
+    identities = {task: _identity(found, task, paths[-1], samples[task]) for task, paths in files.items()}
     return Evidence(
         label=str(found.get("model_name") or folder.name),
         suite="lm_eval",
         weights_sha256="",
-        contract_sha256=str(template),
+        contract_sha256=_asked_how(found),
         identities=identities,
-        groups={g: tasks for g, tasks in found.get("group_subtasks", {}).items() if tasks and set(tasks) <= set(files)},
-        samples={task: _samples(paths[-1], identities[task].lower_is_better) for task, paths in files.items()},
+        groups=dict(_groups(found, files)),
+        samples={task: _scored(columns) for task, columns in samples.items()},
+        sha256=sha256_json([sha256_file(results), _digests(identities)]),
     )
+
+
+def _asked_how(found: Mapping[str, Any]) -> str:
+    """Digest of chat template and system message; the template's alone where there is no message."""
+    template, system = found.get("chat_template_sha"), found.get("system_instruction_sha")
+    return sha256_json([template, system]) if system else str(template or "")
+
+
+def _parents(found: Mapping[str, Any]) -> set[str]:
+    return {group for group, members in _subtasks(found).items() if members}
+
+
+def _subtasks(found: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    subtasks = found.get("group_subtasks")
+    return subtasks if isinstance(subtasks, dict) else {}
+
+
+def _groups(found: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Every group with the tasks below it, through groups of groups; one whose tasks are not all here is none."""
+    subtasks = _subtasks(found)
+
+    def leaves(name: str, above: tuple[str, ...]) -> list[str]:
+        if name in above or not subtasks.get(name):
+            return [name]
+        return [leaf for child in subtasks[name] for leaf in leaves(child, (*above, name))]
+
+    for group in _parents(found):
+        tasks = leaves(group, ())
+        if set(tasks) <= set(files):
+            yield group, tasks
+
+
+def _filters(found: Mapping[str, Any], task: str) -> list[str]:
+    listed = found["configs"][task].get("filter_list") or []
+    return [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
 
 
 def _sample_files(results: Path, task: str) -> list[Path]:
@@ -114,8 +164,8 @@ def _sample_files(results: Path, task: str) -> list[Path]:
     return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
-def _identity(found: dict[str, Any], task: str, samples: Path) -> TaskIdentity:
-    scored = len({row["doc_hash"] for row in _rows(samples)})
+def _identity(found: dict[str, Any], task: str, samples: Path, columns: Mapping[str, Column]) -> TaskIdentity:
+    scored = _items(_scored(columns))
     asked = (found.get("n-samples", {}).get(task) or {}).get("effective", scored)
     return TaskIdentity(
         version=str(found.get("versions", {}).get(task)),
@@ -132,71 +182,3 @@ def _identity(found: dict[str, Any], task: str, samples: Path) -> TaskIdentity:
 def _lower_is_better(found: dict[str, Any], task: str) -> list[str]:
     directions = found.get("higher_is_better", {}).get(task) or {}
     return sorted(metric for metric, higher in directions.items() if higher is False)
-
-
-def _samples(path: Path, lower_is_better: Sequence[str]) -> dict[str, dict[str, Sample]]:
-    """samples[metric][doc_hash] of one samples file, oriented so that larger is better.
-
-    Raises EvidenceFault for a damaged or repeated item.
-    """
-    samples: dict[str, dict[str, Sample]] = {}
-    seen: set[tuple[str, str]] = set()
-    for number, row in enumerate(_rows(path), 1):
-        for name in row["metrics"]:
-            metric = name if row.get("filter", "none") == "none" else f"{name},{row['filter']}"
-            items = samples.setdefault(metric, {})
-            if (metric, row["doc_hash"]) in seen:
-                raise EvidenceFault(f"{path} line {number}: item {row['doc_hash'][:12]} occurs twice for {metric}")
-            seen.add((metric, row["doc_hash"]))
-            if (value := _value(row.get(name))) is not None:
-                hashes = str(row["prompt_hash"]), str(row.get("target_hash"))
-                oriented = -value if name in lower_is_better else value
-                items[row["doc_hash"]] = Sample(oriented, *hashes, _prompt(row), _response(row))
-    return {metric: items for metric, items in samples.items() if items}
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a samples file. Only a newline ends one: answers may hold other line ends."""
-    try:
-        lines = path.read_bytes().decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
-    return [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise EvidenceFault(f"{path} line {number} is not JSON; the file is damaged or was cut off") from None
-    if not isinstance(row, dict):
-        raise EvidenceFault(f"{path} line {number} is not an lm-eval sample")
-    absent = [key for key in ("doc_hash", "prompt_hash", "metrics") if key not in row]
-    if absent:
-        raise EvidenceFault(f"{path} line {number} has no {', '.join(absent)}: not an lm-eval sample")
-    if not isinstance(row["doc_hash"], str) or not isinstance(row["metrics"], list):
-        raise EvidenceFault(f"{path} line {number}: doc_hash or metrics is damaged: not an lm-eval sample")
-    return row
-
-
-def _value(raw: Any) -> float | None:
-    """A per-item number; metrics that lm-eval computes over pairs or lists have none."""
-    return float(raw) if isinstance(raw, int | float) else None
-
-
-def _prompt(row: dict[str, Any]) -> str:
-    arguments = row.get("arguments")
-    first = next(iter(arguments.values()), {}) if isinstance(arguments, dict) else (arguments or [[""]])[0]
-    text = next(iter(first.values()), "") if isinstance(first, dict) else first[0]
-    return str(text)[-SHOWN:]
-
-
-def _response(row: dict[str, Any]) -> str:
-    """The answer as text: what was generated, or which choice was the most likely."""
-    responses: Sequence[Any] = row.get("filtered_resps") or [""]
-    if isinstance(responses[0], str):
-        return responses[0][:SHOWN]
-    scores = [float(r[0]) for r in responses if isinstance(r, list | tuple) and r]
-    best = max(range(len(scores)), key=scores.__getitem__) if scores else 0
-    choices = (row.get("doc") or {}).get("choices")
-    return str(choices[best]) if isinstance(choices, list) and best < len(choices) else f"choice {best}"

@@ -1,34 +1,111 @@
 """Policy × comparison → verdict: non-inferiority, else harm, else undecided."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
+from datetime import UTC, date, datetime
 
-import numpy as np
+from harness.config import GateConfig
+from harness.gate.judge import Levels, Ruled, judge_metric
+from harness.gate.policy import is_shown, rules_for
+from harness.gate.reasons import change, facts
+from harness.gate.significance import fail_p
+from harness.gate.usable import unusable, waived_as_missing
+from harness.records import (
+    EXIT_CODES,
+    Comparison,
+    MetricComparison,
+    MetricVerdict,
+    Verdict,
+    VerdictName,
+    Waiver,
+)
+from harness.stats.multiple import benjamini_hochberg, holm
+from harness.store import sha256_json
 
-from harness.config import GateConfig, RuleConfig
-from harness.records import EXIT_CODES, Comparison, MetricComparison, MetricVerdict, Verdict, VerdictName
-from harness.stats.continuous import harm_p_continuous, noninferiority_p_continuous
-from harness.stats.multiple import holm
-from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
-from harness.stats.power import n_for_floor, n_for_noninferiority
-from harness.stats.proportion import wilson_lower, wilson_upper
-
-SEED = 0
 SEVERITY: list[VerdictName] = ["PASS", "INCONCLUSIVE", "FAIL", "INVALID"]
 
 
-def decide(policy: GateConfig, comparison: Comparison) -> Verdict:
-    """The verdict on a comparison. Whatever makes the evidence unusable is INVALID, before any statistics."""
-    faults = [*comparison.faults, *_unmatched(policy, comparison), *_off_scale(policy, comparison)]
-    if faults:
-        return _verdict(policy, comparison, "INVALID", faults, [])
-    ruled = [(rule, metric) for metric in comparison.metrics if (rule := _rule_for(policy, metric)) is not None]
-    adjusted = _adjusted_harm([metric for rule, metric in ruled if rule.role == "guard"])
-    metrics = [_decide_metric(policy, rule, metric, adjusted.get(metric.key)) for rule, metric in ruled]
-    gated = [metric for metric in metrics if metric.role != "info"]
-    worst = max((metric.verdict for metric in gated), key=SEVERITY.index)
-    reasons = [metric.reason for metric in gated if metric.verdict == worst]
-    return _verdict(policy, comparison, worst, reasons, metrics)
+def decide(policy: GateConfig, comparison: Comparison, today: date | None = None) -> Verdict:
+    """The verdict on a comparison, as of `today` (waivers expire).
+
+    Whatever makes the evidence unusable is INVALID, before any statistics.
+    """
+    today = today or datetime.now(UTC).date()
+    if faults := unusable(policy, comparison, today):
+        return _verdict(policy, comparison, "INVALID", faults, [], waived_as_missing(policy, comparison, today))
+    ruled = _ruled(policy, comparison)
+    judged = [judge_metric(policy, one, levels) for one, levels in zip(ruled, _levels(policy, ruled), strict=True)]
+    waivers = waived_as_missing(policy, comparison, today)
+    lines: list[MetricVerdict] = []
+    for one, line in zip(ruled, judged, strict=True):
+        used = _waiver(one, line, today)
+        waivers += [used] if used else []
+        lines.append(line.model_copy(update={"waived": used.name}) if used and not used.expired else line)
+    worst, reasons = _overall(lines)
+    return _verdict(policy, comparison, worst, reasons, [*lines, *_shown(policy, comparison)], waivers)
+
+
+def _ruled(policy: GateConfig, comparison: Comparison) -> list[Ruled]:
+    """Every deciding rule with every metric it speaks for; further baselines are for guards only."""
+    main = comparison.metrics
+    found = [Ruled(rule, metric, None, comparison) for metric in main for rule in rules_for(policy, metric)]
+    found += [
+        Ruled(rule, metric, other.baseline.label, other)
+        for other in comparison.others
+        for metric in other.metrics
+        for rule in rules_for(policy, metric)
+        if rule.role == "guard"
+    ]
+    order = {id(rule): index for index, rule in enumerate(policy.rules)}
+    return sorted(found, key=lambda one: order[id(one.rule)])
+
+
+def _levels(policy: GateConfig, ruled: Sequence[Ruled]) -> list[Levels]:
+    """What each p-value is held to, and the p-value of harm adjusted over all guards (Holm).
+
+    With interim looks the levels are those of the look at which the task ended, and guards share the harm level.
+    """
+    guards = [one for one in ruled if one.rule.role == "guard"]
+    raw = {id(one): fail_p(one.metric) for one in guards}
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    return [Levels.of(policy, one, len(guards), raw.get(id(one)), adjusted.get(id(one))) for one in ruled]
+
+
+def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:
+    granted = one.rule.on_inconclusive
+    if line.verdict != "INCONCLUSIVE" or granted == "block":
+        return None
+    return Waiver(
+        rule=one.rule.metric, used_for="inconclusive", expired=today > granted.expires, **granted.model_dump()
+    )
+
+
+def _overall(lines: Sequence[MetricVerdict]) -> tuple[VerdictName, list[str]]:
+    """The worst of what is not waived; without any metric that passed, nothing passes."""
+    counted = [line for line in lines if line.waived is None]
+    worst = max((line.verdict for line in counted), key=SEVERITY.index, default="INCONCLUSIVE")
+    if not counted:
+        return worst, ["no metric passed: every gated metric is inconclusive and waived"]
+    return worst, [line.reason for line in counted if line.verdict == worst]
+
+
+def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
+    """Information: metrics of info rules, and slices; the slices' p-values of harm are adjusted over all of them."""
+    shown = [m for m in comparison.metrics if is_shown(policy, m) and not rules_for(policy, m)]
+    slices = [metric for metric in shown if metric.slice != "all"]
+    adjusted = dict(zip(map(id, slices), benjamini_hochberg([fail_p(m) for m in slices]), strict=True))
+    return [_information(metric, adjusted.get(id(metric)), policy.alpha_fail) for metric in shown]
+
+
+def _information(metric: MetricComparison, p_harm: float | None, alpha: float) -> MetricVerdict:
+    name = metric.key if metric.slice == "all" else f"{metric.key} [{metric.slice}]"
+    reason = f"{change(metric, name, 1)}; shown for information; {facts(metric, 1)}"
+    if p_harm is not None and p_harm <= alpha:
+        reason += f"; a real fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
+    return MetricVerdict(
+        **{name: getattr(metric, name) for name in MetricVerdict.model_fields if name in type(metric).model_fields},
+        role="info", margin=None, floor=None, p_noninferior=None, p_harm=p_harm, verdict="PASS", reason=reason,
+        n_needed=None,
+    )  # fmt: skip
 
 
 def _verdict(
@@ -37,6 +114,7 @@ def _verdict(
     verdict: VerdictName,
     reasons: Sequence[str],
     metrics: Sequence[MetricVerdict],
+    waivers: Sequence[Waiver],
 ) -> Verdict:
     return Verdict(
         verdict=verdict,
@@ -46,175 +124,27 @@ def _verdict(
         baseline=comparison.baseline,
         candidate=comparison.candidate,
         metrics=list(metrics),
+        policy_sha256=sha256_json(policy.model_dump(mode="json")),
+        others=[other.baseline for other in comparison.others],
+        waivers=list(waivers),
+        notes=_notes(comparison, waivers),
+        forgetting=comparison.forgetting,
     )
 
 
-def _rule_for(policy: GateConfig, metric: MetricComparison) -> RuleConfig | None:
-    """The first rule that matches."""
-    return next((rule for rule in policy.rules if fnmatchcase(metric.key, rule.metric)), None)
-
-
-def _unmatched(policy: GateConfig, comparison: Comparison) -> list[str]:
-    """A rule without a metric, or a required role without a rule that found one: a missing metric never passes."""
-    keys = [metric.key for metric in comparison.metrics]
-    faults = [
-        f"policy {policy.name}: no metric matches the {rule.role} rule '{rule.metric}'; it was not measured"
-        for rule in policy.rules
-        if not rule.optional and not any(fnmatchcase(key, rule.metric) for key in keys)
+def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:
+    """What every output must tell beside the reasons."""
+    notes = [
+        f"waiver '{used.name}' for {used.rule} ({used.used_for}): {used.reason}; "
+        + ("expired on" if used.expired else "until")
+        + f" {used.expires.isoformat()}"
+        for used in waivers
     ]
-    roles = {rule.role for metric in comparison.metrics if (rule := _rule_for(policy, metric)) is not None}
-    faults += [
-        f"policy {policy.name} demands a {role}, and none was measured" for role in policy.require if role not in roles
+    notes += [
+        f"task {task}: evaluation stopped after {early.items} of {early.planned} items, as the policy allows"
+        for task, early in sorted(comparison.stopped.items())
     ]
-    return faults if roles & {"guard", "target"} else [*faults, "no metric was gated at all"]
-
-
-def _off_scale(policy: GateConfig, comparison: Comparison) -> list[str]:
-    """Margins and floors are shares: a metric on another scale cannot be judged by them."""
-    faults = []
-    for metric in comparison.metrics:
-        rule = _rule_for(policy, metric)
-        if rule is None or rule.role == "info":
-            continue
-        lowest = 0.0 if rule.floor is not None else -1.0
-        values = [metric.baseline, metric.candidate]
-        if not all(lowest <= value <= 1 for value in values) or any(abs(d) > 1 for d in metric.differences or []):
-            faults.append(f"{metric.key} is not a share between 0 and 1: margins and floors do not apply to it")
-        elif metric.differences is not None and metric.n < 2:
-            faults.append(f"{metric.key} was measured on a single item")
-    return faults
-
-
-def _adjusted_harm(guards: Sequence[MetricComparison]) -> dict[str, float]:
-    """p-values of harm over all guards, Holm-adjusted: a false alarm becomes no likelier with more guards."""
-    return dict(zip([m.key for m in guards], holm([_harm_p(m) for m in guards]), strict=True))
-
-
-def _decide_metric(
-    policy: GateConfig, rule: RuleConfig, metric: MetricComparison, p_harm: float | None
-) -> MetricVerdict:
-    if rule.role == "guard":
-        return _guard(policy, rule, metric, p_harm if p_harm is not None else 1.0)
-    if rule.role == "target":
-        return _target(policy, rule, metric)
-    return _line(rule, metric, "PASS", f"{metric.key}: shown for information")
-
-
-def _guard(policy: GateConfig, rule: RuleConfig, metric: MetricComparison, p_harm: float) -> MetricVerdict:
-    """Non-inferior → PASS; else harmed → FAIL; else INCONCLUSIVE with the n that would decide."""
-    margin = rule.margin or 0.0
-    p_noninferior = _noninferiority_p(metric, margin)
-    needed = None
-    if p_noninferior <= policy.alpha_pass:
-        verdict: VerdictName = "PASS"
-        judged = f"a loss of {_points(margin)} points or more is ruled out"
-        if _harm_p(metric) <= policy.alpha_fail:
-            judged += "; tolerated regression: the fall is real, and inside the margin"
-    elif p_harm <= policy.alpha_fail:
-        verdict, judged = "FAIL", f"the policy tolerates {_points(margin)}"
-    else:
-        verdict = "INCONCLUSIVE"
-        needed = _n_needed(policy, metric, margin)
-        judged = f"not enough evidence to rule out a loss of {_points(margin)} points"
-        judged += f"; about {needed} items would decide" if needed else ""
-    return _line(rule, metric, verdict, f"{_change(metric)}; {judged}", p_noninferior, p_harm, needed)
-
-
-def _target(policy: GateConfig, rule: RuleConfig, metric: MetricComparison) -> MetricVerdict:
-    """A floor is met when the one-sided lower bound reaches it; a margin when the gain surely exceeds it."""
-    parts = []
-    needed = None
-    if rule.floor is not None:
-        verdict, judged, needed = _floor(policy, rule.floor, metric)
-        parts.append((verdict, judged))
-    if rule.margin is not None:
-        parts.append(_improvement(policy, rule.margin, metric))
-    verdict = max((name for name, _ in parts), key=SEVERITY.index)
-    reason = f"{metric.key} is {metric.candidate:.1%} on {metric.n} items: " + "; ".join(text for _, text in parts)
-    return _line(rule, metric, verdict, reason, needed=needed if verdict == "INCONCLUSIVE" else None)
-
-
-def _floor(policy: GateConfig, floor: float, metric: MetricComparison) -> tuple[VerdictName, str, int | None]:
-    right = round(metric.candidate * metric.n)
-    low = wilson_lower(right, metric.n, policy.alpha_pass)
-    if low >= floor:
-        return "PASS", f"surely at least {floor:.1%} (lower bound {low:.1%})", None
-    high = wilson_upper(right, metric.n, policy.alpha_fail)
-    if high < floor:
-        return "FAIL", f"surely below the floor of {floor:.1%} (upper bound {high:.1%})", None
-    needed = n_for_floor(metric.candidate, floor, policy.alpha_pass, policy.power)
-    tail = f"; about {needed} items would decide" if needed else ""
-    return "INCONCLUSIVE", f"between {low:.1%} and {high:.1%}, the floor is {floor:.1%}{tail}", needed
-
-
-def _improvement(policy: GateConfig, margin: float, metric: MetricComparison) -> tuple[VerdictName, str]:
-    if metric.ci_low >= margin:
-        return "PASS", f"improved by {_points(metric.delta)} points, surely at least {_points(margin)}"
-    if metric.ci_high < margin:
-        return "FAIL", f"improved by {_points(metric.delta)} points, less than the {_points(margin)} demanded"
-    return "INCONCLUSIVE", f"improved by {_points(metric.delta)} points; {_points(margin)} are demanded"
-
-
-def _noninferiority_p(metric: MetricComparison, margin: float) -> float:
-    if metric.differences is not None:
-        return noninferiority_p_continuous(np.array(metric.differences), margin, SEED)
-    return noninferiority_p(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, margin)
-
-
-def _harm_p(metric: MetricComparison) -> float:
-    if metric.differences is not None:
-        return harm_p_continuous(np.array(metric.differences), SEED)
-    return mcnemar_midp_harm(metric.only_baseline_right or 0, metric.only_candidate_right or 0)
-
-
-def _n_needed(policy: GateConfig, metric: MetricComparison, margin: float) -> int | None:
-    """Items for the planned power at the observed discordance, if the models are in truth equal."""
-    if metric.differences is not None:
-        spread = float(np.var(metric.differences))
-    else:
-        spread = ((metric.only_baseline_right or 0) + (metric.only_candidate_right or 0)) / metric.n
-    return n_for_noninferiority(margin, spread, policy.alpha_pass, policy.power)
-
-
-def _line(
-    rule: RuleConfig,
-    metric: MetricComparison,
-    verdict: VerdictName,
-    reason: str,
-    p_noninferior: float | None = None,
-    p_harm: float | None = None,
-    needed: int | None = None,
-) -> MetricVerdict:
-    shared = metric.model_dump(exclude={"differences"})
-    return MetricVerdict(
-        **shared,
-        role=rule.role,
-        margin=rule.margin,
-        floor=rule.floor,
-        p_noninferior=p_noninferior,
-        p_harm=p_harm,
-        verdict=verdict,
-        reason=reason,
-        n_needed=needed,
-    )
-
-
-def _change(metric: MetricComparison) -> str:
-    """'gsm8k fell by 2.1 points (95% interval -3.4 to -0.8; 41 items got worse, 12 better)'."""
-    verb = "fell" if metric.delta < 0 else "rose"
-    text = (
-        f"{metric.key} {verb} by {_points(abs(metric.delta))} points"
-        if metric.delta
-        else f"{metric.key} did not change"
-    )
-    interval = f"95% interval {_points(metric.ci_low)} to {_points(metric.ci_high)}"
-    if metric.only_baseline_right is None:
-        return f"{text} ({interval})"
-    return (
-        f"{text} ({interval}; {metric.only_baseline_right} items got worse, "
-        f"{metric.only_candidate_right} better, of {metric.n})"
-    )
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return notes + [
+        f"task {task}: an identical model flips {share:.1%} of the items"
+        for task, share in sorted(comparison.flip_share.items())
+    ]

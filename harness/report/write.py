@@ -1,6 +1,7 @@
 """The report of a run or gate folder, from the records it holds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     (out / "summary.md").write_text(summary_markdown(view))
     write_junit(view.verdict, out / "junit.xml")
     return out / "index.html"
+
+
+def copy_outputs(folder: Path) -> None:
+    """summary.md and junit.xml beside verdict.json, where other tools look for them."""
+    for name in ("summary.md", "junit.xml"):
+        shutil.copy(folder / "report" / name, folder / name)
 
 
 def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:

@@ -2,9 +2,13 @@
 
 import math
 
-from scipy.stats import norm
+import numpy as np
+from scipy.stats import binom, norm
 
-from harness.stats.checks import require_open_unit, require_unit
+from harness.stats.checks import require_count, require_open_unit, require_unit
+from harness.stats.paired import noninferiority_p
+
+NEGLIGIBLE = 1e-7
 
 
 def n_for_noninferiority(margin: float, discordance: float, alpha: float, power: float, delta: float = 0.0) -> int:
@@ -25,6 +29,62 @@ def n_for_noninferiority(margin: float, discordance: float, alpha: float, power:
     planned = quantiles**2 * discordance / distance**2
     at_least = math.log(alpha) / math.log(1 - distance) if distance < 1 else 1.0
     return math.ceil(max(planned, at_least))
+
+
+def n_for_clusters(n: int, cluster_size: float, icc: float) -> int:
+    """Items needed in clusters of `cluster_size` in place of n independent ones: n·(1 + (m − 1)·ICC) (Kish 1965).
+
+    A negative correlation is taken as 0. Raises ValueError on cluster_size < 1 or a correlation above 1.
+    """
+    require_count("n", n)
+    if not cluster_size >= 1 or not icc <= 1:
+        raise ValueError(f"need cluster_size >= 1 and icc <= 1, got {cluster_size} and {icc}")
+    return math.ceil(n * (1 + (cluster_size - 1) * max(icc, 0.0)))
+
+
+def detectable_margin(n: int, discordance: float, alpha: float, power: float) -> float:
+    """The smallest margin for which n items show non-inferiority of an equal model with the given power.
+
+    Inverse of `n_for_noninferiority`. Clustered items: pass n divided by their design effect. At most 1.
+    """
+    require_count("n", n)
+    for name, value in (("alpha", alpha), ("power", power)):
+        require_open_unit(name, value)
+    require_unit("discordance", discordance)
+    if n == 0:
+        return 1.0
+    quantiles = float(norm.isf(alpha) + norm.ppf(power))
+    return min(1.0, max(quantiles * math.sqrt(discordance / n), 1 - alpha ** (1 / n)))
+
+
+def power_noninferiority(n: int, margin: float, discordance: float, alpha: float, delta: float = 0.0) -> float:
+    """Chance that `noninferiority_p` ≤ alpha on n right/wrong items at the true Δ = delta, by enumeration.
+
+    For each number of items won, the most items that may be lost is found by bisection. Raises ValueError unless
+    |delta| ≤ discordance ≤ 1.
+    """
+    require_count("n", n)
+    require_unit("discordance", discordance)
+    if n == 0 or not abs(delta) <= discordance:
+        raise ValueError(f"need n >= 1 and |delta| <= discordance, got n={n}, {delta} and {discordance}")
+    lost, gained = (discordance - delta) / 2, (discordance + delta) / 2
+    first, last = (int(binom.ppf(share, n, gained)) for share in (NEGLIGIBLE, 1 - NEGLIGIBLE))
+    won = np.arange(first, last + 1)
+    limits = np.array([_most_lost(int(c), n, margin, alpha) for c in won])
+    rate = min(lost / (1 - gained), 1.0) if gained < 1 else 0.0
+    return float(np.sum(binom.pmf(won, n, gained) * binom.cdf(limits, n - won, rate)))
+
+
+def _most_lost(c: int, n: int, margin: float, alpha: float) -> int:
+    """The largest b at which b losses and c wins still show non-inferiority, or −1."""
+    low, high = -1, n - c
+    while low < high:
+        middle = (low + high + 1) // 2
+        if noninferiority_p(middle, c, n, margin) <= alpha:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def n_for_floor(rate: float, floor: float, alpha: float, power: float) -> int | None:

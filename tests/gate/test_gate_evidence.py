@@ -11,6 +11,7 @@ from evaluation_folders import Folder, Row, answers, lines, one_task, sample, sa
 from harness.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
+from harness.gate.texts import texts
 from harness.records import Comparison
 from harness.store import sha256_file, stage
 
@@ -250,7 +251,7 @@ def test_lm_eval_folders_made_in_other_ways(tmp_path: Path, changes: dict[str, A
 def test_tasks_whose_names_begin_alike_keep_their_own_samples(tmp_path: Path) -> None:
     tasks = {"quiz": samples([1.0] * 5), "quiz_hard": samples([0.0] * 7)}
     evidence = read_evidence(Folder(tasks).write_lm_eval(tmp_path / "a"))
-    marks = {task: [one.value for one in evidence.samples[task]["acc"].values()] for task in tasks}
+    marks = {task: evidence.samples[task]["acc"].values.tolist() for task in tasks}
     assert marks == {"quiz": [1.0] * 5, "quiz_hard": [0.0] * 7}
 
 
@@ -268,7 +269,7 @@ def test_the_newest_results_of_one_model_count(tmp_path: Path) -> None:
     newer = elsewhere(tmp_path / "b", samples([1.0] * 5))
     for file in newer.iterdir():
         file.rename(path / file.name)
-    assert {one.value for one in read_evidence(path).samples["quiz"]["acc"].values()} == {1.0}
+    assert set(read_evidence(path).samples["quiz"]["acc"].values) == {1.0}
 
 
 def test_lm_eval_samples_that_were_cut_off_on_both_sides(tmp_path: Path) -> None:
@@ -300,8 +301,8 @@ def test_real_lm_eval_samples_are_read_and_known_to_be_a_part(tmp_path: Path) ->
     (tmp_path / results.name).write_text(json.dumps(found))
     (tmp_path / rows.name).write_text(rows.read_text())
     evidence = read_evidence(tmp_path)
-    values = evidence.samples["math_perturbed_full"]["exact_match"]
-    assert len(values) == 10
-    assert {value.value for value in values.values()} == {0.0}
-    assert all(value.prompt.startswith("Problem: ") and value.response for value in values.values())
+    column = evidence.samples["math_perturbed_full"]["exact_match"]
+    assert column.values.tolist() == [0.0] * 10
+    asked = [texts(column.path, int(place)) for place in column.places]
+    assert all(prompt.startswith("Problem: ") and response for prompt, response in asked)
     assert "4990 items" in "\n".join(compare(evidence, evidence).faults)

@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.stats.continuous import interval_continuous, noninferiority_p_continuous
+from harness.stats.clustered import clustered_harm_p, clustered_interval, clustered_noninferiority_p
+from harness.stats.continuous import harm_p_continuous, interval_continuous, noninferiority_p_continuous
 from harness.stats.multiple import holm
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, tango_interval
 from harness.stats.power import n_for_noninferiority
+from harness.stats.sequential import paired_at_look, plan_looks
 
 REPLICATES = 5000
 Flips = npt.NDArray[np.int64]
@@ -81,3 +83,72 @@ def test_rare_large_drops_do_not_pass(n: int) -> None:
     dropped = np.random.default_rng(8).random((300, n)) < 0.05
     passed = [noninferiority_p_continuous(-0.4 * row, 0.02, seed=0) <= 0.05 for row in dropped]
     assert np.mean(passed) <= 0.055
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_equal_models_rarely_fail_when_rare_gains_balance_many_small_losses(n: int) -> None:
+    gained = np.random.default_rng(9).random((300, n)) < 0.05
+    failed = [harm_p_continuous(np.where(row, 0.38, -0.02), seed=0) <= 0.05 for row in gained]
+    assert np.mean(failed) <= 0.055
+
+
+def test_the_usual_rule_misses_half_of_true_drops_and_blocks_equal_models() -> None:
+    """What the gate replaces: block if the observed drop exceeds the margin."""
+    worse, equal = draw(2142, 0.1, -0.02, seed=10), draw(164, 0.1, 0.0, seed=11)
+    assert share(worse, lambda b, c: (b - c) / 2142 <= 0.02) == pytest.approx(0.49, abs=0.03)
+    assert share(equal, lambda b, c: (b - c) / 164 > 0.02) == pytest.approx(0.21, abs=0.02)
+
+
+def clustered(groups: int, size: int, delta: float, correlation: float, replicates: int) -> npt.NDArray[np.float64]:
+    """Flips whose chances vary between clusters (Dirichlet); items of a cluster side by side."""
+    generator = np.random.default_rng(12)
+    rates = np.array([(0.1 - delta) / 2, (0.1 + delta) / 2, 0.9])
+    own = generator.dirichlet(rates * (1 / correlation - 1), size=(replicates, groups))
+    luck = generator.random((replicates, groups, size))
+    lost, moved = own[..., :1], own[..., :1] + own[..., 1:2]
+    return np.where(luck < lost, -1.0, np.where(luck < moved, 1.0, 0.0)).reshape(replicates, -1)
+
+
+@pytest.mark.parametrize(("groups", "size", "delta"), [(20, 20, 0.0), (50, 10, -0.05)])
+def test_clustered_interval_covers_the_truth(groups: int, size: int, delta: float) -> None:
+    clusters = np.repeat(np.arange(groups), size)
+    drawn = clustered(groups, size, delta, 0.1, REPLICATES)
+    bounds = np.array([clustered_interval(d, clusters, 0.95, seed=0) for d in drawn])
+    assert 0.935 <= np.mean((bounds[:, 0] <= delta) & (bounds[:, 1] >= delta)) <= 0.965
+
+
+@pytest.mark.parametrize(("groups", "size"), [(10, 30), (50, 10)])
+def test_clusters_do_not_pass_or_fail_too_often(groups: int, size: int) -> None:
+    """600 replicates, so that chance alone adds a point."""
+    clusters = np.repeat(np.arange(groups), size)
+    worse, equal = (clustered(groups, size, delta, 0.1, 600) for delta in (-0.05, 0.0))
+    assert np.mean([clustered_noninferiority_p(d, clusters, 0.05, seed=0) <= 0.05 for d in worse]) <= 0.065
+    assert np.mean([clustered_harm_p(d, clusters, seed=0) <= 0.05 for d in equal]) <= 0.065
+
+
+def looked_at(n: int, discordance: float, delta: float, margin: float) -> tuple[dict[str, float], float]:
+    """Share of each verdict over 5 looks, and of items saved."""
+    plan, generator = plan_looks(n, 5, 0.05, 0.05), np.random.default_rng(13)
+    rates = [(discordance - delta) / 2, (discordance + delta) / 2, 1 - discordance]
+    flips, before, evaluated = np.zeros((REPLICATES, 2), dtype=np.int64), 0, 0.0
+    shares = {"PASS": 0.0, "FAIL": 0.0, "INCONCLUSIVE": 0.0}
+    for look, count in enumerate(plan.counts):
+        flips = flips + generator.multinomial(count - before, rates, size=len(flips))[:, :2]
+        before = count
+        tables, index = np.unique(flips, axis=0, return_inverse=True)
+        found = np.array([paired_at_look(plan, look, b, c, margin) or "" for b, c in tables.tolist()])[index.ravel()]
+        for name in shares:
+            shares[name] += float(np.sum(found == name)) / REPLICATES
+        evaluated += count * float(np.sum(found != "")) / REPLICATES
+        flips = flips[found == ""]
+    return shares, 1 - evaluated / n
+
+
+def test_looks_keep_the_error_rates_and_save_items() -> None:
+    equal, saved = looked_at(377, 0.1, 0.0, 0.05)
+    worse, saved_worse = looked_at(377, 0.1, -0.05, 0.05)
+    assert equal["FAIL"] <= 0.055
+    assert worse["PASS"] <= 0.055
+    assert equal["PASS"] >= 0.89
+    assert min(saved, saved_worse) >= 0.2
+    assert looked_at(200, 0.06, -0.05, 0.05)[0]["PASS"] <= 0.055

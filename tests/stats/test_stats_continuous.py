@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
+from scipy.stats import bootstrap, norm, t, ttest_1samp
 
 from harness.stats.checks import FloatArray
 from harness.stats.continuous import (
-    bca_interval,
     harm_p_continuous,
     interval_continuous,
     noninferiority_p_continuous,
-    sign_flip_p,
     t_interval,
-    t_noninferiority_p,
+    t_p,
 )
+from harness.stats.resampling import bca_interval, bca_p, sign_flip_p
 
 SAMPLES = st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=2, max_size=30).map(np.array)
 
@@ -28,8 +27,8 @@ def normal(n: int, mean: float, seed: int = 0) -> FloatArray:
 def test_t_equals_scipy() -> None:
     d = normal(250, 0.0)
     expected = ttest_1samp(d, -0.03, alternative="greater")
-    assert t_noninferiority_p(d, 0.03) == pytest.approx(expected.pvalue)
-    assert noninferiority_p_continuous(d, 0.03, seed=1) == t_noninferiority_p(d, 0.03)
+    assert t_p(d, -0.03) == pytest.approx(expected.pvalue)
+    assert noninferiority_p_continuous(d, 0.03, seed=1) == t_p(d, -0.03)
     bounds = ttest_1samp(d, 0).confidence_interval(0.9)
     assert interval_continuous(d, 0.9, seed=1) == pytest.approx((bounds.low, bounds.high))
 
@@ -77,7 +76,7 @@ def test_equal_drops_beyond_the_margin_never_pass(n: int) -> None:
 
 def test_no_standard_error_without_spread() -> None:
     for function in (
-        lambda d: t_noninferiority_p(d, 0.1),
+        lambda d: t_p(d, 0.1),
         lambda d: t_interval(d, 0.9),
         lambda d: bca_interval(d, 0.9, 0),
     ):
@@ -111,6 +110,31 @@ def test_bca_leans_towards_the_long_tail_and_is_repeatable() -> None:
     assert high - d.mean() > d.mean() - low
     plain = t_interval(d, 0.95)
     assert high - low == pytest.approx(plain[1] - plain[0], rel=0.15)
+
+
+def test_bca_equals_scipy_at_the_widened_level() -> None:
+    d = np.random.default_rng(1).exponential(0.2, 150) - 0.2
+    reach = math.sqrt(150 / 149) * float(t.isf(0.05, 149))
+    level = 1 - 2 * float(norm.sf(reach))
+    generator = np.random.default_rng(2)
+    drawn = bootstrap((d,), np.mean, confidence_level=level, n_resamples=20_000, method="BCa", rng=generator)
+    expected = drawn.confidence_interval
+    assert bca_interval(d, 0.9, seed=3, draws=20_000) == pytest.approx((expected.low, expected.high), abs=0.0015)
+
+
+def test_bca_p_is_the_level_whose_limit_is_the_bound() -> None:
+    d = np.random.default_rng(4).exponential(0.2, 150) - 0.2
+    low, _ = bca_interval(d, 0.9, seed=5)
+    assert bca_p(d, low, seed=5) == pytest.approx(0.05, abs=0.002)
+    assert bca_p(d, d.min() - 1, seed=5) < 0.01
+    assert bca_p(d, d.max() + 1, seed=5) > 0.99
+
+
+def test_sign_flip_of_thousands_is_its_normal_limit() -> None:
+    d = normal(2500, 0.006)
+    drawn = sign_flip_p(d[:2000], 0.0, seed=1, draws=20_000)
+    assert drawn == pytest.approx(norm.sf(d[:2000].sum() / math.sqrt(float(d[:2000] @ d[:2000]))), abs=0.01)
+    assert sign_flip_p(d, 0.0, seed=1) == sign_flip_p(d, 0.0, seed=2)
 
 
 @given(SAMPLES, st.floats(0.01, 0.5))

@@ -30,6 +30,8 @@ def outcomes(n: int) -> list[tuple[int, int]]:
     [
         # Bentur et al. 2009, airway hyper-responsiveness (1, 1, 7, 12): Tango interval in Fagerland, Lydersen & Laake.
         (7, 1, 21, 0.95, -0.517, -0.026),
+        # Cavo et al. 2012, complete response (59, 6, 16, 80): R's contingencytables 3.
+        (16, 6, 161, 0.95, -0.1240, -0.0054),
         # R, PropCIs::scoreci.mp(25, 28, 618, 0.90), as recorded by a public port of it.
         (25, 28, 618, 0.90, -0.0148, 0.0247),
     ],
@@ -78,6 +80,8 @@ def test_interval_without_discordant_pairs() -> None:
 def test_midp_equals_published_value() -> None:
     # Bentur et al. 2009 in Fagerland, Lydersen & Laake 2013: two-sided mid-p 0.039.
     assert round(2 * mcnemar_midp_harm(7, 1), 3) == 0.039
+    # Cavo et al. 2012, R's contingencytables 3.
+    assert round(2 * mcnemar_midp_harm(16, 6), 6) == 0.034690
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 3), (5, 5), (9, 2), (383, 95)])

@@ -7,8 +7,22 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, false_discovery_control, norm
 
 from harness.stats.multiple import benjamini_hochberg, holm
-from harness.stats.power import n_for_floor, n_for_noninferiority
-from harness.stats.proportion import wilson_interval, wilson_lower, wilson_upper
+from harness.stats.paired import noninferiority_p
+from harness.stats.power import (
+    detectable_margin,
+    n_for_clusters,
+    n_for_floor,
+    n_for_noninferiority,
+    power_noninferiority,
+)
+from harness.stats.proportion import (
+    clopper_pearson_interval,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+    wilson_interval,
+    wilson_lower,
+    wilson_upper,
+)
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=20)
 
@@ -23,6 +37,45 @@ def test_wilson_bounds_stay_in_range_and_are_one_sided() -> None:
     assert wilson_lower(0, 10, 0.05) == 0
     assert wilson_upper(10, 10, 0.05) == 1
     assert wilson_interval(7, 10, 0.9) == pytest.approx((wilson_lower(7, 10, 0.05), wilson_upper(7, 10, 0.05)))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (842, 1319)])
+def test_clopper_pearson_equals_scipy(successes: int, n: int) -> None:
+    expected = binomtest(successes, n).proportion_ci(0.95, method="exact")
+    assert clopper_pearson_interval(successes, n, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_clopper_pearson_equals_published_values() -> None:
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20 and 1 of 29; 95% limits of method 5."""
+    published = {
+        (81, 263): (0.2527, 0.3676),
+        (15, 148): (0.0578, 0.1617),
+        (0, 20): (0, 0.1684),
+        (1, 29): (0.0009, 0.1776),
+    }
+    for (successes, n), limits in published.items():
+        assert clopper_pearson_interval(successes, n, 0.95) == pytest.approx(limits, abs=5.1e-5)
+
+
+def test_wilson_equals_published_values() -> None:
+    """Newcombe 1998, table I, method 3."""
+    published = {
+        (81, 263): (0.2553, 0.3662),
+        (15, 148): (0.0624, 0.1605),
+        (0, 20): (0, 0.1611),
+        (1, 29): (0.0061, 0.1718),
+    }
+    for (successes, n), limits in published.items():
+        assert wilson_interval(successes, n, 0.95) == pytest.approx(limits, abs=5.1e-5)
+
+
+@pytest.mark.parametrize("n", [20, 101, 300])
+@pytest.mark.parametrize("floor", [0.5, 0.8, 0.9, 0.97])
+def test_exact_bounds_never_err_more_often_than_alpha(n: int, floor: float) -> None:
+    passing = [k for k in range(n + 1) if clopper_pearson_lower(k, n, 0.05) >= floor]
+    failing = [k for k in range(n + 1) if clopper_pearson_upper(k, n, 0.05) < floor]
+    assert binom.pmf(passing, n, floor).sum() <= 0.05
+    assert binom.pmf(failing, n, floor).sum() <= 0.05
 
 
 @given(st.integers(1, 500), st.floats(0.05, 0.95), st.data())
@@ -89,6 +142,45 @@ def test_no_size_reaches_a_floor_that_the_model_does_not_exceed() -> None:
     assert n_for_floor(0.9, 0.9, 0.05, 0.9) is None
     assert n_for_floor(0.5, 0.9, 0.05, 0.9) is None
     assert n_for_floor(1.0, 0.9, 0.05, 0.9) == 25
+
+
+def test_clusters_need_more_items() -> None:
+    assert n_for_clusters(952, 5, 0.1) == math.ceil(952 * 1.4)
+    assert n_for_clusters(952, 1, 0.9) == n_for_clusters(952, 5, -0.2) == 952
+    with pytest.raises(ValueError, match="cluster_size"):
+        n_for_clusters(952, 0.5, 0.1)
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(343, 0.1), (2141, 0.1), (100, 0.0), (1904, 0.2)])
+def test_detectable_margin_inverts_the_sample_size(n: int, discordance: float) -> None:
+    margin = detectable_margin(n, discordance, 0.05, 0.9)
+    assert n_for_noninferiority(margin + 1e-9, discordance, 0.05, 0.9) <= n
+    assert n_for_noninferiority(margin - 1e-4, discordance, 0.05, 0.9) > n
+
+
+def test_detectable_margin_of_nothing_is_everything() -> None:
+    assert detectable_margin(0, 0.1, 0.05, 0.9) == detectable_margin(1, 1.0, 0.05, 0.9) == 1.0
+
+
+@pytest.mark.parametrize(("n", "margin", "discordance", "delta"), [(40, 0.1, 0.15, 0.0), (40, 0.15, 0.1, -0.05)])
+def test_power_by_enumerating_every_outcome(n: int, margin: float, discordance: float, delta: float) -> None:
+    lost, gained = (discordance - delta) / 2, (discordance + delta) / 2
+    total = 0.0
+    for c in range(n + 1):
+        for b in range(n - c + 1):
+            chance = binom.pmf(c, n, gained) * binom.pmf(b, n - c, lost / (1 - gained))
+            total += chance if chance > 1e-9 and noninferiority_p(b, c, n, margin) <= 0.05 else 0.0
+    assert power_noninferiority(n, margin, discordance, 0.05, delta) == pytest.approx(total, abs=1e-6)
+
+
+def test_planned_power_is_reached_at_a_tenth_more() -> None:
+    assert power_noninferiority(377, 0.05, 0.1, 0.05) >= 0.9
+    assert power_noninferiority(377, 0.05, 0.1, 0.05, delta=-0.05) <= 0.055
+
+
+def test_impossible_power_is_refused() -> None:
+    with pytest.raises(ValueError, match="discordance"):
+        power_noninferiority(100, 0.05, 0.02, 0.05, delta=0.03)
 
 
 def test_holm_by_hand() -> None:

@@ -1,0 +1,171 @@
+"""What the gate's statistics promise, by seeded simulation, beside the usual rule and an unpaired z-test.
+
+    python benchmarks/gate.py errors     [--replicates 100000]
+    python benchmarks/gate.py coverage   [--replicates 100000]
+    python benchmarks/gate.py clusters   [--replicates 100000]
+    python benchmarks/gate.py continuous [--replicates 2000]
+    python benchmarks/gate.py looks      [--replicates 100000]
+    python benchmarks/gate.py pairs      --data ../shared/data
+    python benchmarks/gate.py speed
+
+`errors`: FAIL of equal models, PASS of models worse by the margin and by half as much again, PASS of equal models at
+a tenth more than the planned items; the same over ten guards, and for small samples by enumeration. `coverage`: how
+often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: both for scores
+that are not right/wrong. `looks`: sequential evaluation. `pairs`: two models on GSM8K. `speed`: the gate on many items,
+from files.
+Tables are Markdown. ✗ marks a value that misses its target.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import gate_clusters
+import gate_looks
+import gate_rules
+import gate_scores
+import gate_speed
+import numpy as np
+from gate_rules import RULES, by_flips, draw, metric, policy, verdict
+from gate_tables import at_least, at_most, header, row, within
+from scipy.stats import binom
+
+from harness.gate.significance import fail_p, interval
+from harness.stats.multiple import holm
+from harness.stats.power import n_for_noninferiority, power_noninferiority
+
+# margin, discordance; the planned n follows
+PLANS = [(0.02, 0.10), (0.03, 0.10), (0.03, 0.20), (0.05, 0.10)]
+SMALL = [30, 60, 100, 164, 300]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["errors", "coverage", "clusters", "continuous", "looks", "pairs", "speed"])
+    parser.add_argument("--replicates", type=int)
+    parser.add_argument("--only", default="", help="continuous: shapes whose name holds this")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    given = parser.parse_args()
+    replicates = given.replicates or (2000 if given.what == "continuous" else 100_000)
+    if given.what == "errors":
+        errors(replicates)
+    elif given.what == "coverage":
+        coverage(replicates)
+    elif given.what == "clusters":
+        gate_clusters.coverage(replicates)
+        gate_clusters.errors(max(replicates // 20, 100))
+    elif given.what == "continuous":
+        gate_scores.continuous(replicates, given.only)
+    elif given.what == "looks":
+        gate_looks.looks(replicates)
+    elif given.what == "pairs":
+        pairs(given.data)
+    else:
+        gate_speed.speed()
+
+
+def errors(replicates: int) -> None:
+    print(f"Right/wrong items, {replicates:,} replicates; α = 0.05, power 0.9, baseline 60% right\n")
+    header("n", "ψ", "δ", "rule", "FAIL at Δ = 0 (≤ 5.5%)", "PASS at −δ (≤ 5.5%)", "PASS at −1.5δ (≤ 0.5%)",
+           "PASS at 0, 1.1 n (≥ 90%)")  # fmt: skip
+    for seed, (margin, discordance) in enumerate(PLANS):
+        n = n_for_noninferiority(margin, discordance, 0.05, 0.9)
+        for rule in RULES:
+            row(n, discordance, margin, rule, *_error_rates(rule, n, discordance, margin, replicates, seed))
+    print("\nThe usual rule as quoted: δ = 0.02, ψ = 0.10\n")
+    missed = np.mean(gate_rules.usual(draw(2142, 0.1, -0.02, replicates, 50), 0.02) == "PASS")
+    blocked = np.mean(gate_rules.usual(draw(164, 0.1, 0.0, replicates, 51), 0.02) == "FAIL")
+    print(f"misses {missed:.1%} of true drops of δ on 2,142 items; blocks {blocked:.1%} of equal models on 164\n")
+    ten_guards(replicates)
+    few_items()
+
+
+def _error_rates(rule: str, n: int, discordance: float, margin: float, replicates: int, seed: int) -> list[str]:
+    decide = RULES[rule]
+    more = round(1.1 * n)
+    fail = np.mean(decide(draw(n, discordance, 0.0, replicates, 100 + seed), margin) == "FAIL")
+    at = np.mean(decide(draw(n, discordance, -margin, replicates, 200 + seed), margin) == "PASS")
+    beyond = np.mean(decide(draw(n, discordance, -1.5 * margin, replicates, 300 + seed), margin) == "PASS")
+    equal = np.mean(decide(draw(more, discordance, 0.0, replicates, 400 + seed), margin) == "PASS")
+    return [at_most(fail, 0.055), at_most(at, 0.055), at_most(beyond, 0.005), at_least(equal, 0.9)]
+
+
+def ten_guards(replicates: int) -> None:
+    """Equal models on ten guards: where Holm rejects nothing none can FAIL; the rest are decided in full."""
+    n, discordance, margin = 952, 0.1, 0.03
+    cells = draw(n, discordance, 0.0, 10 * replicates, 500)
+    p = by_flips(cells, lambda table: fail_p(metric(table))).astype(float).reshape(replicates, 10)
+    suspects = [index for index in range(replicates) if 10 * p[index].min() <= 0.05 or min(holm(p[index])) <= 0.05]
+    tables = cells.reshape(replicates, 10, 4)
+    rules = policy(margin)
+    failed = sum(
+        verdict(rules, [metric(table, f"task{i}") for i, table in enumerate(tables[index])]).verdict == "FAIL"
+        for index in suspects
+    )
+    print("Ten guards of equal models (n = 952, ψ = 0.10, δ = 0.03)\n")
+    header("FAIL of any (≤ 5.5%)")
+    row(at_most(failed / replicates, 0.055))
+    print()
+
+
+def few_items() -> None:
+    print("Small samples, by enumeration: the largest chance over discordances from δ to 0.4\n")
+    header("n", "δ", "PASS at −δ (≤ 5.5%)", "FAIL at 0 (≤ 5.5%)", "PASS at 0, ψ = 0.05", "ψ = 0.10", "ψ = 0.20")
+    for margin in (0.05, 0.10):
+        for n in SMALL:
+            grid = np.linspace(margin, 0.4, 12).tolist()
+            worst = max(power_noninferiority(n, margin, psi, 0.05, -margin) for psi in grid)
+            chances = [f"{power_noninferiority(n, margin, psi, 0.05):.1%}" for psi in (0.05, 0.10, 0.20)]
+            harmed = max(_harm_rate(n, psi) for psi in np.linspace(0.02, 0.4, 20))
+            row(n, margin, at_most(worst, 0.055), at_most(harmed, 0.055), *chances)
+    print()
+
+
+def _harm_rate(n: int, discordance: float) -> float:
+    """Chance that equal models FAIL on the mid-p test alone, before PASS is asked."""
+    total = 0.0
+    for flipped in range(1, n + 1):
+        losses = np.arange(flipped + 1)
+        p = binom.sf(losses, flipped, 0.5) + binom.pmf(losses, flipped, 0.5) / 2
+        total += float(binom.pmf(flipped, n, discordance) * binom.pmf(losses[p <= 0.05], flipped, 0.5).sum())
+    return total
+
+
+def coverage(replicates: int) -> None:
+    print(f"Coverage of the 95% interval, {replicates:,} replicates (target 94–96%)\n")
+    header("n", "ψ", "true Δ", "covered")
+    for seed, (n, discordance, delta) in enumerate(
+        [(164, 0.1, 0.0), (164, 0.2, -0.05), (343, 0.1, -0.05), (952, 0.1, 0.0), (952, 0.1, -0.03), (2141, 0.1, -0.02)]
+    ):
+        cells = draw(n, discordance, delta, replicates, 600 + seed)
+        row(n, discordance, delta, within(_covered(cells, delta), 0.94, 0.96))
+    print()
+
+
+def _covered(cells: gate_rules.Cells, delta: float) -> float:
+    def covers(table: Sequence[int]) -> bool:
+        low, high = interval(metric(table), 0.95)
+        return low <= delta <= high
+
+    return float(np.mean(by_flips(cells, covers).astype(bool)))
+
+
+def pairs(data: Path) -> None:
+    """Mixtral-8x7B against GPT-4 on GSM8K, either one as the candidate."""
+    with (data / "paired" / "gsm8k_mixtral_vs_gpt4.csv").open(newline="") as file:
+        answers = [(r["mistralai/Mixtral-8x7B-Instruct-v0.1"], r["gpt-4-1106-preview"]) for r in csv.DictReader(file)]
+    cells = [
+        answers.count(pair) for pair in (("True", "True"), ("True", "False"), ("False", "True"), ("False", "False"))
+    ]
+    print("both right {}, only Mixtral {}, only GPT-4 {}, neither {}".format(*cells))
+    both, mixtral, gpt4, neither = cells
+    for name, table in (("Mixtral in place of GPT-4", (both, gpt4, mixtral, neither)),
+                        ("GPT-4 in place of Mixtral", (both, mixtral, gpt4, neither))):  # fmt: skip
+        low, high = interval(metric(table), 0.95)
+        found = verdict(policy(0.02), [metric(table, "gsm8k", ci_low=low, ci_high=high)])
+        print(f"{name}: {found.verdict}\n  {found.reasons[0]}")
+
+
+if __name__ == "__main__":
+    main()

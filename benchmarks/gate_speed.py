@@ -1,0 +1,93 @@
+"""How long the gate takes from two lm-eval output folders to a verdict, and how much memory.
+
+Each size runs in a process of its own; memory is the largest resident set of that process.
+"""
+
+import hashlib
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from gate_tables import header, row
+
+# what is shown, tasks, items a task, whether scores are right/wrong
+SIZES = {
+    "14,000 items, 57 subjects of a group": (57, 246, True),
+    "14,000 items, 57 subjects, scores between 0 and 1": (57, 246, False),
+    "1,000,000 items, one task": (1, 1_000_000, True),
+    "1,000,000 items, ten tasks": (10, 100_000, True),
+}
+
+
+def speed() -> None:
+    header("evidence", "files", "read and digested", "compared", "decided", "compared and decided", "largest memory")
+    for name, (tasks, items, binary) in SIZES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            written = [write(Path(folder) / side, tasks, items, binary, side) for side in ("baseline", "candidate")]
+            told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)  # noqa: S603
+            found = json.loads(told.stdout)
+        row(name, f"{sum(written) / 1e6:.0f} MB", *(f"{found[part]:.2f} s" for part in ("read", "compared", "decided")),
+            f"{found['compared'] + found['decided']:.2f} s", f"{found['bytes'] / 2**30:.2f} GiB")  # fmt: skip
+
+
+def write(folder: Path, tasks: int, items: int, binary: bool, side: str) -> int:
+    """An lm-eval output folder; returns its size in bytes. One item in ten differs between the sides."""
+    folder.mkdir()
+    names = [f"subject_{number}" for number in range(tasks)]
+    for name in names:
+        _samples(folder / f"samples_{name}.jsonl", name, items, binary, side)
+    listed = {
+        "results": {}, "group_subtasks": {"general": names}, "n-shot": dict.fromkeys(names, 0),
+        "configs": {name: {"task": name} for name in names}, "versions": dict.fromkeys(names, 1),
+        "n-samples": {name: {"original": items, "effective": items} for name in names},
+        "higher_is_better": {name: {"acc": True} for name in names}, "model_name": side,
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(listed))
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _samples(path: Path, task: str, items: int, binary: bool, side: str) -> None:
+    common, own = random.Random(task), random.Random(f"{task} {side}")
+    with path.open("w") as file:
+        for number in range(items):
+            digest = hashlib.sha256(f"{task} {number}".encode()).hexdigest()
+            shared, flipped = common.random(), own.random() < 0.05
+            score = float((shared < 0.6) != flipped) if binary else min(max(shared + own.gauss(0, 0.1), 0), 1)
+            file.write(
+                f'{{"doc_id": {number}, "doc": {{"question": "What is {number}?"}}, "target": "0", "arguments": '
+                f'{{"gen_args_0": {{"arg_0": "Question {number}"}}}}, "resps": [["{number}"]], "filtered_resps": '
+                f'["{number}"], "filter": "none", "metrics": ["acc"], "doc_hash": "{digest}", '
+                f'"prompt_hash": "{digest}", "target_hash": "{digest}", "acc": {score}}}\n'
+            )
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Seconds of each part, after the imports, and the largest resident set in bytes."""
+    from gate_rules import policy
+
+    from harness.gate.comparison import compare
+    from harness.gate.evidence import read_evidence
+    from harness.gate.verdict import decide
+
+    times = [time.perf_counter()]
+    evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
+    times.append(time.perf_counter())
+    rules = policy(0.03)
+    comparison = compare(*evidence, rules)
+    times.append(time.perf_counter())
+    decided = decide(rules, comparison)
+    times.append(time.perf_counter())
+    if decided.verdict == "INVALID":
+        raise SystemExit("; ".join(decided.reasons))
+    parts = dict(zip(("read", "compared", "decided"), (b - a for a, b in pairwise(times)), strict=True))
+    return {**parts, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]))))

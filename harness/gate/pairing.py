@@ -1,0 +1,184 @@
+"""The same items of two evaluations side by side, and every reason why they may not be compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.gate.evidence import Evidence
+from harness.gate.samples import NONE, Column
+from harness.gate.sequential import first_items
+from harness.records import Direction, Stopped, TaskIdentity
+
+FloatArray = npt.NDArray[np.float64]
+SAME = ("version", "num_fewshot", "generation")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One metric on the items both sides have, sorted by doc_hash; arrays of shape (n,), values as reported.
+
+    `places` are the rows of the baseline's and the candidate's file.
+    """
+
+    task: str
+    metric: str
+    direction: Direction
+    left: Column
+    right: Column
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    @property
+    def difference(self) -> FloatArray:
+        """candidate − baseline, turned so that larger is better."""
+        difference = self.right.values - self.left.values
+        return difference if self.direction == "higher" else -difference
+
+    @property
+    def binary(self) -> bool:
+        return all(bool(((values == 0) | (values == 1)).all()) for values in (self.left.values, self.right.values))
+
+    def codes(self, field: str) -> npt.NDArray[np.int64]:
+        """The number of each item's value of a document field; items without one are each on their own."""
+        codes = self.right.fields[field].copy()
+        missing = codes == NONE
+        codes[missing] = codes.max(initial=0) + 1 + np.arange(int(missing.sum()))
+        return codes
+
+    def by_slice(self, field: str) -> dict[str, "Pairs"]:
+        """The pairs of each value of a document field that any item has, by name."""
+        codes = self.right.fields.get(field)
+        if codes is None or (codes == NONE).all():
+            return {}
+        names = self.right.names[field]
+        order = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        parts = {name: np.sort(order[starts[i] : starts[i + 1]]) for i, name in enumerate(names)}
+        return {name: self.only(parts[name]) for name in sorted(parts) if len(parts[name])}
+
+    def only(self, index: Any) -> "Pairs":
+        return Pairs(self.task, self.metric, self.direction, self.left.only(index), self.right.only(index))
+
+
+def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
+    """Differences between two evaluations that make their items incomparable, in words."""
+    faults = []
+    if baseline.contract_sha256 != candidate.contract_sha256:
+        faults.append(
+            "the prompt contracts differ: the two models were not asked in the same way "
+            f"({_short(baseline.contract_sha256)} and {_short(candidate.contract_sha256)})"
+        )
+    for task in sorted(set(baseline.samples) ^ set(candidate.samples)):
+        faults.append(f"task {task} was evaluated on one side only")
+    for group in sorted(set(baseline.groups) | set(candidate.groups)):
+        if sorted(baseline.groups.get(group, [])) != sorted(candidate.groups.get(group, [])):
+            faults.append(f"group {group} does not hold the same tasks on both sides")
+    for task in sorted(set(baseline.identities) & set(candidate.identities)):
+        faults += _identity_faults(task, baseline, candidate)
+    return faults
+
+
+def _identity_faults(task: str, baseline: Evidence, candidate: Evidence) -> list[str]:
+    left, right = baseline.identities[task], candidate.identities[task]
+    faults = [
+        f"task {task}: {name} differs ({getattr(left, name)} and {getattr(right, name)})"
+        for name in SAME
+        if getattr(left, name) != getattr(right, name)
+    ]
+    if sorted(left.lower_is_better) != sorted(right.lower_is_better):
+        faults.append(f"task {task}: the two sides disagree on whether higher or lower is better")
+    for side, identity in ((baseline, left), (candidate, right)):
+        if identity.scored != identity.asked:
+            faults.append(f"task {task}: {identity.asked - identity.scored} items of {side.label} have no score")
+        for metric, column in sorted(side.samples.get(task, {}).items()):
+            if column.unscored:
+                faults.append(f"task {task}: {column.unscored} items of {side.label} have no score of {metric}")
+    return faults
+
+
+def pair_task(baseline: Evidence, candidate: Evidence, task: str) -> tuple[list[Pairs], list[str], Stopped | None]:
+    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early."""
+    left, right = baseline.samples[task], candidate.samples[task]
+    identity = candidate.identities[task]
+    faults = [f"task {task}: metric {metric} exists on one side only" for metric in sorted(set(left) ^ set(right))]
+    stopped, told = _stopped(task, baseline.identities[task], identity, left, right)
+    faults += told
+    pairs = []
+    for metric in sorted(set(left) & set(right)):
+        a, b = left[metric], right[metric]
+        if stopped is not None:
+            a = a.only(np.isin(a.items, b.items))
+        one, told = _pair(task, metric, a, b, _direction(metric, identity))
+        faults += told
+        pairs += [one] if one is not None else []
+    return pairs, faults, stopped
+
+
+def _stopped(
+    task: str, left: TaskIdentity, right: TaskIdentity, before: Mapping[str, Column], after: Mapping[str, Column]
+) -> tuple[Stopped | None, list[str]]:
+    """How far a declared early stop went, and why it is not the one that was declared.
+
+    The baseline is cut to the candidate's items in this case only, and only when they are the first of the order.
+    """
+    if left.stopped_at is not None:
+        return None, [f"task {task}: the baseline stopped after {left.stopped_at} items; a baseline is evaluated whole"]
+    if right.stopped_at is None:
+        return None, []
+    if right.planned is None or right.order_seed is None:
+        return None, [
+            f"task {task}: it stopped after {right.stopped_at} items, but nobody knows of how many or in which order"
+        ]
+    planned, asked = _documents(before), _documents(after)
+    if len(planned) != right.planned:
+        return None, [f"task {task}: {right.planned} items were planned, the baseline has {len(planned)}"]
+    if asked != set(first_items(sorted(planned), right.order_seed, task, right.stopped_at)):
+        return None, [
+            f"task {task}: its {len(asked)} items are not the first {right.stopped_at} of the order that was fixed "
+            f"beforehand (seed {right.order_seed})"
+        ]
+    return Stopped(items=right.stopped_at, planned=right.planned, seed=right.order_seed), []
+
+
+def _documents(columns: Mapping[str, Column]) -> set[int]:
+    return set().union(*(column.docs.tolist() for column in columns.values()))
+
+
+def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) -> tuple[Pairs | None, list[str]]:
+    faults = []
+    if not np.array_equal(a.items, b.items):
+        common, at_left, at_right = np.intersect1d(a.items, b.items, assume_unique=True, return_indices=True)
+        lone = len(a) + len(b) - 2 * len(common)
+        faults.append(f"task {task}: {lone} items have a {metric} on one side only")
+        a, b = a.only(at_left), b.only(at_right)
+    for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
+        if changed := int((left != right).sum()):
+            faults.append(f"task {task}: the {what} of {changed} items differ between the two sides")
+    if not len(a):
+        return None, faults
+    if not all(np.isfinite(side.values).all() for side in (a, b)):
+        return None, [*faults, f"task {task}: {metric} is not a number for some items"]
+    return Pairs(task, metric, direction, a, b), faults
+
+
+def _direction(metric: str, identity: TaskIdentity) -> Direction:
+    return "lower" if metric.split(",")[0] in identity.lower_is_better else "higher"
+
+
+def _short(digest: str) -> str:
+    return digest[:12] or "unknown"
+
+
+def group_pairs(groups: Mapping[str, Sequence[str]], pairs: Sequence[Pairs]) -> dict[tuple[str, str], list[Pairs]]:
+    """(group, metric) → the pairs of its tasks, where all of them have the metric."""
+    by_task = {(one.task, one.metric): one for one in pairs}
+    found = {}
+    for group, tasks in groups.items():
+        for metric in sorted({one.metric for one in pairs}):
+            if tasks and all((task, metric) in by_task for task in tasks):
+                found[group, metric] = [by_task[task, metric] for task in tasks]
+    return found

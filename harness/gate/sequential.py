@@ -1,0 +1,99 @@
+"""Evaluation that stops as soon as a task's verdict is decided, by looks fixed in the policy beforehand."""
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.config import GateConfig, RuleConfig, SuiteConfig
+from harness.gate.policy import rules_for
+from harness.records import Measured
+from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One metric of a task after the first `done` of its `planned` items in seeded order.
+
+    `lost` and `gained` count items that only the baseline or only the candidate got right so far, `right` those
+    that the candidate got right; `baseline` is the baseline's mean over all planned items. A metric that is not
+    right/wrong (`binary` false) never decides early, but counts as a guard.
+    """
+
+    task: str
+    metric: str
+    planned: int
+    done: int
+    lost: int
+    gained: int
+    right: int
+    baseline: float
+    binary: bool = True
+
+
+def first_items(documents: Sequence[int], seed: int, task: str, count: int | None = None) -> list[int]:
+    """The doc_ids of a task in the order in which they are evaluated: the first `count`, or all."""
+    order = sorted(documents)
+    random.Random(f"{seed}:{task}:order").shuffle(order)
+    return order[:count]
+
+
+def looks_at(policy: GateConfig, planned: int, guards: int = 1) -> LookPlan:
+    """After how many of a task's planned items its verdict is looked at, and the levels there.
+
+    The harm level is shared among the guards (Bonferroni), since their order is not known before the end.
+    """
+    looks = policy.sequential.looks if policy.sequential else 1
+    return plan_looks(planned, looks, policy.alpha_pass, policy.alpha_fail / max(guards, 1))
+
+
+def decided(
+    policy: GateConfig,
+    suite: SuiteConfig,
+    counts: Iterable[Progress],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> set[str]:
+    """Tasks whose verdict is decided by every deciding rule at a look: no further item of them changes it.
+
+    Tasks that no rule decides, tasks inside a group that one decides, and rules that need all items (clusters,
+    slices, demanded gains, other scores than right/wrong) are never decided early; neither is anything against
+    several baselines.
+    """
+    found = list(counts)
+    if policy.sequential is None or policy.baselines:
+        return set()
+    rules = {one: _rules(policy, suite.name, one.task, one.metric) for one in found}
+    above = {
+        (group, one.metric): _rules(policy, suite.name, group, one.metric)
+        for group, tasks in (groups or {}).items()
+        for one in found
+        if one.task in tasks
+    }
+    guards = sum(rule.role == "guard" for named in (*rules.values(), *above.values()) for rule in named)
+    pooled = {task for (group, _), named in above.items() if named for task in (groups or {})[group]}
+    settled: dict[str, list[bool]] = {}
+    for one, named in rules.items():
+        settled.setdefault(one.task, []).extend(_settled(policy, rule, one, guards) for rule in named)
+    return {task for task, done in settled.items() if done and all(done) and task not in pooled}
+
+
+def _rules(policy: GateConfig, suite: str, task: str, metric: str) -> list[RuleConfig]:
+    measured = Measured(
+        suite=suite, task=task, metric=metric, n=0, baseline=0, candidate=0, delta=0, ci_low=0, ci_high=0,
+        only_baseline_right=None, only_candidate_right=None,
+    )  # fmt: skip
+    return rules_for(policy, measured)
+
+
+def _settled(policy: GateConfig, rule: RuleConfig, one: Progress, guards: int) -> bool:
+    early = one.binary and rule.cluster is None and not rule.slices and rule.range == (0.0, 1.0) and rule.alpha is None
+    plan = looks_at(policy, one.planned, guards)
+    if not early or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):
+        return False
+    look = plan.counts.index(one.done)
+    margin = rule.margin_of(one.baseline)
+    if rule.role == "guard":
+        usable = margin is not None and 0 < margin < 1
+        return usable and paired_at_look(plan, look, one.lost, one.gained, margin or 0.0) is not None
+    if margin is not None or rule.floor is None:
+        return False
+    return floor_at_look(plan, look, one.right, rule.floor) is not None

@@ -1,0 +1,141 @@
+"""The statistic that fits a metric's data: right/wrong, other scores, clustered, or the strata of a group.
+
+`width` is the length of the metric's range: margins, floors and differences are shares of it in every test.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.records import MetricComparison, Stratum
+from harness.stats.clustered import clustered_harm_p, clustered_interval, clustered_noninferiority_p
+from harness.stats.continuous import harm_p_continuous, interval_continuous, noninferiority_p_continuous
+from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, tango_interval
+from harness.stats.power import n_for_floor, n_for_noninferiority
+from harness.stats.proportion import clopper_pearson_lower, clopper_pearson_upper
+from harness.stats.stratified import stratified_harm_p, stratified_interval, stratified_noninferiority_p
+
+SEED = 0
+
+
+def pass_p(metric: MetricComparison, margin: float, width: float) -> float:
+    """One-sided p of H0: Δ ≤ −margin; small when the candidate is not worse by the margin."""
+    if _counted(metric) and width == 1:
+        return noninferiority_p(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, margin)
+    d = differences(metric) / width
+    if metric.clusters is not None:
+        return clustered_noninferiority_p(d, np.array(metric.clusters), margin, SEED)
+    if _stratified(metric):
+        return stratified_noninferiority_p(d, _labels(metric.strata or []), margin)
+    return noninferiority_p_continuous(d, margin, SEED)
+
+
+def fail_p(metric: MetricComparison) -> float:
+    """One-sided p of H0: Δ ≥ 0; small when the candidate is worse."""
+    if _counted(metric):
+        return mcnemar_midp_harm(metric.only_baseline_right or 0, metric.only_candidate_right or 0)
+    if metric.n < 2 or not _several(metric.clusters):
+        return 1.0
+    d = differences(metric)
+    if metric.clusters is not None:
+        return clustered_harm_p(d, np.array(metric.clusters), SEED)
+    if _stratified(metric):
+        return stratified_harm_p(d, _labels(metric.strata or []))
+    return harm_p_continuous(d, SEED)
+
+
+def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
+    """Two-sided interval of Δ; as wide as shares can be where the items are too few for any."""
+    if _counted(metric):
+        return tango_interval(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, level)
+    if metric.n < 2 or not _several(metric.clusters):
+        reach = max(1.0, metric.highest - metric.lowest)
+        return -reach, reach
+    d = differences(metric)
+    if metric.clusters is not None:
+        return clustered_interval(d, np.array(metric.clusters), level, SEED)
+    if _stratified(metric):
+        return stratified_interval(d, _labels(metric.strata or []), level)
+    return interval_continuous(d, level, SEED)
+
+
+def floor_bounds(
+    metric: MetricComparison, lowest: float, width: float, alpha: tuple[float, float]
+) -> tuple[float, float]:
+    """One-sided bounds of the candidate's mean as a share of its range, turned so that larger is better.
+
+    Clopper–Pearson at alpha = (for the lower, for the upper bound), on as many independent items as clusters leave;
+    scores between right and wrong vary less than right/wrong ones of the same mean, so the bounds hold for them.
+    """
+    share = (metric.candidate - lowest) / width
+    share = share if metric.direction == "higher" else 1 - share
+    n = max(1, math.floor(metric.effective_n or metric.n))
+    least, most = math.floor(share * n + 1e-9), min(n, math.ceil(share * n - 1e-9))
+    return clopper_pearson_lower(least, n, alpha[0]), clopper_pearson_upper(most, n, alpha[1])
+
+
+def items_to_decide(metric: MetricComparison, margin: float, width: float, alpha: float, power: float) -> int:
+    """Items that show with the given power that an equal model is no worse, at the observed discordance.
+
+    Where there are as many already, the models seem to differ: then items that decide at the observed difference.
+    """
+    spread, design = _spread(metric, width), metric.n / (metric.effective_n or metric.n)
+    needed = math.ceil(n_for_noninferiority(margin, spread, alpha, power) * design)
+    if needed > metric.n:
+        return needed
+    delta = metric.delta / width
+    if delta <= -margin:
+        seemingly = n_for_noninferiority(min(-delta, 0.999), spread, alpha, power)
+    else:
+        seemingly = n_for_noninferiority(margin, spread, alpha, power, min(delta, 0.0))
+    return max(math.ceil(seemingly * design), metric.n + 1)
+
+
+def items_for_floor(share: float, floor: float, alpha: float, power: float) -> int | None:
+    """Items that show whether the floor is reached or missed at this share; None when it lies on the floor."""
+    if share > floor:
+        return n_for_floor(share, floor, alpha, power)
+    return n_for_floor(1 - share, 1 - floor, alpha, power)
+
+
+def differences(metric: MetricComparison) -> Any:
+    """Δ item by item, shape (n,); of a right/wrong metric rebuilt from its counts, whose order is of no use."""
+    if metric.differences is not None:
+        return np.array(metric.differences)
+    lost, gained = metric.only_baseline_right or 0, metric.only_candidate_right or 0
+    return np.repeat([-1.0, 1.0, 0.0], [lost, gained, metric.n - lost - gained])
+
+
+def judgeable(metric: MetricComparison) -> str | None:
+    """Why no test can be made of the metric's items, in words."""
+    if not _counted(metric) and metric.n < 2:
+        return "was measured on a single item"
+    if not _several(metric.clusters):
+        return f"was measured on a single cluster of {metric.clustered_by}"
+    return None
+
+
+def _counted(metric: MetricComparison) -> bool:
+    return metric.differences is None and metric.clusters is None and metric.only_baseline_right is not None
+
+
+def _several(clusters: Sequence[int] | None) -> bool:
+    return clusters is None or len(set(clusters)) > 1
+
+
+def _stratified(metric: MetricComparison) -> bool:
+    return metric.strata is not None and len(metric.strata) > 1 and all(stratum.n > 1 for stratum in metric.strata)
+
+
+def _labels(strata: Sequence[Stratum]) -> Any:
+    """The number of each item's stratum, in the order of the differences."""
+    return np.repeat(np.arange(len(strata)), [stratum.n for stratum in strata])
+
+
+def _spread(metric: MetricComparison, width: float) -> float:
+    """Variance of the differences; of a right/wrong metric the share of items that changed."""
+    if metric.only_baseline_right is not None and metric.only_candidate_right is not None and width == 1:
+        return (metric.only_baseline_right + metric.only_candidate_right) / metric.n
+    return min(1.0, float(np.var(differences(metric) / width)))

@@ -1,0 +1,71 @@
+"""Group metrics: against t for one stratum, weighted regression, and the pooled score test."""
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy.stats import ttest_1samp, ttest_ind
+
+from harness.stats.checks import FloatArray
+from harness.stats.paired import tango_interval
+from harness.stats.stratified import (
+    stratified_harm_p,
+    stratified_interval,
+    stratified_mean,
+    stratified_noninferiority_p,
+)
+
+
+def items(sizes: list[int], means: list[float], seed: int) -> tuple[FloatArray, FloatArray]:
+    generator = np.random.default_rng(seed)
+    strata = np.repeat(np.arange(len(sizes)), sizes)
+    return generator.normal(np.array(means)[strata], 0.2), strata
+
+
+def test_one_stratum_is_the_t_test() -> None:
+    d, strata = items([80], [0.0], seed=1)
+    expected = ttest_1samp(d, -0.03, alternative="greater").pvalue
+    assert stratified_noninferiority_p(d, strata, 0.03) == pytest.approx(max(expected, (1 - 0.03 - d.mean()) ** 80))
+    bounds = ttest_1samp(d, 0).confidence_interval(0.9)
+    assert stratified_interval(d, strata, 0.9) == pytest.approx((bounds.low, bounds.high))
+
+
+def test_two_strata_of_equal_weight_are_welchs_test() -> None:
+    """The sum of two means is 0 when one is the negative of the other: Welch's test of d₁ against −d₂."""
+    d, strata = items([30, 70], [-0.08, -0.01], seed=2)
+    expected = ttest_ind(-d[strata == 0], d[strata == 1], equal_var=False, alternative="greater").pvalue
+    assert stratified_harm_p(d, strata, equal_weights=True) == pytest.approx(expected)
+
+
+def test_mean_and_error_equal_a_regression_on_the_strata() -> None:
+    """White's HC2 is the variance within each stratum over its size (MacKinnon & White 1985)."""
+    d, strata = items([200, 400, 300], [0.1, -0.1, 0.0], seed=3)
+    for equal, weights in ((True, np.full(3, 1 / 3)), (False, np.array([200, 400, 300]) / 900)):
+        fit = sm.OLS(d, np.eye(3)[strata]).fit(cov_type="HC2")
+        contrast = fit.t_test(weights)
+        assert stratified_mean(d, strata, equal) == pytest.approx(float(contrast.effect[0]))
+        low, high = stratified_interval(d, strata, 0.95, equal)
+        assert high - low == pytest.approx(2 * 1.96 * float(contrast.sd[0, 0]), rel=0.01)
+
+
+def test_strata_shrink_the_pooled_interval_by_their_differences_only() -> None:
+    flips = np.concatenate([np.repeat([-1.0, 1.0, 0.0], counts) for counts in ([60, 10, 430], [10, 60, 430])])
+    strata = np.repeat([0, 1], 500)
+    low, high = stratified_interval(flips, strata, 0.95)
+    pooled_low, pooled_high = tango_interval(70, 70, 1000, 0.95)
+    ratio = (high - low) / (pooled_high - pooled_low)
+    assert ratio == pytest.approx(np.sqrt(1 - 0.1**2 / 0.14), rel=0.01)
+
+
+def test_no_spread_is_no_certainty() -> None:
+    d, strata = np.zeros(100), np.repeat([0, 1], 50)
+    assert stratified_noninferiority_p(d, strata, 0.02) == pytest.approx(0.98**100)
+    assert stratified_harm_p(d, strata) == 1.0
+    assert stratified_interval(d, strata, 0.9) == pytest.approx((0.05**0.01 - 1, 1 - 0.05**0.01))
+    assert stratified_noninferiority_p(d - 0.5, strata, 0.02) == 1.0
+
+
+def test_impossible_strata_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 items"):
+        stratified_mean(np.zeros(3), np.array([0, 0, 1]))
+    with pytest.raises(ValueError, match="a stratum for each"):
+        stratified_mean(np.zeros(3), np.zeros(2))
