@@ -10,13 +10,12 @@ from lm_eval.models.utils import normalize_gen_kwargs
 
 from harness.console import progress
 from harness.errors import EvidenceFault
+from harness.evaluate import likelihood
 from harness.prompt.check import require_equal
 from harness.prompt.render import Message, Renderer
 from harness.serve.client import Answer, Client, NextToken, in_flight
 
 Ask = Callable[[Client], Awaitable[Answer]]
-Pair = tuple[list[int], list[int]]
-Prefix = tuple[int, ...]
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty")
 
 
@@ -34,6 +33,7 @@ class ServedModel(TemplateLM):
         self._label = label
         self._messages: dict[str, tuple[Sequence[Message], bool]] = {}
         self.prompts_checked = 0
+        self.merged = 0
 
     @property
     def eot_token_id(self) -> int:
@@ -56,17 +56,12 @@ class ServedModel(TemplateLM):
         return self._renderer.encode(string)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of the prompt exactly as a server would be fed it, and of what follows.
-
-        lm-eval's own moves white space from the prompt's end to the continuation, where training never had it.
-        """
+        """Ids given and ids scored, split as lm-eval's own does; `merged` counts pairs that would merge at the seam."""
         if context not in self._messages:
             raise EvidenceFault(f"lm-eval scores a prompt that was not rendered by the contract: {context[:200]!r}")
-        prompt = self._renderer.encode(context)
-        whole = self._renderer.encode(context + continuation)
-        if whole[: len(prompt)] == prompt:
-            return prompt, whole[len(prompt) :]
-        return prompt, self._renderer.encode(continuation)
+        pair, merged = likelihood.split(self._renderer.encode, context, continuation)
+        self.merged += merged
+        return pair
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         asks = [partial(self._generate, *request.args) for request in requests]
@@ -78,10 +73,8 @@ class ServedModel(TemplateLM):
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         pairs = [(context, continuation) for _, context, continuation in requests]
-        positions = positions_to_ask(pairs)
-        asks = [partial(self._next_token, list(prefix), sorted(ids)) for prefix, ids in positions.items()]
-        answers = dict(zip(positions, self._all("likelihood", asks), strict=True))
-        return [summed(answers, context, continuation) for context, continuation in pairs]
+        asks = [partial(self._next_token, ids, asked) for ids, asked in likelihood.requests(pairs)]
+        return likelihood.scores(pairs, self._all("likelihood", asks))
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         raise EvidenceFault(
@@ -128,24 +121,3 @@ class ServedModel(TemplateLM):
                     return await in_flight([partial(ask, client) for ask in asks], lambda: bar.update(1))
 
         return asyncio.run(run())
-
-
-def positions_to_ask(pairs: Sequence[Pair]) -> dict[Prefix, set[int]]:
-    """Every distinct prefix at which a token of a continuation is scored, with the ids wanted there.
-
-    Choices of one question share their context, so most questions need few requests; the server's prefix
-    cache does the rest. (`prompt_logprobs` would score a choice in one request, but vLLM's CPU build fails on
-    it while adapters are loaded.)
-    """
-    positions: dict[Prefix, set[int]] = {}
-    for context, continuation in pairs:
-        for index, token in enumerate(continuation):
-            positions.setdefault((*context, *continuation[:index]), set()).add(token)
-    return positions
-
-
-def summed(answers: dict[Prefix, NextToken], context: list[int], continuation: list[int]) -> tuple[float, bool]:
-    """Summed log-probability (nats) of a continuation, and whether it is the greedy one."""
-    steps = [answers[(*context, *continuation[:index])] for index in range(len(continuation))]
-    logprob = sum(step.logprobs[token] for step, token in zip(steps, continuation, strict=True))
-    return logprob, all(step.greedy_id == token for step, token in zip(steps, continuation, strict=True))

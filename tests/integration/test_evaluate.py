@@ -14,7 +14,8 @@ from tiny import Served
 
 from harness.config import Config, TaskConfig
 from harness.errors import ConfigError, EvidenceFault, PromptMismatch
-from harness.evaluate.lm import Pair, ServedModel, positions_to_ask, summed
+from harness.evaluate.likelihood import Pair, positions_to_ask, summed
+from harness.evaluate.lm import ServedModel
 from harness.evaluate.run import Target, evaluate
 from harness.evaluate.tasks import load_tasks, seeded_samples
 from harness.gate.comparison import compare
@@ -187,7 +188,7 @@ class TestStockTasks:
 
     @needs_hub
     def test_likelihoods_are_transformers_own(self, served: Served, tmp_path: Path) -> None:
-        """The prompt is what a server would be fed, its last newline included; the choice is what follows."""
+        """The model is fed the prompt as a server would be; the sum runs from lm-eval's split, white space moved."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -196,8 +197,8 @@ class TestStockTasks:
         model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
         for row in samples(tmp_path, "arc_easy"):
             for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
-                context = served.renderer.encode(prompt)
-                ids = context + served.renderer.encode(choice)
+                context = served.renderer.encode(prompt.rstrip())
+                ids = served.renderer.encode(prompt) + served.renderer.encode(choice)
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
                 wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
