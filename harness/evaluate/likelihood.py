@@ -1,12 +1,14 @@
 """Likelihoods of continuations: where a continuation begins, which positions are asked, how they are summed."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness.serve.client import NextToken
+from harness.serve.client import Client, NextToken
 
 Encode = Callable[[str], list[int]]
 Pair = tuple[list[int], list[int]]
 Prefix = tuple[int, ...]
+Check = Callable[[list[int], list[int]], None]
 
 
 def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
@@ -24,6 +26,32 @@ def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
         fed = prompt + encode(continuation)
     start = min(len(encode(context.rstrip())), len(prompt))
     return (fed[:start], fed[start:]), merged
+
+
+async def ask(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+    """(summed log-probability in nats, greedy or not) of each pair's continuation, in order.
+
+    Pairs with the same given ids are one request. `check` gets (the ids that were sent, those the model was fed).
+    """
+    groups: dict[Prefix, list[int]] = {}
+    for number, (given, _) in enumerate(pairs):
+        groups.setdefault(tuple(given), []).append(number)
+    answers = await asyncio.gather(*(_score(client, [pairs[n] for n in group], check) for group in groups.values()))
+    found = {
+        n: score
+        for group, scores in zip(groups.values(), answers, strict=True)
+        for n, score in zip(group, scores, strict=True)
+    }
+    return [found[number] for number in range(len(pairs))]
+
+
+async def _score(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+    """The scores of pairs that share their given ids."""
+    prompts = [given + scored for given, scored in pairs]
+    answers = await client.score(prompts, len(pairs[0][0]))
+    for ids, answer in zip(prompts, answers, strict=True):
+        check(ids, answer.prompt_ids)
+    return [(sum(answer.logprobs), answer.greedy) for answer in answers]
 
 
 def positions_to_ask(pairs: Sequence[Pair]) -> dict[Prefix, set[int]]:
