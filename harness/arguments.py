@@ -31,8 +31,9 @@ def parser() -> argparse.ArgumentParser:
         subparsers, "evaluate", verbs.evaluate, "serve checkpoints and score them on a suite", EVALUATE_EXAMPLE
     )
     evaluate.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
     )
+    evaluate.add_argument("--describe", action="store_true", help="what the suite's size can show; evaluates nothing")
     score = _verb(
         subparsers, "score", verbs.score, "grade saved answers with a domain task's own checks", SCORE_EXAMPLE
     )
@@ -66,6 +67,18 @@ def parser() -> argparse.ArgumentParser:
     report = _verb(subparsers, "report", verbs.report, "HTML, Markdown and JUnit of runs", "harness report runs/NAME")
     report.add_argument("runs", nargs="+", metavar="RUN")
     report.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    mirror = _verb(
+        subparsers, "mirror", verbs.mirror, "copy the datasets of suites and tasks for machines offline", MIRROR_EXAMPLE
+    )
+    mirror.add_argument("names", nargs="*", metavar="SUITE", help="a suite, or lm-eval tasks and groups by name")
+    mirror.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to copy to: the later hub_dir")
+    mirror.add_argument("--verify", action="store_true", help="only check the digests of what is there; no network")
+    doctor = _verb(
+        subparsers, "doctor", verbs.doctor, "what this machine can do, and what repairs the rest", DOCTOR_EXAMPLE
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.add_argument("--deep", action="store_true", help="import vLLM too (half a minute)")
+    doctor.add_argument("--online", action="store_true", help="ask the dataset hub too")
     return parser
 
 
@@ -92,6 +105,8 @@ COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
 GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
 SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"
 TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
+MIRROR_EXAMPLE = "harness mirror general --to hub   (then, anywhere: harness evaluate base suite=general hub_dir=hub)"
+DOCTOR_EXAMPLE = "harness doctor hub_dir=../hub --json"
 EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 
 exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment
