@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "checkpoints", nargs="*", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
     )
+    evaluate.add_argument("--aa", action="store_true", help="ask each model twice; report what share of items flips")
     evaluate.add_argument("--describe", action="store_true", help="what the suite's size can show; evaluates nothing")
     score = _verb(
         subparsers, "score", verbs.score, "grade saved answers with a domain task's own checks", SCORE_EXAMPLE

@@ -94,7 +94,8 @@ def evaluate(options: argparse.Namespace) -> int:
         return 0
     if not options.checkpoints:
         raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")
-    for folder in evaluate_alone(options.checkpoints, config_for(options.overrides)):
+    overrides = [*options.overrides, *(["suite.aa=true"] if options.aa else [])]
+    for folder in evaluate_alone(options.checkpoints, config_for(overrides)):
         print(folder)
     return 0
 
