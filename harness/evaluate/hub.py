@@ -7,12 +7,16 @@ import io
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from harness.errors import DataError, NetworkFault
 from harness.store import sha256_file, sha256_json
@@ -21,6 +25,7 @@ MIRROR = "mirror.json"
 NLTK = "nltk_data"
 PUNKT = "punkt_tab"
 ALL_FILES = "*"
+CONNECT_TIMEOUT_S = 10
 _REMOTE = re.compile(r"^(?:hf://datasets/|https?://[^/]+/datasets/)([^/]+/[^/@]+)(?:@[^/]+|/resolve/[^/]+)?/(.+)$")
 
 
@@ -49,6 +54,8 @@ class Hub:
             self._fetch(path, ALL_FILES if by_file else name)
             settings["data_files"] = self._local_files(settings.get("data_files"))
             copy = self._whole_copy(path)
+            if copy is None and is_hub_id(path) and (why := unreachable()):
+                return _from_cache(builder, path, name, settings, why)
             with explained(path, name, copy):
                 return builder(str(copy) if copy else path, name, **settings)
         except MissingData as fault:
@@ -96,6 +103,42 @@ class Hub:
         self._fetch(found[1], ALL_FILES)
         copy = self._whole_copy(found[1])
         return files if copy is None else str(copy / found[2])
+
+
+@cache
+def unreachable() -> str:
+    """Why the hub cannot be asked, or ''. One look decides: its library waits half a minute for each dataset."""
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    if getproxies():
+        return ""
+    try:
+        place = (str(address.hostname), address.port or {"http": 80}.get(address.scheme, 443))
+        socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        return f"{constants.ENDPOINT} cannot be reached: {error.strerror or error}"
+    return ""
+
+
+def _from_cache(builder: Callable[..., Any], path: str, name: str | None, settings: dict[str, Any], why: str) -> Any:
+    """A dataset that was downloaded earlier, without asking the hub. Raises MissingData."""
+    from datasets import config
+
+    online, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
+    try:
+        with explained(path, name, None):
+            return builder(path, name, **settings)
+    except MissingData:
+        raise MissingData(f"its dataset {_shown(path, name)} cannot be fetched from the hub ({why})") from None
+    finally:
+        config.HF_HUB_OFFLINE = online
+
+
+def _shown(dataset: str, name: str | None) -> str:
+    return f"{dataset} ({name})" if name and name != ALL_FILES else dataset
 
 
 def is_hub_id(path: str) -> bool:
@@ -152,7 +195,7 @@ def nltk_data(hub_dir: Path | None) -> Path | None:
 @contextmanager
 def explained(dataset: str, name: str | None, copy: Path | None) -> Iterator[None]:
     """Turns what goes wrong with a dataset into one sentence. Raises MissingData; DataError for broken ones."""
-    which = f"{dataset} ({name})" if name else dataset
+    which = _shown(dataset, name)
     try:
         yield
     except Exception as error:

@@ -83,7 +83,7 @@ def _judge_task(
     lines = (folder / f"samples_{task}.jsonl").read_text().split("\n")
     rows = [row for line in lines if line.strip() and (row := json.loads(line)).get("metrics")]
     verdicts = judge.verdicts([exchange(row["doc"], str(row["filtered_resps"][0])) for row in rows])
-    told = {"passed": verdicts.count(True), "judged": len(verdicts), "unreadable": verdicts.count(None)}
+    told: dict[str, Any] = {"passed": verdicts.count(True), "judged": len(verdicts), "unreadable": verdicts.count(None)}
     if (rubric.parent / FILE).is_file():
         trust = _trust(judge, rubric.parent)
         kappa = None if math.isnan(trust.kappa) else trust.kappa

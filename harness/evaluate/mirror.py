@@ -16,7 +16,7 @@ from harness.compose import choices, config_for
 from harness.config import TaskConfig
 from harness.console import say
 from harness.errors import DataError
-from harness.evaluate.hub import ALL_FILES, MIRROR, NLTK, Hub, MissingData, explained, recorded_files
+from harness.evaluate.hub import ALL_FILES, MIRROR, NLTK, Hub, MissingData, explained, recorded_files, unreachable
 from harness.evaluate.tasks import load_tasks
 
 DESCRIPTIONS = ["README.md", ".huggingface.yaml", "dataset_infos.json"]
@@ -44,6 +44,8 @@ class Mirror:
         told = self.datasets.get(dataset)
         if told is not None and {name or "", ALL_FILES} & set(told["configs"]):
             return
+        if why := unreachable():
+            raise MissingData(f"its dataset {dataset} cannot be fetched from the hub ({why})")
         say(f"· mirror {dataset}{f' ({name})' if name and name != ALL_FILES else ''}")
         with explained(dataset, name, None):
             commit = told["revision"] if told else _commit(dataset)
@@ -121,10 +123,7 @@ def named_tasks(names: Sequence[str]) -> list[TaskConfig]:
 def _commit(dataset: str) -> str:
     from huggingface_hub import HfApi
 
-    commit = HfApi().dataset_info(dataset).sha
-    if commit is None:
-        raise MissingData(f"the hub tells no commit of {dataset}")
-    return commit
+    return str(HfApi().dataset_info(dataset).sha)
 
 
 def download(dataset: str, name: str | None, commit: str, folder: Path) -> str:

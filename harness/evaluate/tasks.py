@@ -50,10 +50,12 @@ class Faults:
 def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
     """lm-eval's task dictionary ({"tasks", "groups", "group_map"}) with the configured overrides applied.
 
-    Raises ConfigError for unknown names; NetworkFault, naming every task, when datasets are neither local nor
-    downloadable; EnvironmentFault for Python packages that a task's code needs; DataError for broken copies.
+    Raises ConfigError for unknown names and folders; NetworkFault, naming every task, when datasets are neither local
+    nor downloadable; EnvironmentFault for Python packages that a task's code needs; DataError for broken copies.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if hub_dir is not None and not hub_dir.is_dir():
+        raise ConfigError([f"hub_dir: {hub_dir} is no folder"])
     with TemporaryDirectory(prefix="harness-tasks-") as generated:
         write_tasks([task.name for task in tasks], Path(generated))
         manager = task_manager([*resources.task_roots(), Path(generated)])

@@ -15,7 +15,9 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from harness.evaluate.mirror import patterns
+from harness.errors import NetworkFault
+from harness.evaluate import mirror as room
+from harness.evaluate.mirror import mirror, named_tasks, patterns
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -174,9 +176,76 @@ def test_what_cannot_be_fetched_is_told_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_command_for_elsewhere_is_named(tmp_path: Path) -> None:
+    """At once, in one message: the hub's own library would try each dataset for half a minute."""
     code, told = run("http://127.0.0.1:9", tmp_path, "mirror", "piqa", "--to", "hub")
-    assert (code, "Traceback" in told) == (3, False)
-    assert "task piqa: its dataset baber/piqa cannot be fetched from the hub" in told
+    assert (code, told.count("\n")) == (3, 2)
+    why = "http://127.0.0.1:9 cannot be reached: Connection refused"
+    assert f"task piqa: its dataset baber/piqa cannot be fetched from the hub ({why})" in told
+
+
+class Fetched:
+    """In place of the hub and of nltk's server: writes small files, or fails for the datasets in `lost`."""
+
+    def __init__(self, lost: tuple[str, ...] = ()):
+        self.lost = lost
+        self.asked: list[str] = []
+
+    def download(self, dataset: str, name: str | None, commit: str, folder: Path) -> str:
+        self.asked.append(dataset)
+        if dataset in self.lost:
+            raise ConnectionError("no route to the hub")
+        folder.mkdir(parents=True, exist_ok=True)
+        row = {"prompt": "Say it.", "key": 1, "instruction_id_list": [], "kwargs": [], "goal": "g", "label": 0}
+        for split in ("train", "validation"):
+            (folder / f"{split}.jsonl").write_text(json.dumps({**row, "sol1": "a", "sol2": "b"}) + "\n")
+        return "apache-2.0"
+
+    def nltk(self, package: str, download_dir: str | None = None, **_: Any) -> bool:
+        assert download_dir is not None
+        folder = Path(download_dir) / "tokenizers" / package / "english"
+        folder.mkdir(parents=True)
+        (folder / "abbrev_types.txt").write_text("dr\n")
+        return True
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetched:
+    import datasets.config
+    import nltk
+
+    made = Fetched()
+    monkeypatch.setattr(room, "download", made.download)
+    monkeypatch.setattr(room, "_commit", lambda dataset: COMMIT)
+    monkeypatch.setattr(room, "unreachable", lambda: "")
+    monkeypatch.setattr(nltk, "download", made.nltk)
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "prepared")
+    monkeypatch.setenv("NLTK_DATA", "")
+    return made
+
+
+def test_nltks_data_come_along_where_a_task_splits_sentences(tmp_path: Path, fetched: Fetched) -> None:
+    mirror(["ifeval"], tmp_path / "hub")
+    told = recorded(tmp_path / "hub")
+    assert list(told["datasets"]) == ["google/IFEval"]
+    assert "nltk_data/tokenizers/punkt_tab/english/abbrev_types.txt" in told["files"]
+
+
+def test_what_was_copied_before_a_failure_is_kept(tmp_path: Path, fetched: Fetched) -> None:
+    fetched.lost = ("google/IFEval",)
+    with pytest.raises(NetworkFault, match=r"task ifeval: its dataset google/IFEval .*no route to the hub"):
+        mirror(["piqa", "ifeval"], tmp_path / "hub")
+    assert list(recorded(tmp_path / "hub")["datasets"]) == ["baber/piqa"]
+    fetched.lost, fetched.asked = (), []
+    mirror(["piqa", "ifeval"], tmp_path / "hub")
+    assert fetched.asked == ["google/IFEval"]
+
+
+def test_suites_and_tasks_by_name_each_task_once_and_whole() -> None:
+    names = [task.name for task in named_tasks(["general", "arc_easy", "winogrande"])]
+    assert len(names) == len(set(names))
+    assert {"gsm8k", "truthfulqa_mc2", "winogrande"} <= set(names)
+    assert all(task.limit is None for task in named_tasks(["general"]))
 
 
 A = {"config_name": "a", "data_files": "x"}

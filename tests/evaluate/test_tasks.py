@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.config import TaskConfig
-from harness.errors import DataError, EnvironmentFault, NetworkFault
+from harness.errors import ConfigError, DataError, EnvironmentFault, NetworkFault
 from harness.evaluate.hub import content_digest
 from harness.evaluate.index import datasets_of
 from harness.evaluate.tasks import hub_digest, leaves, load_tasks, seeded_samples
@@ -130,6 +130,10 @@ class TestLocalCopies:
         with pytest.raises(EnvironmentFault, match=r"task needy: its code needs a package .*no_such_package"):
             load_tasks(named("needy"), None)
 
+    def test_a_hub_dir_that_is_not_there_is_a_fault_of_the_configuration(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"hub_dir: .*hubb is no folder"):
+            load_tasks(named("gsm8k"), tmp_path / "hubb")
+
     def test_a_broken_copy_is_a_fault_of_the_data(self, tmp_path: Path) -> None:
         folder = copy(tmp_path / "hub", "openai/gsm8k", QUESTIONS)
         (folder / "test.jsonl").write_text('{"question": "cut o')
@@ -205,6 +209,17 @@ class TestDigest:
         empty = tmp_path / "empty"
         empty.mkdir()
         assert hub_digest(tmp_path / "hub", named("disclaimer")) == hub_digest(empty, named("disclaimer"))
+
+
+def test_a_hub_out_of_reach_is_not_asked_dataset_by_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was downloaded earlier is still found; the rest is told with the reason."""
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("harness.evaluate.hub.unreachable", lambda: "the hub cannot be reached: no route")
+    with pytest.raises(NetworkFault, match=r"task gsm8k: .* from the hub \(the hub cannot be reached: no route\)"):
+        load_tasks(named("gsm8k", "arc_easy"), None)
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_loading_leaves_the_library_as_it_was(tmp_path: Path) -> None:
