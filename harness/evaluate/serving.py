@@ -1,7 +1,7 @@
 """The server of an evaluation: started when the first question needs it, checked before anything is asked of it, and
 started again when it dies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -9,45 +9,56 @@ from typing import Any
 
 from harness.base_model import adapter_config
 from harness.config import Config
-from harness.console import timed
+from harness.console import say, timed
 from harness.prompt.contract import Contract
 from harness.prompt.numerics import References
 from harness.prompt.render import Renderer
 from harness.records import Checkpoint
-from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server, write_prompt
+from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_prompt
 
-Start = Callable[[], AbstractContextManager[Endpoint]]
+Ready = Callable[[], Endpoint]
+Start = Callable[[], AbstractContextManager[Ready]]
 
 
 class LiveServer:
-    """A server that is there when it is needed. Use inside `with`: it is stopped on the way out."""
+    """A server that is there when it is needed. Use inside `with`: it is stopped on the way out.
+
+    `start` begins to start it; what it gives waits until the server is ready.
+    """
 
     def __init__(self, start: Start):
         self._start = start
         self._stack = ExitStack()
+        self._ready: Ready | None = None
         self._endpoint: Endpoint | None = None
 
     def __enter__(self) -> "LiveServer":
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        self._endpoint = None
+        self._ready = self._endpoint = None
         return self._stack.__exit__(*error)
+
+    def begin(self) -> Ready:
+        """Starts it where none is, without waiting: there is other work to do meanwhile."""
+        if self._ready is None:
+            self._ready = self._stack.enter_context(self._start())
+        return self._ready
 
     def endpoint(self) -> Endpoint:
         """The running server; starts it when none is."""
         if self._endpoint is None:
-            self._endpoint = self._stack.enter_context(self._start())
+            self._endpoint = self.begin()()
         return self._endpoint
 
     def stop(self) -> None:
         """Ends what is left of it; the next `endpoint` starts another."""
-        self._endpoint = None
+        self._ready = self._endpoint = None
         self._stack.close()
 
 
 def started(
-    group: Mapping[str, Checkpoint], contract: Contract, renderer: Renderer, config: Config, log: Path
+    group: Mapping[str, Checkpoint], contract: Contract, renderer: Callable[[], Renderer], config: Config, log: Path
 ) -> Start:
     """How the server of checkpoints that share a base model is started: checked against the contract, each with a log
     of its own."""
@@ -55,13 +66,17 @@ def started(
     plan = server_plan(group, contract, config, log.with_name("prompt"))
 
     @contextmanager
-    def start() -> Any:
-        with ExitStack() as stack:
-            with timed(f"start vLLM: {', '.join([BASE, *plan.adapters])}"):
-                endpoint = stack.enter_context(vllm_server(plan, config.serve, next(logs)))
-            with timed("check the server's prompts against the contract"):
-                _check_live(group, renderer, config, endpoint)
-            yield endpoint
+    def start() -> Iterator[Ready]:
+        say(f"· start vLLM: {', '.join([BASE, *plan.adapters])}")
+        with launched(plan, config.serve, next(logs)) as server:
+
+            def ready() -> Endpoint:
+                endpoint = server.ready()
+                with timed("check the server's prompts against the contract"):
+                    _check_live(group, renderer(), config, endpoint)
+                return endpoint
+
+            yield ready
 
     return start
 

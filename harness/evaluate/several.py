@@ -7,7 +7,7 @@ journals; a server is started when something is left to ask.
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from harness.store import code_version, reusable, sha256_folder, sha256_json, sh
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
+    from harness.evaluate.plan import Plan
+    from harness.evaluate.serving import LiveServer
     from harness.prompt.render import Renderer
 
 EVALUATE = "evaluate"
@@ -114,27 +116,52 @@ def _nothing_to_do(folder: Path) -> None:
 
 def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
     """Asks all models of a group everything that no journal knows, and writes their evaluations."""
-    from harness.evaluate.plan import Plan
     from harness.evaluate.serving import LiveServer, started
-    from harness.evaluate.suite import told
-    from harness.evaluate.tasks import seeded_samples
     from harness.evaluate.together import Together
 
-    loaded = job.load()
-    renderer = _renderer(job.contract, group)
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
     with timed(title), ExitStack() as stack:
-        say(f"  {told(job.config, loaded)}")
-        plan = Plan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
         answers = {label: _known(job, label, found, stack) for label, found in group.items()}
-        start = started(group, job.contract, renderer, job.config, job.log)
-        together = Together(plan, answers, stack.enter_context(LiveServer(start)), job.config)
+        renderer = cache(lambda: _renderer(job.contract, group))
+        server = stack.enter_context(LiveServer(started(group, job.contract, renderer, job.config, job.log)))
+        if not all(len(one.journal or ()) for one in answers.values()):
+            _begin_early(job, server)
+        together = Together(_plan(job, renderer()), answers, server, job.config)
         extent = together.ask_all(job.looks)
         flips = together.ask_again(extent) if job.config.suite.aa else {}
         return {
             label: _finished(job, label, partial(together.write, label, found.weights_sha256, extent, flips.get(label)))
             for label, found in group.items()
         }
+
+
+def _begin_early(job: Job, server: "LiveServer") -> None:
+    """Starts the server before the requests are known: a model was never asked anything. Tasks that may turn out not
+    to be loadable are loaded first."""
+    if not _surely_loads(job.config):
+        job.load()
+    server.begin()
+
+
+def _surely_loads(config: Config) -> bool:
+    """Whether nothing is known that could keep the tasks from being loaded: names are, and data are here."""
+    from harness.behavior.registry import behavior_folders
+    from harness.evaluate.index import datasets_of, stock_index
+
+    names = [task.name for task in config.tasks]
+    datasets = datasets_of(names)
+    known = all(name in behavior_folders() or name in stock_index() for name in names)
+    return known and datasets is not None and all(Path(config.hub_dir or "", found).is_dir() for found in datasets)
+
+
+def _plan(job: Job, renderer: "Renderer") -> "Plan":
+    from harness.evaluate.plan import Plan
+    from harness.evaluate.suite import told
+    from harness.evaluate.tasks import seeded_samples
+
+    loaded = job.load()
+    say(f"  {told(job.config, loaded)}")
+    return Plan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
 
 
 def _renderer(contract: Contract, group: Mapping[str, Checkpoint]) -> "Renderer":

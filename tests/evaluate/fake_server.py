@@ -29,6 +29,13 @@ class Renderer:
         return bytes(ids).decode()
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is no news."""
+
+
 class FakeServer:
     """`behave` maps (prompt, how often it was asked before) to a status, DIES or HANGS_UP."""
 
@@ -42,15 +49,15 @@ class FakeServer:
         self._lock = threading.Lock()
 
     @contextmanager
-    def start(self) -> Iterator[Endpoint]:
+    def start(self) -> Iterator[Callable[[], Endpoint]]:
         """One life of the server; the endpoint is another after each start."""
         self.starts += 1
-        server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        server.daemon_threads = True
+        server = _Quiet(("127.0.0.1", 0), self._handler())
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield Endpoint(f"http://127.0.0.1:{server.server_port}", "", ("base",))
+            endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}", "", ("base",))
+            yield lambda: endpoint
         finally:
             server.shutdown()
             server.server_close()

@@ -77,7 +77,7 @@ def score(
         label: Answers(label, label, journals and Journal(journals / f"{label}.sqlite", {"model": label}))
         for label in labels
     }
-    together = Together(plan, answers, LiveServer(lambda: nullcontext(served.endpoint)), config)
+    together = Together(plan, answers, LiveServer(lambda: nullcontext(lambda: served.endpoint)), config)
     extent = together.ask_all(looks)
     again = together.ask_again(extent) if config.suite.aa else {}
     for label in labels:

@@ -15,14 +15,12 @@ from tiny import Served
 
 from harness.config import Config, TaskConfig
 from harness.errors import ConfigError, EvidenceFault, PromptMismatch
-from harness.evaluate.likelihood import Pair, positions_to_ask, summed
 from harness.evaluate.tasks import load_tasks, seeded_samples
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.prompt.messages import user_text
 from harness.prompt.render import Renderer
 from harness.records import Evaluation, load
-from harness.serve.client import NextToken
 
 pytestmark = pytest.mark.integration
 
@@ -226,19 +224,3 @@ class TestFaults:
         model = asking.Direct(lambda: served.client("base"), served.renderer, "base")
         with pytest.raises(EvidenceFault, match="not rendered by the contract"):
             model.generate("Plain text.", {"until": [], "max_gen_toks": 4})
-
-
-class TestLikelihoodArithmetic:
-    PAIRS: tuple[Pair, ...] = (([1, 2], [3]), ([1, 2], [4, 5]), ([1, 2], [4, 6]), ([9], [3]))
-
-    def test_shared_prefixes_are_asked_once(self) -> None:
-        assert positions_to_ask(self.PAIRS) == {(1, 2): {3, 4}, (1, 2, 4): {5, 6}, (9,): {3}}
-
-    def test_a_continuation_sums_its_tokens_and_is_greedy_if_each_is(self) -> None:
-        answers = {
-            (1, 2): NextToken(4, {3: -2.0, 4: -0.5}, [1, 2]),
-            (1, 2, 4): NextToken(6, {5: -3.0, 6: -0.25}, [1, 2, 4]),
-        }
-        assert summed(answers, [1, 2], [4, 6]) == (-0.75, True)
-        assert summed(answers, [1, 2], [4, 5]) == (-3.5, False)
-        assert summed(answers, [1, 2], [3]) == (-2.0, False)
