@@ -91,7 +91,11 @@ class Together:
             by_label[one.label].land(one.question, entries)
 
         flight = Flight(self.plan.renderer, self.config.serve, landed)
+        self.server.endpoint()
+        started = time.monotonic()
         flight.run(asked, self.server, ", ".join(by_label))
+        requests, seconds = sum(len(one.question.keys) for one in asked), time.monotonic() - started
+        say(f"  {requests} requests answered in {seconds:.1f} s ({requests / seconds:.0f} a second)")
         failed = sum(len(one.failures) for one in by_label.values())
         if failed:
             say(f"  {failed} requests got no answer; their items are recorded as failed, with the reason")
