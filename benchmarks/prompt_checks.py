@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,11 +19,13 @@ from unittest.mock import patch
 from harness.base_model import load_tokenizer, local_model
 from harness.compose import config_for
 from harness.console import silence_libraries
-from harness.evaluate import lm
+from harness.evaluate import questions
+from harness.evaluate.answers import Answers
 from harness.evaluate.checkpoint import resolve_checkpoint
-from harness.evaluate.run import Target, evaluate
-from harness.evaluate.several import server_plan
-from harness.evaluate.tasks import load_tasks
+from harness.evaluate.plan import Plan
+from harness.evaluate.serving import LiveServer, server_plan
+from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.evaluate.together import Together
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
 from harness.prompt.static import check_contract
@@ -67,18 +70,21 @@ def main(overrides: list[str]) -> None:
             compared = check_models(endpoint, config.serve, renderer, {})
             live = time.perf_counter() - started
             watch = Stopwatch()
+            asked = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
+            server = LiveServer(lambda: nullcontext(lambda: endpoint))
+            together = Together(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
             with (
-                patch.object(lm.ServedModel, "_check", watch.wrap(lm.ServedModel._check)),
+                patch.object(questions, "require_equal", watch.wrap(questions.require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
             ):
-                target = Target(BASE, BASE, base.weights_sha256)
-                record = evaluate(target, config, renderer, loaded, endpoint, out)
+                together.ask_all(None)
+            seconds = time.monotonic() - together.started_at
+            count = len(together.answers[BASE].values)
     print("| check | measured |\n| --- | --- |")
     print(f"| contract made and checked statically ({len(contract.golden)} conversations) | {static:.2f} s |")
     print(f"| live, warm server ({compared} prompts, stop ids, sampling defaults) | {live:.2f} s |")
-    share = watch.seconds / record.seconds
-    asked = f"{record.prompts_checked} requests, {record.seconds:.1f} s of evaluation"
-    print(f"| per request ({asked}) | {share:.2%} of the time |")
+    share = watch.seconds / seconds
+    print(f"| per request ({count} requests, {seconds:.1f} s of evaluation) | {share:.2%} of the time |")
     print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'fault']}")
 
 

@@ -34,8 +34,10 @@ def parser() -> argparse.ArgumentParser:
         subparsers, "evaluate", verbs.evaluate, "serve checkpoints and score them on a suite", EVALUATE_EXAMPLE
     )
     evaluate.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
     )
+    evaluate.add_argument("--aa", action="store_true", help="ask each model twice; report what share of items flips")
+    evaluate.add_argument("--describe", action="store_true", help="what the suite's size can show; evaluates nothing")
     score = _verb(
         subparsers, "score", verbs.score, "grade saved answers with a domain task's own checks", SCORE_EXAMPLE
     )
@@ -77,6 +79,18 @@ def parser() -> argparse.ArgumentParser:
     deciding.add_argument("--smoke", action="store_true", help="the smoke suite instead of the configured one")
     deciding.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/against/BASELINE, else ci-report")
     deciding.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    mirror = _verb(
+        subparsers, "mirror", verbs.mirror, "copy the datasets of suites and tasks for machines offline", MIRROR_EXAMPLE
+    )
+    mirror.add_argument("names", nargs="*", metavar="SUITE", help="a suite, or lm-eval tasks and groups by name")
+    mirror.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to copy to: the later hub_dir")
+    mirror.add_argument("--verify", action="store_true", help="only check the digests of what is there; no network")
+    doctor = _verb(
+        subparsers, "doctor", verbs.doctor, "what this machine can do, and what repairs the rest", DOCTOR_EXAMPLE
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.add_argument("--deep", action="store_true", help="import vLLM too (half a minute)")
+    doctor.add_argument("--online", action="store_true", help="ask the dataset hub too")
     return parser
 
 
@@ -133,6 +147,8 @@ TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:
 PROMOTE_EXAMPLE = "harness promote runs/NAME --why 'recall 0.97, no regression'"
 REGISTRY_EXAMPLE = "harness registry rollback --why 'complaints about tone'"
 CI_EXAMPLE = "harness ci runs/NAME --against production --policy default"
+MIRROR_EXAMPLE = "harness mirror general --to hub   (then, anywhere: harness evaluate base suite=general hub_dir=hub)"
+DOCTOR_EXAMPLE = "harness doctor hub_dir=../hub --json"
 EXIT_CODES = """configuration: key=value overrides (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 
 exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment

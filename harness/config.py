@@ -109,10 +109,22 @@ class TaskConfig(Group):
     max_new_tokens: Count | None = None
 
 
+class JudgeConfig(Group):
+    """A model that judges answers by a task's rubric, for information; url null: `model` of the evaluation's server."""
+
+    url: str | None = None
+    model: str = "base"
+
+
 class SuiteConfig(Group):
+    """`skip` names tasks to go without: never left out silently, always by name. `aa` asks each model twice."""
+
     name: str
     tasks: list[TaskConfig]
     seed: int = 0
+    skip: list[str] = []
+    aa: bool = False
+    judge: JudgeConfig | None = None
 
     @field_validator("tasks")
     @classmethod
@@ -124,6 +136,15 @@ class SuiteConfig(Group):
         if twice:
             raise ValueError(f"tasks named twice: {', '.join(twice)}")
         return tasks
+
+    @model_validator(mode="after")
+    def _some_left(self) -> "SuiteConfig":
+        names = [task.name for task in self.tasks]
+        if unknown := [name for name in self.skip if name not in names]:
+            raise ValueError(f"skip names no task of the suite: {', '.join(unknown)}. {nearest(unknown[0], names)}")
+        if set(names) <= set(self.skip):
+            raise ValueError("skip leaves no task")
+        return self
 
 
 class TrackerConfig(Group):
@@ -161,7 +182,7 @@ class Config(Group):
     @property
     def tasks(self) -> list[TaskConfig]:
         """Domain tasks first, then the suite's."""
-        named = {task.name for task in self.domain_tasks}
+        named = {task.name for task in self.domain_tasks} | set(self.suite.skip)
         return [*self.domain_tasks, *(task for task in self.suite.tasks if task.name not in named)]
 
 

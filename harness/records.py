@@ -113,7 +113,14 @@ class TaskScore(Record):
 
 
 class Evaluation(Record):
-    """One model on one list of tasks. Samples lie beside it in samples_<task>.jsonl."""
+    """One model on one list of tasks. Samples lie beside it in samples_<task>.jsonl.
+
+    Of the distinct `requests`, `reused_requests` were answered by an earlier process (in other batches),
+    `failed_requests` got no answer in spite of retries, `refused_requests` the server will always refuse, and of
+    `merged_requests` (continuations) the first token would have merged with the prompt. `prompts_checked` are those
+    whose prompt ids were verified. `aa_flip_share` is the share of items that change when the same model is asked
+    twice, by task; None where that was not tried.
+    """
 
     label: str
     suite: str
@@ -124,14 +131,19 @@ class Evaluation(Record):
     scores: list[TaskScore]
     prompts_checked: int
     seconds: float
+    requests: int = 0
+    reused_requests: int = 0
+    failed_requests: int = 0
+    refused_requests: int = 0
+    merged_requests: int = 0
     aa_flip_share: dict[str, float] | None = None
 
 
 class TaskIdentity(Record):
-    """What two evaluations of a task must share to be compared; `failed` items got no score.
+    """What two evaluations of a task must share to be compared; `failed` items got no score, `failures` says why.
 
-    `lower_is_better` names the metrics of which less is better. `planned`, `stopped_at` and `order_seed` are set when
-    the items were asked in seeded random order: how many there are, and after how many the task was decided.
+    `lower_is_better` names the metrics of which less is better. Of a task that was evaluated in looks, `stopped_at` items
+    of `planned` were asked, in the seeded random order of `order_seed`.
     """
 
     version: str
@@ -142,6 +154,7 @@ class TaskIdentity(Record):
     scored: int
     failed: int
     lower_is_better: list[str] = []
+    failures: dict[str, int] = {}
     planned: int | None = None
     stopped_at: int | None = None
     order_seed: int | None = None

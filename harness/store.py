@@ -52,18 +52,27 @@ def code_version(*rooms: str) -> str:
     return sha256_json({path.relative_to(package).as_posix(): sha256_file(path) for path in sorted(files)})
 
 
+def _anything(folder: Path) -> bool:
+    return True
+
+
 def stage(
-    runs: Path, folder: Path, name: str, inputs: dict[str, Any], work: Callable[[Path], None]
+    runs: Path,
+    folder: Path,
+    name: str,
+    inputs: dict[str, Any],
+    work: Callable[[Path], None],
+    accept: Callable[[Path], bool] = _anything,
 ) -> tuple[Path, bool]:
     """The complete stage `folder`, and whether its results were already there.
 
-    `inputs` decide the fingerprint. `work` writes into the temporary folder it is given; nothing of it
-    remains visible when it fails. Raises DiskFull when the disk is.
+    `inputs` decide the fingerprint; `accept` may turn down results that have it. `work` writes into the temporary
+    folder it is given; nothing of it remains visible when it fails. Raises DiskFull when the disk is.
     """
     fingerprint = sha256_json({"stage": name, **inputs})
-    if _fingerprint_of(folder) == fingerprint and not changed_files(folder):
+    earlier = reusable(runs, folder, name, inputs, accept)
+    if earlier == folder:
         return folder, True
-    earlier = _find(runs, name, fingerprint)
     started = time.time()
     with _temporary(folder) as temporary:
         if earlier is not None:
@@ -72,6 +81,16 @@ def stage(
             work(temporary)
             _write_manifest(temporary, name, fingerprint, inputs, time.time() - started)
     return folder, earlier is not None
+
+
+def reusable(
+    runs: Path, folder: Path, name: str, inputs: dict[str, Any], accept: Callable[[Path], bool] = _anything
+) -> Path | None:
+    """Where a stage with these inputs stands complete and unedited: `folder` itself, or in another run."""
+    fingerprint = sha256_json({"stage": name, **inputs})
+    if _fingerprint_of(folder) == fingerprint and not changed_files(folder) and accept(folder):
+        return folder
+    return _find(runs, name, fingerprint, accept)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -198,14 +217,14 @@ def _fingerprint_of(folder: Path) -> str | None:
     return None if manifest is None else manifest.get("fingerprint")
 
 
-def _find(runs: Path, name: str, fingerprint: str) -> Path | None:
+def _find(runs: Path, name: str, fingerprint: str, accept: Callable[[Path], bool]) -> Path | None:
     """A complete, unedited stage with this fingerprint in any run."""
     for path in sorted([*runs.glob(f"*/*/{MANIFEST}"), *runs.glob(f"*/*/*/{MANIFEST}")]):
         folder = path.parent
         manifest = read_manifest(folder) or {}
         same = manifest.get("stage") == name and manifest.get("fingerprint") == fingerprint
         hidden = any(part.startswith(".") for part in path.relative_to(runs).parts)
-        if same and not hidden and not changed_files(folder):
+        if same and not hidden and not changed_files(folder) and accept(folder):
             return folder
     return None
 

@@ -87,7 +87,15 @@ def evaluate(options: argparse.Namespace) -> int:
     from harness.compose import config_for
     from harness.evaluation import evaluate_alone
 
-    for folder in evaluate_alone(options.checkpoints, config_for(options.overrides)):
+    if options.describe:
+        from harness.evaluate.suite import described
+
+        print(described(config_for(options.overrides)))
+        return 0
+    if not options.checkpoints:
+        raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")
+    overrides = [*options.overrides, *(["suite.aa=true"] if options.aa else [])]
+    for folder in evaluate_alone(options.checkpoints, config_for(overrides)):
         print(folder)
     return 0
 
@@ -172,6 +180,25 @@ def template(options: argparse.Namespace) -> int:
     if options.checkpoint is None:
         raise UsageError("name what to verify: harness template verify CHECKPOINT")
     return print_steps(verify(options.checkpoint, config, options.server, options.model, options.static))
+
+
+def mirror(options: argparse.Namespace) -> int:
+    from harness.evaluate.mirror import mirror, summary, verified
+
+    _no_overrides("mirror", options.overrides)
+    if not options.names and not options.verify:
+        raise UsageError("name what to mirror: harness mirror SUITE --to DIR, or a task or group of lm-eval")
+    print(summary(verified(options.to) if options.verify else mirror(options.names, options.to)))
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    from harness.compose import config_for
+    from harness.doctor import as_json, examine, exit_code, table
+
+    rows = examine(config_for(options.overrides), options.deep, options.online)
+    print(as_json(rows) if options.json else table(rows))
+    return exit_code(rows)
 
 
 def _no_overrides(verb: str, overrides: Sequence[str]) -> None:

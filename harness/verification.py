@@ -14,7 +14,7 @@ from harness.console import say
 from harness.errors import PromptMismatch, ServerFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, locate
 from harness.evaluate.merge import merged, reasons_to_merge
-from harness.evaluate.several import lora_rank
+from harness.evaluate.serving import lora_rank
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import FROM_MODEL, make_contract
 from harness.prompt.numerics import References, compute

@@ -13,20 +13,9 @@ import pytest
 from harness.cli import main
 
 VERBS = (
-    "run",
-    "audit",
-    "train",
-    "evaluate",
-    "compare",
-    "gate",
-    "report",
-    "serve",
-    "template",
-    "promote",
-    "registry",
-    "verify",
-    "ci",
-)
+    "run", "audit", "train", "evaluate", "compare", "gate", "report", "serve", "template", "mirror", "doctor",
+    "promote", "registry", "verify", "ci",
+)  # fmt: skip
 HEAVY = ("torch", "transformers", "vllm", "lm_eval", "wandb", "datasets", "hydra", "scipy", "matplotlib")
 ROOT = Path(__file__).resolve().parent.parent
 ROW = {"instruction": "How do I open a savings account?", "output": "Bring an identity card to a branch.", "topic": "b"}

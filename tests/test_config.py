@@ -22,7 +22,7 @@ EXPECTED = {
     "gate": 2,
     "model": 2,
     "serve": 1,
-    "suite": 5,
+    "suite": 6,
     "template": 7,
     "tracker": 2,
     "train": 1,

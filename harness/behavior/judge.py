@@ -24,19 +24,23 @@ _RULES = (
 
 @dataclass(frozen=True)
 class Judge:
-    """A model behind an OpenAI-compatible server; `url` is the server's address without /v1."""
+    """A model behind an OpenAI-compatible server; `url` is the server's address without /v1.
+
+    `key` None: the one in HARNESS_JUDGE_KEY, if there is one.
+    """
 
     url: str
     model: str
     rubric: str
     timeout_s: float = 120
     concurrency: int = 8
+    key: str | None = None
 
     def verdicts(self, exchanges: Sequence[Exchange]) -> list[bool | None]:
         """Pass, fail, or None where the judge's reply holds neither word. Raises NetworkFault."""
         import httpx
 
-        key = os.environ.get(KEY, "")
+        key = os.environ.get(KEY, "") if self.key is None else self.key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         with (
             httpx.Client(base_url=self.url, headers=headers, timeout=self.timeout_s, trust_env=False) as client,

@@ -1,9 +1,11 @@
 """What can be evaluated: a run, a model folder, an adapter folder, a hub id; and where evaluations are found."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 from harness.base_model import (
     adapter_config,
+    cache_dir,
     is_adapter,
     load_tokenizer,
     local_model,
@@ -14,9 +16,10 @@ from harness.config import Config, ModelConfig
 from harness.errors import DataError, EvidenceFault, UsageError, nearest
 from harness.evaluate.merge import merged, reasons_to_merge
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.prompt.make import make_contract
+from harness.prompt.make import make_contract, read_template
 from harness.records import Checkpoint, Evaluation, load
 from harness.registry.alias import registry_folder, resolved
+from harness.store import code_version, sha256_folder, sha256_json, stage
 
 CANDIDATE = "candidate"
 
@@ -64,12 +67,13 @@ def checkpoint(folder: Path, config: Config, base: Path | None = None) -> Checkp
 
 
 def _record(folder: Path, base: Path, config: Config) -> Checkpoint:
+    weights = weights_sha256(folder)
     return Checkpoint(
         path=str(folder),
         kind="adapter" if is_adapter(folder) else "full",
         base_path=str(base),
-        weights_sha256=weights_sha256(folder),
-        base_sha256=weights_sha256(base),
+        weights_sha256=weights,
+        base_sha256=weights if folder == base else weights_sha256(base),
         contract_sha256=contract_of(folder, base, config).digest,
     )
 
@@ -78,7 +82,24 @@ def contract_of(folder: Path, base: Path, config: Config) -> Contract:
     """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
     if (folder / CONTRACT_FILE).is_file():
         return Contract.load(folder)
-    return make_contract(config.template, load_tokenizer(tokenizer_folder(folder, base)))
+    return _made_contract(tokenizer_folder(folder, base), config)
+
+
+def _made_contract(tokenizer: Path, config: Config) -> Contract:
+    """The configured template on a tokenizer; kept in the cache by content, since making it needs transformers."""
+    inputs = {
+        "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
+        "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
+        "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
+        "code": code_version("prompt", "base_model"),
+    }
+
+    def work(target: Path) -> None:
+        make_contract(config.template, load_tokenizer(tokenizer)).save(target)
+
+    home = cache_dir() / "contracts"
+    folder, _ = stage(home, home / sha256_json(inputs)[:16] / "contract", "contract", inputs, work)
+    return Contract.load(folder)
 
 
 def _require_same_weights(run: Path) -> None:

@@ -1,39 +1,30 @@
-"""lm-eval's view of a served model: prompts are rendered by the contract, answers come from the vLLM server."""
+"""lm-eval's view of a served model: prompts are rendered by the contract, answers were got in flight before."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
-from harness.console import progress
 from harness.errors import EvidenceFault
-from harness.prompt.check import require_equal
+from harness.evaluate.questions import Conversation, instance_keys
 from harness.prompt.render import Message, Renderer
-from harness.serve.client import Answer, Client, NextToken, in_flight
 
-Ask = Callable[[Client], Awaitable[Answer]]
-Pair = tuple[list[int], list[int]]
-Prefix = tuple[int, ...]
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty")
+Value = str | tuple[float, bool]
 
 
 class ServedModel(TemplateLM):
-    """One model of a running server under one contract.
+    """What lm-eval builds its requests with, and reads their answers from.
 
-    Generations are asked for as messages, and the ids the server says it fed the model must equal the
-    renderer's; likelihoods are asked for as ids. `prompts_checked` counts the compared prompts.
+    `conversations` holds the messages of every rendered prompt: generations are asked for as messages. `values` are
+    the answers by request key, as lm-eval takes them; they are put in before it scores.
     """
 
-    def __init__(self, client: Callable[[], Client], renderer: Renderer, label: str):
+    def __init__(self, renderer: Renderer):
         super().__init__()
-        self._client = client
         self._renderer = renderer
-        self._label = label
-        self._messages: dict[str, tuple[Sequence[Message], bool]] = {}
-        self.prompts_checked = 0
+        self.conversations: dict[str, Conversation] = {}
+        self.values: Mapping[bytes, Value] = {}
 
     @property
     def eot_token_id(self) -> int:
@@ -49,103 +40,29 @@ class ServedModel(TemplateLM):
     def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The rendered prompt; its messages are remembered, because that is what the server is asked with."""
         text = self._renderer.text(chat_history, continued=not add_generation_prompt)
-        self._messages[text] = (chat_history, add_generation_prompt)
+        self.conversations[text] = (chat_history, add_generation_prompt)
         return text
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         return self._renderer.encode(string)
 
-    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of the prompt exactly as a server would be fed it, and of what follows.
-
-        lm-eval's own moves white space from the prompt's end to the continuation, where training never had it.
-        """
-        if context not in self._messages:
-            raise EvidenceFault(f"lm-eval scores a prompt that was not rendered by the contract: {context[:200]!r}")
-        prompt = self._renderer.encode(context)
-        whole = self._renderer.encode(context + continuation)
-        if whole[: len(prompt)] == prompt:
-            return prompt, whole[len(prompt) :]
-        return prompt, self._renderer.encode(continuation)
-
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        asks = [partial(self._generate, *request.args) for request in requests]
-        return self._all("generate", asks)
+        return [str(value) for value in self._answers(requests)]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        return scores
+        return [(float(nats), bool(greedy)) for nats, greedy in self._answers(requests)]
+
+    def _answers(self, requests: Sequence[Any]) -> list[Any]:
+        """lm-eval hands over an instance once a repeat."""
+        repeats: Counter[int] = Counter()
+        answers = []
+        for instance in requests:
+            answers.append(self.values[instance_keys(self._renderer, instance)[repeats[id(instance)]]])
+            repeats[id(instance)] += 1
+        return answers
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-        pairs = [(context, continuation) for _, context, continuation in requests]
-        positions = positions_to_ask(pairs)
-        asks = [partial(self._next_token, list(prefix), sorted(ids)) for prefix, ids in positions.items()]
-        answers = dict(zip(positions, self._all("likelihood", asks), strict=True))
-        return [summed(answers, context, continuation) for context, continuation in pairs]
+        raise EvidenceFault("likelihoods are read by request, not by tokens")
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        raise EvidenceFault(
-            "this task scores whole documents (loglikelihood_rolling), which has no meaning under a chat template"
-        )
-
-    async def _generate(self, context: str, settings: dict[str, Any], client: Client) -> str:
-        if context not in self._messages:
-            raise EvidenceFault(f"lm-eval asks with a prompt that was not rendered by the contract: {context[:200]!r}")
-        messages, complete = self._messages[context]
-        generation = await client.generate(messages, **self._sampling(settings, complete))
-        self._check(self._renderer.encode(context), generation.prompt_ids, "generation")
-        return generation.text
-
-    async def _next_token(self, ids: list[int], asked: list[int], client: Client) -> NextToken:
-        answer = await client.next_token(ids, asked)
-        self._check(ids, answer.prompt_ids, "likelihood")
-        return answer
-
-    def _check(self, expected: list[int], fed: list[int], kind: str) -> None:
-        require_equal(expected, fed, self._renderer.decode, f"{kind}, {self._label}")
-        self.prompts_checked += 1
-
-    def _sampling(self, settings: dict[str, Any], complete: bool) -> dict[str, Any]:
-        """Request parameters: the task's own, else the contract's. The server has the template's arguments itself."""
-        wanted = normalize_gen_kwargs(settings)
-        chosen = {key: wanted[key] for key in SAMPLING if key in wanted}
-        return {
-            **self._renderer.contract.sampling,
-            **chosen,
-            "max_tokens": wanted["max_gen_toks"],
-            "stop": [text for text in wanted["until"] if text],
-            "stop_token_ids": self._renderer.contract.stop_ids,
-            "add_generation_prompt": complete,
-            "continue_final_message": not complete,
-        }
-
-    def _all(self, title: str, asks: Sequence[Ask[Answer]]) -> list[Answer]:
-        """Answers in order; all requests are in flight at once, as many as the client allows."""
-
-        async def run() -> list[Answer]:
-            with progress(f"{title} ({self._label})", len(asks), "item") as bar:
-                async with self._client() as client:
-                    return await in_flight([partial(ask, client) for ask in asks], lambda: bar.update(1))
-
-        return asyncio.run(run())
-
-
-def positions_to_ask(pairs: Sequence[Pair]) -> dict[Prefix, set[int]]:
-    """Every distinct prefix at which a token of a continuation is scored, with the ids wanted there.
-
-    Choices of one question share their context, so most questions need few requests; the server's prefix
-    cache does the rest. (`prompt_logprobs` would score a choice in one request, but vLLM's CPU build fails on
-    it while adapters are loaded.)
-    """
-    positions: dict[Prefix, set[int]] = {}
-    for context, continuation in pairs:
-        for index, token in enumerate(continuation):
-            positions.setdefault((*context, *continuation[:index]), set()).add(token)
-    return positions
-
-
-def summed(answers: dict[Prefix, NextToken], context: list[int], continuation: list[int]) -> tuple[float, bool]:
-    """Summed log-probability (nats) of a continuation, and whether it is the greedy one."""
-    steps = [answers[(*context, *continuation[:index])] for index in range(len(continuation))]
-    logprob = sum(step.logprobs[token] for step, token in zip(steps, continuation, strict=True))
-    return logprob, all(step.greedy_id == token for step, token in zip(steps, continuation, strict=True))
+        raise EvidenceFault("whole documents have no likelihood under a chat template")

@@ -1,105 +1,130 @@
-"""Scores one served model on tasks and writes lm-eval's own files beside our record."""
+"""Writes one model's evaluation: lm-eval's own files beside our record."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.behavior.registry import behavior_folders
 from harness.config import Config, TaskConfig
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
 from harness.records import Evaluation, TaskIdentity, TaskScore
-from harness.serve.client import Client
-from harness.serve.server import Endpoint
 from harness.store import sha256_file, write_json
+
+if TYPE_CHECKING:
+    from harness.evaluate.answers import Answers
+    from harness.evaluate.plan import Item, Items, Plan
 
 RECORD = "evaluation.json"
 RESULTS = "results.json"
+NOTHING: dict[str, Any] = {"results": {}, "samples": {}}
 
 
 @dataclass(frozen=True)
-class Target:
-    """The model to score: the server's name for it, the label of its results, its weights' digest."""
+class Extent:
+    """What of the plan was asked: `items` by task (None: all of it), drawn in the order of `seed`."""
 
-    model: str
-    label: str
-    weights_sha256: str
+    items: "Items | None" = None
+    seed: int | None = None
 
 
-def evaluate(
-    target: Target, config: Config, renderer: Renderer, loaded: dict[str, Any], endpoint: Endpoint, out: Path
+def write_evaluation(
+    plan: "Plan",
+    answers: "Answers",
+    weights_sha256: str,
+    config: Config,
+    out: Path,
+    seconds: float,
+    extent: Extent = Extent(),
+    aa_flip_share: Mapping[str, float] | None = None,
 ) -> Evaluation:
-    """Runs all loaded tasks on the target and writes results.json, samples_<task>.jsonl and evaluation.json.
+    """Scores the answers and writes results.json, samples_<task>.jsonl and evaluation.json.
 
-    Raises PromptMismatch when the server was fed other ids than the contract renders.
+    An item without an answer stands in the samples with its reason and without metrics.
     """
-    from lm_eval.evaluator import evaluate as lm_evaluate
-
-    from harness.evaluate.lm import ServedModel
-    from harness.evaluate.tasks import seeded_samples
-
-    model = ServedModel(_client(target, config, endpoint), renderer, target.label)
-    started = time.monotonic()
-    samples = seeded_samples(loaded, config.tasks, config.suite.seed)
-    for task in loaded["tasks"].values():
-        task._instances = None
-    found = lm_evaluate(
-        lm=model,
-        task_dict=loaded,
-        samples=samples or None,
-        bootstrap_iters=0,
-        apply_chat_template=True,
-        fewshot_as_multiturn=True,
-    )
-    seconds = time.monotonic() - started
-    identities = {name: _write_samples(name, rows, found, loaded, out) for name, rows in found["samples"].items()}
+    chosen = plan.chosen(extent.items)
+    found = plan.score(answers.values, extent.items) or NOTHING
+    identities = {name: _write_samples(name, own, plan, answers, found, out, extent) for name, own in chosen.items()}
+    contract = plan.renderer.contract
     results = {key: value for key, value in found.items() if key != "samples"}
-    write_json(
-        out / RESULTS, {**results, "config": {"model": target.label}, "chat_template": renderer.contract.template}
-    )
-    renderer.contract.save(out)
+    write_json(out / RESULTS, {**results, "config": {"model": answers.label}, "chat_template": contract.template})
+    contract.save(out)
+    keys = {key for own in chosen.values() for item in own for of_one in item.keys for key in of_one}
     record = Evaluation(
-        label=target.label,
+        label=answers.label,
         suite=config.suite.name,
-        weights_sha256=target.weights_sha256,
-        contract_sha256=renderer.contract.digest,
+        weights_sha256=weights_sha256,
+        contract_sha256=contract.digest,
         tasks=identities,
-        groups=_groups(loaded, config.tasks),
+        groups=_groups(plan.loaded, config.tasks),
         scores=_scores(found),
-        prompts_checked=model.prompts_checked,
+        prompts_checked=len(keys & answers.values.keys()),
         seconds=round(seconds, 2),
+        requests=len(keys),
+        reused_requests=len(keys & answers.reused),
+        failed_requests=sum(not answers.failures[key].refused for key in keys & answers.failures.keys()),
+        refused_requests=sum(answers.failures[key].refused for key in keys & answers.failures.keys()),
+        merged_requests=len(keys & answers.merged),
+        aa_flip_share=None if aa_flip_share is None else dict(aa_flip_share),
     )
     record.save(out / RECORD)
     return record
 
 
-def _client(target: Target, config: Config, endpoint: Endpoint) -> Callable[[], Client]:
-    return lambda: Client(endpoint, target.model, config.serve.request_timeout_s, config.serve.concurrency)
-
-
-def _write_samples(name: str, rows: Sequence[Any], found: Any, loaded: dict[str, Any], out: Path) -> TaskIdentity:
+def _write_samples(
+    name: str, items: "Sequence[Item]", plan: "Plan", answers: "Answers", found: Any, out: Path, extent: Extent
+) -> TaskIdentity:
     """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
     path = out / f"samples_{name}.jsonl"
     graded = name in behavior_folders()
+    task = plan.loaded["tasks"][name]
+    reasons = {item.index: reason for item in items if (reason := answers.failure(item))}
+    rows = [_written(row) | (_findings(name, row) if graded else {}) for row in found["samples"].get(name, [])]
+    rows += [row for item in items if item.index in reasons for row in _unanswered(task, item, reasons[item.index])]
     with path.open("w") as file:
-        for row in rows:
-            written = _written(row) | (_findings(name, row) if graded else {})
-            file.write(json.dumps(written, default=str, ensure_ascii=False) + "\n")
-    task = loaded["tasks"][name]
-    asked = len({row["doc_id"] for row in rows})
+        for row in sorted(rows, key=lambda row: int(row["doc_id"])):
+            file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+    directions = task.higher_is_better()
     return TaskIdentity(
-        version=str(found["versions"].get(name)),
+        version=str(task.VERSION),
         num_fewshot=int(task.get_config("num_fewshot") or 0),
         generation=json.dumps(task.get_config("generation_kwargs"), sort_keys=True, default=str),
         samples_sha256=sha256_file(path),
-        asked=asked,
-        scored=asked,
-        failed=0,
-        lower_is_better=sorted(m for m, higher in found["higher_is_better"].get(name, {}).items() if higher is False),
+        asked=len(items),
+        scored=len(items) - len(reasons),
+        failed=len(reasons),
+        lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
+        failures=dict(Counter(reasons.values())),
+        planned=None if extent.items is None else len(plan.tasks[name]),
+        stopped_at=None if extent.items is None else len(items),
+        order_seed=extent.seed,
     )
+
+
+def _unanswered(task: Any, item: "Item", reason: str) -> list[dict[str, Any]]:
+    """An item that got no score, once a filter as lm-eval writes items: asked, with the reason, and without metrics."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    first = item.instances[0]
+    target = str(task.doc_to_target(first.doc))
+    document = json.dumps(first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    row = {
+        "doc_id": item.index,
+        "doc": first.doc,
+        "target": target,
+        "arguments": [instance.args for instance in item.instances],
+        "resps": [],
+        "filtered_resps": [],
+        "metrics": [],
+        "doc_hash": hash_string(document),
+        "prompt_hash": hash_string(first.arguments[0]),
+        "target_hash": hash_string(target),
+        "failed": reason,
+    }
+    return [_written({**row, "filter": filter_.name}) for filter_ in task._filters]
 
 
 def _written(row: dict[str, Any]) -> dict[str, Any]:

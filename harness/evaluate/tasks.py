@@ -2,48 +2,95 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from harness import resources
 from harness.config import TaskConfig
-from harness.errors import ConfigError, DataError, NetworkFault, nearest
+from harness.errors import ConfigError, DataError, EnvironmentFault, HarnessError, NetworkFault, nearest
 from harness.evaluate.generated import write_tasks
+from harness.evaluate.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
+from harness.evaluate.index import datasets_of, task_manager
 
 
-def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None) -> dict[str, Any]:
+@dataclass
+class Faults:
+    """What keeps tasks from being built, a line each: data that are not here, packages that are not, and the rest."""
+
+    missing: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+
+    def raise_any(self, hub: Hub) -> None:
+        lines = [*self.missing, *self.packages, *self.broken]
+        if not lines:
+            return
+        told = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} faults:", *(f"  - {line}" for line in lines)])
+        if self.missing:
+            raise NetworkFault(f"{told}\n{self._mend(hub)}")
+        raise EnvironmentFault(told) if self.packages else DataError(told)
+
+    def _mend(self, hub: Hub) -> str:
+        if hub.fetch is not None:
+            return "What could be copied is kept; the same command goes on from there."
+        wanted = " ".join(dict.fromkeys(self.tasks))
+        where = "" if hub.folder else "no hub_dir=<folder> is given. "
+        return (
+            f"{where}Where there is a network: harness mirror {wanted} --to DIR; carry DIR here and pass hub_dir=DIR. "
+            "To go without a task, name it: suite.skip=[TASK]"
+        )
+
+
+def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
     """lm-eval's task dictionary ({"tasks", "groups", "group_map"}) with the configured overrides applied.
 
-    Raises ConfigError for unknown names, NetworkFault when a dataset is neither local nor downloadable.
+    Raises ConfigError for unknown names and folders; NetworkFault, naming every task, when datasets are neither local
+    nor downloadable; EnvironmentFault for Python packages that a task's code needs; DataError for broken copies.
     """
-    from lm_eval.tasks import TaskManager
-
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if hub_dir is not None and not hub_dir.is_dir():
+        raise ConfigError([f"hub_dir: {hub_dir} is no folder"])
     with TemporaryDirectory(prefix="harness-tasks-") as generated:
         write_tasks([task.name for task in tasks], Path(generated))
-        manager = TaskManager(include_path=[*map(str, resources.task_roots()), generated])
-        return _load_all(manager, tasks, hub_dir)
+        manager = task_manager([*resources.task_roots(), Path(generated)])
+        unknown = [task.name for task in tasks if task.name not in manager.task_index]
+        if unknown:
+            raise ConfigError(f"task {name}: unknown. {nearest(name, manager.task_index)}" for name in unknown)
+        hub = hub or Hub(hub_dir)
+        with installed(hub):
+            return _load_all(manager, tasks, hub)
 
 
-def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub_dir: Path | None) -> dict[str, Any]:
-    unknown = [task.name for task in tasks if task.name not in manager.task_index]
-    if unknown:
-        raise ConfigError(f"task {name}: unknown. {nearest(name, manager.all_tasks)}" for name in unknown)
+def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, Any]:
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    faults = Faults()
     for task in tasks:
-        manager._factory = _factory(task, hub_dir)
-        part = _load(manager, task, hub_dir)
+        manager._factory = _factory(task, hub, faults)
+        part = manager.load([task.name])
         for key in loaded:
             loaded[key] |= part[key]
+    faults.raise_any(hub)
     for name, built in loaded["tasks"].items():
         if built.get_config("num_fewshot") is None:
             built.set_config(key="num_fewshot", value=0)
         built.set_fewshot_seed(seed=1234)
-        if len(built.eval_docs) == 0:
-            raise DataError(f"task {name} has no items")
+        _require_items(name, built)
     return loaded
+
+
+def _require_items(name: str, task: Any) -> None:
+    try:
+        items = len(task.eval_docs)
+    except KeyError as error:
+        raise DataError(f"task {name}: its dataset has no split {error}") from None
+    if items == 0:
+        raise DataError(f"task {name} has no items")
 
 
 def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: int) -> dict[str, list[int]]:
@@ -58,52 +105,66 @@ def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: in
 
 
 def leaves(loaded: dict[str, Any], name: str) -> list[str]:
-    """The tasks below a name, in order: itself, or all of a group's."""
+    """The tasks below a name, in order: itself, all of a group's, or all that carry it as a tag."""
     if name in loaded["tasks"]:
         return [name]
-    return [leaf for child in loaded["group_map"].get(name, []) for leaf in leaves(loaded, child)]
+    if name in loaded["group_map"]:
+        return [leaf for child in loaded["group_map"][name] for leaf in leaves(loaded, child)]
+    return [leaf for leaf, task in loaded["tasks"].items() if getattr(task, "named_by", None) == name]
 
 
-def hub_digest(hub_dir: Path | None) -> Any:
-    """Names, sizes and times of the local hub copy's files: what decides whether results can be reused."""
-    if hub_dir is None:
-        return None
-    files = sorted(path for path in hub_dir.rglob("*") if path.is_file())
-    return [(path.relative_to(hub_dir).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
+    """Digest of the local copies that these tasks read: what decides whether results can be reused.
+
+    Of the whole folder where only a task's own code knows its datasets.
+    """
+    return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
 
 
-def _factory(task: TaskConfig, hub_dir: Path | None) -> Any:
-    """lm-eval's task factory that also applies our overrides to every registry entry it reads."""
+def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
+    """lm-eval's task factory that applies our overrides to every registry entry it reads, and notes what fails."""
     from lm_eval.tasks._factory import TaskFactory
 
     class LocalFactory(TaskFactory):
         def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
-            dataset = config.get("dataset_path")
-            if hub_dir is not None and isinstance(dataset, str) and (hub_dir / dataset).is_dir():
-                config["dataset_path"] = str((hub_dir / dataset).resolve())
             if task.num_fewshot is not None and "output_type" in config:
                 config["num_fewshot"] = task.num_fewshot
             if task.max_new_tokens is not None and "generation_kwargs" in config:
                 config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": task.max_new_tokens}
             return config
 
+        def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
+            with _noted(entry.name, task.name, hub, faults):
+                if splits_sentences(entry.yaml_path):
+                    hub.require_nltk()
+                return super()._build_task(entry, overrides)
+            return SimpleNamespace(task_name=entry.name)  # in its place: loading goes on, to find all faults
+
+        def _build_tag(self, entry: Any, overrides: dict[str, Any] | None, registry: Any) -> list[Any]:
+            built: list[Any] = super()._build_tag(entry, overrides, registry)
+            for one in built:
+                one.named_by = entry.name
+            return built
+
     return LocalFactory(meta=None)
 
 
-def _load(manager: Any, task: TaskConfig, hub_dir: Path | None) -> dict[str, Any]:
-    from datasets.data_files import EmptyDatasetError
-    from datasets.exceptions import DatasetNotFoundError
+@contextmanager
+def _noted(name: str, asked: str, hub: Hub, faults: Faults) -> Iterator[None]:
+    """Puts whatever a task's dataset, or its code, fails with into `faults`."""
+    from datasets.exceptions import DatasetsError
 
     try:
-        loaded: dict[str, Any] = manager.load([task.name])
-    except (ConnectionError, DatasetNotFoundError) as error:
-        where = f"nor under hub_dir={hub_dir}" if hub_dir else "and no hub_dir is given"
-        raise NetworkFault(
-            f"task {task.name}: its dataset cannot be fetched from the hub {where} ({' '.join(str(error).split())}). "
-            "Copy the dataset's repository to <hub_dir>/<owner>/<dataset> and pass hub_dir=<folder>."
-        ) from None
-    except (EmptyDatasetError, FileNotFoundError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"task {task.name}: its dataset cannot be read (hub_dir={hub_dir}): {reason}") from None
-    return loaded
+        yield
+    except MissingData as fault:
+        faults.missing.append(f"task {name}: {fault}")
+    except HarnessError as fault:
+        faults.broken.append(f"task {name}: {fault}")
+    except ImportError as error:
+        faults.packages.append(f"task {name}: its code needs a package that is not installed: {reason(error)}")
+    except (OSError, LookupError, ValueError, RuntimeError, AssertionError, DatasetsError) as error:
+        faults.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {reason(error)}")
+    else:
+        return
+    faults.tasks.append(asked)

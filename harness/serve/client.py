@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.errors import RequestRefused, ServerFault
+from harness.serve.cpu_scoring import SCORE_FROM
 from harness.serve.server import Endpoint
 
 Answer = TypeVar("Answer")
@@ -28,6 +29,15 @@ class NextToken:
 
     greedy_id: int
     logprobs: dict[int, float]
+    prompt_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities (nats) of a prompt's tokens from some index on; `greedy` if each is the most probable one."""
+
+    logprobs: list[float]
+    greedy: bool
     prompt_ids: list[int]
 
 
@@ -82,6 +92,24 @@ class Client:
             logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
             return NextToken(choice["token_ids"][0], logprobs, list(choice["prompt_token_ids"]))
 
+    async def score(self, prompts: list[list[int]], start: int) -> list[Scored]:
+        """Each prompt's tokens from index `start` (≥ 1) on, scored. The prompts share their first `start` tokens.
+
+        vLLM's CPU build computes only what is scored (harness/serve/cpu_scoring.py); others compute all and give all.
+        """
+        body = {
+            "prompt": prompts,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 1,
+            "vllm_xargs": {SCORE_FROM: start},
+            "return_token_ids": True,
+        }
+        answer = await self._post("/v1/completions", body)
+        with _token_ids_expected():
+            choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+            return [_scored(ids, start, choice) for ids, choice in zip(prompts, choices, strict=True)]
+
     async def tokenize(self, messages: Sequence[Mapping[str, Any]], asks: bool = True, **settings: Any) -> list[int]:
         """Ids of the server's own rendering of `messages`; `asks` adds the prompt for an answer."""
         body = {"messages": messages, "add_generation_prompt": asks, **settings}
@@ -97,11 +125,22 @@ class Client:
                 response = await self._http.post(path, json={"model": self.model, **body})
             except httpx.TransportError as error:
                 raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
+        if response.status_code >= 500 or response.status_code == 429:
+            raise ServerFault(f"the vLLM server failed at a request to {path}: {response.text[:500]}")
         if response.status_code != 200:
             raise RequestRefused(f"the vLLM server refused a request to {path}: {response.text[:500]}")
         with _token_ids_expected():
             answer: dict[str, Any] = response.json()
             return answer
+
+
+def _scored(ids: list[int], start: int, choice: dict[str, Any]) -> Scored:
+    """The last rows of an answer: there is one for each token of the prompt, or for each scored one."""
+    rows = choice["prompt_logprobs"][start - len(ids) :]
+    found = [float(row[str(token)]["logprob"]) for token, row in zip(ids[start:], rows, strict=True)]
+    best = [max(float(entry["logprob"]) for entry in row.values()) for row in rows]
+    greedy = all(own >= highest for own, highest in zip(found, best, strict=True))
+    return Scored(found, greedy, list(choice["prompt_token_ids"]))
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from harness.console import say
 from harness.errors import EnvironmentFault, ServerFault
 from harness.prompt.contract import Contract
 from harness.prompt.saved import TEMPLATE_FILE
+from harness.serve.cpu_start import ONE_IMPORT
 
 BASE = "base"
 LOG_LINES = 25
@@ -146,6 +147,7 @@ def server_environment(config: ServeConfig, key: str) -> dict[str, str]:
         cores = sorted(os.sched_getaffinity(0))
         environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
+        environment[ONE_IMPORT] = "1"
         environment.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)
         environment |= _preloaded_openmp()
     return environment

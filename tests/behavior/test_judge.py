@@ -1,14 +1,11 @@
 """The judge model: what it is asked, what its replies mean, and how far it is to be trusted."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import judge_server
 
 from harness.behavior.exchange import Exchange
 from harness.behavior.judge import KEY, Judge, agreement
@@ -21,37 +18,10 @@ LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
 ITEM = read_items(TASKS / "tone" / "items.jsonl")[0]
 
 
-@contextmanager
-def server(reply: Callable[[dict[str, Any]], str], seen: list[dict[str, Any]], status: int = 200) -> Iterator[str]:
-    """An OpenAI-compatible server on this machine that replies what `reply` makes of the request."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
-            answer = json.dumps({"choices": [{"message": {"content": reply(body)}}]}).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}"
-        finally:
-            running.shutdown()
-            thread.join()
-
-
 def test_replies_become_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "secret")
     seen: list[dict[str, Any]] = []
-    with server(lambda body: body["messages"][1]["content"].split("\n")[1], seen) as url:
+    with judge_server(lambda body: body["messages"][1]["content"].split("\n")[1], seen) as url:
         judge = Judge(url, "big", "Be kind.")
         verdicts = judge.verdicts([Exchange(said, "An answer") for said in ("PASS", "I say: fail.", "passed", "dunno")])
     assert verdicts == [True, False, True, None]
@@ -68,7 +38,7 @@ def test_a_judge_that_is_not_there_is_named() -> None:
 
 def test_a_judge_that_refuses_says_why() -> None:
     with (
-        server(lambda body: "no such model", [], status=404) as url,
+        judge_server(lambda body: "no such model", [], status=404) as url,
         pytest.raises(NetworkFault, match="no such model"),
     ):
         Judge(url, "big", "").verdicts([Exchange("q", "a")])
@@ -97,7 +67,7 @@ def test_score_shows_the_judges_verdict_and_its_worth(tmp_path: Path, capsys: py
         answer = body["messages"][1]["content"].split("<answer>\n")[1].removesuffix("\n</answer>")
         return right.get(answer, "FAIL")
 
-    with server(reply, []) as url:
+    with judge_server(reply, []) as url:
         assert main(["score", "tone", saved(tmp_path), "--judge", f"{url}/v1", "--judge-model", "big"]) == 0
     verdict, worth = capsys.readouterr().out.splitlines()[-2:]
     assert verdict.startswith("judge big: 0.000")

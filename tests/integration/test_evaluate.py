@@ -4,25 +4,23 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import asking
 import pytest
 import tiny
+from asking import tasks_of
 from tiny import Served
 
 from harness.config import Config, TaskConfig
 from harness.errors import ConfigError, EvidenceFault, PromptMismatch
-from harness.evaluate.lm import Pair, ServedModel, positions_to_ask, summed
-from harness.evaluate.run import Target, evaluate
 from harness.evaluate.tasks import load_tasks, seeded_samples
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.prompt.messages import user_text
 from harness.prompt.render import Renderer
 from harness.records import Evaluation, load
-from harness.serve.client import NextToken
 
 pytestmark = pytest.mark.integration
 
@@ -41,19 +39,7 @@ needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies o
 
 
 def score(served: Served, config: Config, label: str, out: Path, renderer: Renderer | None = None) -> Evaluation:
-    loaded = tasks_of(config)
-    out.mkdir(exist_ok=True)
-    return evaluate(Target(label, label, label), config, renderer or served.renderer, loaded, served.endpoint, out)
-
-
-def tasks_of(config: Config) -> dict[str, Any]:
-    return _loaded(tuple(config.tasks), config.hub_dir)
-
-
-@cache
-def _loaded(tasks: tuple[TaskConfig, ...], hub_dir: str | None) -> dict[str, Any]:
-    """lm-eval reads its whole index for a load: some seconds each time."""
-    return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
+    return asking.score(served, config, tasks_of(config), out, [label], renderer=renderer)[label]
 
 
 def samples(folder: Path, task: str) -> list[dict[str, Any]]:
@@ -71,8 +57,7 @@ def folders(served: Served, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Both models on the same small tasks."""
     out = tmp_path_factory.mktemp("eval")
     config = tiny.config(served.base, *SMALL)
-    for label in ("base", "candidate"):
-        score(served, config, label, out / label)
+    asking.score(served, config, tasks_of(config), out, ["base", "candidate"])
     return {label: out / label for label in ("base", "candidate")}
 
 
@@ -158,7 +143,8 @@ class TestSampling:
         again = score(served, tiny.config(served.base, *SMALL), "base", tmp_path)
         assert again.prompts_checked == load(Evaluation, folders["base"] / "evaluation.json").prompts_checked
         for task in LEAVES:
-            before, now = ([row["doc_id"] for row in samples(folder, task)] for folder in (folders["base"], tmp_path))
+            both = (folders["base"], tmp_path / "base")
+            before, now = ([row["doc_id"] for row in samples(folder, task)] for folder in both)
             assert before == now
             assert sorted(now) != list(range(len(now)))
 
@@ -187,17 +173,17 @@ class TestStockTasks:
 
     @needs_hub
     def test_likelihoods_are_transformers_own(self, served: Served, tmp_path: Path) -> None:
-        """The prompt is what a server would be fed, its last newline included; the choice is what follows."""
+        """The model is fed the prompt as a server would be; the sum runs from lm-eval's split, white space moved."""
         import torch
         from transformers import AutoModelForCausalLM
 
         config = tiny.config(served.base, "suite.tasks=[{name: arc_easy, limit: 2}]", f"hub_dir={tiny.HUB}")
         score(served, config, "base", tmp_path)
         model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
-        for row in samples(tmp_path, "arc_easy"):
+        for row in samples(tmp_path / "base", "arc_easy"):
             for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
-                context = served.renderer.encode(prompt)
-                ids = context + served.renderer.encode(choice)
+                context = served.renderer.encode(prompt.rstrip())
+                ids = served.renderer.encode(prompt) + served.renderer.encode(choice)
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
                 wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
@@ -219,7 +205,7 @@ class TestStockTasks:
             timeout=120,
         )
         assert done.returncode == 3
-        assert "task arc_easy: its dataset cannot be fetched" in done.stderr
+        assert "task arc_easy: its dataset allenai/ai2_arc (ARC-Easy) cannot be fetched" in done.stderr
         assert "hub_dir=<folder>" in done.stderr
         assert "Traceback" not in done.stderr
         assert "vLLM" not in done.stderr
@@ -232,29 +218,9 @@ class TestFaults:
         config = tiny.config(served.base, "suite.tasks=[{name: disclaimer, limit: 2, max_new_tokens: 4}]")
         with pytest.raises(PromptMismatch, match="First difference at token"):
             score(served, config, "candidate", tmp_path, changed)
-        assert not (tmp_path / "evaluation.json").exists()
+        assert not list(tmp_path.rglob("evaluation.json"))
 
     def test_a_prompt_that_nobody_rendered_is_refused(self, served: Served) -> None:
-        model = ServedModel(lambda: served.client("base"), served.renderer, "base")
-
-        class Request:
-            args = ("Plain text.", {"until": [], "max_gen_toks": 4})
-
+        model = asking.Direct(lambda: served.client("base"), served.renderer, "base")
         with pytest.raises(EvidenceFault, match="not rendered by the contract"):
-            model.generate_until([Request()])
-
-
-class TestLikelihoodArithmetic:
-    PAIRS: tuple[Pair, ...] = (([1, 2], [3]), ([1, 2], [4, 5]), ([1, 2], [4, 6]), ([9], [3]))
-
-    def test_shared_prefixes_are_asked_once(self) -> None:
-        assert positions_to_ask(self.PAIRS) == {(1, 2): {3, 4}, (1, 2, 4): {5, 6}, (9,): {3}}
-
-    def test_a_continuation_sums_its_tokens_and_is_greedy_if_each_is(self) -> None:
-        answers = {
-            (1, 2): NextToken(4, {3: -2.0, 4: -0.5}, [1, 2]),
-            (1, 2, 4): NextToken(6, {5: -3.0, 6: -0.25}, [1, 2, 4]),
-        }
-        assert summed(answers, [1, 2], [4, 6]) == (-0.75, True)
-        assert summed(answers, [1, 2], [4, 5]) == (-3.5, False)
-        assert summed(answers, [1, 2], [3]) == (-2.0, False)
+            model.generate("Plain text.", {"until": [], "max_gen_toks": 4})

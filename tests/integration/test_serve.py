@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny
+from asking import Direct
 from tiny import Served, user
 
 from harness.errors import EnvironmentFault, PromptMismatch, ServerFault
-from harness.evaluate.lm import ServedModel
 from harness.prompt.render import Renderer
 from harness.serve.client import Generation, NextToken
 from harness.serve.server import ServerPlan, vllm_server
@@ -67,19 +67,11 @@ class TestPrompts:
             )
             if ours != theirs
         )
-        model = ServedModel(lambda: served.client("candidate"), changed, "candidate")
+        model = Direct(lambda: served.client("candidate"), changed, "candidate")
         prompt = model.apply_chat_template(user("Why?"))
         with pytest.raises(PromptMismatch, match=f"First difference at token {position} ") as caught:
-            model.generate_until([_Request(prompt, {"until": [], "max_gen_toks": 4})])
+            model.generate(prompt, {"until": [], "max_gen_toks": 4})
         assert caught.value.exit_code == 12
-        assert model.prompts_checked == 0
-
-
-class _Request:
-    """What lm-eval hands to a model, as far as generation reads it."""
-
-    def __init__(self, *args: object):
-        self.args = args
 
 
 class TestLikelihood:

@@ -4,24 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from unittest.mock import patch
 
+from asking import Direct
 from faulty_contract import SOUND_ENCODE, Bench, Check, static
 from faulty_server import Body, Change, client, qwen, set_always
 
-from harness.evaluate.lm import ServedModel
 from harness.prompt.golden import turns
 from harness.prompt.render import Renderer
 
 
-class Request:
-    """What lm-eval hands to a model, as far as it is read."""
-
-    def __init__(self, *args: object):
-        self.args = args
-
-
-def scored(bench: Bench, change: Change | None = None, renderer: Renderer | None = None) -> ServedModel:
+def scored(bench: Bench, change: Change | None = None, renderer: Renderer | None = None) -> Direct:
     """The evaluation's model, whose requests are changed on their way."""
-    return ServedModel(lambda: client(bench, change), renderer or bench.served.renderer, "candidate")
+    return Direct(lambda: client(bench, change), renderer or bench.served.renderer, "candidate")
 
 
 def generated(
@@ -30,7 +23,7 @@ def generated(
     model = scored(bench, change, renderer)
     history: list[Mapping[str, Any]] = list(messages)
     context = model.apply_chat_template(history, add_generation_prompt=asks)
-    return lambda: model.generate_until([Request(context, {"until": [], "max_gen_toks": 4})])
+    return lambda: model.generate(context, {"until": [], "max_gen_toks": 4})
 
 
 def encoder_adds_bos(bench: Bench) -> Check:
@@ -48,8 +41,8 @@ def request_adds_bos(bench: Bench) -> Check:
 
 
 def hand_rendered(bench: Bench) -> Check:
-    asked = Request("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant", {"until": [], "max_gen_toks": 4})
-    return lambda: scored(bench).generate_until([asked])
+    context = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant"
+    return lambda: scored(bench).generate(context, {"until": [], "max_gen_toks": 4})
 
 
 def examples_in_one_turn(bench: Bench) -> Check:
@@ -96,8 +89,8 @@ def context_cut(bench: Bench) -> Check:
 def likelihood_context_cut(bench: Bench) -> Check:
     model = scored(bench, lambda path, body: {**body, "prompt": body["prompt"][-8:]})
     context = model.apply_chat_template([*turns("Why? " * 20)])
-    return lambda: model.loglikelihood([Request(context, "Because.")])
+    return lambda: model.likelihood(context, "Because.")
 
 
 def likelihood_hand_rendered(bench: Bench) -> Check:
-    return lambda: scored(bench).loglikelihood([Request("Question: why?\nAnswer:", " Because.")])
+    return lambda: scored(bench).likelihood("Question: why?\nAnswer:", " Because.")

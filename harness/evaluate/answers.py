@@ -1,0 +1,61 @@
+"""One model's answers: those its journal has, those got in flight, and why others are missing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from harness.evaluate.flight import Asked, Failure
+from harness.evaluate.journal import Entry, Journal
+from harness.evaluate.lm import Value
+from harness.evaluate.plan import Item, Plan
+from harness.evaluate.questions import Question, without
+
+
+@dataclass
+class Answers:
+    """Answers of one model by request key. `reused` came from the journal: another process got them, in other batches.
+
+    `model` is the server's name for the model, `label` the one of its results.
+    """
+
+    model: str
+    label: str
+    journal: Journal | None
+    values: dict[bytes, Value] = field(default_factory=dict)
+    reused: set[bytes] = field(default_factory=set)
+    merged: set[bytes] = field(default_factory=set)
+    failures: dict[bytes, Failure] = field(default_factory=dict)
+
+    def take(self, key: bytes, entry: Entry, reused: bool = False) -> None:
+        self.values[key] = entry["text"] if "text" in entry else (entry["nats"], entry["greedy"])
+        self.failures.pop(key, None)
+        if entry.get("merged"):
+            self.merged.add(key)
+        if reused:
+            self.reused.add(key)
+
+    def recall(self, keys: Iterable[bytes]) -> None:
+        """Takes over what the journal has, of those asked for."""
+        if self.journal is not None:
+            for key, entry in self.journal.found(key for key in keys if key not in self.values):
+                self.take(key, entry, reused=True)
+
+    def land(self, question: Question, entries: dict[bytes, Entry] | Failure) -> None:
+        """Keeps a question's answers, in the journal first; or the reason why there are none."""
+        if isinstance(entries, Failure):
+            self.failures |= dict.fromkeys(question.keys, entries)
+            return
+        if self.journal is not None:
+            self.journal.add(entries)
+        for key, entry in entries.items():
+            self.take(key, entry)
+
+    def missing(self, plan: Plan, questions: list[Question]) -> list[Asked]:
+        """The questions still to be asked. What failed in this flight is not asked once more."""
+        known = self.values.keys() | self.failures.keys()
+        left = (without(question, known) for question in questions)
+        talks = plan.model.conversations
+        return [Asked(self.model, self.label, q, talks.get(q.context)) for q in left if q is not None]
+
+    def failure(self, item: Item) -> str | None:
+        """Why an item has no score; None when all its requests were answered."""
+        return next((self.failures[k].reason for keys in item.keys for k in keys if k in self.failures), None)

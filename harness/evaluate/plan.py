@@ -1,0 +1,138 @@
+"""The requests of all tasks, built once by lm-eval for every model, and lm-eval's scores of the answers to them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import EvidenceFault
+from harness.evaluate.lm import ServedModel, Value
+from harness.evaluate.questions import Question, instance_keys, questions, require_supported
+from harness.prompt.render import Renderer
+
+FEWSHOT_SEED = 1234  # lm-eval's own
+Items = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a task with its requests and their keys; `index` is its place in the dataset."""
+
+    index: int
+    instances: list[Any]
+    keys: list[list[bytes]]
+
+
+class Plan:
+    """What lm-eval asks on these tasks. `tasks` holds the items of each task, in the dataset's order."""
+
+    def __init__(self, loaded: dict[str, Any], samples: Mapping[str, Sequence[int]], renderer: Renderer):
+        """Raises ConfigError for tasks that no chat model can answer, EvidenceFault for a prompt of their own."""
+        self.loaded = loaded
+        self.renderer = renderer
+        self.model = ServedModel(renderer)
+        built = {
+            name: _built(task, samples.get(name) or range(len(task.eval_docs)), self.model)
+            for name, task in loaded["tasks"].items()
+        }
+        require_supported({name: [i for item in items for i in item] for name, (_, items) in built.items()})
+        for _, items in built.values():
+            self._require_rendered(instance.args[0] for item in items for instance in item)
+        self.tasks = {name: self._items(indices, items) for name, (indices, items) in built.items()}
+
+    def _require_rendered(self, contexts: Iterable[str]) -> None:
+        for context in contexts:
+            if context and context not in self.model.conversations:
+                raise EvidenceFault(f"lm-eval asks with a prompt that the contract did not render: {context[:200]!r}")
+
+    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[Item]:
+        return [
+            Item(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
+            for index, instances in zip(indices, items, strict=True)
+        ]
+
+    def questions(self, items: Items | None = None) -> list[Question]:
+        """The distinct questions of all items, or of some items of each task."""
+        chosen = (item for own in self.chosen(items).values() for item in own)
+        return list(questions(self.renderer, (instance for item in chosen for instance in item.instances)))
+
+    def chosen(self, items: Items | None) -> dict[str, list[Item]]:
+        """The items with these places in the dataset, in its order; all of them for None."""
+        if items is None:
+            return self.tasks
+        wanted = {name: set(indices) for name, indices in items.items()}
+        return {name: [i for i in own if i.index in wanted.get(name, ())] for name, own in self.tasks.items()}
+
+    def score(self, values: Mapping[bytes, Value], items: Items | None = None) -> dict[str, Any] | None:
+        """lm-eval's results on the items all of whose requests have a value; a task without any is left out.
+
+        None when no task has any.
+        """
+        from lm_eval.evaluator import evaluate
+
+        answered = {
+            name: [item for item in own if all(key in values for keys in item.keys for key in keys)]
+            for name, own in self.chosen(items).items()
+        }
+        tasks = {name: task for name, task in self.loaded["tasks"].items() if answered[name]}
+        if not tasks:
+            return None
+        self.model.values = values
+        for name, task in tasks.items():
+            task._instances = list(_renumbered(answered[name]))
+            # lm-eval would build the requests again for each model; they are the same, and were built once
+            task.build_all_requests = _already_built
+        try:
+            found: dict[str, Any] = evaluate(
+                lm=self.model,
+                task_dict={**self.loaded, "tasks": tasks},
+                samples={name: _Indices(item.index for item in own) for name, own in answered.items() if own},
+                bootstrap_iters=0,
+                apply_chat_template=True,
+                fewshot_as_multiturn=True,
+            )
+        finally:
+            for task in tasks.values():
+                del task.build_all_requests
+                task._instances = None
+        return found
+
+
+class _Indices(list[int]):
+    """Places in a dataset: lm-eval looks up each document of the dataset among them."""
+
+    def __init__(self, indices: Any):
+        super().__init__(indices)
+        self._set = frozenset(self)
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._set
+
+
+def _built(task: Any, indices: Sequence[int], model: ServedModel) -> tuple[Sequence[int], list[list[Any]]]:
+    """lm-eval's own requests of each item. The few-shot examples begin anew: every model sees the same ones."""
+    ordered = range(len(task.eval_docs)) if isinstance(indices, range) else _Indices(sorted(indices))
+    task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    task.build_all_requests(
+        samples=ordered,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        chat_template=model.apply_chat_template,
+        tokenizer_name=model.tokenizer_name,
+    )
+    items: list[list[Any]] = [[] for _ in ordered]
+    for instance in task._instances:
+        items[instance.doc_id].append(instance)
+    task._instances = None
+    return ordered, items
+
+
+def _renumbered(items: Sequence[Item]) -> Iterator[Any]:
+    """Fresh instances without answers; lm-eval numbers the items it is given from 0."""
+    for number, item in enumerate(items):
+        for instance in item.instances:
+            name, _, repeats = instance.metadata
+            yield replace(instance, metadata=(name, number, repeats), resps=[], filtered_resps={})
+
+
+def _already_built(**_: Any) -> None:
+    """In place of `task.build_all_requests`."""

@@ -1,0 +1,101 @@
+"""One plan asked of all models of a server together, once or in looks, and once more for the A/A check."""
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.config import Config
+from harness.console import say
+from harness.evaluate.aa import FILE, Agreement, agreement
+from harness.evaluate.answers import Answers
+from harness.evaluate.flight import Asked, Failure, Flight
+from harness.evaluate.journal import Entry
+from harness.evaluate.judging import judge_samples
+from harness.evaluate.looks import Looks
+from harness.evaluate.plan import Items, Plan
+from harness.evaluate.run import Extent, write_evaluation
+from harness.evaluate.serving import LiveServer
+
+
+@dataclass
+class Together:
+    """The models of one server with their answers by label."""
+
+    plan: Plan
+    answers: dict[str, Answers]
+    server: LiveServer
+    config: Config
+    started_at: float = field(default_factory=time.monotonic)
+
+    def ask_all(self, looks: Looks | None) -> Extent:
+        """Has everything answered, or what the looks demand; returns what that was."""
+        if looks is None:
+            self._ask(self.answers, None)
+            return Extent()
+        with ExitStack() as stack:
+
+            def results(items: Items) -> Mapping[str, Path]:
+                home = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
+                for label in self.answers:
+                    (home / label).mkdir()
+                    self._write(label, "", Extent(items, looks.seed), None, home / label)
+                return {label: home / label for label in self.answers}
+
+            planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
+            return Extent(looks.run(planned, lambda items: self._ask(self.answers, items), results), looks.seed)
+
+    def ask_again(self, extent: Extent) -> dict[str, Agreement]:
+        """Every question once more, in the opposite order and past the journal; what changed, by label."""
+        again = {label: Answers(first.model, f"{label}, again", None) for label, first in self.answers.items()}
+        self._ask(again, extent.items, backwards=True)
+        found = {
+            label: agreement(self.plan, first, again[label], extent.items) for label, first in self.answers.items()
+        }
+        for label, agreed in found.items():
+            say(f"  {label} asked twice: {agreed}")
+        return found
+
+    def write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
+        """The evaluation of one model, judged where the suite has a judge."""
+        self._write(label, weights_sha256, extent, again, folder)
+        judge_samples(folder, self.config.suite.judge, self.server.endpoint)
+
+    def _write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
+        seconds = time.monotonic() - self.started_at
+        shares = None if again is None else again.flip_shares
+        write_evaluation(self.plan, self.answers[label], weights_sha256, self.config, folder, seconds, extent, shares)
+        if again is not None:
+            again.save(folder / FILE)
+
+    def _ask(self, answers: Mapping[str, Answers], items: Items | None, backwards: bool = False) -> None:
+        """Answers from the journals, then all that is missing in one flight."""
+        questions = self.plan.questions(items)
+        keys = {key for question in questions for key in question.keys}
+        for one in answers.values():
+            one.recall(keys)
+        asked = [left for one in answers.values() for left in one.missing(self.plan, questions)]
+        total = len(keys) * len(answers)
+        requests = sum(len(one.question.keys) for one in asked)
+        if requests < total:
+            say(f"  {total - requests} of {total} requests were answered before (journal)")
+        if asked:
+            self._fly(asked[::-1] if backwards else asked, answers)
+
+    def _fly(self, asked: list[Asked], answers: Mapping[str, Answers]) -> None:
+        by_label = {one.label: one for one in answers.values()}
+
+        def landed(one: Asked, entries: dict[bytes, Entry] | Failure) -> None:
+            by_label[one.label].land(one.question, entries)
+
+        flight = Flight(self.plan.renderer, self.config.serve, landed)
+        self.server.endpoint()
+        started = time.monotonic()
+        flight.run(asked, self.server, ", ".join(by_label))
+        requests, seconds = sum(len(one.question.keys) for one in asked), time.monotonic() - started
+        say(f"  {requests} requests answered in {seconds:.1f} s ({requests / seconds:.0f} a second)")
+        failed = sum(len(one.failures) for one in by_label.values())
+        if failed:
+            say(f"  {failed} requests got no answer; their items are recorded as failed, with the reason")

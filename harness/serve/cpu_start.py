@@ -1,0 +1,48 @@
+"""vLLM on the CPU from one import: the engine is forked off the API server and runs the model itself.
+
+Stock vLLM starts three processes one after the other, each of which imports everything again (some 10 s each). The
+harness's servers ask for this with an environment variable; others start as ever.
+"""
+
+import multiprocessing
+import os
+from typing import Any
+
+ONE_IMPORT = "HARNESS_ONE_IMPORT"
+
+
+def install() -> None:
+    """Changes how this process would start an engine, if its environment asks for it."""
+    if os.environ.get(ONE_IMPORT) != "1":
+        return
+    from vllm.platforms.cpu import CpuPlatform
+    from vllm.v1.engine import utils
+    from vllm.v1.engine.core import EngineCoreProc
+
+    if hasattr(CpuPlatform, "_stock_check_and_update_config"):
+        return
+    CpuPlatform._stock_check_and_update_config = CpuPlatform.check_and_update_config
+    CpuPlatform.check_and_update_config = classmethod(in_the_engine)
+    EngineCoreProc._stock_run_engine_core = EngineCoreProc.run_engine_core
+    EngineCoreProc.run_engine_core = staticmethod(run_engine_core)
+    utils.get_mp_context = lambda: multiprocessing.get_context("fork")
+
+
+def in_the_engine(platform: Any, config: Any) -> None:
+    """`check_and_update_config`: a model on one device needs no worker process beside the engine."""
+    platform._stock_check_and_update_config(config)
+    parallel = config.parallel_config
+    if parallel.world_size == parallel.data_parallel_size == 1 and parallel.distributed_executor_backend == "mp":
+        parallel.distributed_executor_backend = "uni"
+
+
+def run_engine_core(*arguments: Any, **settings: Any) -> None:
+    """`EngineCoreProc.run_engine_core` under the thread settings that vLLM gives its worker process."""
+    import torch
+    from vllm.utils.ompmultiprocessing import OMPProcessManager
+    from vllm.v1.engine.core import EngineCoreProc
+
+    manager = OMPProcessManager(settings["vllm_config"])
+    with manager.configure_omp_envs(0, 0):
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
+        EngineCoreProc._stock_run_engine_core(*arguments, **settings)

@@ -1,0 +1,142 @@
+"""The flight: everything lands exactly once, whatever the server does; what fails says why."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from fake_server import DIES, HANGS_UP, OK, FakeServer, Renderer, question
+
+from harness.config import ServeConfig
+from harness.errors import PromptMismatch
+from harness.evaluate import flight
+from harness.evaluate.flight import Asked, Failure, Flight
+from harness.evaluate.journal import Entry
+from harness.evaluate.serving import LiveServer
+
+PROMPTS = [f"question {number:03d}" for number in range(40)]
+Landed = dict[str, dict[bytes, Entry] | Failure]
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(flight, "LONGEST_PAUSE_S", 0.02)
+
+
+def fly(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8) -> Landed:
+    """What landed, by prompt; a question that lands twice is an error."""
+    landed: Landed = {}
+
+    def land(one: Asked, entries: dict[bytes, Entry] | Failure) -> None:
+        assert one.question.context not in landed
+        landed[one.question.context] = entries
+
+    config = ServeConfig(concurrency=concurrency, request_timeout_s=5)
+    asked = [Asked("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
+    with LiveServer(server.start) as live:
+        Flight(Renderer(), config, land).run(asked, live, "test")  # type: ignore[arg-type]
+    assert sorted(landed) == sorted(prompts)
+    return landed
+
+
+def texts(landed: Landed) -> dict[str, str]:
+    return {
+        prompt: entries[prompt.encode()]["text"]
+        for prompt, entries in landed.items()
+        if not isinstance(entries, Failure)
+    }
+
+
+def failures(landed: Landed) -> dict[str, Failure]:
+    return {prompt: entries for prompt, entries in landed.items() if isinstance(entries, Failure)}
+
+
+def always(status: int, of: str = "") -> Callable[[str, int], int]:
+    return lambda prompt, before: status if of in prompt else OK
+
+
+def test_all_answers_land_and_concurrency_is_bounded() -> None:
+    server = FakeServer(always(OK))
+    assert texts(fly(server)) == {prompt: prompt.upper() for prompt in PROMPTS}
+    assert set(server.asked.values()) == {1}
+    assert 1 < server.most_in_flight <= 8
+
+
+@pytest.mark.parametrize("trouble", [500, 503 + 1, 429, HANGS_UP])
+def test_what_fails_at_first_is_asked_again(trouble: int) -> None:
+    server = FakeServer(lambda prompt, before: trouble if before < 2 and prompt.endswith("7") else OK)
+    assert len(texts(fly(server))) == len(PROMPTS)
+    assert server.asked["question 007"] == 3
+    assert server.starts == 1
+
+
+def test_what_always_fails_is_recorded_with_its_reason() -> None:
+    landed = fly(FakeServer(always(500, "007")))
+    assert len(texts(landed)) == len(PROMPTS) - 1
+    (failure,) = failures(landed).values()
+    assert "the vLLM server failed" in failure.reason
+    assert f"{flight.ATTEMPTS} attempts" in failure.reason
+    assert not failure.refused
+
+
+def test_what_is_refused_is_not_asked_again() -> None:
+    server = FakeServer(always(400, "007"))
+    (failure,) = failures(fly(server)).values()
+    assert failure.refused
+    assert server.asked["question 007"] == 1
+
+
+def test_a_server_that_dies_once_is_started_again() -> None:
+    server = FakeServer(lambda prompt, before: DIES if prompt.endswith("20") and before == 0 else OK)
+    assert len(texts(fly(server))) == len(PROMPTS)
+    assert server.starts == 2
+    assert set(server.answered.values()) == {1}
+
+
+def test_a_question_that_kills_the_server_is_the_only_one_given_up() -> None:
+    server = FakeServer(always(DIES, "020"))
+    landed = fly(server)
+    assert set(failures(landed)) == {"question 020"}
+    assert "died each of the 3 times" in failures(landed)["question 020"].reason
+    assert len(texts(landed)) == len(PROMPTS) - 1
+    assert {server.answered[p] for p in PROMPTS if p != "question 020"} == {1}
+
+
+def test_a_server_that_always_dies_ends_the_flight() -> None:
+    server = FakeServer(always(DIES))
+    assert len(failures(fly(server))) == len(PROMPTS)
+    assert server.starts == flight.RESTARTS + 1
+
+
+def test_another_prompt_ends_the_flight_at_once() -> None:
+    class Other(Renderer):
+        def encode(self, text: str) -> list[int]:
+            return [1, *text.encode()]
+
+    server = FakeServer(always(OK))
+    asked = [Asked("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in PROMPTS]
+    config = ServeConfig(concurrency=4)
+    with LiveServer(server.start) as live, pytest.raises(PromptMismatch, match="generation, base"):
+        Flight(Other(), config, lambda *_: None).run(asked, live, "test")  # type: ignore[arg-type]
+    assert sum(server.asked.values()) <= 8
+
+
+def test_long_answers_are_begun_first() -> None:
+    server = FakeServer(always(OK))
+    landed: list[int] = []
+    lengths = [4, 256, 16, 1024, 8]
+    asked = [
+        Asked(
+            "base",
+            "base",
+            flight.Question(f"q{n}", (f"q{n}".encode(),), {"max_tokens": n}),
+            ([{"role": "user", "content": f"q{n}"}], True),
+        )
+        for n in lengths
+    ]
+
+    def land(one: Asked, _: object) -> None:
+        landed.append(one.question.weight)
+
+    with LiveServer(server.start) as live:
+        Flight(Renderer(), ServeConfig(concurrency=1), land).run(asked, live, "test")  # type: ignore[arg-type]
+    assert landed == sorted(lengths, reverse=True)

@@ -1,0 +1,140 @@
+"""The journal: what is in it stays, whatever happens to the process, and to the file."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import DiskFull
+from harness.evaluate.journal import Journal, journal_path, request_key
+
+SCOPE = {"weights": "a" * 64}
+ROOT = Path(__file__).resolve().parents[2]
+WRITER = """
+import sys
+from pathlib import Path
+from harness.evaluate.journal import Journal, request_key
+
+journal = Journal(Path(sys.argv[1]), {})
+for number in range(int(sys.argv[2]), 10**9):
+    journal.add({request_key(number): {"text": str(number)}})
+    print(number, flush=True)
+"""
+
+
+def writer(path: Path, first: int = 0) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", WRITER, str(path), str(first)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def told(process: "subprocess.Popen[str]", count: int) -> int:
+    """The last of `count` numbers that a writer said it had written."""
+    assert process.stdout is not None
+    return [int(process.stdout.readline()) for _ in range(count)][-1]
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_answers_are_found_by_request_and_nothing_else(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", SCOPE)
+    journal.add({b"one": {"text": "Zürich \u2028 🙂", "ids": [1, 2]}, b"two": {"nats": -0.1, "greedy": False}})
+    journal.close()
+    again = Journal(tmp_path / "j.sqlite", SCOPE)
+    assert dict(again.found([b"two", b"three", b"one"])) == {
+        b"one": {"text": "Zürich \u2028 🙂", "ids": [1, 2]},
+        b"two": {"nats": -0.1, "greedy": False},
+    }
+    again.close()
+
+
+def test_the_first_answer_stays(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", SCOPE)
+    for text in ("first", "second"):
+        journal.add({b"key": {"text": text}})
+    assert dict(journal.found([b"key"])) == {b"key": {"text": "first"}}
+    journal.close()
+
+
+def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
+    process = writer(tmp_path / "j.sqlite")
+    last = told(process, 40)
+    kill(process)
+    journal = Journal(tmp_path / "j.sqlite", {})
+    assert dict(journal.found(request_key(number) for number in range(last + 1))) == {
+        request_key(number): {"text": str(number)} for number in range(last + 1)
+    }
+    journal.close()
+
+
+def test_two_processes_may_write(tmp_path: Path) -> None:
+    both = [writer(tmp_path / "j.sqlite", first) for first in (0, 10**6)]
+    counts = [told(process, 40) for process in both]
+    for process in both:
+        kill(process)
+    journal = Journal(tmp_path / "j.sqlite", {})
+    wanted = [*range(counts[0] + 1), *range(10**6, counts[1] + 1)]
+    assert len(dict(journal.found(map(request_key, wanted)))) == len(wanted)
+    journal.close()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 4096 + 17])
+def test_a_torn_file_loses_answers_and_nothing_more(
+    tmp_path: Path, keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "j.sqlite"
+    journal = Journal(path, SCOPE)
+    journal.add({request_key(number): {"text": "x" * 100} for number in range(200)})
+    journal.close()
+    path.write_bytes(path.read_bytes()[:keep])
+    again = Journal(path, SCOPE)
+    again.add({b"key": {"text": "new"}})
+    assert dict(again.found([b"key", request_key(1)])) == {b"key": {"text": "new"}}
+    again.close()
+
+
+def test_a_torn_log_loses_the_last_answers_only(tmp_path: Path) -> None:
+    process = writer(tmp_path / "j.sqlite")
+    told(process, 60)
+    kill(process)
+    log = tmp_path / "j.sqlite-wal"
+    log.write_bytes(log.read_bytes()[:-1000])
+    journal = Journal(tmp_path / "j.sqlite", {})
+    assert dict(journal.found([request_key(0)])) == {request_key(0): {"text": "0"}}
+    journal.close()
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", SCOPE)
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull, match="nothing is lost"):
+        journal.add({request_key(number): {"text": "x" * 1000} for number in range(100)})
+    journal.close()
+
+
+def test_its_place_depends_on_what_decides_the_answers(tmp_path: Path) -> None:
+    one = journal_path(tmp_path, {"weights": "a", "contract": "b"})
+    assert one == journal_path(tmp_path, {"contract": "b", "weights": "a"})
+    assert one != journal_path(tmp_path, {"weights": "a", "contract": "c"})
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_keys_do_not_run_into_each_other(a: str, b: str, c: str, d: str) -> None:
+    assert (request_key(a, b) == request_key(c, d)) == ((a, b) == (c, d))
+
+
+def test_the_file_says_what_it_is_for(tmp_path: Path) -> None:
+    Journal(tmp_path / "j.sqlite", SCOPE).close()
+    with sqlite3.connect(tmp_path / "j.sqlite") as database:
+        assert database.execute("SELECT text FROM scope").fetchall() == [('{"weights": "' + "a" * 64 + '"}',)]
+    database.close()

@@ -1,0 +1,92 @@
+"""What decides whether an evaluation is taken over: contents, never paths and names."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.base_model import weights_sha256
+from harness.compose import config_for
+from harness.config import Config
+from harness.evaluate.looks import Looks
+from harness.evaluate.several import answer_scope, evaluation_inputs
+from harness.records import Checkpoint
+from harness.store import sha256_json
+
+CONTRACT: Any = SimpleNamespace(digest="c" * 64)
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return config_for(["tracker=none", "domain_tasks=[]"])
+
+
+def model(folder: Path, weights: bytes = b"weights") -> Checkpoint:
+    """The record of a folder that is a full model as far as digests go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text(json.dumps({"hidden_size": 1}))
+    digest = weights_sha256(folder)
+    return Checkpoint(
+        path=str(folder),
+        kind="full",
+        base_path=str(folder),
+        weights_sha256=digest,
+        base_sha256=digest,
+        contract_sha256=CONTRACT.digest,
+    )
+
+
+def digests(checkpoint: Checkpoint, config: Config) -> tuple[str, str]:
+    """What names the journal, and what the evaluation's fingerprint is made of."""
+    inputs = evaluation_inputs(checkpoint, CONTRACT, config)
+    return sha256_json(answer_scope(checkpoint, CONTRACT, config)), sha256_json(inputs)
+
+
+def test_the_same_contents_elsewhere_are_the_same_model(tmp_path: Path, config: Config) -> None:
+    assert digests(model(tmp_path / "a"), config) == digests(model(tmp_path / "b" / "c"), config)
+
+
+def test_an_overwritten_folder_is_another_model(tmp_path: Path, config: Config) -> None:
+    before = digests(model(tmp_path / "a"), config)
+    after = digests(model(tmp_path / "a", b"Weights"), config)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_another_template_in_the_folder_is_evaluated_again(tmp_path: Path, config: Config) -> None:
+    checkpoint = model(tmp_path / "a")
+    before = digests(checkpoint, config)
+    (tmp_path / "a" / "chat_template.jinja").write_text("changed")
+    after = digests(checkpoint, config)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_answers_are_shared_by_suites_and_evaluations_are_not(tmp_path: Path, config: Config) -> None:
+    checkpoint = model(tmp_path / "a")
+    other = config_for(["tracker=none", "domain_tasks=[]", "suite.tasks=[{name: general_smoke, limit: 3}]"])
+    before, after = digests(checkpoint, config), digests(checkpoint, other)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("override", ["serve.max_model_len=4096", "model.dtype=float32", "serve.enforce_eager=false"])
+def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config, override: str) -> None:
+    checkpoint = model(tmp_path / "a")
+    other = config_for(["tracker=none", "domain_tasks=[]", override])
+    assert digests(checkpoint, config)[0] != digests(checkpoint, other)[0]
+
+
+def test_a_looks_order_is_seeded_and_grows() -> None:
+    looks = Looks([2, 4], seed=1, rule="none", decided=lambda folders: [])
+    order = looks.order("task", range(10))
+    assert sorted(order) == list(range(10)) != order
+    assert order == looks.order("task", range(10)) != looks.order("other", range(10))
+    asked: list[dict[str, list[int]]] = []
+    items = looks.run({"task": range(10)}, lambda items: asked.append(dict(items)), lambda items: {})
+    assert [len(look["task"]) for look in asked] == [2, 4, 10]
+    assert all(look["task"] == order[: len(look["task"])] for look in asked)
+    assert sorted(items["task"]) == list(range(10))

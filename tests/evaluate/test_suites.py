@@ -1,0 +1,166 @@
+"""Suites: what they hold, what their sizes can show, what is skipped; and judging an evaluation's answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from judge_server import judge_server
+
+from harness.cli import main
+from harness.compose import choices, config_for
+from harness.config import JudgeConfig
+from harness.data.evaluation_items import read_items
+from harness.errors import ConfigError
+from harness.evaluate.judging import judge_samples
+from harness.evaluate.suite import reaches, smallest_drop
+from harness.records import Evaluation, TaskIdentity, load
+from harness.resources import TASKS
+from harness.serve.server import Endpoint
+from harness.stats.power import n_for_noninferiority
+
+ABILITIES = {
+    "knowledge": {"arc_easy", "openbookqa", "general_mmlu"},
+    "reasoning": {"hellaswag", "piqa"},
+    "reading": {"general_smoke_reading", "lambada_openai"},
+    "mathematics": {"gsm8k"},
+    "instructions": {"ifeval"},
+    "truthfulness": {"truthfulqa_mc2"},
+}
+LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
+ITEM = read_items(TASKS / "tone" / "items.jsonl")[0]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def names(suite: str) -> list[str]:
+    return [task.name for task in config_for([f"suite={suite}"]).tasks]
+
+
+class TestComposition:
+    def test_the_suites_that_users_rely_on(self) -> None:
+        assert set(choices("suite")) >= {"smoke", "general", "clinical", "finance", "domain", "full"}
+
+    def test_general_covers_every_ability(self) -> None:
+        assert set(names("general")) == set().union(*ABILITIES.values())
+
+    def test_full_is_general_and_domain(self) -> None:
+        full = {task.name: task for task in config_for(["suite=full"]).tasks}
+        parts = {t.name: t for suite in ("general", "domain") for t in config_for([f"suite={suite}"]).tasks}
+        assert full == parts
+        assert list(full) == [*names("general"), *names("domain")]
+
+    @pytest.mark.parametrize("policy", choices("gate"))
+    def test_general_is_guarded_by_the_policies(self, policy: str) -> None:
+        rules = config_for([f"gate={policy}"]).gate.rules
+        guarded = {rule.metric.split("/")[1] for rule in rules if rule.role == "guard"}
+        assert guarded >= set(names("general")) - {"general_smoke_reading"}
+
+    def test_a_task_is_left_out_by_name_only(self) -> None:
+        config = config_for(["suite=general", "suite.skip=[truthfulqa_mc2, ifeval]"])
+        assert {task.name for task in config.tasks} == set(names("general")) - {"truthfulqa_mc2", "ifeval"}
+        with pytest.raises(ConfigError, match=r"skip names no task of the suite: truthfulqa\. Did you mean 'truthful"):
+            config_for(["suite=general", "suite.skip=[truthfulqa]"])
+        with pytest.raises(ConfigError, match="skip leaves no task"):
+            config_for(["suite=smoke", "suite.skip=[general_smoke]"])
+
+
+class TestReach:
+    @given(st.integers(1, 20_000), st.sampled_from([0.05, 0.1, 0.2, 0.5]))
+    def test_it_is_the_smallest_margin_that_so_many_items_show(self, items: int, discordance: float) -> None:
+        drop = smallest_drop(items, discordance, 0.05, 0.9)
+        if drop is None:
+            assert n_for_noninferiority(0.999, discordance, 0.05, 0.9) > items
+            return
+        assert n_for_noninferiority(drop, discordance, 0.05, 0.9) <= items
+        if drop > 2e-4:
+            assert n_for_noninferiority(drop - 2e-4, discordance, 0.05, 0.9) > items
+
+    def test_350_items_show_the_default_margin(self) -> None:
+        assert smallest_drop(350, 0.10, 0.05, 0.9) == pytest.approx(0.0495, abs=1e-4)
+
+    def test_it_uses_the_policys_error_rates(self) -> None:
+        default, strict = (
+            reaches(config_for(["suite=smoke", f"gate.alpha_pass={alpha}"]), {"general_smoke": 520})[0].drops
+            for alpha in (0.05, 0.01)
+        )
+        assert all(a is not None and b is not None and a < b for a, b in zip(default, strict, strict=True))
+
+    def test_a_user_sees_it_before_anything_is_evaluated(self, capsys: pytest.CaptureFixture[str]) -> None:
+        tasks = "suite.tasks=[{name: general_smoke}, {name: disclaimer, limit: 100}]"
+        assert main(["evaluate", "--describe", tasks]) == 0
+        lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+        assert lines["general_smoke"] == ["520", "4.1", "/", "5.7"]
+        assert lines["disclaimer"] == ["100", "9.3", "/", "13.1"]
+
+    def test_evaluate_without_a_checkpoint_says_what_to_name(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["evaluate", "suite=smoke"]) == 2
+        assert "harness evaluate CHECKPOINT" in capsys.readouterr().err
+
+
+def evaluation(folder: Path, answers: list[str]) -> Path:
+    """An evaluation of `tone` as `evaluate` leaves it."""
+    rows: list[dict[str, Any]] = [
+        {"doc_id": n, "doc_hash": f"h{n}", "doc": ITEM, "filtered_resps": [said], "metrics": ["clean"], "clean": 1.0}
+        for n, said in enumerate(answers)
+    ]
+    (folder / "samples_tone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    identity = TaskIdentity(
+        version="1", num_fewshot=0, generation="{}", samples_sha256="s", asked=len(rows), scored=len(rows), failed=0
+    )
+    record = Evaluation(
+        label="base", suite="domain", weights_sha256="w", contract_sha256="c", tasks={"tone": identity}, groups={},
+        scores=[], prompts_checked=0, seconds=0.0,
+    )  # fmt: skip
+    record.save(folder / "evaluation.json")
+    return folder
+
+
+def reply(body: dict[str, Any]) -> str:
+    """A perfect judge of the labelled answers, who passes 'good', fails 'bad' and mumbles otherwise."""
+    right = {row["response"]: "PASS" if row["pass"] else "FAIL" for row in LABELS}
+    answer = body["messages"][1]["content"].split("<answer>\n")[1].removesuffix("\n</answer>")
+    return {"good": "PASS", "bad": "FAIL"}.get(answer) or right.get(answer, "hm")
+
+
+def never() -> Endpoint:
+    raise AssertionError("the evaluation's own server was asked")
+
+
+class TestJudge:
+    def test_its_verdicts_stand_beside_the_samples(self, tmp_path: Path) -> None:
+        folder = evaluation(tmp_path, ["good", "bad", "good", "odd"])
+        before = (folder / "samples_tone.jsonl").read_text()
+        with judge_server(reply, []) as url:
+            judge_samples(folder, JudgeConfig(url=f"{url}/v1", model="big"), never)
+        (score,) = load(Evaluation, folder / "evaluation.json").scores
+        assert (score.task, score.metric, score.n) == ("tone", "judge", 3)
+        assert score.value == pytest.approx(2 / 3)
+        verdicts = [json.loads(line) for line in (folder / "judge_tone.jsonl").read_text().splitlines()]
+        assert [row["pass"] for row in verdicts] == [True, False, True, None]
+        told = json.loads((folder / "judge.json").read_text())["tasks"]["tone"]
+        assert (told["passed"], told["judged"], told["unreadable"]) == (2, 4, 1)
+        assert (told["agreement_with_labels"], told["kappa"]) == (1.0, 1.0)
+        assert (folder / "samples_tone.jsonl").read_text() == before
+
+    def test_the_evaluations_own_server_can_judge(self, tmp_path: Path) -> None:
+        seen: list[dict[str, Any]] = []
+        with judge_server(reply, seen) as url:
+            own = Endpoint(url, "secret", ("base",))
+            judge_samples(evaluation(tmp_path, ["good"]), JudgeConfig(), lambda: own)
+        assert {(asked["model"], asked["key"]) for asked in seen} == {("base", "Bearer secret")}
+
+    def test_a_judge_that_fails_costs_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = evaluation(tmp_path, ["good"])
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        judge_samples(folder, JudgeConfig(url="http://127.0.0.1:9"), never)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert "not judged: the judge at http://127.0.0.1:9 did not answer" in capsys.readouterr().err
+
+    def test_without_config_nothing_is_asked(self, tmp_path: Path) -> None:
+        judge_samples(tmp_path, None, never)

@@ -1,0 +1,88 @@
+"""Evaluations without the stages around them: on the session's server, with answers kept where a test can look."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tiny import Served
+
+from harness.config import Config, TaskConfig
+from harness.evaluate.answers import Answers
+from harness.evaluate.journal import Entry, Journal
+from harness.evaluate.lm import ServedModel
+from harness.evaluate.looks import Looks
+from harness.evaluate.plan import Plan
+from harness.evaluate.questions import Question, ask, generation, likelihoods
+from harness.evaluate.serving import LiveServer
+from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.evaluate.together import Together
+from harness.prompt.render import Renderer
+from harness.records import Evaluation, load
+from harness.serve.client import Client
+
+
+def tasks_of(config: Config) -> dict[str, Any]:
+    return _loaded(tuple(config.tasks), config.hub_dir)
+
+
+@cache
+def _loaded(tasks: tuple[TaskConfig, ...], hub_dir: str | None) -> dict[str, Any]:
+    """lm-eval reads its whole index for a load: some seconds each time."""
+    return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
+
+
+class Direct:
+    """One model asked directly: what a flight does with each question, with a client of the test's own."""
+
+    def __init__(self, client: Callable[[], Client], renderer: Renderer, label: str):
+        self._client, self._renderer, self._label = client, renderer, label
+        self.model = ServedModel(renderer)
+
+    def apply_chat_template(self, history: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
+        return self.model.apply_chat_template(history, add_generation_prompt)
+
+    def generate(self, context: str, settings: Mapping[str, Any]) -> str:
+        (entry,) = self._ask(generation(self._renderer, context, settings)).values()
+        return str(entry["text"])
+
+    def likelihood(self, context: str, continuation: str) -> float:
+        (entry,) = self._ask(likelihoods(context, [continuation])).values()
+        return float(entry["nats"])
+
+    def _ask(self, question: Question) -> dict[bytes, Entry]:
+        async def asked() -> dict[bytes, Entry]:
+            async with self._client() as client:
+                conversation = self.model.conversations.get(question.context)
+                return await ask(client, self._renderer, question, conversation, self._label)
+
+        return asyncio.run(asked())
+
+
+def score(
+    served: Served,
+    config: Config,
+    loaded: dict[str, Any],
+    out: Path,
+    labels: Sequence[str],
+    journals: Path | None = None,
+    renderer: Renderer | None = None,
+    looks: Looks | None = None,
+) -> dict[str, Evaluation]:
+    """The named models of the session's server on the configuration's tasks; evaluations are in `out`/<label>."""
+    plan = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
+    answers = {
+        label: Answers(label, label, journals and Journal(journals / f"{label}.sqlite", {"model": label}))
+        for label in labels
+    }
+    together = Together(plan, answers, LiveServer(lambda: nullcontext(lambda: served.endpoint)), config)
+    extent = together.ask_all(looks)
+    again = together.ask_again(extent) if config.suite.aa else {}
+    for label in labels:
+        (out / label).mkdir(parents=True, exist_ok=True)
+        together.write(label, label, extent, again.get(label), out / label)
+        if (journal := answers[label].journal) is not None:
+            journal.close()
+    return {label: load(Evaluation, out / label / "evaluation.json") for label in labels}

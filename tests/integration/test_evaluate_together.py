@@ -1,0 +1,212 @@
+"""Models asked together: failed items, repeats, looks, the A/A check, what another process already asked."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import asking
+import pytest
+import tiny
+from asking import tasks_of
+from tiny import Served
+
+from harness.config import Config
+from harness.errors import RequestRefused, ServerFault
+from harness.evaluate import flight
+from harness.evaluate.looks import Looks
+from harness.evaluate.questions import Question
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.records import Evaluation
+
+pytestmark = pytest.mark.integration
+
+TASK, ITEMS = "general_smoke_instructions", 8
+SUITE = f"suite.tasks=[{{name: {TASK}, limit: {ITEMS}, max_new_tokens: 8}}]"
+CHOICES, CHOSEN = "arc_easy", 4
+needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies of hub datasets in {tiny.HUB}")
+
+
+@pytest.fixture(scope="module")
+def config(served: Served) -> Config:
+    return tiny.config(served.base, "domain_tasks=[]", SUITE)
+
+
+def rows(folder: Path, task: str = TASK) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"samples_{task}.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often each model was asked each question."""
+    asked: Counter[tuple[str, str]] = Counter()
+    ask = flight.ask
+
+    async def counting(client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
+        asked[label, question.context] += 1
+        return await ask(client, renderer, question, conversation, label)
+
+    monkeypatch.setattr(flight, "ask", counting)
+    return asked
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, choose: Callable[[Question], bool]) -> None:
+    ask = flight.ask
+
+    async def failing(client: Any, renderer: Any, question: Question, *rest: Any) -> Any:
+        if choose(question):
+            raise error
+        return await ask(client, renderer, question, *rest)
+
+    monkeypatch.setattr(flight, "ask", failing)
+    monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
+
+
+class TestJournal:
+    def test_nothing_is_asked_twice_and_what_others_asked_is_counted(
+        self, served: Served, config: Config, tmp_path: Path, counted: Counter[tuple[str, str]]
+    ) -> None:
+        loaded = tasks_of(config)
+        first = asking.score(served, config, loaded, tmp_path / "first", ["base"], tmp_path)["base"]
+        assert (first.requests, first.reused_requests) == (ITEMS, 0)
+        both = asking.score(served, config, loaded, tmp_path / "both", ["base", "candidate"], tmp_path)
+        assert both["base"].reused_requests == ITEMS
+        assert both["candidate"].reused_requests == 0
+        assert len(counted) == 2 * ITEMS
+        assert set(counted.values()) == {1}
+        assert rows(tmp_path / "first" / "base") == rows(tmp_path / "both" / "base")
+        assert both["base"].scores == first.scores
+
+    def test_together_and_alone_give_the_same_answers(self, served: Served, config: Config, tmp_path: Path) -> None:
+        """Requests to the base model and to an adapter share batches; what differs is bf16 noise."""
+        loaded = tasks_of(config)
+        asking.score(served, config, loaded, tmp_path / "together", ["base", "candidate"])
+        for label in ("base", "candidate"):
+            asking.score(served, config, loaded, tmp_path / "alone", [label])
+            pairs = zip(rows(tmp_path / "together" / label), rows(tmp_path / "alone" / label), strict=True)
+            assert sum(left["resps"] != right["resps"] for left, right in pairs) <= 1
+
+
+class TestFailures:
+    def folder(
+        self, served: Served, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> tuple[Path, Evaluation]:
+        loaded = tasks_of(config)
+        asking.score(served, config, loaded, tmp_path / "sound", ["base"])
+        prompt = str(rows(tmp_path / "sound" / "base")[3]["arguments"]["gen_args_0"]["arg_0"])
+        with monkeypatch.context() as patch:
+            failing(patch, error, lambda question: question.context == prompt)
+            record = asking.score(served, config, loaded, tmp_path / "broken", ["base"])["base"]
+        return tmp_path / "broken" / "base", record
+
+    def test_a_failed_item_is_there_without_a_score(
+        self, served: Served, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, record = self.folder(served, config, tmp_path, monkeypatch, ServerFault("the server failed at this"))
+        identity = record.tasks[TASK]
+        assert (identity.asked, identity.scored, identity.failed) == (ITEMS, ITEMS - 1, 1)
+        assert identity.failures == {f"the server failed at this ({flight.ATTEMPTS} attempts)": 1}
+        assert record.failed_requests == 1
+        found = rows(folder)
+        assert [row["doc_id"] for row in found] == [row["doc_id"] for row in rows(tmp_path / "sound" / "base")]
+        (failed,) = (row for row in found if "failed" in row)
+        whole = rows(tmp_path / "sound" / "base")[3]
+        assert set(failed) >= set(whole) - set(whole["metrics"]) - {"findings"}
+        same = ("doc", "doc_hash", "prompt_hash", "target_hash", "target", "arguments", "filter")
+        assert {key: failed[key] for key in same} == {key: whole[key] for key in same}
+        assert failed["metrics"] == []
+        assert {score.n for score in record.scores} == {ITEMS - 1}
+
+    def test_the_comparison_is_refused(
+        self, served: Served, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, record = self.folder(served, config, tmp_path, monkeypatch, RequestRefused("the prompt is too long"))
+        assert (record.refused_requests, record.failed_requests) == (1, 0)
+        faults = compare(read_evidence(tmp_path / "sound" / "base"), read_evidence(folder)).faults
+        assert any("1 items of base have no score" in fault for fault in faults)
+
+    def test_a_task_without_any_answer_is_still_told(
+        self, served: Served, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failing(monkeypatch, RequestRefused("the prompt is too long"), lambda question: True)
+        record = asking.score(served, config, tasks_of(config), tmp_path, ["base"])["base"]
+        assert (record.tasks[TASK].scored, record.tasks[TASK].failed) == (0, ITEMS)
+        assert len(rows(tmp_path / "base")) == ITEMS
+        assert record.scores == []
+
+
+class TestRepeats:
+    def test_each_repeat_of_a_sampled_answer_is_another(self, served: Served, config: Config, tmp_path: Path) -> None:
+        loaded = tasks_of(config)
+        task = loaded["tasks"][TASK]
+        before = task.get_config("repeats"), dict(task.get_config("generation_kwargs"))
+        try:
+            task.set_config("repeats", 3)
+            task.set_config("generation_kwargs", {**before[1], "do_sample": True, "temperature": 1.0})
+            for name in ("first", "again"):
+                asking.score(served, config, loaded, tmp_path / name, ["base"])
+        finally:
+            task.set_config("repeats", before[0])
+            task.set_config("generation_kwargs", before[1])
+        for row in rows(tmp_path / "first" / "base"):
+            (answers,) = row["resps"]
+            assert len(set(answers)) == 3
+        pairs = list(zip(rows(tmp_path / "first" / "base"), rows(tmp_path / "again" / "base"), strict=True))
+        assert sum(left["resps"] == right["resps"] for left, right in pairs) >= len(pairs) - 1
+
+
+class TestLooks:
+    def test_a_decided_task_is_asked_no_further(self, served: Served, tmp_path: Path) -> None:
+        other = "general_smoke_arithmetic"
+        tasks = ", ".join(f"{{name: {name}, limit: {ITEMS}, max_new_tokens: 4}}" for name in (TASK, other))
+        config = tiny.config(served.base, "domain_tasks=[]", f"suite.tasks=[{tasks}]")
+        seen: list[dict[str, int]] = []
+
+        def decided(folders: Mapping[str, Path]) -> list[str]:
+            evidence = [read_evidence(folders[label]) for label in ("base", "candidate")]
+            assert compare(*evidence).faults == []
+            seen.append({task: identity.asked for task, identity in evidence[0].identities.items()})
+            return [TASK]
+
+        looks = Looks([3, 5], seed=7, rule="stop one task", decided=decided)
+        labels = ["base", "candidate"]
+        records = asking.score(served, config, tasks_of(config), tmp_path, labels, tmp_path / "journals", looks=looks)
+        assert seen == [{TASK: 3, other: 3}, {TASK: 3, other: 5}]
+        for label, record in records.items():
+            stopped, whole = record.tasks[TASK], record.tasks[other]
+            assert (stopped.planned, stopped.stopped_at, stopped.asked, stopped.order_seed) == (ITEMS, 3, 3, 7)
+            assert (whole.planned, whole.stopped_at, whole.asked) == (ITEMS, ITEMS, ITEMS)
+            assert (len(rows(tmp_path / label)), len(rows(tmp_path / label, other))) == (3, ITEMS)
+            assert record.reused_requests == 0
+        assert compare(*(read_evidence(tmp_path / label) for label in labels)).faults == []
+
+
+class TestAA:
+    def test_it_says_what_share_flips(self, served: Served, tmp_path: Path, counted: Counter[tuple[str, str]]) -> None:
+        config = tiny.config(served.base, "domain_tasks=[]", SUITE, "suite.aa=true")
+        record = asking.score(served, config, tasks_of(config), tmp_path, ["base"], tmp_path)["base"]
+        assert set(counted.values()) == {1}
+        assert len(counted) == 2 * ITEMS
+        assert record.aa_flip_share is not None
+        assert set(record.aa_flip_share) == {TASK}
+        assert 0 <= record.aa_flip_share[TASK] <= 0.25
+        told = json.loads((tmp_path / "base" / "aa.json").read_text())["tasks"][TASK]
+        assert told["items"] == ITEMS
+        assert set(told["metrics"]) == {"acc"}
+        assert told["max_nats"] is None
+
+    @needs_hub
+    def test_it_measures_likelihoods_and_every_model_sees_the_same_examples(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        suite = f"suite.tasks=[{{name: {CHOICES}, limit: {CHOSEN}, num_fewshot: 2}}]"
+        config = tiny.config(served.base, "domain_tasks=[]", suite, "suite.aa=true", f"hub_dir={tiny.HUB}")
+        labels = ["base", "candidate"]
+        records = asking.score(served, config, tasks_of(config), tmp_path, labels)
+        for label in labels:
+            told = json.loads((tmp_path / label / "aa.json").read_text())["tasks"][CHOICES]
+            assert 0 <= told["max_nats"] < 0.5
+            assert records[label].requests == 4 * CHOSEN
+        assert compare(*(read_evidence(tmp_path / label) for label in labels)).faults == []

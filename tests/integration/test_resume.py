@@ -1,0 +1,128 @@
+"""kill -9 of the harness and of vLLM in the middle of an evaluation: the same command goes on."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import asking
+import pytest
+import tiny
+from tiny import Served
+
+from harness.compose import config_for
+from harness.evaluate import flight
+from harness.evaluate.questions import Question
+from harness.evaluation import evaluate_alone
+from harness.records import Evaluation, load
+
+pytestmark = pytest.mark.integration
+
+TASK, ITEMS = "general_smoke_instructions", 40
+SUITE = (
+    "domain_tasks=[]",
+    f"suite.tasks=[{{name: {TASK}, limit: {ITEMS}, max_new_tokens: 32}}]",
+    "serve.concurrency=2",
+    "serve.kv_cache_gib=1",
+)
+HEAVY = ("torch", "transformers", "lm_eval", "vllm", "datasets")
+AGAIN = f"import sys; from harness.cli import main; code = main(sys.argv[1:]); \
+print(code, [name for name in {HEAVY} if name in sys.modules])"
+
+
+def answered(runs: Path) -> int:
+    """How many answers the journals hold."""
+    count = 0
+    for path in (runs / ".cache" / "answers").glob("*.sqlite"):
+        database = sqlite3.connect(path, timeout=10)
+        try:
+            count += database.execute("SELECT count(*) FROM answers").fetchone()[0]
+        except sqlite3.OperationalError:
+            pass  # just being made
+        finally:
+            database.close()
+    return count
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"samples_{TASK}.jsonl").read_text().splitlines()]
+
+
+class Saboteur:
+    """Counts what is asked, and kills the server's engine at the tenth question."""
+
+    def __init__(self) -> None:
+        self.completed: Counter[str] = Counter()
+        self.killed: list[int] = []
+        self._ask = flight.ask
+
+    async def ask(self, client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
+        if len(self.completed) == 10 and not self.killed:
+            self.killed = [
+                pid for pid, (_, command) in tiny.processes().items() if "VLLM::EngineCor" in command and is_ours(pid)
+            ]
+            for pid in self.killed:
+                os.kill(pid, signal.SIGKILL)
+        entries = await self._ask(client, renderer, question, conversation, label)
+        self.completed[question.context] += 1
+        return entries
+
+
+def is_ours(pid: int) -> bool:
+    """Whether a process descends from this one."""
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def test_it_goes_on_after_kill_9(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ["model=pretrained", f"model.path={served.base}", "tracker=none", *SUITE]
+    command = [sys.executable, "-m", "harness.cli", "evaluate", "base", *overrides]
+    environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "HARNESS_CACHE": str(tmp_path / "cache")}
+    runs = tmp_path / "runs"
+
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    tiny.wait_for(lambda: answered(runs) >= 5 or process.poll() is not None, 300, "the fifth answer")
+    process.kill()
+    process.wait()
+    tiny.wait_for(lambda: not tiny.group_of(str(runs)), 60, "the end of the server")
+    first = answered(runs)
+    assert 5 <= first < ITEMS
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", environment["HARNESS_CACHE"])
+    saboteur = Saboteur()
+    with monkeypatch.context() as patch:
+        patch.setattr(flight, "ask", saboteur.ask)
+        (folder,) = evaluate_alone(["base"], config_for(overrides))
+    assert saboteur.killed
+    assert "it is started again" in capfd.readouterr().err
+    assert set(saboteur.completed.values()) == {1}
+    assert len(saboteur.completed) == ITEMS - first
+
+    record = load(Evaluation, folder / "evaluation.json")
+    assert (record.requests, record.reused_requests, record.failed_requests) == (ITEMS, first, 0)
+    assert (record.tasks[TASK].asked, record.tasks[TASK].scored) == (ITEMS, ITEMS)
+    found = rows(folder)
+    assert len({row["doc_id"] for row in found}) == len(found) == ITEMS
+
+    config = config_for(overrides)
+    undisturbed = asking.score(served, config, asking.tasks_of(config), tmp_path / "undisturbed", ["base"])["base"]
+    assert undisturbed.scores == record.scores
+    pairs = zip(found, rows(tmp_path / "undisturbed" / "base"), strict=True)
+    assert sum(left["resps"] != right["resps"] for left, right in pairs) <= 2
+
+    again = subprocess.run(
+        [sys.executable, "-c", AGAIN, *command[3:]], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert again.stdout.splitlines() == [str(folder), "0 []"]
+    assert "unchanged, reused" in again.stderr
