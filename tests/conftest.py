@@ -3,6 +3,8 @@
 No property test has a deadline: a busy machine makes no test fail.
 """
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -91,3 +93,17 @@ def story(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Story":
         patch.delenv("HARNESS_REGISTRY", raising=False)
         patch.setattr("harness.evaluate.several.vllm_server", KeptServers(stack).serve)
         return play(Story(project))
+
+
+@pytest.fixture
+def own_wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B without an account, and without the settings of the machine that runs the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+    with warnings.catch_warnings():
+        # wandb keeps a TemporaryDirectory for media until the interpreter collects it.
+        warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
+        yield

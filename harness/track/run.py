@@ -38,16 +38,6 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
         tracker.finish(verdict.exit_code if stage == "gate" else 0)
 
 
-def track_promotion(folder: Path, config: Config, weights_sha256: str, alias: str) -> None:
-    """The checkpoint of a run under a new alias, made from the verdict that allowed it; a W&B run of its own."""
-    if config.tracker.kind == "none":
-        return
-    tracker = open_stage(folder, config, "promote")
-    uses = [f"{config.name}-verdict"]
-    tracker.artifact(f"{config.name}-model", "model", folder / "checkpoint", weights_sha256, uses, alias)
-    tracker.finish(0)
-
-
 def open_stage(folder: Path, config: Config, stage: str) -> Tracker:
     """The tracker of one stage of a run. Its name holds the digest of the stage's inputs, so a stage that is done
     again with other inputs is another W&B run, and one that was interrupted is the same."""
@@ -62,7 +52,7 @@ def open_stage(folder: Path, config: Config, stage: str) -> Tracker:
 
 
 def _inputs_digest(folder: Path, stage: str) -> str:
-    made_in = {"audit": ["data"], "train": ["checkpoint"], "promote": ["checkpoint"]}
+    made_in = {"audit": ["data"], "train": ["checkpoint"]}
     manifests = [read_manifest(folder / name) or {} for name in made_in.get(stage, [BASE, CANDIDATE])]
     return sha256_json([stage, *(manifest.get("fingerprint") for manifest in manifests)])
 

@@ -14,10 +14,11 @@ from harness.config import Config
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.records import Dataset, SourceCount, TrainingSummary, Verdict
-from harness.track.run import track_promotion, track_run
+from harness.track.run import track_run
 from harness.track.samples import side_by_side
 
 pytest.importorskip("wandb")
+pytestmark = pytest.mark.usefixtures("own_wandb_home")
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -93,14 +94,6 @@ def test_tracked_again_it_is_the_same_run(finished: tuple[Path, Verdict], config
     assert len(set(ids)) == 4
 
 
-def test_a_promotion_gives_the_checkpoint_its_alias(finished: tuple[Path, Verdict], config: Config) -> None:
-    folder = finished[0]
-    track_promotion(folder, config, "b" * 64, "production")
-    (log,) = logs(folder)
-    assert read(log)["run"]["job_type"] == "promote"
-    assert set(read(log)["aliases"]) == {"latest", "production"}
-
-
 def test_the_table_shows_both_answers_changed_items_first(finished: tuple[Path, Verdict]) -> None:
     folder = finished[0] / "eval"
     columns, rows = side_by_side(folder / "base", folder / "candidate", "arc", limit=95)
@@ -122,7 +115,6 @@ def read(log: Path) -> dict[str, Any]:
             found["history"].append(record["history"]["item"])
         elif record["type"] == "artifact" and record["artifact"]["type"] != "run_table":
             found["artifacts"][record["artifact"]["type"]] = json.loads(record["artifact"]["metadata"])["inputs"]
-            found["aliases"] = record["artifact"]["aliases"]
         elif record["type"] == "alert":
             found["alerts"].append(record["alert"])
         elif record["type"] == "run":

@@ -14,6 +14,7 @@ from harness.errors import EnvironmentFault
 from harness.track.tracker import Tracker, check_tracker, open_tracker
 
 pytest.importorskip("wandb")
+pytestmark = pytest.mark.usefixtures("own_wandb_home")
 OFFLINE = TrackerConfig(kind="wandb", project="clinic")
 KEY = "4f2a9c" * 6 + "77d1"
 
