@@ -15,11 +15,12 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Packed:
-    """One training sequence; the three lists have equal length."""
+    """One training sequence; the three lists have equal length. `rows` are the numbers of its conversations."""
 
     input_ids: list[int]
     position_ids: list[int]
     labels: list[int]
+    rows: tuple[int, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -46,10 +47,10 @@ def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
             fit = len(bins) - 1
         bins[fit].append(index)
         room[fit] -= size
-    return [_join([rows[index] for index in members]) for members in bins]
+    return [_join([rows[index] for index in members], members) for members in bins]
 
 
-def _join(rows: Sequence[Rendered]) -> Packed:
+def _join(rows: Sequence[Rendered], members: Sequence[int]) -> Packed:
     ids: list[int] = []
     positions: list[int] = []
     labels: list[int] = []
@@ -58,4 +59,4 @@ def _join(rows: Sequence[Rendered]) -> Packed:
         positions += range(len(row.ids))
         targets = [i if supervised else IGNORED for i, supervised in zip(row.ids, row.mask, strict=True)]
         labels += [*targets[1:], IGNORED]
-    return Packed(ids, positions, labels)
+    return Packed(ids, positions, labels, tuple(members))

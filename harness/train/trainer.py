@@ -63,9 +63,14 @@ class PackedTrainer(Trainer):
             logits_to_keep=supervised,
             use_cache=False,
         )
-        total = cross_entropy(outputs.logits[0].float(), labels[supervised], reduction="sum")
-        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(supervised))
+        losses = cross_entropy(outputs.logits[0].float(), labels[supervised], reduction="none")
+        items = num_items_in_batch if num_items_in_batch is not None else len(supervised)
+        loss = self.objective(model, inputs, supervised, losses, outputs.logits[0], items)
         return (loss, outputs) if return_outputs else loss
+
+    def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
+        """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
+        return losses.sum() / items
 
 
 class StepReport(TrainerCallback):
