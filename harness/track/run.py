@@ -41,7 +41,8 @@ def _train(
         values = json.loads(line)
         tracker.metrics({f"train/{k}": v for k, v in values.items() if k != "step"}, int(values["step"]))
     summary = load(TrainingSummary, folder / "checkpoint" / "training.json").model_dump()
-    tracker.summary({f"train/{k}": float(v) for k, v in summary.items()})
+    numbers = {k: float(v) for k, v in summary.items() if isinstance(v, int | float)}
+    tracker.summary({f"train/{k}": v for k, v in numbers.items()})
     data = load(Dataset, folder / "data" / "audit.json")
     tracker.artifact(names[0], "dataset", folder / "data", data.sha256, [])
     tracker.artifact(names[1], "model", folder / "checkpoint", verdict.candidate.weights_sha256, [names[0]])

@@ -14,13 +14,18 @@ from harness.config import TrainConfig
 from harness.train.packing import IGNORED, Packed
 
 
-def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: bool) -> TrainingArguments:
-    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step, nothing saved midway."""
+def training_arguments(
+    config: TrainConfig, steps: int, out: Path, *, use_cpu: bool, processes: int = 1, bf16: bool = False
+) -> TrainingArguments:
+    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step over all processes.
+
+    A callback says when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
+    """
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=config.sequences_per_step,
+        gradient_accumulation_steps=config.sequences_per_step // processes,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(config.warmup_ratio * steps),
@@ -30,6 +35,12 @@ def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: b
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
+        save_total_limit=2,
+        bf16=bf16,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        ddp_backend="gloo" if use_cpu and processes > 1 else None,
+        ddp_find_unused_parameters=False if processes > 1 else None,
         report_to=[],
         seed=config.seed,
         use_cpu=use_cpu,
