@@ -28,26 +28,49 @@ class Packed:
 
 
 def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
-    """Rows in shuffled order, first-fit into sequences of at most `length` tokens.
+    """Every row once, in as few sequences of at most `length` tokens as best-fit decreasing finds, shuffled.
 
     A row longer than `length` raises ValueError; callers report such rows before.
     """
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
+    return [
+        _join([rows[index] for index in members], members) for members in plan([len(r.ids) for r in rows], length, seed)
+    ]
+
+
+def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
+    """Which rows share a sequence: longest rows first, each where it leaves the least room (best-fit decreasing).
+
+    Rows of one size, and the sequences, are in random order. Near-linear: open sequences are found by their room.
+    """
+    generator = random.Random(seed)
+    order = list(range(len(sizes)))
+    generator.shuffle(order)
+    order.sort(key=lambda index: -sizes[index])
+    if order and sizes[order[0]] > length:
+        raise ValueError(f"row {order[0]} has {sizes[order[0]]} tokens; a sequence holds {length}")
     bins: list[list[int]] = []
-    room: list[int] = []
+    by_room: list[list[int]] = [[] for _ in range(length + 1)]
+    occupied = 0  # bit r is set while a sequence with room for r tokens is open
     for index in order:
-        size = len(rows[index].ids)
-        if size > length:
-            raise ValueError(f"row {index} has {size} tokens; a sequence holds {length}")
-        fit = next((b for b, free in enumerate(room) if free >= size), None)
-        if fit is None:
+        size = sizes[index]
+        if fitting := occupied >> size:
+            room = size + (fitting & -fitting).bit_length() - 1
+            fit = by_room[room].pop()
+            if not by_room[room]:
+                occupied ^= 1 << room
+        else:
+            room, fit = length, len(bins)
             bins.append([])
-            room.append(length)
-            fit = len(bins) - 1
         bins[fit].append(index)
-        room[fit] -= size
-    return [_join([rows[index] for index in members], members) for members in bins]
+        by_room[room - size].append(fit)
+        occupied |= 1 << (room - size)
+    generator.shuffle(bins)
+    return bins
+
+
+def padding_share(packs: Sequence[Packed], length: int) -> float:
+    """Share of the sequences' places that hold no token."""
+    return 1 - sum(len(p.input_ids) for p in packs) / (length * len(packs))
 
 
 def _join(rows: Sequence[Rendered], members: Sequence[int]) -> Packed:
