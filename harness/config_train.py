@@ -13,7 +13,7 @@ Steps = Annotated[int, Field(ge=0)]
 class LoraConfig(Group):
     """The adapter. `rslora` scales by alpha/√r instead of alpha/r; `dora` trains a magnitude for every output too.
 
-    vLLM serves no DoRA: such an adapter is merged into its base model before it is evaluated.
+    vLLM serves no DoRA: what it trained is merged into the base model, and the checkpoint is a whole model.
     """
 
     r: Count = 16

@@ -16,6 +16,7 @@ from harness.evaluate.merge import merged, reasons_to_merge
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract
 from harness.records import Checkpoint, Evaluation, load
+from harness.scaling import scaled_copy, split_alpha
 
 CANDIDATE = "candidate"
 
@@ -30,9 +31,17 @@ def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
 
 
 def locate(name: str, config: Config) -> tuple[Path, Path]:
-    """The folder of a checkpoint and that of its base model (the same for a full model)."""
+    """The folder of a checkpoint and that of its base model (the same for a full model).
+
+    NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
+    """
+    name, alpha = split_alpha(name)
     folder = _folder(name, config).resolve()
-    return folder, _base_of(folder, config) if is_adapter(folder) else folder
+    base = _base_of(folder, config) if is_adapter(folder) else folder
+    if alpha == 1:
+        return folder, base
+    made = scaled_copy(folder, base if base != folder else local_model(config.model), alpha, config.model.dtype)
+    return made, base if is_adapter(made) else made
 
 
 def _folder(name: str, config: Config) -> Path:

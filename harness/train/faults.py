@@ -11,7 +11,7 @@ from harness.train.material import Material
 
 _SHOWN = 10
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc")
-_NO_SPACE = ("no space left", "file write failed", "unexpected pos")
+_NO_SPACE = ("no space left", "failed writing file", "file write failed", "unexpected pos")
 EXPLODED = 3.0
 
 

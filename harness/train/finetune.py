@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import load_tokenizer
+from harness.base_model import is_adapter, load_tokenizer
 from harness.config import Config
 from harness.console import say
 from harness.prompt.contract import Contract
@@ -24,6 +24,7 @@ from harness.train.hardware import hardware
 from harness.train.launch import launch
 from harness.train.material import Material, material, rows_by_source
 from harness.train.memory import free_memory, keep_memory
+from harness.train.model import merge_whole
 from harness.train.order import order_sha256
 from harness.train.packing import padding_share
 from harness.train.parameters import parameters
@@ -63,7 +64,9 @@ def finetune(
         summary = _summary(config, base, what, prepared, saved, examiner)
         shutil.copy(saved.folder / CURVE, out / CURVE)
     free_memory()
-    compute(out, base if config.train.method != "full" else out, contract, config.model.dtype).save(out)
+    if config.train.lora.dora and is_adapter(out):
+        merge_whole(out, base, config.model.dtype)
+    compute(out, base if is_adapter(out) else out, contract, config.model.dtype).save(out)
     write_prompt_side(contract, tokenizer, out)
     summary.save(out / SUMMARY)
     return summary
@@ -78,9 +81,7 @@ def contract_for_training(config: Config, base: Path) -> tuple[Any, Contract]:
     return tokenizer, contract
 
 
-def _weights(
-    config: Config, base: Path, what: Material, saved: Progress, out: Path, examiner: Examiner | None
-) -> None:
+def _weights(config: Config, base: Path, what: Material, saved: Progress, out: Path, examiner: Examiner | None) -> None:
     """Trains, or goes on with training, and writes the weights that are kept into `out`."""
     latest = saved.latest()
     done, resume = latest if latest else (0, None)

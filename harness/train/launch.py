@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from harness.config import Config
-from harness.errors import EnvironmentFault
+from harness.errors import ConfigError, EnvironmentFault
 from harness.train.material import Material
 from harness.train.model import device_of
 from harness.train.progress import Progress
@@ -18,9 +18,7 @@ from harness.train.progress import Progress
 JOB, MATERIAL, ERROR = "job.json", "material.json", "error.json"
 
 
-def launch(
-    config: Config, base: Path, material: Material, saved: Progress, resume: Path | None, out: Path
-) -> None:
+def launch(config: Config, base: Path, material: Material, saved: Progress, resume: Path | None, out: Path) -> None:
     """`fit` in config.num_processes processes; raises what it raises, EnvironmentFault when a process dies."""
     material.save(saved.folder / MATERIAL)
     job = {"base": str(base), "progress": str(saved.folder), "resume": resume and str(resume), "out": str(out)}
@@ -41,10 +39,20 @@ def launch_command(config: Config, job: Path) -> list[str]:
         return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, *where, *worker]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     if config.accelerate_config is not None:
-        return [*command, "--config_file", config.accelerate_config, "--num_processes", count, *worker]
+        file = str(accelerate_file(config.accelerate_config))
+        return [*command, "--config_file", file, "--num_processes", count, *worker]
     multi = ["--multi_gpu"] if config.num_processes > 1 else []
     shape = ["--num_processes", count, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     return [*command, *multi, *shape, *worker]
+
+
+def accelerate_file(name: str) -> Path:
+    """A configuration file of accelerate's: a shipped one by its name, or a path. Raises ConfigError without one."""
+    shipped = {path.stem: path for path in (Path(__file__).parent / "accelerate").glob("*.yaml")}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise ConfigError([f"accelerate_config: {name} is no file, and none of: {', '.join(shipped)}"])
+    return path
 
 
 def _run(command: list[str], processes: int) -> int:

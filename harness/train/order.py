@@ -40,7 +40,5 @@ def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> lis
 
 def order_sha256(packs: Sequence[Packed], order: Sequence[int]) -> str:
     """Digest of every token, position and label in the order of training."""
-    digests = [
-        hashlib.sha256(repr((p.input_ids, p.position_ids, p.labels)).encode()).hexdigest() for p in packs
-    ]
+    digests = [hashlib.sha256(repr((p.input_ids, p.position_ids, p.labels)).encode()).hexdigest() for p in packs]
     return hashlib.sha256("".join(digests[index] for index in order).encode()).hexdigest()

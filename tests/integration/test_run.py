@@ -273,7 +273,7 @@ class TestInterrupt:
 
             def training() -> bool:
                 assert process.poll() is None, log.read_text()
-                return any(path.stat().st_size for path in project.glob("runs/*/.checkpoint.tmp*/train.jsonl"))
+                return any(path.stat().st_size for path in project.glob("runs/*/.training/train.jsonl"))
 
             tiny.wait_for(training, 120, "the first optimiser step")
             interrupt(process, log)

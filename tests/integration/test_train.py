@@ -111,7 +111,7 @@ class TestLoss:
     def test_a_step_averages_over_tokens_not_over_sequences(
         self, tiny_base: Path, renderer: Renderer, tmp_path: Path
     ) -> None:
-        config = tiny.config(tiny_base, "model.dtype=float32", "train.sequences_per_step=100")
+        config = tiny.config(tiny_base, "model.dtype=float32", "train.sequences_per_step=100", "train.epochs=1")
         rendered = render_rows(renderer, tiny.rows(12), config.train.sequence_length)
         model = _float32_model(tiny_base)
         mean = sum(_reference(model, row) for row in rendered) / sum(sum(row.mask) for row in rendered)
