@@ -25,23 +25,24 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    shape: Any, trained: int, total: int, config: TrainConfig, dtype: str, length: int, supervised: int
+    shape: Any, trained: int, total: int, config: TrainConfig, dtype: str, device: str, length: int, supervised: int
 ) -> MemoryEstimate:
     """Of one sequence of `length` tokens, `supervised` of them with a loss; `shape` is the model's configuration.
 
     AdamW in fp32: 16 bytes a trained parameter (weight, gradient, two moments), 18 with the bf16 copy that autocast
     makes. What a layer keeps for the backward pass is counted from transformers' Llama with SDPA, about ±30% for
-    other models; an adapter's inputs are kept in fp32 too.
+    other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer stands in for its own). QLoRA
+    has embeddings and output layer in fp32.
     """
     full = config.method == "full"
     frozen = 0 if full else total - trained
     if config.method == "qlora":
-        tables = shape.vocab_size * shape.hidden_size
-        weights = tables * BYTES[dtype] + (frozen - tables) * _NF4
+        tables = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+        weights = tables * BYTES["float32"] + (frozen - tables) * _NF4
     else:
         weights = frozen * BYTES[dtype]
     optimiser = trained * (18 if full and dtype != "float32" else 16)
-    layer = _layer_bytes(shape, BYTES[dtype], adapter=not full)
+    layer = _layer_bytes(shape, BYTES[dtype], fp32_inputs=not full and device == "cuda")
     layers = shape.num_hidden_layers
     kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer
     activations = length * kept + 3 * length**2
@@ -49,7 +50,7 @@ def estimate_memory(
     return MemoryEstimate(*(part / 2**30 for part in (weights, optimiser, activations, logits)))
 
 
-def _layer_bytes(shape: Any, width: int, *, adapter: bool) -> int:
+def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:
     """Bytes a token that one layer keeps for its backward pass."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     head = getattr(shape, "head_dim", None) or hidden // shape.num_attention_heads
@@ -57,5 +58,5 @@ def _layer_bytes(shape: Any, width: int, *, adapter: bool) -> int:
     norms = 2 * hidden * (4 + width)
     attention = width * (hidden + 3 * query + 3 * key)
     mlp = width * (2 * hidden + 4 * inner)
-    inputs = 4 * (5 * hidden + query + inner) if adapter else 0
+    inputs = 4 * (5 * hidden + query + inner) if fp32_inputs else 0
     return int(norms + attention + mlp + inputs)

@@ -71,7 +71,9 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     trained, total = parameter_counts(model)
     longest = max(len(p.input_ids) for p in what.packs)
     supervised = max(p.supervised for p in what.packs)
-    memory = estimate_memory(model.config, trained, total, config.train, config.model.dtype, longest, supervised)
+    memory = estimate_memory(
+        model.config, trained, total, config.train, config.model.dtype, device_of(config.train), longest, supervised
+    )
     counts = [what.tokens(step) for step in range(1, what.steps + 1)]
     tokens = sum(count[0] for count in counts)
     speed, peak = _probe(config, base, what, memory)

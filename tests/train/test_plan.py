@@ -46,6 +46,7 @@ class Shape:
 
     hidden_size, intermediate_size, num_hidden_layers = 4096, 14336, 32
     num_attention_heads, num_key_value_heads, head_dim, vocab_size = 32, 8, 128, 128256
+    tie_word_embeddings = False
 
 
 TOTAL, ADAPTER = 8_030_261_248, 41_943_040
@@ -54,13 +55,13 @@ TOTAL, ADAPTER = 8_030_261_248, 41_943_040
 def expected(method: str, trained: int, **settings: bool) -> float:
     config = TrainConfig.model_validate({"method": method, **settings})
     extra = 0 if method == "full" else trained
-    return estimate_memory(Shape, trained, TOTAL + extra, config, "bfloat16", 4096, 2048).total
+    return estimate_memory(Shape, trained, TOTAL + extra, config, "bfloat16", "cuda", 4096, 2048).total
 
 
 def test_memory_by_method() -> None:
     """Weights and optimiser states are exact: 2 bytes a frozen parameter, 16 or 18 a trained one."""
     lora = expected("lora", ADAPTER, gradient_checkpointing=True)
     assert 16 < lora < 24
-    assert expected("qlora", ADAPTER, gradient_checkpointing=True) < lora - 9
+    assert expected("qlora", ADAPTER, gradient_checkpointing=True) < lora - 6
     assert expected("full", TOTAL, gradient_checkpointing=True) > 18 * TOTAL / 2**30
     assert expected("lora", ADAPTER) > 2 * lora
