@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import quiet_transformers
+from harness.base_model import load_model, quiet_transformers, with_adapter
 from harness.config import TrainConfig
 from harness.errors import ConfigError, EnvironmentFault, MissingDependency
 
@@ -26,6 +26,8 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
+    from harness.train.packed_attention import use_packed_attention
+
     settings = _quantised(config, dtype) if config.method == "qlora" else {}
     loaded = "float32" if config.method == "full" else dtype
     set_seed(config.seed)
@@ -34,12 +36,16 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
             folder, dtype=getattr(torch, loaded), attn_implementation="sdpa", trust_remote_code=False, **settings
         )
     model.config.use_cache = False
+    if device_of(config) == "cpu":
+        use_packed_attention(model)
     return model if config.method == "full" else with_new_adapter(model, config)
 
 
 def with_new_adapter(model: Any, config: TrainConfig) -> Any:
     """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    from harness.train.lora_linear import use_lora_linear
 
     if config.method == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
@@ -53,9 +59,11 @@ def with_new_adapter(model: Any, config: TrainConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
     except ValueError as error:
         raise ConfigError([f"train.lora: {' '.join(str(error).split())[:300]}"]) from None
+    use_lora_linear(adapted)
+    return adapted
 
 
 def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
@@ -74,6 +82,14 @@ def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
     return {"quantization_config": quantisation, "device_map": {"": torch.cuda.current_device()}}
+
+
+def merge_whole(folder: Path, base: Path, dtype: str) -> None:
+    """Puts a whole model in the place of the adapter in `folder`: no server takes DoRA as an adapter."""
+    model = with_adapter(load_model(base, dtype), folder, base).merge_and_unload()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / name).unlink()
+    model.save_pretrained(folder)
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:

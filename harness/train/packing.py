@@ -32,9 +32,8 @@ def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
 
     A row longer than `length` raises ValueError; callers report such rows before.
     """
-    return [
-        _join([rows[index] for index in members], members) for members in plan([len(r.ids) for r in rows], length, seed)
-    ]
+    together = plan([len(row.ids) for row in rows], length, seed)
+    return [join([rows[index] for index in members], members) for members in together]
 
 
 def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
@@ -73,7 +72,8 @@ def padding_share(packs: Sequence[Packed], length: int) -> float:
     return 1 - sum(len(p.input_ids) for p in packs) / (length * len(packs))
 
 
-def _join(rows: Sequence[Rendered], members: Sequence[int]) -> Packed:
+def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Packed:
+    """The rows as one sequence; `members` are their numbers."""
     ids: list[int] = []
     positions: list[int] = []
     labels: list[int] = []

@@ -1,17 +1,15 @@
 """transformers' Trainer for packed sequences. Imports torch: only the training stage imports this file."""
 
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness.config import TrainConfig
-from harness.train.packing import IGNORED, Packed
+from harness.train.losses import token_losses
+from harness.train.packing import IGNORED
 
 
 def training_arguments(
@@ -31,7 +29,7 @@ def training_arguments(
         warmup_steps=round(config.warmup_ratio * steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
@@ -74,7 +72,7 @@ class PackedTrainer(Trainer):
             logits_to_keep=supervised,
             use_cache=False,
         )
-        losses = cross_entropy(outputs.logits[0].float(), labels[supervised], reduction="none")
+        losses = token_losses(outputs.logits[0], labels[supervised])
         items = num_items_in_batch if num_items_in_batch is not None else len(supervised)
         loss = self.objective(model, inputs, supervised, losses, outputs.logits[0], items)
         return (loss, outputs) if return_outputs else loss
@@ -82,30 +80,6 @@ class PackedTrainer(Trainer):
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
         return losses.sum() / items
-
-
-class StepReport(TrainerCallback):
-    """Calls `report` after every optimiser step with loss, learning rate, gradient norm and tokens/s."""
-
-    def __init__(self, report: Callable[[dict[str, float]], None], packs: Sequence[Packed], per_step: int):
-        self._report = report
-        self._tokens_per_step = per_step * sum(len(p.input_ids) for p in packs) / len(packs)
-        self._last = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        now = time.monotonic()
-        self._report(
-            {
-                "step": float(state.global_step),
-                "loss": float(logs["loss"]),
-                "learning_rate": float(logs["learning_rate"]),
-                "grad_norm": float(logs["grad_norm"]),
-                "tokens_per_s": self._tokens_per_step / max(now - self._last, 1e-9),
-            }
-        )
-        self._last = now
 
 
 def _collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
