@@ -61,7 +61,8 @@ def fit(
         trainer = ObjectiveTrainer(material, config, model=model, args=arguments, callbacks=callbacks)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if interruption.asked:
-        say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")
+        if trainer.is_world_process_zero():
+            say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")
         raise KeyboardInterrupt
     _save(trainer, config, out)
 

@@ -18,6 +18,9 @@ from harness.train.progress import Progress
 def main(path: Path) -> int:
     silence_libraries()
     keep_memory()
+    first = os.environ.get("RANK", "0") == "0"
+    if not first:
+        os.environ["CI"] = "1"  # one progress bar is enough
     job = json.loads(path.read_text())
     saved = Progress(Path(job["progress"]))
     resume = Path(job["resume"]) if job["resume"] else None
@@ -26,7 +29,7 @@ def main(path: Path) -> int:
         what = Material.load(saved.folder / MATERIAL)
         fit(config, Path(job["base"]), what, saved, resume, Path(job["out"]))
     except HarnessError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if first:
             (saved.folder / ERROR).write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
         return error.exit_code
     except KeyboardInterrupt:
