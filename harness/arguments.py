@@ -27,14 +27,18 @@ def parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--input", type=Path, metavar="FILE", help="a file or folder to audit alone (source 'input')")
     audit.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (with --input: ./audit)")
-    _verb(
-        subparsers, "train", verbs.train, "the stages up to a checkpoint", "harness train experiment=finance_disclaimer"
+    train = _verb(subparsers, "train", verbs.train, "the stages up to a checkpoint", TRAIN_EXAMPLE)
+    train.add_argument(
+        "--dry-run", action="store_true", help="say steps, tokens, parameters, memory and time instead of training"
     )
     evaluate = _verb(
         subparsers, "evaluate", verbs.evaluate, "serve checkpoints and score them on a suite", EVALUATE_EXAMPLE
     )
     evaluate.add_argument(
-        "checkpoints", nargs="*", metavar="CHECKPOINT", help="run, model or adapter folder, hub id, or 'base'"
+        "checkpoints",
+        nargs="*",
+        metavar="CHECKPOINT",
+        help="run, model or adapter folder, hub id, or 'base'; NAME@0.5 is half way",
     )
     evaluate.add_argument("--aa", action="store_true", help="ask each model twice; report what share of items flips")
     evaluate.add_argument("--describe", action="store_true", help="what the suite's size can show; evaluates nothing")
@@ -137,6 +141,7 @@ def _verb(
 
 
 RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-4"
+TRAIN_EXAMPLE = "harness train experiment=finance_disclaimer launcher=accelerate num_processes=2"
 AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 SCORE_EXAMPLE = "harness score disclaimer answers.jsonl --out graded.jsonl"

@@ -17,6 +17,8 @@ from harness.config_data import MixConfig as MixConfig
 from harness.config_data import SourceConfig as SourceConfig
 from harness.config_gate import GateConfig as GateConfig
 from harness.config_gate import RuleConfig as RuleConfig
+from harness.config_train import LoraConfig as LoraConfig
+from harness.config_train import TrainConfig as TrainConfig
 from harness.errors import ConfigError, nearest
 from harness.group import Count as Count
 from harness.group import Group as Group
@@ -59,29 +61,6 @@ class TemplateConfig(Group):
         if (self.system is not None) != (self.system_policy == "fixed"):
             raise ValueError("template.system is the text of template.system_policy=fixed: give both or neither")
         return self
-
-
-class LoraConfig(Group):
-    r: Count = 16
-    alpha: Positive = 32
-    dropout: Share = 0.0
-    target_modules: str | list[str] = "all-linear"
-
-
-class TrainConfig(Group):
-    """Supervised fine-tuning. One optimiser step sees `sequences_per_step` packed sequences."""
-
-    lora: LoraConfig = LoraConfig()
-    learning_rate: Positive = 3e-4
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    warmup_ratio: Share = 0.05
-    epochs: Positive = 1
-    sequence_length: Count = 512
-    sequences_per_step: Count = 4
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Positive = 1.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
 
 
 class ServeConfig(Group):
@@ -155,12 +134,20 @@ class TrackerConfig(Group):
 
 
 class Config(Group):
-    """The whole experiment: what `config.yaml` of a run holds."""
+    """The whole experiment: what `config.yaml` of a run holds.
+
+    `launcher`, `num_processes` and `accelerate_config` spread training over processes. `alpha` is the part of the
+    trained change that is kept: 0 is the base model, 1 the trained one.
+    """
 
     name: str
     domain_tasks: list[TaskConfig] = []
     hub_dir: str | None = None
     runs_dir: str = "runs"
+    launcher: Literal["none", "accelerate"] = "none"
+    num_processes: Count = 1
+    accelerate_config: str | None = None
+    alpha: Share = 1.0
     model: ModelConfig
     data: DataConfig
     audit: AuditConfig
@@ -177,6 +164,19 @@ class Config(Group):
             raise ValueError("template.max_length is larger than serve.max_model_len")
         if self.train.sequence_length > self.template.max_length:
             raise ValueError("train.sequence_length is larger than template.max_length")
+        return self
+
+    @model_validator(mode="after")
+    def _launchable(self) -> "Config":
+        if self.launcher == "none" and (self.num_processes > 1 or self.accelerate_config):
+            raise ValueError("num_processes and accelerate_config need launcher=accelerate")
+        if self.train.sequences_per_step % self.num_processes:
+            raise ValueError("train.sequences_per_step is not a multiple of num_processes: the steps would differ")
+        if self.launcher == "accelerate" and self.train.eval_every:
+            raise ValueError("train.eval_every works with launcher=none only")
+        unknown = sorted(set(self.train.source_weights) - set(self.data.sources))
+        if unknown:
+            raise ValueError(f"train.source_weights names no source of data.sources: {', '.join(unknown)}")
         return self
 
     @property

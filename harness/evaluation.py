@@ -15,6 +15,7 @@ from harness.errors import UsageError
 from harness.evaluate.checkpoint import resolve_checkpoint
 from harness.evaluate.several import evaluate_checkpoints
 from harness.records import Checkpoint
+from harness.scaling import origin_of
 
 
 def evaluation_items(config: Config) -> list[dict[str, Any]]:
@@ -73,7 +74,7 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
 
 def trained_on(checkpoint: Checkpoint) -> Path:
     """Where the rows of a run's checkpoint lie."""
-    return Path(checkpoint.path).parent / "data"
+    return origin_of(Path(checkpoint.path)).parent / "data"
 
 
 def _label(name: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
-from harness.base_model import local_model, weights_sha256
+from harness.base_model import is_adapter, local_model
 from harness.behavior.registry import load_behavior
 from harness.config import Config
 from harness.console import say, timed
@@ -24,6 +24,7 @@ from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint
 from harness.evaluate.several import evaluate_checkpoints
 from harness.evaluation import evaluation_items, hub_folder, tasks_of
+from harness.examination import BASE, base_checkpoint, examine
 from harness.gate.comparison import compare
 from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
@@ -32,16 +33,18 @@ from harness.lineage.machine import hardware
 from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
-from harness.records import Checkpoint, Dataset, Verdict, load
+from harness.records import Checkpoint, Dataset, Examined, Verdict, load
 from harness.report.model_card import write_model_card
 from harness.report.write import write_report
 from harness.serve.server import usable_port
 from harness.track.run import track_run
 from harness.track.tracker import check_tracker
+from harness.train.launch import accelerate_file
+from harness.training import scale_stage, training_inputs
 
 RUN = "run.json"
 RECORDED = ("config.yaml", CONTRACT_FILE, "compare.json", "verdict.json", POLICY, EVIDENCE)
-BASE = "base"
+UNFINISHED = ".training"
 OPTIONAL = ("conflicts.jsonl", "validation.parquet")
 
 
@@ -105,6 +108,7 @@ def check(config: Config) -> None:
         *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
         lambda: check_task_files(task.name for task in config.tasks),
         lambda: config.template.file and read_template(config.template.file),
+        lambda: config.accelerate_config and accelerate_file(config.accelerate_config),
     ]
     for probe in probes:
         try:
@@ -165,43 +169,38 @@ def usable_sources(config: Config) -> list[Origin]:
 
 
 def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
-    """checkpoint/: the adapter with tokenizer, template and contract."""
+    """checkpoint/: the weights with tokenizer, template and contract; with alpha below 1 made from those in trained/.
+
+    An unfinished training lies in .training/ until it is done.
+    """
     config = run.config
     base = local_model(config.model)
-    installed = store.versions()
-    inputs = {
-        "base": weights_sha256(base),
-        "data": dataset.sha256,
-        "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
-        "train": config.train.model_dump(),
-        "dtype": config.model.dtype,
-        "versions": {name: installed.get(name) for name in ("torch", "transformers", "peft", "accelerate")},
-        "code": store.code_version("train", "prompt"),
-    }
+    inputs = training_inputs(config, base, dataset)
+    unfinished = run.folder / UNFINISHED
 
     def work(folder: Path) -> None:
         from harness.train.finetune import finetune
 
         tasks_of(config)()
         with timed(f"train on {dataset.rows} rows"):
-            finetune(config, base, read_rows(run.folder / "data"), folder)
+            finetune(config, base, read_rows(run.folder / "data"), folder, unfinished, inputs, judge)
 
-    folder, reused = store.stage(run.runs, run.folder / "checkpoint", "train", inputs, work)
-    _told(reused, "checkpoint")
+    def judge(step: int, folder: Path) -> Examined:
+        return examine(config, base, step, folder, unfinished)
+
+    target = run.folder / ("checkpoint" if config.alpha == 1 else "trained")
+    folder, reused = store.stage(run.runs, target, "train", inputs, work)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _told(reused, target.name)
+    if config.alpha < 1:
+        folder = scale_stage(config, run.runs, folder, base)
     shutil.copy(folder / CONTRACT_FILE, run.folder / CONTRACT_FILE)
-    return checkpoint(folder, config)
+    return checkpoint(folder, config, base if is_adapter(folder) else None)
 
 
 def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
     """eval/base and eval/candidate, on one server."""
-    base = Checkpoint(
-        path=candidate.base_path,
-        kind="full",
-        base_path=candidate.base_path,
-        weights_sha256=candidate.base_sha256,
-        base_sha256=candidate.base_sha256,
-        contract_sha256=candidate.contract_sha256,
-    )
+    base = base_checkpoint(local_model(run.config.model), candidate.contract_sha256)
     sides = {BASE: base, CANDIDATE: candidate}
     log = run.folder / "logs" / "vllm.log"
     return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config))

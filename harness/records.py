@@ -84,8 +84,31 @@ class Checkpoint(Record):
     contract_sha256: str
 
 
+class LongRows(Record):
+    """Rows over the sequence length: tokens of each dropped one, parts of each split one, by row id."""
+
+    policy: Literal["error", "drop", "split"]
+    limit: int
+    dropped: dict[str, int] = {}
+    split: dict[str, int] = {}
+
+
+class Examined(Record):
+    """A checkpoint that was evaluated during training; `slack` is how far its worst guard is above its margin."""
+
+    step: int
+    slack: float
+    target: float
+    verdict: VerdictName
+    failed_guards: list[str] = []
+
+
 class TrainingSummary(Record):
-    """What training did: the curve is in train.jsonl beside it."""
+    """What training did: the curve is in train.jsonl beside it.
+
+    `order_sha256` is the digest of every token in the order of training. `kept_step` is the step whose weights were
+    kept. `padding_share` is the share of the sequences' length that holds no row.
+    """
 
     rows: int
     sequences: int
@@ -99,6 +122,18 @@ class TrainingSummary(Record):
     trained_parameters: int
     total_parameters: int
     seed: int
+    method: str = "lora"
+    padding_share: float | None = None
+    order_sha256: str = ""
+    resumed_at: list[int] = []
+    kept_step: int | None = None
+    examined: list[Examined] = []
+    long_rows: LongRows | None = None
+    sources: dict[str, int] = {}
+    peak_memory_gib: float | None = None
+    processes: int = 1
+    hardware: dict[str, str] = {}
+    versions: dict[str, str] = {}
 
 
 class TaskScore(Record):

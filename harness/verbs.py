@@ -79,7 +79,12 @@ def train(options: argparse.Namespace) -> int:
 
     run = Run.of(config_for(_required(options.overrides, "experiment")))
     with locked(run.folder):
-        print(train(run).path)
+        if options.dry_run:
+            from harness.dry_run import dry_run
+
+            print("\n".join(dry_run(run).lines()))
+        else:
+            print(train(run).path)
     return 0
 
 

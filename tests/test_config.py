@@ -18,14 +18,14 @@ from harness.errors import ConfigError
 EXPECTED = {
     "audit": 2,
     "data": 9,
-    "experiment": 4,
+    "experiment": 5,
     "gate": 2,
-    "model": 2,
+    "model": 7,
     "serve": 1,
     "suite": 6,
     "template": 7,
     "tracker": 2,
-    "train": 1,
+    "train": 4,
 }
 NEEDS = {
     ("model", "pretrained"): ["model.path=some/model"],
@@ -80,7 +80,7 @@ def test_own_conf_folder_comes_first(tmp_path: Path) -> None:
     (folder / "mine.yaml").write_text(re.sub(r"learning_rate: .*", "learning_rate: 9.0e-5", shipped))
     assert config_for([]).train.learning_rate == 7e-5
     assert config_for(["train=mine"]).train.learning_rate == 9e-5
-    assert choices("train") == ["lora", "mine"]
+    assert "mine" in choices("train")
 
 
 def test_own_experiment(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract, read_template
 from harness.records import Checkpoint, Evaluation, load
 from harness.registry.alias import registry_folder, resolved
+from harness.scaling import scaled_copy, split_alpha
 from harness.store import code_version, sha256_folder, sha256_json, stage
 
 CANDIDATE = "candidate"
@@ -34,9 +35,17 @@ def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
 
 
 def locate(name: str, config: Config) -> tuple[Path, Path]:
-    """The folder of a checkpoint and that of its base model (the same for a full model)."""
+    """The folder of a checkpoint and that of its base model (the same for a full model).
+
+    NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
+    """
+    name, alpha = split_alpha(name)
     folder = _folder(name, config).resolve()
-    return folder, _base_of(folder, config) if is_adapter(folder) else folder
+    base = _base_of(folder, config) if is_adapter(folder) else folder
+    if alpha == 1:
+        return folder, base
+    made = scaled_copy(folder, base if base != folder else local_model(config.model), alpha, config.model.dtype)
+    return made, base if is_adapter(made) else made
 
 
 def _folder(name: str, config: Config) -> Path:

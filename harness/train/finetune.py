@@ -1,134 +1,136 @@
-"""Supervised fine-tuning: transformers' Trainer on packed sequences, logits only where there is a loss."""
+"""Supervised fine-tuning: rows in, a checkpoint out, with everything a reader needs to trust or repeat it."""
 
-import json
-import math
+import shutil
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import load_tokenizer
+from harness.base_model import is_adapter, load_tokenizer
 from harness.config import Config
-from harness.console import progress, say
-from harness.errors import DataError, TrainingFault
+from harness.console import say
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
-from harness.prompt.messages import row_messages
-from harness.prompt.numerics import References, references
-from harness.prompt.render import Rendered, Renderer
+from harness.prompt.numerics import compute
+from harness.prompt.render import Renderer
 from harness.prompt.saved import write_prompt_side
 from harness.prompt.static import check_contract, require_sound
 from harness.records import TrainingSummary
+from harness.store import versions
+from harness.train.examine import Examiner, Judge
+from harness.train.fit import fit
+from harness.train.hardware import hardware
+from harness.train.launch import launch
+from harness.train.material import Material, material, rows_by_source
 from harness.train.memory import free_memory, keep_memory
-from harness.train.model import device_of, load_for_training, parameter_counts
-from harness.train.packing import Packed, pack
+from harness.train.model import merge_whole
+from harness.train.order import order_sha256
+from harness.train.packing import padding_share
+from harness.train.parameters import parameters
+from harness.train.prepare import Prepared, Row, long_rows_told, prepare
+from harness.train.progress import CURVE, Progress
 
-Row = dict[str, Any]
-CURVE = "train.jsonl"
 SUMMARY = "training.json"
 
 
-def render_rows(renderer: Renderer, rows: Sequence[Row], limit: int) -> list[Rendered]:
-    """Every row under the contract; raises DataError that lists rows over `limit` tokens."""
-    rendered = [_rendered(renderer, row) for row in rows]
-    too_long = [f"{row['id']} ({len(r.ids)})" for row, r in zip(rows, rendered, strict=True) if len(r.ids) > limit]
-    if too_long:
-        raise DataError(
-            f"{len(too_long)} rows are longer than {limit} tokens: {', '.join(too_long[:5])}. "
-            "Raise train.sequence_length, or shorten them; nothing is cut silently."
-        )
-    return rendered
+def finetune(
+    config: Config,
+    base: Path,
+    rows: Sequence[Row],
+    out: Path,
+    progress: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    judge: Judge | None = None,
+) -> TrainingSummary:
+    """Trains on `rows` and writes weights, tokenizer, template, contract, curve and summary into `out`.
 
-
-def _rendered(renderer: Renderer, row: Row) -> Rendered:
-    try:
-        return renderer.training(row_messages(row))
-    except DataError as error:
-        raise DataError(f"row {row['id']} cannot be trained on: {error}") from None
-
-
-def finetune(config: Config, base: Path, rows: Sequence[Row], out: Path) -> TrainingSummary:
-    """Trains an adapter on `rows` and writes it into `out` with tokenizer, template, contract and curve.
-
-    Raises EvidenceFault for a prompt contract with faults (nothing is trained then), TrainingFault when the loss
-    is not a number, DataError for rows that cannot be trained on.
+    What is saved midway goes to `progress`; training goes on from there when it was started with the same
+    `identity`. `judge` evaluates checkpoints (train.eval_every). Raises EvidenceFault for a prompt contract with
+    faults (nothing is trained then), TrainingFault when training diverges, DataError for rows that cannot be trained
+    on, UsageError when `identity` changed.
     """
     keep_memory()
-    tokenizer = load_tokenizer(base)
-    contract = make_contract(config.template, tokenizer)
-    for note in require_sound(check_contract(contract, tokenizer), f"the prompt contract '{contract.template_name}'"):
-        say(f"  note: {note.check}: {note.message}")
-    rendered = render_rows(Renderer(contract, tokenizer), rows, config.train.sequence_length)
-    packs = pack(rendered, config.train.sequence_length, config.train.seed)
-    model = load_for_training(base, config.train, config.model.dtype)
-    trained, total = parameter_counts(model)
-    started = time.monotonic()
-    curve = _train(model, packs, config, out)
-    seconds = time.monotonic() - started
-    model.save_pretrained(out, safe_serialization=True)
-    (out / "README.md").unlink(missing_ok=True)
-    _references(model, contract).save(out)
-    del model
+    tokenizer, contract = contract_for_training(config, base)
+    prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
+    for told in long_rows_told(prepared.long):
+        say(f"  note: {told}")
+    with ExitStack() as stack:
+        saved = Progress(progress or Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        saved.open(identity or {})
+        what = material(prepared, config.train)
+        examiner = Examiner(judge, config, saved, contract, tokenizer) if judge and config.train.eval_every else None
+        _weights(config, base, what, saved, out, examiner)
+        summary = _summary(config, base, what, prepared, saved, examiner)
+        shutil.copy(saved.folder / CURVE, out / CURVE)
     free_memory()
+    if config.train.lora.dora and is_adapter(out):
+        merge_whole(out, base, config.model.dtype)
+    compute(out, base if is_adapter(out) else out, contract, config.model.dtype).save(out)
     write_prompt_side(contract, tokenizer, out)
-    tokens = sum(len(p.input_ids) for p in packs)
-    summary = TrainingSummary(
-        rows=len(rows),
-        sequences=len(packs),
-        tokens=tokens,
-        supervised_tokens=sum(p.supervised for p in packs),
-        steps=int(curve[-1]["step"]),
-        first_loss=curve[0]["loss"],
-        final_loss=curve[-1]["loss"],
-        seconds=round(seconds, 2),
-        tokens_per_s=round(tokens * config.train.epochs / seconds, 1),
-        trained_parameters=trained,
-        total_parameters=total,
-        seed=config.train.seed,
-    )
     summary.save(out / SUMMARY)
     return summary
 
 
-def _references(model: Any, contract: Contract) -> References:
-    """What the trained model, and the base model below its adapter, make of the golden prompts."""
-    model.eval()
-    trained = references(model, contract)
-    with model.disable_adapter():
-        return References(candidate=trained, base=references(model, contract))
+def contract_for_training(config: Config, base: Path) -> tuple[Any, Contract]:
+    """The base model's tokenizer and the sound contract of the configured template; raises EvidenceFault."""
+    tokenizer = load_tokenizer(base)
+    contract = make_contract(config.template, tokenizer)
+    for note in require_sound(check_contract(contract, tokenizer), f"the prompt contract '{contract.template_name}'"):
+        say(f"  note: {note.check}: {note.message}")
+    return tokenizer, contract
 
 
-def _train(model: Any, packs: Sequence[Packed], config: Config, out: Path) -> list[dict[str, float]]:
-    """Runs the trainer; the curve (one row an optimiser step) is written to `out` as it grows."""
-    from harness.train.trainer import PackedTrainer, StepReport, training_arguments
+def _weights(config: Config, base: Path, what: Material, saved: Progress, out: Path, examiner: Examiner | None) -> None:
+    """Trains, or goes on with training, and writes the weights that are kept into `out`."""
+    latest = saved.latest()
+    done, resume = latest if latest else (0, None)
+    saved.cut_curve(done)
+    if resume is not None:
+        say(f"  going on from step {done} of {what.steps}")
+        saved.note_resumed(done)
+        if examiner is not None:
+            examiner.catch_up(done, resume)
+    if examiner is None or not examiner.stopped:
+        if config.launcher == "accelerate":
+            launch(config, base, what, saved, resume, out)
+        else:
+            fit(config, base, what, saved, resume, out, examiner)
+    if examiner is not None:
+        examiner.write_kept(out)
 
-    settings = config.train
-    steps = max(1, math.ceil(len(packs) * settings.epochs / settings.sequences_per_step))
-    curve: list[dict[str, float]] = []
-    with (
-        (out / CURVE).open("w") as file,
-        progress("train", steps, "step") as bar,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
 
-        def on_report(values: dict[str, float]) -> None:
-            curve.append(values)
-            file.write(json.dumps(values) + "\n")
-            file.flush()
-            bar.set_postfix_str(f"loss {values['loss']:.3f}, {values['tokens_per_s']:.0f} tok/s")
-            bar.update(1)
-            if not math.isfinite(values["loss"]):
-                raise TrainingFault(
-                    f"the loss is {values['loss']} at step {int(values['step'])} of {steps}: training diverged. "
-                    f"Lower train.learning_rate (now {settings.learning_rate:g}) or look at the rows of that step."
-                )
-
-        trainer = PackedTrainer(
-            model=model,
-            args=training_arguments(settings, steps, Path(scratch), use_cpu=device_of(settings) == "cpu"),
-            train_dataset=[vars(p) for p in packs],
-            callbacks=[StepReport(on_report, packs, settings.sequences_per_step)],
-        )
-        trainer.train()
-    return curve
+def _summary(
+    config: Config, base: Path, what: Material, prepared: Prepared, saved: Progress, examiner: Examiner | None
+) -> TrainingSummary:
+    curve = saved.curve()
+    seconds = max(sum(row["seconds"] for row in curve), 1e-9)
+    trained, total = parameters(base, config.train)
+    done = [what.tokens(int(row["step"]))[0] for row in curve]
+    tokens = sum(len(p.input_ids) for p in what.packs)
+    return TrainingSummary(
+        rows=len(prepared.rows),
+        sequences=len(what.packs),
+        tokens=tokens,
+        supervised_tokens=sum(p.supervised for p in what.packs),
+        steps=len(curve),
+        first_loss=curve[0]["loss"],
+        final_loss=curve[-1]["loss"],
+        seconds=round(seconds, 2),
+        tokens_per_s=round(sum(done) / seconds, 1),
+        trained_parameters=trained,
+        total_parameters=total,
+        seed=config.train.seed,
+        method=config.train.method,
+        padding_share=round(padding_share(what.packs, config.train.sequence_length), 4),
+        order_sha256=order_sha256(what.packs, what.order),
+        resumed_at=saved.resumed_at(),
+        kept_step=examiner.kept_step if examiner else int(curve[-1]["step"]),
+        examined=saved.examined(),
+        long_rows=prepared.long,
+        sources=rows_by_source(prepared.rows),
+        peak_memory_gib=round(max(row["memory_gib"] for row in curve), 3),
+        processes=config.num_processes,
+        hardware=hardware(),
+        versions=versions(),
+    )

@@ -1,11 +1,12 @@
 """Loading the pretrained model for training, with a LoRA adapter on it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import quiet_transformers
+from harness.base_model import load_model, quiet_transformers, with_adapter
 from harness.config import TrainConfig
-from harness.errors import ConfigError, EnvironmentFault
+from harness.errors import ConfigError, EnvironmentFault, MissingDependency
 
 
 def device_of(config: TrainConfig) -> str:
@@ -20,28 +21,75 @@ def device_of(config: TrainConfig) -> str:
 
 
 def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
-    """The model with freshly initialised adapter weights in fp32 (seeded); the base stays frozen in `dtype`."""
+    """The model with freshly initialised adapter weights in fp32 (seeded) on a base frozen in `dtype`, or in 4 bits
+    for QLoRA; the whole model in fp32 where it is trained in full."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, set_seed
 
+    from harness.train.packed_attention import use_packed_attention
+
+    settings = _quantised(config, dtype) if config.method == "qlora" else {}
+    loaded = "float32" if config.method == "full" else dtype
     set_seed(config.seed)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+            folder, dtype=getattr(torch, loaded), attn_implementation="sdpa", trust_remote_code=False, **settings
         )
     model.config.use_cache = False
+    if device_of(config) == "cpu":
+        use_packed_attention(model)
+    return model if config.method == "full" else with_new_adapter(model, config)
+
+
+def with_new_adapter(model: Any, config: TrainConfig) -> Any:
+    """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    from harness.train.lora_linear import use_lora_linear
+
+    if config.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
     lora = LoraConfig(
         r=config.lora.r,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
         target_modules=config.lora.target_modules,
+        use_rslora=config.lora.rslora,
+        use_dora=config.lora.dora,
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
     except ValueError as error:
         raise ConfigError([f"train.lora: {' '.join(str(error).split())[:300]}"]) from None
+    use_lora_linear(adapted)
+    return adapted
+
+
+def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
+    """Loading settings of QLoRA (NF4, double quantisation; Dettmers et al., 2023)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if device_of(config) == "cpu":
+        raise EnvironmentFault("train.method=qlora needs a GPU, and torch sees none; use train.method=lora")
+    if find_spec("bitsandbytes") is None:
+        raise MissingDependency("bitsandbytes", "train.method=qlora", "gpu")
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": quantisation, "device_map": {"": torch.cuda.current_device()}}
+
+
+def merge_whole(folder: Path, base: Path, dtype: str) -> None:
+    """Puts a whole model in the place of the adapter in `folder`: no server takes DoRA as an adapter."""
+    model = with_adapter(load_model(base, dtype), folder, base).merge_and_unload()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / name).unlink()
+    model.save_pretrained(folder)
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:

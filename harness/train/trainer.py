@@ -1,35 +1,44 @@
 """transformers' Trainer for packed sequences. Imports torch: only the training stage imports this file."""
 
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness.config import TrainConfig
-from harness.train.packing import IGNORED, Packed
+from harness.train.losses import token_losses
+from harness.train.packing import IGNORED
 
 
-def training_arguments(config: TrainConfig, steps: int, out: Path, *, use_cpu: bool) -> TrainingArguments:
-    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step, nothing saved midway."""
+def training_arguments(
+    config: TrainConfig, steps: int, out: Path, *, use_cpu: bool, processes: int = 1, bf16: bool = False
+) -> TrainingArguments:
+    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step over all processes.
+
+    A callback says when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
+    """
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=config.sequences_per_step,
+        gradient_accumulation_steps=config.sequences_per_step // processes,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(config.warmup_ratio * steps),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
+        save_total_limit=2,
+        bf16=bf16,
+        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
+        ddp_backend="gloo" if use_cpu and processes > 1 else None,
+        ddp_find_unused_parameters=False if processes > 1 else None,
         report_to=[],
         seed=config.seed,
         use_cpu=use_cpu,
@@ -63,33 +72,14 @@ class PackedTrainer(Trainer):
             logits_to_keep=supervised,
             use_cache=False,
         )
-        total = cross_entropy(outputs.logits[0].float(), labels[supervised], reduction="sum")
-        loss = total / (num_items_in_batch if num_items_in_batch is not None else len(supervised))
+        losses = token_losses(outputs.logits[0], labels[supervised])
+        items = num_items_in_batch if num_items_in_batch is not None else len(supervised)
+        loss = self.objective(model, inputs, supervised, losses, outputs.logits[0], items)
         return (loss, outputs) if return_outputs else loss
 
-
-class StepReport(TrainerCallback):
-    """Calls `report` after every optimiser step with loss, learning rate, gradient norm and tokens/s."""
-
-    def __init__(self, report: Callable[[dict[str, float]], None], packs: Sequence[Packed], per_step: int):
-        self._report = report
-        self._tokens_per_step = per_step * sum(len(p.input_ids) for p in packs) / len(packs)
-        self._last = time.monotonic()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
-            return
-        now = time.monotonic()
-        self._report(
-            {
-                "step": float(state.global_step),
-                "loss": float(logs["loss"]),
-                "learning_rate": float(logs["learning_rate"]),
-                "grad_norm": float(logs["grad_norm"]),
-                "tokens_per_s": self._tokens_per_step / max(now - self._last, 1e-9),
-            }
-        )
-        self._last = now
+    def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
+        """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
+        return losses.sum() / items
 
 
 def _collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

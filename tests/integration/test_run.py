@@ -224,6 +224,50 @@ class TestReuse:
         assert alone.code == first.code, alone.said
 
 
+class TestOtherTrainings:
+    @pytest.mark.usefixtures("no_work", "first")
+    def test_another_alpha_needs_no_other_training(self, project: Path, run_folder: Path) -> None:
+        half = harness("train", "experiment=tiny", "alpha=0.5")
+        assert half.code == 0, half.said
+        checkpoint = Path(half.said.splitlines()[-1])
+        trained = checkpoint.with_name("trained")
+        assert sha256_file(trained / "stage.json") == sha256_file(run_folder / "checkpoint" / "stage.json")
+        digests = {sha256_file(folder / "adapter_model.safetensors") for folder in (checkpoint, trained)}
+        assert len(digests) == 2
+
+    @pytest.mark.usefixtures("no_work", "first")
+    def test_a_dry_run_trains_nothing(self, project: Path) -> None:
+        before = set(project.glob("runs/*/checkpoint"))
+        told = harness("train", "--dry-run", "experiment=tiny", "train.learning_rate=1e-3")
+        assert told.code == 0, told.said
+        for part in ("steps: ", "parameters trained: ", "expected memory: ", "expected time: ", "padding"):
+            assert part in told.said
+        assert set(project.glob("runs/*/checkpoint")) == before
+
+    @pytest.mark.usefixtures("first")
+    def test_a_whole_model_is_served_after_the_base_model(self, project: Path) -> None:
+        found = harness("run", "experiment=tiny", "name=whole", "train.method=full", "train.learning_rate=2e-3")
+        assert found.code in VERDICTS, found.said
+        (folder,) = (path.parent for path in project.glob("runs/whole-*/run.json"))
+        assert (folder / "checkpoint" / "model.safetensors").is_file()
+        base, candidate = (
+            json.loads((folder / "eval" / side / "evaluation.json").read_text()) for side in ("base", "candidate")
+        )
+        assert base["weights_sha256"] != candidate["weights_sha256"]
+        assert json.loads((folder / "compare.json").read_text())["faults"] == []
+
+    def test_checkpoints_are_examined_on_a_real_server(self, project: Path, first: Outcome) -> None:
+        settings = ("name=examined", "train.eval_every=1000", "train.eval_limit=2")
+        found = harness("train", "experiment=tiny", *settings)
+        assert found.code == 0, found.said
+        (path,) = project.glob("runs/examined-*/checkpoint/training.json")
+        summary = json.loads(path.read_text())
+        assert [e["step"] for e in summary["examined"]] == [summary["steps"]] == [summary["kept_step"]]
+        assert len(found.server_pids) > 1
+        assert tiny.alive(found.server_pids) == []
+        assert not (path.parent.parent / ".training").exists()
+
+
 @contextmanager
 def started(project: Path, log: Path, *overrides: str) -> Iterator["subprocess.Popen[bytes]"]:
     """`harness run` as its own process group, as under a terminal; ended for certain.
@@ -273,7 +317,7 @@ class TestInterrupt:
 
             def training() -> bool:
                 assert process.poll() is None, log.read_text()
-                return any(path.stat().st_size for path in project.glob("runs/*/.checkpoint.tmp*/train.jsonl"))
+                return any(path.stat().st_size for path in project.glob("runs/*/.training/train.jsonl"))
 
             tiny.wait_for(training, 120, "the first optimiser step")
             interrupt(process, log)

@@ -1,0 +1,275 @@
+"""Speed of training: beside TRL's SFTTrainer on the same rows, and against the machine's own matrix products.
+
+Prints Markdown. Needs a pretrained model's folder, and for the peer `pip install trl`:
+
+    python benchmarks/training.py peer --model FOLDER [--rows 240] [--step-tokens 1024]
+    python benchmarks/training.py growth --model FOLDER
+    python benchmarks/training.py padding
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+DATA = ("finance", "general", "support")
+TEMPLATE = ROOT / "harness" / "prompt" / "templates" / "chatml.jinja"
+LEARNING_RATE, RANK, ALPHA = 2e-4, 16, 32
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("peer", "growth", "padding", "harness", "trl"))
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--length", type=int, default=1024)
+    parser.add_argument("--step-tokens", type=int, default=1024)
+    parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--trl-autocast", action="store_true")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    work = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
+    work[arguments.what](arguments)
+
+
+def peer(arguments: argparse.Namespace) -> None:
+    """Both trainers one after the other, each in a process of its own, the matrix speed before and after."""
+    before = matrix_speed()
+    runs = {"harness": _child(arguments, "harness", arguments.length)}
+    for length in arguments.trl_lengths:
+        runs[f"TRL, packed to {length}"] = _child(arguments, "trl", length)
+    after = matrix_speed()
+    ours = runs["harness"]
+    print(f"\nbf16 product 2048×2048: {before / 1e9:.0f} GFLOP/s before, {after / 1e9:.0f} after\n")
+    print(
+        "| trainer | tokens | supervised | tokens/s | supervised/s | harness is | final loss | share of matrix speed |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, run in runs.items():
+        share = run["tokens_per_s"] * run["flop_per_token"] / max(before, after)
+        print(
+            f"| {name} | {run['tokens']} | {run['supervised']} | {run['tokens_per_s']:.0f} "
+            f"| {run['supervised_per_s']:.0f} | {ours['tokens_per_s'] / run['tokens_per_s']:.2f} times "
+            f"| {run['final_loss']:.4f} | {share:.0%} |"
+        )
+
+
+def growth(arguments: argparse.Namespace) -> None:
+    """This project's trainer at several sequence lengths and sequences a step."""
+    speed = matrix_speed()
+    print(f"bf16 product 2048×2048: {speed / 1e9:.0f} GFLOP/s\n")
+    print("| sequence length | sequences a step | tokens/s | share of matrix speed |")
+    print("| --- | --- | --- | --- |")
+    for length, per_step in ((256, 1), (256, 4), (512, 1), (1024, 1), (1024, 4), (2048, 1)):
+        arguments.step_tokens = length * per_step
+        run = _child(arguments, "harness", length)
+        share = run["tokens_per_s"] * run["flop_per_token"] / speed
+        print(f"| {length} | {per_step} | {run['tokens_per_s']:.0f} | {share:.0%} |", flush=True)
+
+
+def padding(_: argparse.Namespace) -> None:
+    """Padding after packing rows whose lengths are log-normal (median 150 tokens), and the time it takes."""
+    from harness.train.packing import plan
+
+    generator = random.Random(0)
+    print("| lengths | rows | sequence length | sequences | padding | seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, rows, length in (
+        *(("log-normal", 1_000_000, length) for length in (512, 2048, 8192)),
+        *(("log-normal", 1_000, length) for length in (512, 2048)),
+    ):
+        sizes = [min(length, max(8, int(generator.lognormvariate(5, 0.7)))) for _ in range(rows)]
+        started = time.perf_counter()
+        bins = plan(sizes, length, seed=0)
+        seconds = time.perf_counter() - started
+        share = 1 - sum(sizes) / (length * len(bins))
+        print(f"| {name} | {rows:,} | {length} | {len(bins):,} | {share:.2%} | {seconds:.1f} |")
+
+
+def matrix_speed() -> float:
+    """FLOP/s of the fastest of some bf16 products of two 2048×2048 matrices."""
+    import torch
+
+    left, right = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
+    return 2 * 2048**3 / min(_seconds(lambda: left @ right) for _ in range(12))
+
+
+def _seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _child(arguments: argparse.Namespace, what: str, length: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        command = [sys.executable, __file__, what, "--model", str(arguments.model), "--rows", str(arguments.rows)]
+        command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
+        command += ["--trl-autocast"] if arguments.trl_autocast else []
+        subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
+        result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return result
+
+
+def shipped_rows(count: int) -> list[Row]:
+    """A seeded sample of the shipped data, in the audit's shape."""
+    rows = [
+        {"id": f"{name}-{number}", "source": name, "topic": "", **json.loads(line)}
+        for name in DATA
+        for number, line in enumerate((ROOT / "data" / f"{name}.jsonl").read_text().splitlines())
+    ]
+    return random.Random(0).sample(rows, count)
+
+
+def run_harness(arguments: argparse.Namespace) -> None:
+    """`finetune` as `harness train` calls it; tokens/s without the first step."""
+    from harness.compose import config_for
+    from harness.train.finetune import finetune
+
+    settings = {
+        "model": "pretrained",
+        "model.path": arguments.model,
+        "template": "chatml",
+        "tracker": "none",
+        "name": "speed",
+        "train.sequence_length": arguments.length,
+        "train.sequences_per_step": arguments.step_tokens // arguments.length,
+        "train.learning_rate": LEARNING_RATE,
+        "train.schedule": "constant",
+        "train.warmup_ratio": 0.0,
+        "train.epochs": 1,
+        "train.lora.r": RANK,
+        "train.lora.alpha": ALPHA,
+    }
+    folder = arguments.out / "checkpoint"
+    folder.mkdir()
+    finetune(
+        config_for([f"{k}={v}" for k, v in settings.items()]), arguments.model, shipped_rows(arguments.rows), folder
+    )
+    curve = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][1:]
+    seconds = sum(step["seconds"] for step in curve)
+    counted = {
+        "tokens": round(sum(step["tokens_per_s"] * step["seconds"] for step in curve)),
+        "supervised": round(sum(step["supervised_tokens_per_s"] * step["seconds"] for step in curve)),
+    }
+    _write(arguments, folder, counted, seconds)
+
+
+def run_trl(arguments: argparse.Namespace) -> None:
+    """TRL's SFTTrainer on the same rows: packed, loss on the assistant's turns, no recomputation, fused AdamW."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from harness.prompt.messages import row_messages
+    from harness.train.memory import keep_memory
+
+    keep_memory()
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    tokenizer.chat_template = TEMPLATE.read_text()
+    counted = {"tokens": 0, "supervised": 0}
+    stamps: list[float] = []
+
+    class Counting(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            if stamps:
+                counted["tokens"] += inputs["input_ids"].numel()
+                counted["supervised"] += int((inputs["labels"] != -100).sum())
+            return super().compute_loss(model, inputs, *rest, **more)
+
+    class Stamps(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            stamps.append(time.perf_counter())
+
+    trainer = Counting(
+        model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa"),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list([{"messages": row_messages(row)} for row in shipped_rows(arguments.rows)]),
+        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+        callbacks=[Stamps()],
+        args=SFTConfig(
+            output_dir=str(arguments.out / "trl"),
+            packing=True,
+            max_length=arguments.length,
+            assistant_only_loss=True,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=arguments.step_tokens // arguments.length,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant",
+            num_train_epochs=1,
+            bf16=arguments.trl_autocast,
+            gradient_checkpointing=False,
+            optim="adamw_torch_fused",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=False,
+        ),
+    )
+    trainer.train()
+    folder = arguments.out / "checkpoint"
+    trainer.save_model(str(folder))
+    _write(arguments, folder, counted, stamps[-1] - stamps[0])
+
+
+def _write(arguments: argparse.Namespace, adapter: Path, counted: dict[str, int], seconds: float) -> None:
+    supervised = counted["supervised"] / counted["tokens"]
+    result = {
+        **counted,
+        "tokens_per_s": counted["tokens"] / seconds,
+        "supervised_per_s": counted["supervised"] / seconds,
+        "final_loss": final_loss(arguments, adapter),
+        "flop_per_token": flop_per_token(arguments.model, supervised),
+    }
+    (arguments.out / "result.json").write_text(json.dumps(result))
+
+
+def final_loss(arguments: argparse.Namespace, adapter: Path) -> float:
+    """Mean loss of the adapter on the rows it was trained on, by transformers' own attention and peft's own layers."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.compose import config_for
+    from harness.prompt.make import make_contract
+    from harness.prompt.messages import row_messages
+    from harness.prompt.render import Renderer
+    from harness.train.validation import eval_loss
+
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    contract = make_contract(
+        config_for(["model=pretrained", f"model.path={arguments.model}", "template=chatml"]).template, tokenizer
+    )
+    renderer = Renderer(contract, tokenizer)
+    rows = [renderer.training(row_messages(row)) for row in shipped_rows(arguments.rows)[:100]]
+    base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa")
+    return eval_loss(PeftModel.from_pretrained(base, adapter), rows, 256)
+
+
+def flop_per_token(model: Path, supervised: float) -> float:
+    """Matrix products of a token's forward and backward pass: no weight gradients but the adapter's (left out).
+
+    Attention's own products are left out too. The head counts for supervised tokens alone.
+    """
+    config = json.loads((model / "config.json").read_text())
+    hidden, width = config["hidden_size"], config["head_dim"]
+    heads, key_heads = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
+    layer = hidden * (2 * heads + 2 * key_heads + 3 * config["intermediate_size"])
+    head = hidden * config["vocab_size"]
+    return 4.0 * (config["num_hidden_layers"] * layer + supervised * head)
+
+
+if __name__ == "__main__":
+    main()

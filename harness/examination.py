@@ -1,0 +1,72 @@
+"""A checkpoint of an unfinished training, judged by the policy of the gate on a few items a task."""
+
+from pathlib import Path
+
+from harness.base_model import weights_sha256
+from harness.config import Config, TaskConfig
+from harness.console import say
+from harness.errors import EvidenceFault
+from harness.evaluate.checkpoint import CANDIDATE, checkpoint
+from harness.evaluate.several import evaluate_checkpoints
+from harness.evaluation import tasks_of
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.gate.verdict import decide
+from harness.records import Checkpoint, Examined, Verdict
+from harness.train.memory import free_memory
+
+BASE = "base"
+
+
+def limited(config: Config) -> Config:
+    """The configuration with at most train.eval_limit items a task."""
+    most = config.train.eval_limit
+
+    def few(task: TaskConfig) -> TaskConfig:
+        return task.model_copy(update={"limit": min(task.limit or most, most)})
+
+    suite = config.suite.model_copy(update={"tasks": [few(task) for task in config.suite.tasks]})
+    return config.model_copy(update={"suite": suite, "domain_tasks": [few(task) for task in config.domain_tasks]})
+
+
+def examine(config: Config, base: Path, step: int, folder: Path, work: Path) -> Examined:
+    """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
+
+    Raises EvidenceFault when the policy cannot judge what was measured.
+    """
+    free_memory()
+    few = limited(config)
+    candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
+    sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
+    done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few))
+    verdict = decide(config.gate, compare(read_evidence(done[BASE]), read_evidence(done[CANDIDATE])))
+    if verdict.verdict == "INVALID":
+        raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
+    found = summarised(step, verdict)
+    say(f"  step {step}: worst guard {100 * found.slack:+.1f} points from its limit, targets {found.target:.1%}")
+    return found
+
+
+def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
+    digest = weights_sha256(base)
+    return Checkpoint(
+        path=str(base),
+        kind="full",
+        base_path=str(base),
+        weights_sha256=digest,
+        base_sha256=digest,
+        contract_sha256=contract_sha256,
+    )
+
+
+def summarised(step: int, verdict: Verdict) -> Examined:
+    """What decides which checkpoint is kept."""
+    guards = [metric for metric in verdict.metrics if metric.role == "guard"]
+    targets = [metric.candidate for metric in verdict.metrics if metric.role == "target"]
+    return Examined(
+        step=step,
+        slack=min((guard.delta + (guard.margin or 0) for guard in guards), default=1.0),
+        target=sum(targets) / len(targets) if targets else 0.0,
+        verdict=verdict.verdict,
+        failed_guards=[f"{g.suite}/{g.task}/{g.metric}" for g in guards if g.verdict == "FAIL"],
+    )

@@ -1,0 +1,95 @@
+"""What happens after every optimiser step. Imports transformers: only the training stage imports this file."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from transformers import TrainerCallback
+
+from harness.config import Config
+from harness.train.faults import check_step
+from harness.train.hardware import peak_memory_gib
+from harness.train.interruption import Interruption
+from harness.train.material import Material
+
+
+class StepWriter(TrainerCallback):
+    """Writes the curve, moves the bar, and raises TrainingFault when training diverges."""
+
+    def __init__(self, material: Material, config: Config, vocabulary: int, file: TextIO, bar: Any):
+        self.material, self.config, self.vocabulary, self.file, self.bar = material, config, vocabulary, file, bar
+        self.curve: list[dict[str, float]] = []
+        self.running = 1
+        self._started = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.running = state.global_step + 1
+        self._started = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        row = self._row(int(state.global_step), {k: float(v) for k, v in logs.items() if k != "epoch"})
+        self.curve.append(row)
+        if state.is_world_process_zero:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+            self.bar.set_postfix_str(_shown(row))
+            self.bar.update(1)
+        check_step(row, self.material, self.config.train, self.vocabulary)
+
+    def _row(self, step: int, logs: dict[str, float]) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        tokens, supervised = self.material.tokens(step)
+        speed = {"tokens_per_s": tokens / seconds, "supervised_tokens_per_s": supervised / seconds}
+        return {"step": float(step), **logs, "seconds": seconds, **speed, "memory_gib": peak_memory_gib()}
+
+
+def _shown(row: dict[str, float]) -> str:
+    speed = f"{row['tokens_per_s']:.0f} tok/s ({row['supervised_tokens_per_s']:.0f} supervised)"
+    return f"loss {row['loss']:.3f}, lr {row['learning_rate']:.1e}, {speed}, {row['memory_gib']:.1f} GiB"
+
+
+class Saving(TrainerCallback):
+    """Says when a checkpoint is due: by count, before an examination, and when somebody asked training to stop."""
+
+    def __init__(self, config: Config, steps: int, interruption: Interruption):
+        self.settings, self.steps, self.interruption = config.train, steps, interruption
+        self.processes = config.num_processes
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = state.global_step
+        every = self.settings.save_every
+        due = bool(every) and step % every == 0 and step < self.steps
+        asked = self._asked()
+        control.should_save = due or asked or examination_due(self.settings.eval_every, step, self.steps)
+        control.should_training_stop = control.should_training_stop or asked
+
+    def _asked(self) -> bool:
+        """Every process stops after the same step."""
+        if self.processes == 1:
+            return self.interruption.asked
+        flag = torch.tensor(float(self.interruption.asked))
+        torch.distributed.all_reduce(flag)
+        self.interruption.asked = bool(flag)
+        return self.interruption.asked
+
+
+class Examination(TrainerCallback):
+    """Has checkpoints examined, and ends training when `examine` says so."""
+
+    def __init__(self, config: Config, steps: int, examine: Callable[[int, Path], bool]):
+        self.every, self.steps, self.examine = config.train.eval_every, steps, examine
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = state.global_step
+        if examination_due(self.every, step, self.steps):
+            control.should_training_stop = not self.examine(step, Path(args.output_dir) / f"checkpoint-{step}")
+
+
+def examination_due(every: int, step: int, steps: int) -> bool:
+    """Every so many steps, and after the last one."""
+    return every > 0 and (step % every == 0 or step == steps)

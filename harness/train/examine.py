@@ -1,0 +1,87 @@
+"""Checkpoints evaluated during training: which one is kept, and whether training goes on."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.base_model import load_model
+from harness.config import Config
+from harness.console import say
+from harness.errors import DataError
+from harness.prompt.contract import Contract
+from harness.prompt.saved import write_prompt_side
+from harness.records import Examined
+from harness.train.progress import Progress
+
+Judge = Callable[[int, Path], Examined]
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
+
+
+class Examiner:
+    """Has `judge` evaluate checkpoints, and keeps the best of them in the progress folder."""
+
+    def __init__(self, judge: Judge, config: Config, saved: Progress, contract: Contract, tokenizer: Any):
+        self.judge, self.config, self.saved = judge, config, saved
+        self.contract, self.tokenizer = contract, tokenizer
+
+    def __call__(self, step: int, checkpoint: Path) -> bool:
+        """Whether training goes on after this checkpoint."""
+        folder = self.saved.folder / f"examined-{step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for pattern in _WEIGHTS:
+            for path in checkpoint.glob(pattern):
+                shutil.copy(path, folder / path.name)
+        write_prompt_side(self.contract, self.tokenizer, folder)
+        self.saved.note_examined(self.judge(step, folder))
+        for other in self.saved.folder.glob("examined-*"):
+            if other.name != f"examined-{self.kept_step}":
+                shutil.rmtree(other)
+        if self.stopped:
+            say(f"  training stops at step {step}: {', '.join(self.saved.examined()[-1].failed_guards)} got worse")
+        return not self.stopped
+
+    def catch_up(self, step: int, checkpoint: Path) -> None:
+        """Examines a checkpoint that an interruption left unexamined."""
+        from harness.train.callbacks import examination_due
+
+        known = {found.step for found in self.saved.examined()}
+        if step not in known and examination_due(self.config.train.eval_every, step, -1):
+            self(step, checkpoint)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the last checkpoint failed a guard, and training is to end then."""
+        examined = self.saved.examined()
+        return self.config.train.stop_on_forgetting and bool(examined) and bool(examined[-1].failed_guards)
+
+    @property
+    def kept_step(self) -> int:
+        return best(self.saved.examined()).step
+
+    def write_kept(self, out: Path) -> None:
+        """The best checkpoint's weights, in the place of whatever weights are in `out`."""
+        kept = self.saved.folder / f"examined-{self.kept_step}"
+        if self.config.train.method == "full":
+            for path in out.glob("*.safetensors*"):
+                path.unlink()
+            load_model(kept, self.config.model.dtype).save_pretrained(out)
+            return
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            shutil.copy(kept / name, out / name)
+
+
+def best(examined: Sequence[Examined]) -> Examined:
+    """The checkpoint to keep by the policy: all guards within their margins first, then the targets' mean.
+
+    Where no checkpoint holds its guards, the one that comes nearest. Of equals the earliest.
+    """
+    if not examined:
+        raise DataError("no checkpoint was examined: train.eval_every is larger than the number of steps")
+
+    def merit(found: Examined) -> tuple[bool, float]:
+        held = not found.failed_guards and found.slack >= 0
+        return held, found.target if held else found.slack
+
+    return max(examined, key=merit)

@@ -1,0 +1,68 @@
+"""What can go wrong in the middle of training, told with the step, its rows and a way out."""
+
+import errno
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from harness.config_train import TrainConfig
+from harness.errors import DiskFull, TrainingFault
+from harness.train.material import Material
+
+_SHOWN = 10
+_NO_MEMORY = ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc")
+_NO_SPACE = ("no space left", "failed writing file", "file write failed", "unexpected pos")
+EXPLODED = 3.0
+
+
+def check_step(values: Mapping[str, float], material: Material, config: TrainConfig, vocabulary: int) -> None:
+    """Raises TrainingFault for a loss or gradient that is no number, or a loss EXPLODED times that of guessing."""
+    step, loss, norm = int(values["step"]), values["loss"], values["grad_norm"]
+    guessing = math.log(vocabulary)
+    if not math.isfinite(loss):
+        what = f"the loss is {loss}"
+    elif not math.isfinite(norm):
+        what = f"the gradient norm is {norm}"
+    elif loss > EXPLODED * guessing:
+        what = f"the loss is {loss:.1f}, where guessing gives {guessing:.1f},"
+    else:
+        return
+    raise TrainingFault(
+        f"{what} at step {step} of {material.steps}: training diverged. Lower train.learning_rate (now "
+        f"{config.learning_rate:g}) or look at the rows of that step: {rows_told(material, step)}"
+    )
+
+
+def rows_told(material: Material, step: int) -> str:
+    rows = material.rows_of(step)
+    return ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
+
+
+@contextmanager
+def told(material: Material, config: TrainConfig, at: Callable[[], int]) -> Iterator[None]:
+    """Turns out-of-memory into TrainingFault and a full disk into DiskFull; `at` gives the running step."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        text = str(error).lower()
+        step = min(at(), material.steps)
+        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+            raise TrainingFault(_memory(material, config, step)) from None
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(sign in text for sign in _NO_SPACE):
+            raise DiskFull(
+                f"no space left at step {step} of {material.steps}; the checkpoint before it is complete. "
+                "Make room and start the same command again: it goes on from there."
+            ) from None
+        raise
+
+
+def _memory(material: Material, config: TrainConfig, step: int) -> str:
+    longest = max((len(packed.input_ids) for packed in material.members(step)), default=0)
+    ways = ["a smaller train.sequence_length"]
+    ways += [] if config.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+    ways += ["train.method=lora or qlora"] if config.method == "full" else []
+    return (
+        f"out of memory at step {step} of {material.steps} (a sequence of {longest} tokens). Try "
+        f"{', '.join(ways)}; harness train --dry-run tells what is expected. Rows: {rows_told(material, step)}"
+    )

@@ -1,0 +1,115 @@
+"""Training in several processes, under accelerate."""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.config import Config
+from harness.errors import ConfigError, EnvironmentFault
+from harness.train.material import Material
+from harness.train.model import device_of
+from harness.train.progress import Progress
+
+JOB, MATERIAL, ERROR = "job.json", "material.json", "error.json"
+
+
+def launch(config: Config, base: Path, material: Material, saved: Progress, resume: Path | None, out: Path) -> None:
+    """`fit` in config.num_processes processes; raises what it raises, EnvironmentFault when a process dies."""
+    material.save(saved.folder / MATERIAL)
+    job = {"base": str(base), "progress": str(saved.folder), "resume": resume and str(resume), "out": str(out)}
+    path = saved.folder / JOB
+    path.write_text(json.dumps({"config": config.model_dump(), **job}))
+    (saved.folder / ERROR).unlink(missing_ok=True)
+    code = _run(launch_command(config, path), config.num_processes)
+    if code:
+        raise_told(saved.folder / ERROR, code)
+
+
+def launch_command(config: Config, job: Path) -> list[str]:
+    """What starts the workers: accelerate on GPUs or by its own configuration file, torchrun on the CPU."""
+    count = str(config.num_processes)
+    worker = ["-m", "harness.train.worker", str(job)]
+    if config.accelerate_config is None and device_of(config.train) == "cpu":
+        where = ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
+        return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, *where, *worker]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    if config.accelerate_config is not None:
+        file = str(accelerate_file(config.accelerate_config))
+        return [*command, "--config_file", file, "--num_processes", count, *worker]
+    multi = ["--multi_gpu"] if config.num_processes > 1 else []
+    shape = ["--num_processes", count, "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return [*command, *multi, *shape, *worker]
+
+
+def accelerate_file(name: str) -> Path:
+    """A configuration file of accelerate's: a shipped one by its name, or a path. Raises ConfigError without one."""
+    shipped = {path.stem: path for path in (Path(__file__).parent / "accelerate").glob("*.yaml")}
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        raise ConfigError([f"accelerate_config: {name} is no file, and none of: {', '.join(shipped)}"])
+    return path
+
+
+def _run(command: list[str], processes: int) -> int:
+    """The exit code; SIGTERM and Ctrl-C are handed on, so that the workers save first."""
+    from harness.train.interruption import Interruption
+
+    interruption = Interruption()
+    with interruption.listening():
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            env=_environment(processes),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+            stdin=subprocess.DEVNULL,
+        )
+        told = False
+        while True:
+            try:
+                code = process.wait(0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if interruption.asked and not told:
+                    process.send_signal(signal.SIGTERM)
+                    told = True
+    if interruption.asked:
+        raise KeyboardInterrupt
+    return code
+
+
+def raise_told(path: Path, code: int) -> None:
+    """Raises the error that a worker wrote down, by its kind."""
+    from harness import errors
+
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise EnvironmentFault(f"a training process ended with code {code}; its output is above") from None
+    kind = getattr(errors, found["kind"])
+    error = kind.__new__(kind, found["message"])
+    raise error
+
+
+def _environment(processes: int) -> dict[str, str]:
+    """The workers share the cores."""
+    from harness.train.hardware import cores
+
+    return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(max(1, cores() // processes))}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """Linux: the workers get SIGTERM when the harness dies, however it dies (prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

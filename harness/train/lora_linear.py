@@ -1,0 +1,80 @@
+"""A linear layer with a LoRA adapter, computed in the base model's precision with few passes over memory (CPU).
+
+peft computes the adapter in fp32 beside a bfloat16 base: every activation is converted and added several times.
+Here the adapter's weights stay in fp32 for the optimiser and are rounded for the products, as mixed precision
+does everywhere. Imports torch and peft: only the training stage imports this file.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch.nn.functional import linear
+
+
+class LoraLinear(Linear):  # type: ignore[misc]
+    """peft's layer with another forward pass; whatever that pass does not cover goes peft's own way."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        if args or kwargs or len(names) != 1 or not self._plain(names[0], x):
+            return super().forward(x, *args, **kwargs)
+        base, down, up = self.base_layer, self.lora_A[names[0]].weight, self.lora_B[names[0]].weight
+        return _Product.apply(x, base.weight, base.bias, down, up, float(self.scaling[names[0]]))
+
+    def _plain(self, name: str, x: torch.Tensor) -> bool:
+        """One unmerged adapter without dropout, variant or bias, on a frozen ordinary linear layer on the CPU."""
+        return (
+            not self.disable_adapters
+            and not self.merged
+            and name not in self.lora_variant
+            and self.lora_B[name].bias is None
+            and (not self.training or isinstance(self.lora_dropout[name], torch.nn.Identity))
+            and type(self.base_layer) is torch.nn.Linear
+            and not self.base_layer.weight.requires_grad
+            and self.base_layer.weight.dtype == x.dtype
+            and x.device.type == "cpu"
+        )
+
+
+def use_lora_linear(model: Any) -> int:
+    """Gives every plain LoRA layer of a peft model this forward pass; returns how many there were."""
+    layers = [module for module in model.modules() if type(module) is Linear]
+    for layer in layers:
+        layer.__class__ = LoraLinear
+    return len(layers)
+
+
+class _Product(torch.autograd.Function):
+    """x·Wᵀ + bias + scaling·(x·Aᵀ)·Bᵀ; no gradient of the frozen W is ever computed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        down: torch.Tensor,
+        up: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        """Shape (…, out). x (…, in), weight (out, in), down = A (r, in) and up = B (out, r) in fp32."""
+        flat = x.reshape(-1, x.shape[-1])
+        down, up = down.to(x.dtype), up.to(x.dtype) * scaling
+        inner = flat @ down.T
+        output = linear(flat, weight, bias).addmm_(inner, up.T)
+        ctx.save_for_backward(flat, weight, down, up, inner)
+        ctx.scaling = scaling
+        return output.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        flat, weight, down, up, inner = ctx.saved_tensors
+        outer = gradients[0].reshape(-1, up.shape[0])
+        of_inner = outer @ up
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = (outer @ weight).addmm_(of_inner, down).view(*gradients[0].shape[:-1], -1)
+        of_down = (of_inner.T @ flat).float()
+        of_up = (outer.T @ inner).float().mul_(ctx.scaling)
+        return of_x, None, None, of_down, of_up, None

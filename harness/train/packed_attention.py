@@ -1,0 +1,119 @@
+"""Attention over packed rows on the CPU: each row by itself, nothing computed above the diagonal's blocks.
+
+PyTorch's kernels see a packed sequence as one with a mask and compute all of it, and their backward pass in
+bfloat16 is slow on the CPU. Imports torch: only the training stage imports this file.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+NAME = "packed_rows"
+_BLOCK = 128  # queries at a time: their scores stay in the cache
+_LONGEST = 1024  # a longer row would keep too many weights for the backward pass
+_MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention that is told the positions
+
+
+def use_packed_attention(model: Any) -> bool:
+    """Whether `model` (as transformers loads it) now attends this way: known architectures without a window."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    config = model.config
+    if config.model_type not in _MODELS or getattr(config, "sliding_window", None):
+        return False
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, mask)
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> torch.Tensor | None:
+    """None where `attention` finds the rows by itself: one sequence, nothing cached, nothing padded."""
+    from transformers.masking_utils import sdpa_mask
+
+    if batch_size == 1 and q_length == kv_length and arguments.get("attention_mask") is None:
+        return None
+    found: torch.Tensor | None = sdpa_mask(batch_size, q_length, kv_length, **arguments)
+    return found
+
+
+def attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **arguments: Any
+) -> tuple[torch.Tensor, None]:
+    """(output of shape (1, tokens, heads, width), None). Rows begin where `position_ids` are 0.
+
+    query (1, heads, tokens, width), key and value (1, key heads, tokens, width).
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward as kernel
+
+    if attention_mask is not None:
+        output: torch.Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
+        return output, None
+    rows = bounds(arguments["position_ids"][0])
+    if arguments.get("dropout") or max(end - start for start, end in rows) > _LONGEST:
+        parts = [kernel(module, *(t[:, :, a:b] for t in (query, key, value)), None, **arguments)[0] for a, b in rows]
+        return torch.cat(parts, dim=1), None
+    _, heads, tokens, width = key.shape
+    grouped = query[0].view(heads, -1, tokens, width).to(value.dtype)
+    scale = arguments.get("scaling") or width**-0.5
+    with torch.autocast(query.device.type, enabled=False):
+        output = _PackedRows.apply(grouped, key[0].to(value.dtype), value[0], rows, scale)
+    return output.view(1, tokens, -1, width), None
+
+
+def bounds(positions: torch.Tensor) -> list[tuple[int, int]]:
+    """(start, end) of each row of a packed sequence. positions (tokens,), restarting with every row."""
+    starts: list[int] = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
+    return list(zip(starts, [*starts[1:], len(positions)], strict=True))
+
+
+class _PackedRows(torch.autograd.Function):
+    """Causal softmax attention of each row (Vaswani et al., 2017), a block of queries at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: list[tuple[int, int]], scale: float
+    ) -> torch.Tensor:
+        """Shape (tokens, key heads, queries, width). query (key heads, queries of each, tokens, width)."""
+        heads, groups, tokens, width = query.shape
+        output = query.new_empty(tokens, heads, groups, width)
+        by_head = output.permute(1, 2, 0, 3)
+        later = query.new_full((_BLOCK, _BLOCK), float("-inf")).triu(1)
+        kept = []
+        for row, start, end in _blocks(rows):
+            size = end - start
+            scores = torch.matmul(_flat(query, start, end), key[:, row:end].mT).mul_(scale)
+            scores.view(heads, groups, size, -1)[..., start - row :] += later[:size, :size]
+            weights = torch.softmax(scores, -1)
+            by_head[:, :, start:end] = torch.matmul(weights, value[:, row:end]).view(heads, groups, size, width)
+            kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.rows, ctx.scale = rows, scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        gradient = gradients[0].permute(1, 2, 0, 3)
+        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for weights, (row, start, end) in zip(kept, _blocks(ctx.rows), strict=True):
+            outer = _flat(gradient, start, end)
+            of_weights = torch.matmul(outer, value[:, row:end].mT)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+            of_query[:, :, start:end] = torch.matmul(of_scores, key[:, row:end]).view_as(query[:, :, start:end])
+            of_key[:, row:end] += torch.matmul(of_scores.mT, _flat(query, start, end))
+            of_value[:, row:end] += torch.matmul(weights.mT, outer)
+        return of_query, of_key, of_value, None, None
+
+
+def _blocks(rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """(start of the row, start of the block, end of the block) for every block of queries."""
+    for row, end in rows:
+        for start in range(row, end, _BLOCK):
+            yield row, start, min(start + _BLOCK, end)
+
+
+def _flat(tensor: torch.Tensor, start: int, end: int) -> torch.Tensor:
+    """The block as (key heads, queries a key head × tokens, width): one product for all heads that share keys."""
+    return tensor[:, :, start:end].reshape(tensor.shape[0], -1, tensor.shape[-1])

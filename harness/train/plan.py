@@ -1,0 +1,116 @@
+"""What a training would be: steps, tokens, rows that are too long, parameters, memory, time. Nothing is trained."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.config import Config
+from harness.prompt.render import Renderer
+from harness.records import LongRows
+from harness.train.finetune import contract_for_training
+from harness.train.fit import fit
+from harness.train.material import Material, material
+from harness.train.memory_estimate import MemoryEstimate, estimate_memory
+from harness.train.model import device_of, parameter_counts
+from harness.train.packing import padding_share
+from harness.train.parameters import skeleton
+from harness.train.prepare import Row, long_rows_told, prepare
+from harness.train.progress import Progress
+
+_PROBE = 3
+_ROOM = 0.8
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """`tokens` and `supervised` are of the whole training, over all epochs. `seconds` and `peak_gib` come from a
+    probe of a few real steps; None where the expected memory leaves no room for one."""
+
+    rows: int
+    sequences: int
+    steps: int
+    tokens: int
+    supervised: int
+    padding: float
+    long: LongRows
+    trained: int
+    total: int
+    memory: MemoryEstimate
+    seconds: float | None
+    peak_gib: float | None
+
+    def lines(self) -> Iterator[str]:
+        share = self.supervised / self.tokens
+        yield f"rows: {self.rows} in {self.sequences} sequences, {self.padding:.1%} of them padding"
+        yield from long_rows_told(self.long)
+        if not (self.long.dropped or self.long.split):
+            yield f"rows over {self.long.limit} tokens: none"
+        yield f"steps: {self.steps}, {self.tokens} tokens, {share:.0%} of them supervised"
+        yield f"parameters trained: {self.trained} of {self.total} ({self.trained / self.total:.2%})"
+        parts = ", ".join(f"{field.name} {getattr(self.memory, field.name):.2f}" for field in _PARTS)
+        yield f"expected memory: {self.memory.total:.2f} GiB a process, unsharded (by formula: {parts})"
+        if self.seconds is None or self.peak_gib is None:
+            yield "expected time: unknown; the expected memory leaves no room here for a probe"
+        else:
+            yield f"memory at its peak in a probe of {_PROBE} steps: {self.peak_gib:.2f} GiB"
+            yield f"expected time: {self.seconds:.0f} s (from that probe, one process), without start and saving"
+
+
+_PARTS = dataclasses.fields(MemoryEstimate)
+
+
+def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPlan:
+    """Raises what `finetune` would raise before its first step."""
+    tokenizer, contract = contract_for_training(config, base)
+    prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
+    what = material(prepared, config.train)
+    model = skeleton(base, config.train)
+    trained, total = parameter_counts(model)
+    longest = max(len(p.input_ids) for p in what.packs)
+    supervised = max(p.supervised for p in what.packs)
+    memory = estimate_memory(
+        model.config, trained, total, config.train, config.model.dtype, device_of(config.train), longest, supervised
+    )
+    counts = [what.tokens(step) for step in range(1, what.steps + 1)]
+    tokens = sum(count[0] for count in counts)
+    speed, peak = _probe(config, base, what, memory)
+    return TrainingPlan(
+        rows=len(prepared.rows),
+        sequences=len(what.packs),
+        steps=what.steps,
+        tokens=tokens,
+        supervised=sum(count[1] for count in counts),
+        padding=padding_share(what.packs, config.train.sequence_length),
+        long=prepared.long,
+        trained=trained,
+        total=total,
+        memory=memory,
+        seconds=tokens / speed if speed else None,
+        peak_gib=peak,
+    )
+
+
+def _probe(config: Config, base: Path, what: Material, memory: MemoryEstimate) -> tuple[float | None, float | None]:
+    """(tokens a second, peak GiB) of real steps of one sequence, the first of them not counted."""
+    if memory.total * 2**30 > _ROOM * _free_bytes(config):
+        return None, None
+    few = dataclasses.replace(what, order=what.order[:1] + what.order[: _PROBE - 1], per_step=1)
+    train = config.train.model_copy(update={"sequences_per_step": 1, "save_every": 0, "eval_every": 0})
+    alone = config.model_copy(update={"train": train, "launcher": "none", "num_processes": 1})
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Progress(Path(folder))
+        fit(alone, base, few, saved, None, Path(folder) / "out")
+        curve = saved.curve()[1:] or saved.curve()
+    tokens = sum(row["tokens_per_s"] * row["seconds"] for row in curve)
+    return tokens / sum(row["seconds"] for row in curve), max(row["memory_gib"] for row in curve)
+
+
+def _free_bytes(config: Config) -> float:
+    if device_of(config.train) == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0])
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))

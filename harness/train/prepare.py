@@ -1,0 +1,111 @@
+"""Rows as token ids that fit a training sequence. What is too long is never cut silently: each row is told."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.config_train import TrainConfig
+from harness.errors import DataError
+from harness.prompt.messages import row_messages
+from harness.prompt.render import Rendered, Renderer
+from harness.records import LongRows
+
+Row = dict[str, Any]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows with their ids and loss masks, in the same order, and what became of those that were too long."""
+
+    rows: list[Row]
+    rendered: list[Rendered]
+    long: LongRows
+
+
+def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Prepared:
+    """Every row under the contract, at most `sequence_length` tokens each.
+
+    Raises DataError for rows that cannot be rendered, for long ones under the policy 'error', and when none is left.
+    """
+    kept: list[tuple[Row, Rendered]] = []
+    dropped: dict[str, int] = {}
+    split: dict[str, int] = {}
+    for row in rows:
+        rendered = _rendered(renderer, row, config.train_on)
+        if len(rendered.ids) <= config.sequence_length:
+            kept.append((row, rendered))
+            continue
+        parts = _parts(renderer, row, config) if config.too_long == "split" else []
+        kept += parts
+        if parts:
+            split[row["id"]] = len(parts)
+        else:
+            dropped[row["id"]] = len(rendered.ids)
+    long = LongRows(policy=config.too_long, limit=config.sequence_length, dropped=dropped, split=split)
+    if config.too_long == "error" and dropped:
+        raise DataError(_told(long))
+    if not kept:
+        raise DataError(f"no row fits into {config.sequence_length} tokens (train.sequence_length)")
+    return Prepared([row for row, _ in kept], [rendered for _, rendered in kept], long)
+
+
+def long_rows_told(long: LongRows) -> Iterator[str]:
+    """One line for the rows that were dropped, one for those that were split."""
+    for what, found in (("dropped", long.dropped), ("split at a turn", long.split)):
+        if found:
+            names = ", ".join(list(found)[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+            yield f"{len(found)} rows over {long.limit} tokens were {what}: {names}"
+
+
+def _told(long: LongRows) -> str:
+    named = ", ".join(f"{name} ({size})" for name, size in list(long.dropped.items())[:_SHOWN])
+    return (
+        f"{len(long.dropped)} rows are longer than {long.limit} tokens: {named}. Raise train.sequence_length, shorten "
+        "them, or choose train.too_long=drop or split; nothing is cut silently."
+    )
+
+
+def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
+    try:
+        rendered = renderer.training(row_messages(row))
+    except DataError as error:
+        raise DataError(f"row {row['id']} cannot be trained on: {error}") from None
+    if train_on == "all":
+        return rendered
+    mask = [on and index >= rendered.prompt_length for index, on in enumerate(rendered.mask)]
+    return dataclasses.replace(rendered, mask=mask)
+
+
+def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row, Rendered]]:
+    """The row's turns as several rows that fit, a system message before each; empty when one exchange does not fit."""
+    system, exchanges = _exchanges(row_messages(row))
+    parts: list[tuple[Row, Rendered]] = []
+    start = 0
+    while start < len(exchanges):
+        fitting = None
+        for end in range(start + 1, len(exchanges) + 1):
+            turns = [*system, *(turn for exchange in exchanges[start:end] for turn in exchange)]
+            part = {**row, "id": f"{row['id']}#{len(parts) + 1}", "messages": json.dumps(turns)}
+            rendered = _rendered(renderer, part, config.train_on)
+            if len(rendered.ids) > config.sequence_length:
+                break
+            fitting = (end, part, rendered)
+        if fitting is None:
+            return []
+        start = fitting[0]
+        parts.append(fitting[1:])
+    return parts
+
+
+def _exchanges(turns: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list[list[dict[str, str]]]]:
+    """(system messages at the start, the rest cut after every answer that a user's turn follows)."""
+    first = next((i for i, turn in enumerate(turns) if turn["role"] != "system"), len(turns))
+    exchanges: list[list[dict[str, str]]] = []
+    for index, turn in enumerate(turns[first:], first):
+        if turn["role"] == "user" and (index == first or turns[index - 1]["role"] == "assistant"):
+            exchanges.append([])
+        exchanges[-1:] = [[*(exchanges[-1] if exchanges else []), turn]]
+    return list(turns[:first]), exchanges

@@ -1,0 +1,116 @@
+"""What an unfinished training has saved: complete checkpoints, the curve, and what it was started with.
+
+A checkpoint is complete once its marker is there; the marker is written last, after everything reached the disk.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.records import Examined
+from harness.store import write_json
+
+COMPLETE = "complete.json"
+CURVE = "train.jsonl"
+_IDENTITY, _EXAMINED, _RESUMED = "identity.json", "examined.json", "resumed.json"
+_MEANING = {
+    "base": "the base model's weights",
+    "data": "the dataset",
+    "template": "the prompt template",
+    "train": "the training configuration",
+    "launch": "the launcher or the number of processes",
+    "dtype": "model.dtype",
+    "versions": "library versions",
+    "code": "the code of training",
+}
+
+
+class Progress:
+    """The folder of an unfinished training."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def open(self, identity: Mapping[str, Any]) -> None:
+        """Starts, or goes on with what was started with the same `identity`; raises UsageError that names changes."""
+        identity = json.loads(json.dumps(identity, default=str))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / _IDENTITY
+        if not path.is_file():
+            write_json(path, identity)
+            return
+        if told := _changes(json.loads(path.read_text()), identity):
+            raise UsageError(
+                f"the unfinished training in {self.folder} was started with something else: {'; '.join(told)}. "
+                f"Restore it to go on, or start anew after: rm -r {self.folder}"
+            )
+
+    def latest(self) -> tuple[int, Path] | None:
+        """(step, folder) of the last complete checkpoint; incomplete ones are removed."""
+        found: list[tuple[int, Path]] = []
+        for path in self.folder.glob("checkpoint-*"):
+            if _is_complete(path):
+                found.append((int(path.name.rpartition("-")[2]), path))
+            else:
+                shutil.rmtree(path)
+        return max(found, default=None)
+
+    def curve(self) -> list[dict[str, float]]:
+        """One row an optimiser step."""
+        path = self.folder / CURVE
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def cut_curve(self, step: int) -> None:
+        """Leaves the curve up to a step: later rows belong to steps that are done again."""
+        rows = [row for row in self.curve() if row["step"] <= step]
+        (self.folder / CURVE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def examined(self) -> list[Examined]:
+        path = self.folder / _EXAMINED
+        return [Examined.model_validate(row) for row in json.loads(path.read_text())] if path.is_file() else []
+
+    def note_examined(self, found: Examined) -> None:
+        write_json(self.folder / _EXAMINED, [e.model_dump() for e in [*self.examined(), found]])
+
+    def resumed_at(self) -> list[int]:
+        """The steps that training went on from."""
+        path = self.folder / _RESUMED
+        return list(json.loads(path.read_text())) if path.is_file() else []
+
+    def note_resumed(self, step: int) -> None:
+        write_json(self.folder / _RESUMED, [*self.resumed_at(), step])
+
+
+def mark_complete(folder: Path) -> None:
+    """Declares a checkpoint complete, once all its files are on the disk."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    write_json(folder / COMPLETE, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / COMPLETE).read_text())
+    except (OSError, ValueError):
+        return False
+    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    told = []
+    for key in sorted({*before, *now}):
+        left, right = before.get(key), now.get(key)
+        if left == right:
+            continue
+        inside = ""
+        if isinstance(left, dict) and isinstance(right, dict):
+            inside = f" ({', '.join(sorted(k for k in {*left, *right} if left.get(k) != right.get(k)))})"
+        told.append(f"{_MEANING.get(key, key)}{inside} changed")
+    return told

@@ -1,0 +1,60 @@
+"""Loss on rows that are not trained on, in batches of rows of like length. Imports torch: only training does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness.prompt.render import Rendered
+from harness.train.losses import token_losses
+from harness.train.packing import IGNORED, join
+
+
+def eval_loss(model: Any, rows: Sequence[Rendered], length: int = 1024) -> float:
+    """Mean loss (nats) of the supervised tokens of `rows`; every row once, the model left in the mode it was in."""
+    sums = row_losses(model, rows, length)
+    return sum(sums) / sum(sum(row.mask[1:]) for row in rows)
+
+
+def row_losses(model: Any, rows: Sequence[Rendered], length: int = 1024) -> list[float]:
+    """Summed loss (nats) of each row's supervised tokens, in the order given.
+
+    Rows are run in batches of up to `length` tokens, the longest first: memory that does not suffice shows at once.
+    """
+    found = [0.0] * len(rows)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        for members in by_length([len(row.ids) for row in rows], length):
+            for row, loss in zip(members, _batch(model, [rows[m] for m in members]), strict=True):
+                found[row] = loss
+    model.train(training)
+    return found
+
+
+def by_length(sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Numbers of the rows, longest first, cut into batches of at most `length` tokens (or one row that is longer)."""
+    batches: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        if not batches or sizes[row] > room:
+            batches.append([])
+            room = length
+        batches[-1].append(row)
+        room -= sizes[row]
+    return batches
+
+
+def _batch(model: Any, rows: Sequence[Rendered]) -> list[float]:
+    packed = join(rows)
+    labels = torch.tensor(packed.labels, device=model.device)
+    supervised = (labels != IGNORED).nonzero().squeeze(1)
+    logits = model(
+        input_ids=torch.tensor([packed.input_ids], device=model.device),
+        position_ids=torch.tensor([packed.position_ids], device=model.device),
+        logits_to_keep=supervised,
+        use_cache=False,
+    ).logits[0]
+    number = (torch.tensor(packed.position_ids, device=model.device) == 0).cumsum(0)[supervised] - 1
+    sums = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
+    return [float(s) for s in sums.index_add_(0, number, token_losses(logits, labels[supervised]).double())]

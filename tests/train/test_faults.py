@@ -1,0 +1,115 @@
+"""What goes wrong in the middle of training is told with the step, its rows and a way out."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from harness.config_train import TrainConfig
+from harness.errors import DiskFull, TrainingFault
+from harness.train.faults import check_step
+from harness.train.finetune import finetune
+from harness.train.material import Material
+from harness.train.packing import Packed
+
+pytestmark = pytest.mark.integration
+OVERRIDES = ("train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
+
+
+def packs() -> Material:
+    made = [Packed([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
+    return Material(made, [2, 0, 3, 1], [f"row-{n}" for n in range(4)], ["tiny"] * 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"loss": float("nan"), "grad_norm": 1.0}, "the loss is nan at step 2 of 2"),
+        ({"loss": 2.0, "grad_norm": float("inf")}, "the gradient norm is inf at step 2 of 2"),
+        ({"loss": 40.0, "grad_norm": 1.0}, r"the loss is 40\.0, where guessing gives 6\.9, at step 2 of 2"),
+    ],
+)
+def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str) -> None:
+    config = TrainConfig(learning_rate=0.5)
+    with pytest.raises(TrainingFault, match=rf"{told}.*train\.learning_rate \(now 0\.5\).*: row-3, row-1$"):
+        check_step({"step": 2, **values}, packs(), config, 1000)
+
+
+def test_a_high_loss_is_no_divergence() -> None:
+    check_step({"step": 1, "loss": 12.0, "grad_norm": 300.0}, packs(), TrainConfig(), 1000)
+
+
+def breaking_at(step: int, error: Exception) -> Callable[..., Any]:
+    from harness.train.trainer import PackedTrainer
+
+    usual = PackedTrainer.compute_loss
+
+    def compute_loss(self: Any, *arguments: Any, **named: Any) -> Any:
+        if self.state.global_step + 1 == step:
+            raise error
+        return usual(self, *arguments, **named)
+
+    return compute_loss
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    from harness.train.objective import ObjectiveTrainer
+
+    monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(3, RuntimeError(text)))
+    with pytest.raises(TrainingFault, match=r"out of memory at step 3 of \d+ \(a sequence of \d+ tokens\)") as caught:
+        finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
+    told = str(caught.value)
+    assert "train.gradient_checkpointing=true" in told
+    assert "--dry-run" in told
+    assert "Rows: row-" in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")],
+)
+def test_a_full_disk_keeps_the_checkpoint_before(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from harness.train.objective import ObjectiveTrainer
+
+    usual = ObjectiveTrainer._save_optimizer_and_scheduler
+
+    def save(self: Any, folder: str) -> None:
+        if self.state.global_step == 4:
+            raise error
+        usual(self, folder)
+
+    (tmp_path / "out").mkdir()
+    config = tiny.config(tiny_base, *OVERRIDES)
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectiveTrainer, "_save_optimizer_and_scheduler", save)
+        with pytest.raises(DiskFull, match=r"no space left at step 4 of .* the checkpoint before it is complete"):
+            finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
+    summary = finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
+    assert summary.resumed_at == [2]
+
+
+def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.train.objective import ObjectiveTrainer
+
+    monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(2, RuntimeError("a defect")))
+    with pytest.raises(RuntimeError, match="a defect"):
+        finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
+
+
+def test_the_summary_says_what_training_was(tiny_adapter: Path) -> None:
+    summary = json.loads((tiny_adapter / "training.json").read_text())
+    assert summary["hardware"]["cores"]
+    assert summary["versions"]["torch"]
+    assert len(summary["order_sha256"]) == 64
+    assert summary["sources"] == {"tiny": 24}
+    assert 0 <= summary["padding_share"] < 1
+    assert summary["long_rows"] == {"policy": "error", "limit": 256, "dropped": {}, "split": {}}

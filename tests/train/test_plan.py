@@ -1,0 +1,67 @@
+"""The estimate before training agrees with the training after it."""
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from harness.config_train import TrainConfig
+from harness.train.finetune import finetune
+from harness.train.memory_estimate import estimate_memory
+from harness.train.plan import plan_training
+
+pytestmark = pytest.mark.integration
+OVERRIDES = ("train.epochs=2", "train.too_long=drop")
+
+
+def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> None:
+    config = tiny.config(tiny_base, *OVERRIDES)
+    rows = [*tiny.rows(12), {**tiny.rows(1)[0], "id": "the-long-one", "output": "word " * 300}]
+    plan = plan_training(config, tiny_base, rows)
+    summary = finetune(config, tiny_base, rows, tmp_path)
+    assert (plan.rows, plan.sequences, plan.steps) == (summary.rows, summary.sequences, summary.steps)
+    assert (plan.trained, plan.total) == (summary.trained_parameters, summary.total_parameters)
+    assert plan.tokens == 2 * summary.tokens
+    assert plan.supervised == 2 * summary.supervised_tokens
+    assert plan.padding == pytest.approx(summary.padding_share, abs=1e-4)
+    assert plan.long == summary.long_rows
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    told = "\n".join(plan.lines())
+    assert "1 rows over 256 tokens were dropped: the-long-one" in told
+    assert f"steps: {summary.steps}, " in told
+    assert f"parameters trained: {summary.trained_parameters} of {summary.total_parameters}" in told
+    assert "from that probe" in told
+
+
+def test_without_room_nothing_is_probed(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.train.plan._free_bytes", lambda _: 2**20)
+    plan = plan_training(tiny.config(tiny_base), tiny_base, tiny.rows(4))
+    assert (plan.seconds, plan.peak_gib) == (None, None)
+    assert "expected time: unknown" in "\n".join(plan.lines())
+
+
+class Shape:
+    """Llama 3.1 8B."""
+
+    hidden_size, intermediate_size, num_hidden_layers = 4096, 14336, 32
+    num_attention_heads, num_key_value_heads, head_dim, vocab_size = 32, 8, 128, 128256
+    tie_word_embeddings = False
+
+
+TOTAL, ADAPTER = 8_030_261_248, 41_943_040
+
+
+def expected(method: str, trained: int, **settings: bool) -> float:
+    config = TrainConfig.model_validate({"method": method, **settings})
+    extra = 0 if method == "full" else trained
+    return estimate_memory(Shape, trained, TOTAL + extra, config, "bfloat16", "cuda", 4096, 2048).total
+
+
+def test_memory_by_method() -> None:
+    """Weights and optimiser states are exact: 2 bytes a frozen parameter, 16 or 18 a trained one."""
+    lora = expected("lora", ADAPTER, gradient_checkpointing=True)
+    assert 16 < lora < 24
+    assert expected("qlora", ADAPTER, gradient_checkpointing=True) < lora - 6
+    assert expected("full", TOTAL, gradient_checkpointing=True) > 18 * TOTAL / 2**30
+    assert expected("lora", ADAPTER) > 2 * lora

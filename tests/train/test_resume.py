@@ -1,0 +1,158 @@
+"""Never lost: a training that is killed anywhere ends with the same bits as one that nobody disturbed."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from harness.errors import UsageError
+from harness.records import TrainingSummary, load
+from harness.train.finetune import finetune
+from harness.train.progress import Progress
+
+pytestmark = pytest.mark.integration
+STEPS = 9
+SETTINGS = ("train.learning_rate=1e-2", "train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
+IDENTITY = {"data": "d1", "base": "b1", "template": "t1", "train": {"seed": 0, "epochs": 3}, "versions": {"torch": "2"}}
+
+
+class Trained:
+    """One training of the tiny model, in a folder of its own."""
+
+    def __init__(self, base: Path, folder: Path, *overrides: str):
+        self.base, self.out, self.progress = base, folder / "out", folder / "progress"
+        self.config = tiny.config(base, *SETTINGS, "train.lora.dropout=0.2", *overrides)
+        folder.mkdir(exist_ok=True)
+
+    def run(self) -> TrainingSummary:
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        return finetune(self.config, self.base, tiny.rows(12), self.out, self.progress, IDENTITY)
+
+    def in_child(self, prepare: Callable[[pytest.MonkeyPatch], None]) -> int:
+        """Trains in a forked process; returns how it ended (see os.waitstatus_to_exitcode)."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                prepare(pytest.MonkeyPatch())
+                self.run()
+                os._exit(0)
+            except KeyboardInterrupt:
+                os._exit(130)
+            except BaseException:
+                os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    @property
+    def weights(self) -> bytes:
+        return next(self.out.glob("*model.safetensors")).read_bytes()
+
+
+def signal_at(step: int, number: signal.Signals) -> Callable[[pytest.MonkeyPatch], None]:
+    """The process gets a signal when the loss of a step is known, before anything of that step is saved."""
+
+    def prepare(patch: pytest.MonkeyPatch) -> None:
+        from harness.train.callbacks import StepWriter
+
+        usual = StepWriter.on_log
+
+        def on_log(self: Any, args: Any, state: Any, *others: Any, **values: Any) -> None:
+            usual(self, args, state, *others, **values)
+            if state.global_step == step:
+                os.kill(os.getpid(), number)
+
+        patch.setattr(StepWriter, "on_log", on_log)
+
+    return prepare
+
+
+def killed_while_saving(step: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """All files of a checkpoint are there but the marker."""
+
+    def prepare(patch: pytest.MonkeyPatch) -> None:
+        def mark(folder: Path) -> None:
+            if folder.name == f"checkpoint-{step}":
+                os.kill(os.getpid(), signal.SIGKILL)
+            usual(folder)
+
+        from harness.train import objective
+
+        usual = objective.mark_complete
+        patch.setattr(objective, "mark_complete", mark)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    made = Trained(tiny_base, tmp_path_factory.mktemp("undisturbed"))
+    assert made.run().steps >= STEPS
+    return made
+
+
+def test_killed_at_several_steps_it_ends_with_the_same_bits(
+    tiny_base: Path, tmp_path: Path, undisturbed: Trained
+) -> None:
+    training = Trained(tiny_base, tmp_path / "killed")
+    for step in (1, 2, 5, 6):
+        assert training.in_child(signal_at(step, signal.SIGKILL)) == -signal.SIGKILL
+    assert training.in_child(killed_while_saving(8)) == -signal.SIGKILL
+    assert training.in_child(signal_at(STEPS, signal.SIGKILL)) == -signal.SIGKILL
+    summary = training.run()
+    assert training.weights == undisturbed.weights
+    assert summary.resumed_at == [4, 4, 6, 8]
+    before = load(TrainingSummary, undisturbed.out / "training.json")
+    assert (summary.order_sha256, summary.final_loss) == (before.order_sha256, before.final_loss)
+    steps = [row["step"] for row in Progress(training.progress).curve()]
+    assert steps == list(range(1, before.steps + 1))
+
+
+def test_a_full_training_goes_on_too(tiny_base: Path, tmp_path: Path) -> None:
+    settings = ("train.method=full", "train.learning_rate=1e-3")
+    whole, training = (Trained(tiny_base, tmp_path / name, *settings) for name in ("whole", "killed"))
+    whole.run()
+    assert training.in_child(signal_at(5, signal.SIGKILL)) == -signal.SIGKILL
+    assert training.run().resumed_at == [4]
+    assert training.weights == whole.weights
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_first(
+    tiny_base: Path, tmp_path: Path, undisturbed: Trained, number: signal.Signals
+) -> None:
+    training = Trained(tiny_base, tmp_path / "stopped", "train.save_every=0")
+    assert training.in_child(signal_at(3, number)) == 130
+    kept = {path.name for path in training.progress.glob("checkpoint-*")}
+    assert kept in ({"checkpoint-3"}, {"checkpoint-4"})  # the step that was running is finished
+    assert training.run().resumed_at[0] in (3, 4)
+    assert training.weights == undisturbed.weights
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(tiny_base: Path, tmp_path: Path, undisturbed: Trained) -> None:
+    training = Trained(tiny_base, tmp_path / "damaged")
+    training.in_child(signal_at(5, signal.SIGKILL))
+    (training.progress / "checkpoint-4" / "optimizer.pt").write_bytes(b"cut")
+    assert training.run().resumed_at == [2]
+    assert training.weights == undisturbed.weights
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"data": "d2"}, "the dataset changed"),
+        ({"base": "b2"}, "the base model's weights changed"),
+        ({"template": "t2"}, "the prompt template changed"),
+        ({"train": {"seed": 1, "epochs": 3}}, r"the training configuration \(seed\) changed"),
+        ({"versions": {"torch": "3"}, "data": "d2"}, r"the dataset changed; library versions \(torch\) changed"),
+    ],
+)
+def test_what_changed_is_refused_by_name(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+    Progress(tmp_path).open(IDENTITY)
+    Progress(tmp_path).open(IDENTITY)
+    with pytest.raises(UsageError, match=rf"started with something else: {told}\. .*rm -r {tmp_path}"):
+        Progress(tmp_path).open({**IDENTITY, **changed})
