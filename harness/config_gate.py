@@ -166,11 +166,7 @@ def _shadow(rules: list[RuleConfig], index: int) -> str | None:
     """Why a deciding rule can never apply: an earlier one takes every metric that it could match."""
     rule = rules[index]
     for earlier in rules[:index]:
-        if (
-            rule.role != "info"
-            and earlier.role in ("info", rule.role)
-            and fnmatchcase(rule.metric, earlier.metric)
-        ):
+        if rule.role != "info" and earlier.role in ("info", rule.role) and fnmatchcase(rule.metric, earlier.metric):
             return (
                 f"the {rule.role} rule '{rule.metric}' never applies: the {earlier.role} rule '{earlier.metric}' "
                 "before it takes its metrics; put the deciding rule first"

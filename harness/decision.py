@@ -13,6 +13,7 @@ from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import FIELDS, Evidence, read_evidence
 from harness.gate.verdict import decide
 from harness.records import Comparison, Evaluation, Side, Verdict, load
+from harness.report.comparison import comparison_markdown
 from harness.report.write import copy_outputs, write_report
 from harness.store import sha256_file
 
@@ -25,6 +26,18 @@ def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verd
     verdict = decide(policy, comparison).model_copy(update={"compare_sha256": digest})
     verdict.save(out / "verdict.json")
     return verdict
+
+
+def write_comparison(policy: GateConfig | None, comparison: Comparison, out: Path) -> None:
+    """compare.json and summary.md; with a policy its verdict and report too."""
+    if policy is not None:
+        write_verdict(policy, comparison, out)
+        write_report(out)
+        copy_outputs(out)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    comparison.save(out / "compare.json")
+    (out / "summary.md").write_text(comparison_markdown(comparison), encoding="utf-8")
 
 
 def policy_named(name: str) -> GateConfig:

@@ -19,7 +19,7 @@ EXPECTED = {
     "audit": 2,
     "data": 9,
     "experiment": 4,
-    "gate": 2,
+    "gate": 4,
     "model": 2,
     "serve": 1,
     "suite": 5,

@@ -109,7 +109,9 @@ class _Measure:
             clusters=None if clusters is None else clusters.tolist(),
             clustered_by=field if clusters is not None else None,
             strata=strata,
-            effective_n=None if clusters is None or len(set(clusters.tolist())) < 2 else float(effective_items(after, clusters)),
+            effective_n=None
+            if clusters is None or len(set(clusters.tolist())) < 2
+            else float(effective_items(after, clusters)),
         )
         low, high = interval(metric, LEVEL)
         return metric.model_copy(update={"ci_low": low, "ci_high": high})
@@ -118,7 +120,8 @@ class _Measure:
 def _strata(parts: Sequence[Pairs]) -> list[Stratum]:
     signs = [(part.task, np.sign(part.difference)) for part in parts]
     return [
-        Stratum(task=task, lost=int((sign < 0).sum()), gained=int((sign > 0).sum()), n=len(sign)) for task, sign in signs
+        Stratum(task=task, lost=int((sign < 0).sum()), gained=int((sign > 0).sum()), n=len(sign))
+        for task, sign in signs
     ]
 
 

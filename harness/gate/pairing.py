@@ -130,7 +130,9 @@ def _stopped(
     if right.stopped_at is None:
         return None, []
     if right.planned is None or right.order_seed is None:
-        return None, [f"task {task}: it stopped after {right.stopped_at} items, but nobody knows of how many or in which order"]
+        return None, [
+            f"task {task}: it stopped after {right.stopped_at} items, but nobody knows of how many or in which order"
+        ]
     planned, asked = _documents(before), _documents(after)
     if len(planned) != right.planned:
         return None, [f"task {task}: {right.planned} items were planned, the baseline has {len(planned)}"]

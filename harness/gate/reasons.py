@@ -15,7 +15,9 @@ def change(metric: MetricComparison, name: str, width: float) -> str:
     if not metric.delta:
         return f"{name} did not change"
     verb = "rose" if (metric.candidate > metric.baseline) else "fell"
-    good = {("rose", "lower"): ", which is worse", ("fell", "lower"): ", which is better"}.get((verb, metric.direction), "")
+    good = {("rose", "lower"): ", which is worse", ("fell", "lower"): ", which is better"}.get(
+        (verb, metric.direction), ""
+    )
     return f"{name} {verb} by {amount(size, width)}{good}"
 
 

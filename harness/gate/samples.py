@@ -16,7 +16,7 @@ from harness.errors import EvidenceFault
 from harness.gate.texts import prompt_of
 
 KNOWN = frozenset(
-    "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash repeat".split()
+    "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash repeat".split()  # noqa: SIM905
 )
 HASHED = ("doc_hash", "prompt_hash", "metrics")
 NONE = -1
@@ -29,8 +29,8 @@ class Column:
 
     All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
     `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
-    choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a document has
-    none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
+    choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a
+    document has none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
     """
 
     path: Path
@@ -95,11 +95,14 @@ class _Reader:
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
         """Decodes what is asked for and skips the texts, which are most of a row."""
         raw = msgspec.Raw
+        anything = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "repeat")
         known = [
-            ("doc_id", Any, None), ("doc_hash", Any, None), ("prompt_hash", Any, None), ("target_hash", Any, None), ("filter", Any, "none"),
-            ("metrics", Any, None), ("repeat", Any, None), ("doc", raw, raw(b"{}")),
-            ("arguments", list[raw] | dict[str, raw] | None, None), ("resps", raw, raw(b"[]")),
-        ]  # fmt: skip
+            *((name, Any, None) for name in anything),
+            ("filter", Any, "none"),
+            ("doc", raw, raw(b"{}")),
+            ("arguments", list[raw] | dict[str, raw] | None, None),
+            ("resps", raw, raw(b"[]")),
+        ]
         named = [(f"metric{i}", Any, None) for i in range(len(metrics))]
         rename = {f"metric{i}": name for i, name in enumerate(metrics)}
         self._metrics = list(metrics)
@@ -213,7 +216,8 @@ class _Reader:
 def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> dict[str, Column]:
     """Columns by metric (`metric,filter` for any filter but none), with the document fields `fields` as codes.
 
-    `filters` are the task's, in order, for old files whose rows do not name theirs. Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
+    `filters` are the task's, in order, for old files whose rows do not name theirs.
+    Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
     """
     reader = _Reader(path, fields, filters)
     try:
@@ -221,7 +225,9 @@ def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ())
     except UnicodeDecodeError as error:
         raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
     names = {name: list(codes) for name, codes in reader.codes.items()}
-    return {key: column for filter_, rows in reader.rows.items() for key, column in _columns(path, filter_, rows, names)}
+    return {
+        key: column for filter_, rows in reader.rows.items() for key, column in _columns(path, filter_, rows, names)
+    }
 
 
 def _columns(path: Path, filter_: str, rows: _Rows, names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Column]]:
@@ -249,14 +255,17 @@ def _columns(path: Path, filter_: str, rows: _Rows, names: Mapping[str, Sequence
         scored = counts > 0
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
         key = metric if filter_ == "none" else f"{metric},{filter_}"
-        yield key, Column(
-            path=path,
-            items=items[scored],
-            values=sums[scored] / counts[scored],
-            fields={name: codes[scored] for name, codes in fields.items()},
-            names=names,
-            unscored=rows.unscored.get(metric, 0),
-            **{name: column[scored] for name, column in table.items()},
+        yield (
+            key,
+            Column(
+                path=path,
+                items=items[scored],
+                values=sums[scored] / counts[scored],
+                fields={name: codes[scored] for name, codes in fields.items()},
+                names=names,
+                unscored=rows.unscored.get(metric, 0),
+                **{name: column[scored] for name, column in table.items()},
+            ),
         )
 
 
