@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, EvidenceFault
+from harness.gate.provenance import strays
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.report.bundle import RunView
@@ -57,11 +58,8 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
             raise DataError(f"{folder} holds no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / "verdict.json")
-    if verdict.compare_sha256 != sha256_file(folder / "compare.json"):
-        raise EvidenceFault(
-            f"{folder}: verdict.json was not reached on this compare.json (another run's, or one was edited); "
-            "run harness gate again"
-        )
+    if faults := strays(verdict, folder):
+        raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
     trained = folder / "checkpoint" / "training.json"
     audited = folder / "data" / "audit.json"
     evaluations = sorted(folder.glob("eval/*/evaluation.json"))
