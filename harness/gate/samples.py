@@ -17,6 +17,11 @@ KNOWN = frozenset(
     "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash repeat".split()  # noqa: SIM905
 )
 HASHED = ("doc_hash", "prompt_hash", "metrics")
+PLAIN = (*HASHED, "doc_id", "target_hash", "filter", "repeat")
+WHOLE = (True, True, True)
+
+# name, attribute of the decoded row, and where its items' positions and values go
+_Sinks = list[tuple[str, str, "array[int]", "array[float]"]]
 
 
 class _Reader:
@@ -30,22 +35,27 @@ class _Reader:
         self.rows: dict[str, Rows] = {}
         self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
         self.number = 0
-        self._document = msgspec.defstruct(
+        self._document: Any = msgspec.defstruct(
             "Document",
             [(f"field{i}", Any, None) for i in range(len(fields))],
             rename={f"field{i}": name for i, name in enumerate(fields)},
+            frozen=True,
         )
         self._metrics: list[str] = []
         self._decoder = self._decoder_of([])
+        self._alike: tuple[str, list[str]] | None = None
+        self._sinks: _Sinks = []
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
-        """Decodes what is asked for and skips the texts, which are most of a row."""
+        """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
         raw = msgspec.Raw
-        anything = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "metrics", "repeat")
         known = [
-            *((name, Any, None) for name in anything),
-            ("filter", Any, "none"),
-            ("doc", raw, raw(b"{}")),
+            *((name, str) for name in ("doc_hash", "prompt_hash")),
+            ("metrics", list[str]),
+            *((name, Any, None) for name in ("doc_id", "target_hash")),
+            ("repeat", int | None, None),
+            ("filter", str, "none"),
+            ("doc", self._document, self._document()),
             ("arguments", list[raw] | dict[str, raw] | None, None),
             ("resps", raw, raw(b"[]")),
         ]
@@ -59,63 +69,67 @@ class _Reader:
         with self.path.open("rb") as file:
             for self.number, line in enumerate(file, 1):
                 if not line.isspace():
-                    self._take(line, place)
+                    try:
+                        self._take(line, place)
+                    except (OverflowError, RecursionError):
+                        raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
                 place += len(line)
 
     def _take(self, line: bytes, place: int) -> None:
         row = self._decoded(line)
-        new = [name for name in row.metrics if name not in self._metrics]
-        if new:
-            self._decoder = self._decoder_of([*self._metrics, *new])
-            row = self._decoded(line)
-        rows = self.rows.setdefault(row.filter, Rows(fields={name: array("q") for name in self.codes}))
+        if self._alike != (row.filter, row.metrics):
+            row = self._switched(row, line)
+        rows = self._rows
         index = len(rows.items)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
         rows.prompts.append(hash(row.prompt_hash))
         rows.targets.append(hash(str(row.target_hash)))
         rows.places.append(place)
         rows.choices.append(_choices(row.arguments))
-        rows.docs.append(row.doc_id if isinstance(row.doc_id, int) else NONE)
+        rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
         rows.repeats.append(NONE if row.repeat is None else row.repeat)
-        self._fields(rows, row.doc)
-        for name in row.metrics:
-            value = _value(getattr(row, f"metric{self._metrics.index(name)}"), row.resps)
-            if value is None:
+        for attribute, codes, column in self._coded:
+            value = getattr(row.doc, attribute)
+            column.append(NONE if value is None else codes.setdefault(str(value), len(codes)))
+        for name, attribute, indices, values in self._sinks:
+            score = getattr(row, attribute)
+            if type(score) is not float:
+                score = _value(score, row.resps)
+            if score is None:
                 rows.unscored[name] = rows.unscored.get(name, 0) + 1
-                continue
-            indices, values = rows.values.setdefault(name, (array("q"), array("d")))
-            indices.append(index)
-            values.append(value)
+            else:
+                indices.append(index)
+                values.append(score)
 
-    def _fields(self, rows: Rows, doc: Any) -> None:
-        try:
-            found = msgspec.json.decode(doc, type=self._document)
-        except msgspec.DecodeError:
-            raise self._fault("has a damaged doc: not an lm-eval sample") from None
-        for index, (name, codes) in enumerate(self.codes.items()):
-            value = getattr(found, f"field{index}")
-            code = NONE if value is None else codes.setdefault(str(value), len(codes))
-            rows.fields[name].append(code)
+    def _switched(self, row: Any, line: bytes) -> Any:
+        """The row again, once this filter and these metrics have their columns."""
+        if clash := KNOWN.intersection(row.metrics):
+            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
+        if new := sorted(set(row.metrics) - set(self._metrics)):
+            self._decoder = self._decoder_of([*self._metrics, *new])
+            row = self._decoded(line)
+        self._alike = (row.filter, row.metrics)
+        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("q") for name in self.codes}))
+        coded = enumerate(self.codes.items())
+        self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
+        self._sinks = [
+            (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
+            for name in dict.fromkeys(row.metrics)
+        ]
+        return row
 
     def _decoded(self, line: bytes) -> Any:
         try:
             row = self._decoder.decode(line)
+            shape = WHOLE
         except msgspec.DecodeError:
-            row = self._from_mapping(self._mapping(line))
-        self._shape = self._shape or _shape(row)
-        if _shape(row) != self._shape:
-            odd = [key for key, absent, usual in zip(HASHED, _shape(row), self._shape, strict=True) if absent != usual]
+            found = self._mapping(line)
+            shape = tuple(found.get(key) is not None for key in HASHED)
+            row = self._from_mapping(found if shape[-1] or self._shape == WHOLE else self._completed(found))
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            odd = [key for key, there, usual in zip(HASHED, shape, self._shape, strict=True) if there != usual]
             raise self._fault(f"differs from the rows before it in having {', '.join(odd)} or not: it is damaged")
-        if row.metrics is None:
-            row = self._from_mapping(self._completed(self._mapping(line)))
-        if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
-            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
-        if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
-            raise self._fault("metrics is damaged: not an lm-eval sample")
-        if clash := KNOWN.intersection(row.metrics):
-            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
-        if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
-            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
         return row
 
     def _mapping(self, line: bytes) -> dict[str, Any]:
@@ -129,15 +143,26 @@ class _Reader:
         return found
 
     def _from_mapping(self, found: dict[str, Any]) -> Any:
-        wanted = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics", "repeat")
-        plain = {name: found[name] for name in wanted if name in found}
-        if "resps" in found:
-            plain["resps"] = msgspec.Raw(json.dumps(found["resps"]).encode())
-        if isinstance(found.get("arguments"), list | dict):
-            plain["arguments"] = found["arguments"]
-        plain["doc"] = msgspec.Raw(json.dumps({name: found.get("doc", {}).get(name) for name in self.codes}).encode())
-        plain |= {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
-        return self._decoder.type(**plain)
+        doc, resps = found.get("doc", {}), json.dumps(found.get("resps", []))
+        fields = {f"field{i}": doc.get(name) for i, name in enumerate(self.codes)}
+        scores = {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
+        named = {name: found[name] for name in PLAIN if name in found}
+        arguments = found.get("arguments")
+        row = self._decoder.type(
+            **{name: named.pop(name, None) for name in HASHED},
+            **named,
+            **scores,
+            doc=self._document(**fields),
+            resps=msgspec.Raw(resps.encode()),
+            arguments=arguments if isinstance(arguments, list | dict) else None,
+        )
+        if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
+            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
+        if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
+            raise self._fault("metrics is damaged: not an lm-eval sample")
+        if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
+            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
+        return row
 
     def _completed(self, found: dict[str, Any]) -> dict[str, Any]:
         """A row of an lm-eval before 0.4.8, which named neither metrics nor filter, and before 0.4.3 no hashes."""
@@ -191,10 +216,6 @@ def _value(raw: Any, responses: Any) -> float | None:
         if isinstance(asked, list) and len(asked) == 1 and isinstance(asked[0], list) and len(asked[0]) == len(raw):
             return float(sum(raw) / len(raw))
     return None
-
-
-def _shape(row: Any) -> tuple[bool, ...]:
-    return tuple(getattr(row, key) is None for key in HASHED)
 
 
 def _sha256(text: str) -> str:
