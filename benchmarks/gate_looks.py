@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from gate_tables import at_least, at_most, header, row
 
+from harness.config_gate import SequentialConfig
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
-LOOKS = 5
+LOOKS = SequentialConfig().looks
 # items, discordance, margin; the first three are 1.1 times the planned items
 PLANS = [(377, 0.10, 0.05), (1047, 0.10, 0.03), (2094, 0.20, 0.03), (200, 0.05, 0.05), (200, 0.10, 0.05),
          (500, 0.20, 0.05), (1000, 0.05, 0.02)]  # fmt: skip

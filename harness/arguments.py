@@ -55,10 +55,16 @@ def parser() -> argparse.ArgumentParser:
         ("gate", verbs.gate, "the verdict of a policy on two evaluations", GATE_EXAMPLE),
     ):
         verb = _verb(subparsers, name, work, does, example)
-        verb.add_argument("baseline", metavar="BASELINE", help="run, evaluation folder, or lm-eval output folder")
-        verb.add_argument("candidate", metavar="CANDIDATE")
+        optional = "?" if name == "gate" else None
+        verb.add_argument(
+            "baseline", metavar="BASELINE", nargs=optional, help="run, evaluation folder, or lm-eval output folder"
+        )
+        verb.add_argument("candidate", metavar="CANDIDATE", nargs=optional)
+        verb.add_argument("--anchor", metavar="BASELINE", action="append", default=[], help=ANCHOR_HELP)
         verb.add_argument("--out", type=Path, help="folder to write the results to")
         verb.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    verb.add_argument("--plan", action="store_true", help="what the policy can decide on suite=NAME, before any run")
+    verb.add_argument("--like", metavar="RUN", help="with --plan: a run or gate folder to take discordances from")
     serve = _verb(
         subparsers, "serve", verbs.serve, "the vLLM server exactly as the evaluation starts it", SERVE_EXAMPLE
     )
@@ -145,8 +151,10 @@ TRAIN_EXAMPLE = "harness train experiment=finance_disclaimer launcher=accelerate
 AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 SCORE_EXAMPLE = "harness score disclaimer answers.jsonl --out graded.jsonl"
+ANCHOR_HELP = "a further baseline that no guard may fall against (repeatable)"
 COMPARE_EXAMPLE = "harness compare runs/NAME/eval/base runs/NAME"
-GATE_EXAMPLE = "harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict"
+GATE_EXAMPLE = """harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict
+         harness gate --plan policy=strict suite=general"""
 SERVE_EXAMPLE = "harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)"
 TEMPLATE_EXAMPLE = "harness template verify runs/NAME --server http://127.0.0.1:8000"
 PROMOTE_EXAMPLE = "harness promote runs/NAME --why 'recall 0.97, no regression'"

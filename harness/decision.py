@@ -16,6 +16,7 @@ from harness.gate.verdict import decide
 from harness.lineage.chain import EVIDENCE, POLICY
 from harness.lineage.write import places_of, write_evidence
 from harness.records import Comparison, Evaluation, Side, Verdict, load
+from harness.report.comparison import comparison_markdown
 from harness.report.write import copy_outputs, write_report
 from harness.store import sha256_file, write_json
 
@@ -29,6 +30,18 @@ def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verd
     verdict.save(out / "verdict.json")
     write_json(out / POLICY, policy.model_dump())
     return verdict
+
+
+def write_comparison(policy: GateConfig | None, comparison: Comparison, out: Path) -> None:
+    """compare.json and summary.md; with a policy its verdict and report too."""
+    if policy is not None:
+        write_verdict(policy, comparison, out)
+        write_report(out)
+        copy_outputs(out)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    comparison.save(out / "compare.json")
+    (out / "summary.md").write_text(comparison_markdown(comparison), encoding="utf-8")
 
 
 def policy_named(name: str) -> GateConfig:

@@ -19,13 +19,12 @@ from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import read_rows
 from harness.data.task_files import check_task_files, require_unseen
-from harness.decision import unusable, write_verdict
+from harness.decision import compare_all, unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint
 from harness.evaluate.several import evaluate_checkpoints
 from harness.evaluation import evaluation_items, hub_folder, tasks_of
 from harness.examination import BASE, base_checkpoint, examine
-from harness.gate.comparison import compare
 from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, POLICY, Places
@@ -211,8 +210,9 @@ def judge(run: Run, candidate: Checkpoint) -> Verdict:
     _drop_old_verdict(run.folder)
     try:
         folders = evaluate_stage(run, candidate)
-        evidence = read_evidence(folders[CANDIDATE])
-        comparison = compare(read_evidence(folders[BASE]), evidence)
+        gate = run.config.gate
+        evidence = read_evidence(folders[CANDIDATE], gate.fields)
+        comparison = compare_all(read_evidence(folders[BASE], gate.fields), evidence, run.runs, gate)
         faults = uncovered(run.folder / "data", evidence, store.sha256_json(evaluation_items(run.config)))
         comparison = comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
     except EvidenceFault as fault:

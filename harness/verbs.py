@@ -122,32 +122,15 @@ def score(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    from harness.decision import compare_evaluations
+    from harness.gate_verbs import compare
 
-    _no_overrides("compare", options.overrides)
-    comparison = compare_evaluations(options.baseline, options.candidate, options.runs_dir)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        comparison.save(options.out / "compare.json")
-    for metric in comparison.metrics:
-        interval = f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]"
-        numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f} {interval}"
-        print(f"{metric.key}: {numbers}  n={metric.n}")
-    for fault in comparison.faults:
-        print(f"not comparable: {fault}")
-    return 12 if comparison.faults else 0
+    return compare(options)
 
 
 def gate(options: argparse.Namespace) -> int:
-    from harness.decision import gate_evaluations
-    from harness.report.terminal import print_verdict
+    from harness.gate_verbs import gate
 
-    policy = next((o.removeprefix("policy=") for o in options.overrides if o.startswith("policy=")), "default")
-    if unknown := [o for o in options.overrides if not o.startswith("policy=")]:
-        raise UsageError(f"gate takes policy=NAME or policy=PATH, not: {', '.join(unknown)}")
-    verdict, report = gate_evaluations(options.baseline, options.candidate, policy, options.out, options.runs_dir)
-    print_verdict(verdict, report)
-    return verdict.exit_code
+    return gate(options)
 
 
 def report(options: argparse.Namespace) -> int:

@@ -156,8 +156,9 @@ def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relat
     drop, low, high = (found.drop, found.low, found.high)
     if direction == "lower":
         drop, low, high = -drop, -high, -low
-    # Fieller's interval takes items to be independent
-    limits = [None if clustered or not np.isfinite(limit) else limit for limit in (low, high)]
+    # Fieller's interval takes items to be independent, and knows nothing where no item changed
+    unknown = clustered or low == high
+    limits = [None if unknown or not np.isfinite(limit) else limit for limit in (low, high)]
     return Relative(drop=drop, low=limits[0], high=limits[1])
 
 

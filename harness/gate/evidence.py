@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from harness.errors import DataError, EvidenceFault
-from harness.gate.samples import Column, read_samples
+from harness.gate.columns import Column
+from harness.gate.samples import read_samples
 from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
 FIELDS = ("slice",)
+MEANS = ("acc", "acc_norm", "exact_match")  # what lm-eval reports as the mean over items
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
     samples = {task: read_samples(paths[-1], fields, _filters(found, task)) for task, paths in files.items()}
+    for task, columns in samples.items():
+        _require_reported(found, results, task, columns)
     identities = {task: _identity(found, task, paths[-1], samples[task]) for task, paths in files.items()}
     return Evidence(
         label=str(found.get("model_name") or folder.name),
@@ -120,6 +125,21 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
         samples={task: _scored(columns) for task, columns in samples.items()},
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
     )
+
+
+def _require_reported(found: Mapping[str, Any], results: Path, task: str, columns: Mapping[str, Column]) -> None:
+    """Raises EvidenceFault when complete samples do not average to what the results say: one was edited."""
+    reported = found.get("results", {}).get(task) or {}
+    asked = (found.get("n-samples", {}).get(task) or {}).get("effective")
+    for metric, column in columns.items():
+        value = reported.get(metric if "," in metric else f"{metric},none")
+        if metric.split(",")[0] not in MEANS or not isinstance(value, int | float) or len(column) != asked:
+            continue
+        if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
+            raise EvidenceFault(
+                f"{column.path}: {metric} averages to {column.values.mean():.4f}, {results.name} says {value:.4f}; "
+                "one of them was edited"
+            )
 
 
 def _asked_how(found: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.gate.columns import NONE, Column
 from harness.gate.evidence import Evidence
-from harness.gate.samples import NONE, Column
 from harness.gate.sequential import first_items
 from harness.records import Direction, Stopped, TaskIdentity
 

@@ -1,89 +1,27 @@
-"""One samples file (lm-eval's schema) as columns: numbers in arrays, texts left in the file until a flip is shown."""
+"""Reading a samples file (lm-eval's schema) into columns; its texts are skipped, which are most of it."""
 
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from harness.errors import EvidenceFault
+from harness.gate.columns import NONE, Column, Rows, columns_of
 from harness.gate.texts import prompt_of
 
 KNOWN = frozenset(
-    [
-        "doc_id",
-        "doc",
-        "target",
-        "arguments",
-        "resps",
-        "filtered_resps",
-        "filter",
-        "metrics",
-        "doc_hash",
-        "prompt_hash",
-        "target_hash",
-        "repeat",
-    ]
+    "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash repeat".split()  # noqa: SIM905
 )
 HASHED = ("doc_hash", "prompt_hash", "metrics")
-NONE = -1
-ARRAYS = ("items", "prompts", "targets", "values", "places", "choices", "docs")
+PLAIN = (*HASHED, "doc_id", "target_hash", "filter", "repeat")
+WHOLE = (True, True, True)
 
-
-@dataclass(frozen=True)
-class Column:
-    """One metric's scores, one an item, sorted by item; repeated samples of an item are averaged.
-
-    All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
-    `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
-    choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a document has
-    none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
-    """
-
-    path: Path
-    items: npt.NDArray[np.bytes_]
-    prompts: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    places: npt.NDArray[np.int64]
-    choices: npt.NDArray[np.int64]
-    docs: npt.NDArray[np.int64]
-    fields: Mapping[str, npt.NDArray[np.int64]]
-    names: Mapping[str, Sequence[str]]
-    unscored: int
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def only(self, index: Any) -> "Column":
-        """The items at these positions (or where the mask is true)."""
-        return replace(
-            self,
-            **{name: getattr(self, name)[index] for name in ARRAYS},
-            fields={name: codes[index] for name, codes in self.fields.items()},
-        )
-
-
-@dataclass
-class _Rows:
-    """The columns of one filter while its file is read: every row once, metrics by name."""
-
-    items: list[bytes] = field(default_factory=list)
-    prompts: "array[int]" = field(default_factory=lambda: array("q"))
-    targets: "array[int]" = field(default_factory=lambda: array("q"))
-    places: "array[int]" = field(default_factory=lambda: array("q"))
-    choices: "array[int]" = field(default_factory=lambda: array("q"))
-    docs: "array[int]" = field(default_factory=lambda: array("q"))
-    repeats: "array[int]" = field(default_factory=lambda: array("q"))
-    fields: dict[str, "array[int]"] = field(default_factory=dict)
-    values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
-    unscored: dict[str, int] = field(default_factory=dict)
+# name, attribute of the decoded row, and where its items' positions and values go
+_Sinks = list[tuple[str, str, "array[int]", "array[float]"]]
 
 
 class _Reader:
@@ -92,27 +30,35 @@ class _Reader:
     def __init__(self, path: Path, fields: Sequence[str], filters: Sequence[str]):
         self.path = path
         self._filters = filters
-        self._turns: dict[str, int] = {}
+        self._turns: dict[str, list[int]] = {}
         self._shape: tuple[bool, ...] = ()
-        self.rows: dict[str, _Rows] = {}
+        self.rows: dict[str, Rows] = {}
         self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
         self.number = 0
-        self._document = msgspec.defstruct(
+        self._document: Any = msgspec.defstruct(
             "Document",
             [(f"field{i}", Any, None) for i in range(len(fields))],
             rename={f"field{i}": name for i, name in enumerate(fields)},
+            frozen=True,
         )
         self._metrics: list[str] = []
         self._decoder = self._decoder_of([])
+        self._alike: tuple[str, list[str]] | None = None
+        self._sinks: _Sinks = []
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
-        """Decodes what is asked for and skips the texts, which are most of a row."""
+        """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
         raw = msgspec.Raw
         known = [
-            ("doc_id", Any, None), ("doc_hash", Any, None), ("prompt_hash", Any, None), ("target_hash", Any, None), ("filter", Any, "none"),
-            ("metrics", Any, None), ("repeat", Any, None), ("doc", raw, raw(b"{}")),
-            ("arguments", list[raw] | dict[str, raw] | None, None), ("resps", raw, raw(b"[]")),
-        ]  # fmt: skip
+            *((name, str) for name in ("doc_hash", "prompt_hash")),
+            ("metrics", list[str]),
+            *((name, Any, None) for name in ("doc_id", "target_hash")),
+            ("repeat", int | None, None),
+            ("filter", str, "none"),
+            ("doc", self._document, self._document()),
+            ("arguments", list[raw] | dict[str, raw] | None, None),
+            ("resps", raw, raw(b"[]")),
+        ]
         named = [(f"metric{i}", Any, None) for i in range(len(metrics))]
         rename = {f"metric{i}": name for i, name in enumerate(metrics)}
         self._metrics = list(metrics)
@@ -123,63 +69,67 @@ class _Reader:
         with self.path.open("rb") as file:
             for self.number, line in enumerate(file, 1):
                 if not line.isspace():
-                    self._take(line, place)
+                    try:
+                        self._take(line, place)
+                    except (OverflowError, RecursionError):
+                        raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
                 place += len(line)
 
     def _take(self, line: bytes, place: int) -> None:
         row = self._decoded(line)
-        new = [name for name in row.metrics if name not in self._metrics]
-        if new:
-            self._decoder = self._decoder_of([*self._metrics, *new])
-            row = self._decoded(line)
-        rows = self.rows.setdefault(row.filter, _Rows(fields={name: array("q") for name in self.codes}))
+        if self._alike != (row.filter, row.metrics):
+            row = self._switched(row, line)
+        rows = self._rows
         index = len(rows.items)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
         rows.prompts.append(hash(row.prompt_hash))
         rows.targets.append(hash(str(row.target_hash)))
         rows.places.append(place)
         rows.choices.append(_choices(row.arguments))
-        rows.docs.append(row.doc_id if isinstance(row.doc_id, int) else NONE)
+        rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
         rows.repeats.append(NONE if row.repeat is None else row.repeat)
-        self._fields(rows, row.doc)
-        for name in row.metrics:
-            value = _value(getattr(row, f"metric{self._metrics.index(name)}"), row.resps)
-            if value is None:
+        for attribute, codes, column in self._coded:
+            value = getattr(row.doc, attribute)
+            column.append(NONE if value is None else codes.setdefault(str(value), len(codes)))
+        for name, attribute, indices, values in self._sinks:
+            score = getattr(row, attribute)
+            if type(score) is not float:
+                score = _value(score, row.resps)
+            if score is None:
                 rows.unscored[name] = rows.unscored.get(name, 0) + 1
-                continue
-            indices, values = rows.values.setdefault(name, (array("q"), array("d")))
-            indices.append(index)
-            values.append(value)
+            else:
+                indices.append(index)
+                values.append(score)
 
-    def _fields(self, rows: _Rows, doc: Any) -> None:
-        try:
-            found = msgspec.json.decode(doc, type=self._document)
-        except msgspec.DecodeError:
-            raise self._fault("has a damaged doc: not an lm-eval sample") from None
-        for index, (name, codes) in enumerate(self.codes.items()):
-            value = getattr(found, f"field{index}")
-            code = NONE if value is None else codes.setdefault(str(value), len(codes))
-            rows.fields[name].append(code)
+    def _switched(self, row: Any, line: bytes) -> Any:
+        """The row again, once this filter and these metrics have their columns."""
+        if clash := KNOWN.intersection(row.metrics):
+            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
+        if new := sorted(set(row.metrics) - set(self._metrics)):
+            self._decoder = self._decoder_of([*self._metrics, *new])
+            row = self._decoded(line)
+        self._alike = (row.filter, row.metrics)
+        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("q") for name in self.codes}))
+        coded = enumerate(self.codes.items())
+        self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
+        self._sinks = [
+            (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
+            for name in dict.fromkeys(row.metrics)
+        ]
+        return row
 
     def _decoded(self, line: bytes) -> Any:
         try:
             row = self._decoder.decode(line)
+            shape = WHOLE
         except msgspec.DecodeError:
-            row = self._from_mapping(self._mapping(line))
-        self._shape = self._shape or _shape(row)
-        if _shape(row) != self._shape:
-            odd = [key for key, absent, usual in zip(HASHED, _shape(row), self._shape, strict=True) if absent != usual]
+            found = self._mapping(line)
+            shape = tuple(found.get(key) is not None for key in HASHED)
+            row = self._from_mapping(found if shape[-1] or self._shape == WHOLE else self._completed(found))
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            odd = [key for key, there, usual in zip(HASHED, shape, self._shape, strict=True) if there != usual]
             raise self._fault(f"differs from the rows before it in having {', '.join(odd)} or not: it is damaged")
-        if row.metrics is None:
-            row = self._from_mapping(self._completed(self._mapping(line)))
-        if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
-            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
-        if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
-            raise self._fault("metrics is damaged: not an lm-eval sample")
-        if clash := KNOWN.intersection(row.metrics):
-            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
-        if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
-            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
         return row
 
     def _mapping(self, line: bytes) -> dict[str, Any]:
@@ -193,15 +143,26 @@ class _Reader:
         return found
 
     def _from_mapping(self, found: dict[str, Any]) -> Any:
-        wanted = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter", "metrics", "repeat")
-        plain = {name: found[name] for name in wanted if name in found}
-        if "resps" in found:
-            plain["resps"] = msgspec.Raw(json.dumps(found["resps"]).encode())
-        if isinstance(found.get("arguments"), list | dict):
-            plain["arguments"] = found["arguments"]
-        plain["doc"] = msgspec.Raw(json.dumps({name: found.get("doc", {}).get(name) for name in self.codes}).encode())
-        plain |= {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
-        return self._decoder.type(**plain)
+        doc, resps = found.get("doc", {}), json.dumps(found.get("resps", []))
+        fields = {f"field{i}": doc.get(name) for i, name in enumerate(self.codes)}
+        scores = {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
+        named = {name: found[name] for name in PLAIN if name in found}
+        arguments = found.get("arguments")
+        row = self._decoder.type(
+            **{name: named.pop(name, None) for name in HASHED},
+            **named,
+            **scores,
+            doc=self._document(**fields),
+            resps=msgspec.Raw(resps.encode()),
+            arguments=arguments if isinstance(arguments, list | dict) else None,
+        )
+        if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
+            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
+        if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
+            raise self._fault("metrics is damaged: not an lm-eval sample")
+        if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
+            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
+        return row
 
     def _completed(self, found: dict[str, Any]) -> dict[str, Any]:
         """A row of an lm-eval before 0.4.8, which named neither metrics nor filter, and before 0.4.3 no hashes."""
@@ -214,9 +175,9 @@ class _Reader:
         }
         completed = {**hashes, **found, "metrics": metrics}
         if "filter" not in found and self._filters:
-            turn = self._turns.get(completed["doc_hash"], 0)
-            self._turns[completed["doc_hash"]] = turn + 1
-            completed["filter"] = self._filters[min(turn, len(self._filters) - 1)]
+            lines = self._turns.setdefault(completed["doc_hash"], [])
+            lines += [self.number] if self.number not in lines else []  # a row may be decoded twice
+            completed["filter"] = self._filters[min(lines.index(self.number), len(self._filters) - 1)]
         return completed
 
     def _fault(self, what: str) -> EvidenceFault:
@@ -226,7 +187,8 @@ class _Reader:
 def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> dict[str, Column]:
     """Columns by metric (`metric,filter` for any filter but none), with the document fields `fields` as codes.
 
-    `filters` are the task's, in order, for old files whose rows do not name theirs. Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
+    `filters` are the task's, in order, for old files whose rows do not name theirs.
+    Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
     """
     reader = _Reader(path, fields, filters)
     try:
@@ -235,60 +197,8 @@ def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ())
         raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
     names = {name: list(codes) for name, codes in reader.codes.items()}
     return {
-        key: column for filter_, rows in reader.rows.items() for key, column in _columns(path, filter_, rows, names)
+        key: column for filter_, rows in reader.rows.items() for key, column in columns_of(path, filter_, rows, names)
     }
-
-
-def _columns(path: Path, filter_: str, rows: _Rows, names: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Column]]:
-    items = np.array(rows.items, dtype=np.bytes_)
-    rows.items.clear()
-    order = np.argsort(items, kind="stable")
-    items = items[order]
-    repeats = np.array(rows.repeats, dtype=np.int64)[order]
-    _require_distinct(path, items, repeats, np.array(rows.places, dtype=np.int64)[order])
-    first = np.ones(len(items), dtype=bool)
-    first[1:] = items[1:] != items[:-1]
-    group = np.cumsum(first) - 1
-    table = {
-        name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
-        for name in ("prompts", "targets", "places", "choices", "docs")
-    }
-    fields = {name: np.array(codes, dtype=np.int64)[order][first] for name, codes in rows.fields.items()}
-    items = items[first]
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = group
-    for metric in sorted({*rows.values, *rows.unscored}):
-        indices, values = rows.values.get(metric, (array("q"), array("d")))
-        at = position[np.array(indices, dtype=np.int64)]
-        counts = np.bincount(at, minlength=len(items))
-        scored = counts > 0
-        sums = np.bincount(at, weights=np.array(values), minlength=len(items))
-        key = metric if filter_ == "none" else f"{metric},{filter_}"
-        yield (
-            key,
-            Column(
-                path=path,
-                items=items[scored],
-                values=sums[scored] / counts[scored],
-                fields={name: codes[scored] for name, codes in fields.items()},
-                names=names,
-                unscored=rows.unscored.get(metric, 0),
-                **{name: column[scored] for name, column in table.items()},
-            ),
-        )
-
-
-def _require_distinct(path: Path, items: Any, repeats: Any, places: Any) -> None:
-    """Raises EvidenceFault for an item that stands twice and is not numbered as a repeated sample."""
-    for index in np.flatnonzero(items[1:] == items[:-1]):
-        same = items == items[index]
-        if (repeats[same] == NONE).any() or len(set(repeats[same])) < same.sum():
-            line, item = _line_of(path, int(places[same].max())), items[index].decode(errors="replace")
-            raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
-
-
-def _line_of(path: Path, place: int) -> int:
-    return path.read_bytes()[:place].count(b"\n") + 1
 
 
 def _choices(arguments: Any) -> int:
@@ -306,10 +216,6 @@ def _value(raw: Any, responses: Any) -> float | None:
         if isinstance(asked, list) and len(asked) == 1 and isinstance(asked[0], list) and len(asked[0]) == len(raw):
             return float(sum(raw) / len(raw))
     return None
-
-
-def _shape(row: Any) -> tuple[bool, ...]:
-    return tuple(getattr(row, key) is None for key in HASHED)
 
 
 def _sha256(text: str) -> str:

@@ -63,6 +63,8 @@ def _context(view: RunView) -> dict[str, Any]:
         "verdict": view.verdict,
         "metrics": metrics,
         "tally": _tally(view.verdict),
+        "forgetting": wording.forgetting_text(view.verdict),
+        "slice_lines": wording.slices(view.verdict),
         "faults": [fault for fault in view.comparison.faults if fault not in view.verdict.reasons],
         "not_drawn": [wording.metric_name(metric) for metric in metrics if not wording.is_share(metric)],
         "forests": _forests(metrics),
@@ -97,7 +99,7 @@ def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:
     """Flips by task and metric, those that got worse first."""
     groups: dict[tuple[str, str], list[Flip]] = {}
     for flip in flips:
-        direction = "worse" if flip.candidate_value < flip.baseline_value else "better"
+        direction = "worse" if flip.got_worse else "better"
         groups.setdefault((f"{flip.task}/{flip.metric}", direction), []).append(flip)
     ordered = sorted(groups.items(), key=lambda entry: (entry[0][0], entry[0][1] == "better"))
     return [FlipGroup(name, way, len(items), items[:FLIPS_SHOWN]) for (name, way), items in ordered]

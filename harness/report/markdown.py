@@ -8,31 +8,65 @@ from harness.report import wording
 from harness.report.bundle import RunView
 
 MARKER = "<!-- tuning-harness-verdict -->"
+LIMIT = 65_000  # bytes; GitHub takes 65,536 characters in a comment
 
 # An underscore inside a word starts no emphasis; escaping it would spoil the plain text.
 _SYNTAX = re.compile(r"[\\`*~|\[\]#!]|(?<!\w)_|_(?!\w)")
 
 
 def summary_markdown(view: RunView) -> str:
-    """Verdict, reasons, one table row a metric, and flips in a collapsed section.
+    """Verdict, reasons, one table row a metric, and slices and flips in collapsed sections.
 
-    The first line is a comment that never changes, by which a bot finds its earlier message.
+    The first line is a comment that never changes, by which a bot finds its earlier message. At most LIMIT bytes.
     """
+    return _fitting(view, wording.worst_first(view.verdict), [])
+
+
+def comment_markdown(view: RunView) -> str:
+    """As the summary, for a pull request: the table holds what decides, the rest is collapsed."""
+    metrics = wording.worst_first(view.verdict)
+    return _fitting(view, [m for m in metrics if m.role != "info"], [m for m in metrics if m.role == "info"])
+
+
+def _fitting(view: RunView, listed: list[MetricVerdict], folded: list[MetricVerdict]) -> str:
+    """The message with as many rows as GitHub takes; the worst stand first, so they stay."""
+    rows = max(len(listed), len(folded), len(wording.slices(view.verdict)), len(view.verdict.reasons), 1)
+    while len((text := _message(view, listed, folded, rows)).encode()) > LIMIT and rows > 1:
+        rows //= 2
+    return text if len(text.encode()) <= LIMIT else text.encode()[:LIMIT].decode(errors="ignore")
+
+
+def _message(view: RunView, listed: list[MetricVerdict], folded: list[MetricVerdict], rows: int) -> str:
     verdict = view.verdict
+    lost = wording.forgetting_text(verdict)
     parts = [
         MARKER,
         f"## {verdict.verdict}: {escape(view.name)}",
         "",
         wording.SENTENCES[verdict.verdict],
         "",
-        *(f"- {escape(reason)}" for reason in verdict.reasons),
+        *_cut([f"- {escape(told)}" for told in verdict.reasons], rows),
+        *_cut([f"- {escape(told)}" for told in verdict.notes], rows),
         "",
-        *(_table(wording.worst_first(verdict)) if verdict.metrics else []),
-        *(_flips(wording.worst_first(verdict)) if verdict.metrics else []),
-        f"Baseline {_code(verdict.baseline.label)}, candidate {_code(verdict.candidate.label)}, "
-        f"policy {_code(verdict.policy)}, run {_code(view.run_id)}",
+        *_table(listed, rows),
+        *([escape(lost), ""] if lost else []),
+        *_details("Shown for information", _table(folded, rows)),
+        *_details("Slices", _table(wording.slices(verdict), rows)),
+        *_details("Items that changed", _flips([*listed, *folded], rows)),
+        f"Baseline {code(verdict.baseline.label)}, candidate {code(verdict.candidate.label)}, "
+        f"policy {code(verdict.policy)}, run {code(view.run_id)}",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _cut(lines: list[str], rows: int) -> list[str]:
+    more = len(lines) - rows
+    return [*lines[:rows], *([f"- and {more} more, in verdict.json"] if more > 0 else [])]
+
+
+def _details(title: str, lines: list[str]) -> list[str]:
+    body = [line for line in lines if line]
+    return [f"<details><summary>{title}</summary>", "", *body, "", "</details>", ""] if body else []
 
 
 def escape(text: str) -> str:
@@ -40,28 +74,30 @@ def escape(text: str) -> str:
     return _SYNTAX.sub(lambda found: f"\\{found[0]}", html.escape(wording.one_line(text), quote=False))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """As code: also keeps GitHub from reading @name as a person and #1 as an issue."""
     return f"<code>{escape(text)}</code>"
 
 
-def _table(metrics: list[MetricVerdict]) -> list[str]:
+def _table(metrics: list[MetricVerdict], limit: int) -> list[str]:
+    if not metrics:
+        return []
     rows = [
         [column.capitalize() if column != "n" else column for column in wording.COLUMNS],
         ["---:" if column in wording.NUMBERS else "---" for column in wording.COLUMNS],
-        *(_cells(metric) for metric in metrics),
+        *(_cells(metric) for metric in metrics[:limit]),
     ]
-    return [*(f"| {' | '.join(row)} |" for row in rows), ""]
+    more = len(metrics) - limit
+    cut = [f"{more} more are in verdict.json."] if more > 0 else []
+    return [*(f"| {' | '.join(row)} |" for row in rows), "", *cut]
 
 
 def _cells(metric: MetricVerdict) -> list[str]:
     name, *facts, outcome = wording.cells(metric)
-    return [_code(name), *facts, outcome if metric.role == "info" else f"**{outcome}**"]
+    return [code(name), *facts, outcome if metric.role == "info" else f"**{outcome}**"]
 
 
-def _flips(metrics: list[MetricVerdict]) -> list[str]:
+def _flips(metrics: list[MetricVerdict], rows: int) -> list[str]:
     counted = [metric for metric in metrics if metric.only_baseline_right is not None]
-    if not counted:
-        return []
-    lines = [f"- {_code(wording.metric_name(metric))}: {wording.flips_text(metric)}" for metric in counted]
-    return ["<details><summary>Items that changed</summary>", "", *lines, "", "</details>", ""]
+    told = [(m, "; ".join(text for text in (wording.flips_text(m), wording.extras_text(m)) if text)) for m in counted]
+    return _cut([f"- {code(wording.metric_name(metric))}: {text}" for metric, text in told], rows)

@@ -84,6 +84,8 @@ def _limits(metric: MetricVerdict) -> list[float]:
         limits.append(metric.margin if metric.role == "target" else -metric.margin)
     if metric.floor is not None:
         limits.append(metric.floor - metric.baseline)
+    if metric.ceiling is not None:
+        limits.append(metric.baseline - metric.ceiling)
     return limits
 
 

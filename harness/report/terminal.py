@@ -9,6 +9,7 @@ from harness.report import wording
 
 STYLES: dict[VerdictName, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 LOG_WIDTH = 200
+ALPHA = 0.05
 
 
 def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
@@ -20,11 +21,18 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
         console = Console(highlight=False, markup=False, emoji=False, width=LOG_WIDTH)
     if verdict.metrics:
         _print_metrics(console, wording.worst_first(verdict))
-    for reason in verdict.reasons:
-        console.print(f"- {wording.one_line(reason)}", soft_wrap=True)
+    for told in [*verdict.reasons, *verdict.notes, *_fallen_slices(verdict)]:
+        console.print(f"- {wording.one_line(told)}", soft_wrap=True)
+    if (lost := wording.forgetting_text(verdict)) is not None:
+        console.print(wording.one_line(lost), soft_wrap=True)
     if report_path is not None:
         console.print(f"Report: {report_path}", soft_wrap=True)
     console.print(verdict.verdict, style=f"bold {STYLES[verdict.verdict]}")
+
+
+def _fallen_slices(verdict: Verdict) -> list[str]:
+    """Slices whose fall is real, allowing for their number."""
+    return [m.reason for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
 
 
 def _print_metrics(console: Any, metrics: list[MetricVerdict]) -> None:

@@ -6,28 +6,42 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, EvidenceFault
+from harness.gate.provenance import strays
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.report.bundle import RunView
 from harness.report.domain import task_failures
 from harness.store import sha256_file
 
+OUTPUTS = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json", "metrics.txt")
+
 
 def write_report(folder: Path, name: str | None = None, command: str | None = None) -> Path:
-    """report/index.html, report/summary.md and report/junit.xml; returns the HTML's path.
+    """report/: index.html, the OUTPUTS for CI systems, and a copy of verdict.json; returns the HTML's path.
 
-    Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one.
+    Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one, or when the
+    verdict was reached on another comparison than compare.json.
     """
+    from harness.report import ci
     from harness.report.html import write_html
     from harness.report.junit import write_junit
-    from harness.report.markdown import summary_markdown
+    from harness.report.markdown import comment_markdown, summary_markdown
 
     view = run_view(folder, name, command)
     out = folder / "report"
     out.mkdir(exist_ok=True)
     write_html(view, out / "index.html")
-    (out / "summary.md").write_text(summary_markdown(view))
     write_junit(view.verdict, out / "junit.xml")
+    written = {
+        "summary.md": summary_markdown(view),
+        "comment.md": comment_markdown(view),
+        "annotations.txt": ci.annotations(view.verdict),
+        "gitlab-codequality.json": ci.code_quality(view.verdict),
+        "metrics.txt": ci.open_metrics(view.verdict),
+    }
+    for file, text in written.items():
+        (out / file).write_text(text, encoding="utf-8")
+    shutil.copy(folder / "verdict.json", out / "verdict.json")
     return out / "index.html"
 
 
@@ -39,10 +53,13 @@ def copy_outputs(folder: Path) -> None:
 
 def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:
     """Everything a report shows; what a folder does not hold is left out."""
-    if not (folder / "verdict.json").is_file():
-        raise DataError(f"{folder} holds no verdict.json; make one with: harness run, or harness gate … --out {folder}")
+    for file in ("verdict.json", "compare.json"):
+        if not (folder / file).is_file():
+            raise DataError(f"{folder} holds no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / "verdict.json")
+    if faults := strays(verdict, folder):
+        raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
     trained = folder / "checkpoint" / "training.json"
     audited = folder / "data" / "audit.json"
     evaluations = sorted(folder.glob("eval/*/evaluation.json"))

@@ -179,7 +179,8 @@ def _subset_means(sums: FloatArray, sizes: FloatArray, seed: int) -> FloatArray:
     else:
         chosen = np.random.default_rng(seed).integers(0, 2, size=(DRAWS, groups))
         chosen = chosen[chosen.any(axis=1)]
-    return np.asarray((chosen @ sums) / (chosen @ sizes), dtype=np.float64)
+    totals = chosen.astype(np.float64) @ np.column_stack([sums, sizes])
+    return np.asarray(totals[:, 0] / totals[:, 1], dtype=np.float64)
 
 
 def _right_wrong(sample: FloatArray) -> bool:

@@ -123,7 +123,8 @@ def suite_summary(differences: Sequence[FloatArray], level: float, seed: int) ->
     Items of different tasks are independent, so intervals at level^(1/tasks) hold all at once (Šidák 1967): the
     smallest true Δ lies between the smallest lower and the smallest upper limit, and tasks whose upper limit is
     below 0 surely fell. The observed worst is biased downwards, as it is the worst of many. Mean: tasks weigh
-    equally, standard errors add in squares. Raises ValueError for no task, or a task of fewer than 2 items.
+    equally, standard errors add in squares. Items of one task are taken as independent: average clusters first.
+    Raises ValueError for no task, or a task of fewer than 2 items.
     """
     require_open_unit("level", level)
     samples = [require_sample(d) for d in differences]

@@ -87,7 +87,7 @@ class Folder:
         """lm-eval's own output folder; `changes` replace keys of results_*.json."""
         path.mkdir(parents=True)
         found = {
-            "results": {task: {"acc,none": 0.5} for task in self.tasks},
+            "results": {},
             "group_subtasks": {**{task: [] for task in self.tasks}, **self.groups},
             "configs": {task: {"task": task, "generation_kwargs": {"until": []}} for task in self.tasks},
             "versions": dict.fromkeys(self.tasks, 1.0),

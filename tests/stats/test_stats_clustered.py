@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from harness.stats.clustered import (
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
 
-def scores(groups: int, size: int, mean: float, shared: float, seed: int) -> tuple[FloatArray, FloatArray]:
+def scores(groups: int, size: int, mean: float, shared: float, seed: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Differences around the mean by 0.8 either way, an item as its cluster with chance `shared`; and the clusters.
 
     The second half of the clusters mirrors the first, so that nothing is skewed.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,9 @@ def pocock(alpha: float, share: float) -> float:
         ([0.25, 0.5, 0.75, 1], obrien_fleming, 0.05, [3.7496, 2.5399, 2.0160, 1.7201]),
     ],
 )
-def test_bounds_equal_published_tables(shares: list[float], spending, alpha: float, published: list[float]) -> None:  # type: ignore[no-untyped-def]
+def test_bounds_equal_published_tables(
+    shares: list[float], spending: Callable[[float, float], float], alpha: float, published: list[float]
+) -> None:
     bounds = spending_bounds(shares, [spending(alpha, share) for share in shares])
     assert bounds == pytest.approx(published, abs=1.5e-4)
 

@@ -1,6 +1,7 @@
 """Group metrics: against t for one stratum, weighted regression, and the pooled score test."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
 from scipy.stats import ttest_1samp, ttest_ind
@@ -15,7 +16,7 @@ from harness.stats.stratified import (
 )
 
 
-def items(sizes: list[int], means: list[float], seed: int) -> tuple[FloatArray, FloatArray]:
+def items(sizes: list[int], means: list[float], seed: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     generator = np.random.default_rng(seed)
     strata = np.repeat(np.arange(len(sizes)), sizes)
     return generator.normal(np.array(means)[strata], 0.2), strata

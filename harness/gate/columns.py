@@ -1,0 +1,119 @@
+"""Scores of items as columns: numbers in arrays, texts left in the file until a flip is shown."""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import EvidenceFault
+
+NONE = -1
+ARRAYS = ("items", "prompts", "targets", "values", "places", "choices", "docs")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric's scores, one an item, sorted by item; repeated samples of an item are averaged.
+
+    All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
+    `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
+    choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a
+    document has none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
+    """
+
+    path: Path
+    items: npt.NDArray[np.bytes_]
+    prompts: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    places: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int64]
+    docs: npt.NDArray[np.int64]
+    fields: Mapping[str, npt.NDArray[np.int64]]
+    names: Mapping[str, Sequence[str]]
+    unscored: int
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def only(self, index: Any) -> "Column":
+        """The items at these positions (or where the mask is true)."""
+        return replace(
+            self,
+            **{name: getattr(self, name)[index] for name in ARRAYS},
+            fields={name: codes[index] for name, codes in self.fields.items()},
+        )
+
+
+@dataclass
+class Rows:
+    """The columns of one filter while its file is read: every row once, metrics by name."""
+
+    items: list[bytes] = field(default_factory=list)
+    prompts: "array[int]" = field(default_factory=lambda: array("q"))
+    targets: "array[int]" = field(default_factory=lambda: array("q"))
+    places: "array[int]" = field(default_factory=lambda: array("q"))
+    choices: "array[int]" = field(default_factory=lambda: array("q"))
+    docs: "array[int]" = field(default_factory=lambda: array("q"))
+    repeats: "array[int]" = field(default_factory=lambda: array("q"))
+    fields: dict[str, "array[int]"] = field(default_factory=dict)
+    values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
+    unscored: dict[str, int] = field(default_factory=dict)
+
+
+def columns_of(
+    path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, Column]]:
+    items = np.array(rows.items, dtype=np.bytes_)
+    rows.items.clear()
+    order = np.argsort(items, kind="stable")
+    items = items[order]
+    repeats = np.array(rows.repeats, dtype=np.int64)[order]
+    _require_distinct(path, items, repeats, np.array(rows.places, dtype=np.int64)[order])
+    first = np.ones(len(items), dtype=bool)
+    first[1:] = items[1:] != items[:-1]
+    group = np.cumsum(first) - 1
+    table = {
+        name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
+        for name in ("prompts", "targets", "places", "choices", "docs")
+    }
+    fields = {name: np.array(codes, dtype=np.int64)[order][first] for name, codes in rows.fields.items()}
+    items = items[first]
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = group
+    for metric in sorted({*rows.values, *rows.unscored}):
+        indices, values = rows.values.get(metric, (array("q"), array("d")))
+        at = position[np.array(indices, dtype=np.int64)]
+        counts = np.bincount(at, minlength=len(items))
+        scored = counts > 0
+        sums = np.bincount(at, weights=np.array(values), minlength=len(items))
+        key = metric if filter_ == "none" else f"{metric},{filter_}"
+        yield (
+            key,
+            Column(
+                path=path,
+                items=items[scored],
+                values=sums[scored] / counts[scored],
+                fields={name: codes[scored] for name, codes in fields.items()},
+                names=names,
+                unscored=rows.unscored.get(metric, 0),
+                **{name: column[scored] for name, column in table.items()},
+            ),
+        )
+
+
+def _require_distinct(path: Path, items: Any, repeats: Any, places: Any) -> None:
+    """Raises EvidenceFault for an item that stands twice and is not numbered as a repeated sample."""
+    for index in np.flatnonzero(items[1:] == items[:-1]):
+        same = items == items[index]
+        if (repeats[same] == NONE).any() or len(set(repeats[same])) < same.sum():
+            line, item = _line_of(path, int(places[same].max())), items[index].decode(errors="replace")
+            raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
+
+
+def _line_of(path: Path, place: int) -> int:
+    return path.read_bytes()[:place].count(b"\n") + 1

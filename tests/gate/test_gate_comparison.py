@@ -1,0 +1,232 @@
+"""What a comparison holds: slices, clusters, repeats, chance, relative drop, forgetting, several baselines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_folders import Folder, Row, answers, guard, lines, one_task, policy, sample, samples
+
+from harness.decision import compare_evaluations
+from harness.errors import EvidenceFault
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.gate.verdict import decide
+from harness.records import Comparison, MetricComparison
+
+RIGHT = answers(90, 100)
+
+
+def compared(path: Path, sides: list[Folder], gate: Any = None) -> Comparison:
+    fields = gate.fields if gate else ("slice",)
+    evidence = [read_evidence(side.write(path / name), fields) for side, name in zip(sides, "ab", strict=True)]
+    return compare(*evidence, gate)
+
+
+def sliced(values: list[float], names: list[str], field: str = "slice") -> Folder:
+    rows = [sample(n, v, doc={"id": n, field: names[n % len(names)]}) for n, v in enumerate(values)]
+    return Folder({"quiz": rows})
+
+
+def by_slice(comparison: Comparison) -> dict[str, MetricComparison]:
+    return {metric.slice: metric for metric in comparison.metrics}
+
+
+def test_slices_add_up_to_the_whole(tmp_path: Path) -> None:
+    sides = [sliced([1.0] * 90, ["old", "young", "child"]), sliced([0.0, 1.0, 1.0] * 30, ["old", "young", "child"])]
+    found = by_slice(compared(tmp_path, sides))
+    assert set(found) == {"all", "old", "young", "child"}
+    assert (found["old"].delta, found["young"].delta) == (-1.0, 0.0)
+    assert sum(found[name].n for name in ("old", "young", "child")) == found["all"].n == 90
+
+
+def test_a_policy_names_the_field_that_is_a_slice(tmp_path: Path) -> None:
+    sides = [sliced(RIGHT, ["easy", "hard"], "level") for _ in "ab"]
+    assert set(by_slice(compared(tmp_path, sides, policy(slice_key="level")))) == {"all", "easy", "hard"}
+
+
+def test_a_gated_slice_decides_and_others_are_shown(tmp_path: Path) -> None:
+    names = ["old", "young"]
+    sides = [sliced([1.0] * 400, names), sliced([1.0 if n % 2 == 0 or n % 8 != 1 else 0.0 for n in range(400)], names)]
+    shown = decide(policy(guard(margin="20 points")), compared(tmp_path / "x", sides))
+    assert shown.verdict == "PASS"
+    assert {m.role for m in shown.metrics if m.slice != "all"} == {"info"}
+    sides[1] = sliced([1.0 if n % 2 == 0 else float(n % 4 == 1) for n in range(400)], names)
+    gate = policy(guard(margin="30 points", slices=["young"]))
+    verdict = decide(gate, compared(tmp_path / "y", sides, gate))
+    assert verdict.verdict == "FAIL"
+    assert "smoke/quiz/acc [young] fell by 50.0 points" in verdict.reasons[0]
+
+
+def test_a_slice_that_fell_is_told_with_all_slices_in_mind(tmp_path: Path) -> None:
+    names = ["old", "young"]
+    sides = [sliced([1.0] * 400, names), sliced([1.0 if n % 2 == 0 or n % 8 != 1 else 0.0 for n in range(400)], names)]
+    verdict = decide(policy(guard(margin="20 points")), compared(tmp_path, sides))
+    told = {metric.slice: metric for metric in verdict.metrics}
+    assert "a real fall" in told["young"].reason
+    assert "a real fall" not in told["old"].reason
+    assert (told["young"].p_harm or 1.0) < 0.05
+
+
+def passages(values: list[float], size: int) -> Folder:
+    rows = [sample(n, v, doc={"id": n, "passage": f"p{n // size}"}) for n, v in enumerate(values)]
+    return Folder({"quiz": rows})
+
+
+def test_items_of_one_passage_count_less_than_independent_ones(tmp_path: Path) -> None:
+    before, after = [1.0] * 400, [0.0 if (n // 20) % 10 == 0 else 1.0 for n in range(400)]
+    sides = [passages(before, 20), passages(after, 20)]
+    alone = decide(policy(guard(margin="2 points")), compared(tmp_path / "a", sides))
+    gate = policy(guard(margin="2 points", cluster="passage"))
+    together = decide(gate, compared(tmp_path / "b", sides, gate))
+    assert alone.verdict == "FAIL"
+    assert together.verdict == "INCONCLUSIVE"
+    assert together.metrics[0].ci_high > alone.metrics[0].ci_high
+    assert "clustered by passage" in together.reasons[0]
+    assert (together.metrics[0].n_needed or 0) > 400
+
+
+def test_a_single_cluster_is_no_sample(tmp_path: Path) -> None:
+    gate = policy(guard(cluster="passage"))
+    verdict = decide(gate, compared(tmp_path, [passages(RIGHT, 1000), passages(RIGHT, 1000)], gate))
+    assert verdict.verdict == "INVALID"
+    assert "single cluster of passage" in verdict.reasons[0]
+
+
+def test_repeated_samples_of_an_item_are_averaged(tmp_path: Path) -> None:
+    rows = [sample(n, float(k < 3), repeat=k) for n in range(50) for k in range(4)]
+    (metric,) = compared(tmp_path, [Folder({"quiz": rows}), Folder({"quiz": rows})]).metrics
+    assert (metric.n, metric.baseline) == (50, 0.75)
+
+
+def test_a_list_of_one_score_a_response_is_averaged(tmp_path: Path) -> None:
+    rows = [sample(n, [1.0, 0.0, 0.0, 1.0], resps=[["a", "b", "c", "d"]]) for n in range(50)]
+    (metric,) = compared(tmp_path, [Folder({"quiz": rows}), Folder({"quiz": rows})]).metrics
+    assert (metric.n, metric.baseline) == (50, 0.5)
+
+
+def test_a_repeat_that_occurs_twice_is_damage(tmp_path: Path) -> None:
+    rows = [*(sample(n, 1.0, repeat=0) for n in range(20)), sample(3, 1.0, repeat=0)]
+    with pytest.raises(EvidenceFault, match="line 21: item doc0003 occurs twice"):
+        read_evidence(Folder({"quiz": rows}).write(tmp_path / "a"))
+
+
+def choices(values: list[float], count: int) -> Folder:
+    asked = [[f"Which? {number}", "x"] for number in range(count)]
+    return Folder({"quiz": [sample(n, v, arguments=asked) for n, v in enumerate(values)]})
+
+
+def test_guessing_explains_flips_on_multiple_choice(tmp_path: Path) -> None:
+    """Two models that guess among two: a quarter of the items flips either way, and nothing was forgotten."""
+    before, after = [0.0, 0.0, 1.0, 1.0] * 100, [0.0, 1.0, 0.0, 1.0] * 100
+    (metric,) = compared(tmp_path / "a", [choices(before, 2), choices(after, 2)]).metrics
+    assert metric.beyond_chance is not None
+    assert metric.only_baseline_right == 100
+    assert metric.beyond_chance.forgetting == pytest.approx(0.0)
+    assert metric.beyond_chance.forgetting_low == 0.0 < metric.beyond_chance.forgetting_high
+    (plain,) = compared(tmp_path / "b", [one_task(before), one_task(after)]).metrics
+    assert plain.beyond_chance is None
+
+
+def test_relative_drop_has_an_interval_around_it(tmp_path: Path) -> None:
+    (metric,) = compared(tmp_path, [one_task(answers(80, 100)), one_task(answers(60, 100))]).metrics
+    assert metric.relative_drop is not None
+    assert metric.relative_drop.drop == pytest.approx(0.25)
+    assert (metric.relative_drop.low or 0) < 0.25 < (metric.relative_drop.high or 0)
+
+
+def test_forgetting_over_the_suite_names_the_worst_task(tmp_path: Path) -> None:
+    tasks = {"one": 90, "two": 70, "three": 91}
+    sides = [
+        Folder({name: samples(answers(right, 100)) for name, right in marks.items()})
+        for marks in (dict.fromkeys(tasks, 90), tasks)
+    ]
+    found = compared(tmp_path, sides).forgetting
+    assert found is not None
+    assert (found.tasks, found.worst, found.fell) == (3, "two/acc", 1)
+    assert (found.worst_delta, found.mean) == (pytest.approx(-0.2), pytest.approx(-0.19 / 3))
+    assert found.worst_low < found.worst_delta
+    assert found.mean_low < found.mean < found.mean_high
+    assert found.fell_low == 1
+
+
+def test_only_guards_count_as_forgetting_under_a_policy(tmp_path: Path) -> None:
+    sides = [Folder({"quiz": samples(RIGHT), "mine": samples(values)}) for values in ([0.0] * 100, RIGHT)]
+    found = compared(tmp_path, sides, policy()).forgetting
+    assert found is not None
+    assert found.tasks == 1
+
+
+def test_guards_must_hold_against_every_baseline(tmp_path: Path) -> None:
+    """Production has fallen already: against it the candidate is fine, against the anchor it is not."""
+    for name, right in (("anchor", 480), ("production", 420), ("candidate", 415)):
+        one_task(answers(right, 500), label=name).write(tmp_path / name)
+    gate = policy()
+    names = [str(tmp_path / name) for name in ("production", "candidate", "anchor")]
+    alone = decide(gate, compare_evaluations(*names[:2], tmp_path, gate))
+    both = decide(gate, compare_evaluations(*names[:2], tmp_path, gate, names[2:]))
+    assert (alone.verdict, both.verdict) == ("PASS", "FAIL")
+    assert [line.against for line in both.metrics] == [None, names[2]]
+    assert f"against {names[2]} fell by 13.0 points" in both.reasons[0]
+
+
+def test_a_baseline_that_cannot_be_compared_makes_the_verdict_invalid(tmp_path: Path) -> None:
+    for name, contract in (("a", "c" * 64), ("b", "c" * 64), ("anchor", "d" * 64)):
+        one_task(RIGHT, contract=contract).write(tmp_path / name)
+    gate = policy(baselines=[str(tmp_path / "anchor")])
+    verdict = decide(gate, compare_evaluations(str(tmp_path / "a"), str(tmp_path / "b"), tmp_path, gate))
+    assert verdict.verdict == "INVALID"
+    assert "anchor: the prompt contracts differ" in verdict.reasons[0]
+
+
+OLD_KEYS = ("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "acc")
+
+
+def old(rows: list[Row], *more: str) -> list[Row]:
+    return [{key: row[key] for key in (*OLD_KEYS, *more)} for row in rows]
+
+
+@pytest.mark.parametrize("more", [(), ("doc_hash", "prompt_hash", "target_hash")])
+def test_samples_of_old_versions_pair_too(tmp_path: Path, more: tuple[str, ...]) -> None:
+    sides = [old(samples(answers(right, 100)), *more) for right in (90, 80)]
+    folders = [Folder({"quiz": rows}).write_lm_eval(tmp_path / name) for rows, name in zip(sides, "ab", strict=True)]
+    comparison = compare(*(read_evidence(folder) for folder in folders))
+    assert comparison.faults == []
+    assert [(m.key, m.n, m.only_baseline_right) for m in comparison.metrics] == [("lm_eval/quiz/acc", 100, 10)]
+
+
+def test_filters_of_old_versions_are_told_apart_by_their_order(tmp_path: Path) -> None:
+    rows = [*old(samples([1.0] * 60)), *old(samples([0.0] * 60))]
+    filters = {"filter_list": [{"name": "strict-match"}, {"name": "flexible-extract"}]}
+    path = Folder({"quiz": rows}).write_lm_eval(
+        tmp_path / "a", configs={"quiz": filters}, **{"n-samples": {"quiz": {"effective": 60}}}
+    )
+    found = read_evidence(path).samples["quiz"]
+    assert {name: column.values.mean() for name, column in found.items()} == {
+        "acc,strict-match": 1.0, "acc,flexible-extract": 0.0,
+    }  # fmt: skip
+
+
+def test_groups_of_groups_are_pooled(tmp_path: Path) -> None:
+    tasks = {"one": samples(RIGHT), "two": samples(RIGHT), "three": samples(RIGHT)}
+    groups = {"part": ["one", "two"], "whole": ["part", "three"]}
+    sides = [read_evidence(Folder(tasks, groups=groups).write_lm_eval(tmp_path / name)) for name in "ab"]
+    sizes = {metric.task: metric.n for metric in compare(*sides).metrics}
+    assert sizes == {"one": 100, "two": 100, "three": 100, "part": 200, "whole": 300}
+
+
+def test_scores_that_do_not_average_to_the_reported_result_were_edited(tmp_path: Path) -> None:
+    path = one_task(RIGHT).write_lm_eval(tmp_path / "a", results={"quiz": {"acc,none": 0.9}})
+    read_evidence(path)
+    (file,) = path.glob("samples_*")
+    file.write_text(lines(samples(answers(95, 100))))
+    with pytest.raises(EvidenceFault, match=r"acc averages to 0\.9500, results_.*says 0\.9000"):
+        read_evidence(path)
+
+
+def test_flips_of_an_identical_model_are_noted(tmp_path: Path) -> None:
+    paths = [one_task(RIGHT).write(tmp_path / name) for name in "ab"]
+    record = json.loads((paths[1] / "evaluation.json").read_text()) | {"aa_flip_share": {"quiz": 0.012}}
+    (paths[1] / "evaluation.json").write_text(json.dumps(record))
+    verdict = decide(policy(), compare(*(read_evidence(path) for path in paths)))
+    assert "an identical model flips 1.2% of these items" in verdict.reasons[0]

@@ -1,0 +1,82 @@
+"""What a policy can decide on a suite, told before anything is evaluated."""
+
+from pathlib import Path
+
+import pytest
+from evaluation_folders import answers, guard, one_task, policy
+
+from harness.cli import main
+from harness.config import RuleConfig
+from harness.errors import HarnessError
+from harness.gate.plan import Expected, earlier, plan
+
+KNOWN = Expected(task="quiz", metric="acc", n=300, baseline=0.6, discordance=0.1, design=1.0)
+
+
+def test_the_planned_sizes_of_a_guard() -> None:
+    """1.1 n of the sample size formula: at psi = .10 and delta = .02, n = 2,142."""
+    (line,) = plan(policy(guard(margin="2 points")), "smoke", {"quiz": 2200})
+    assert line.needed[0.10] == pytest.approx(1.1 * 2142, abs=2)
+    assert line.detectable[0.10] == pytest.approx(0.0197, abs=5e-4)
+    assert line.detectable[0.20] > line.detectable[0.10]
+    assert "chance" in line.outlook
+
+
+def test_a_guard_on_too_few_items_can_never_pass() -> None:
+    (line,) = plan(policy(guard(margin="2 points")), "smoke", {"quiz": 100})
+    assert line.least == 149
+    assert line.outlook.startswith("can only end INCONCLUSIVE or FAIL")
+
+
+def test_an_earlier_comparison_gives_the_discordance_and_the_baseline() -> None:
+    gate = policy(guard(margin=["5 points", "5% of baseline"]))
+    (line,) = plan(gate, "smoke", {"quiz": None}, [KNOWN])
+    assert (line.name, line.n) == ("smoke/quiz/acc", 300)
+    assert list(line.needed) == [0.1]
+    assert line.needed[0.1] == pytest.approx(1.1 * 952, abs=2)  # a margin of 0.03
+
+
+def test_clustered_items_need_more() -> None:
+    clustered = Expected(**(vars(KNOWN) | {"design": 2.0}))
+    gate = policy(guard())
+    (alone,), (together,) = (plan(gate, "smoke", {}, [one]) for one in (KNOWN, clustered))
+    assert together.needed[0.1] == pytest.approx(2 * alone.needed[0.1], abs=2)
+
+
+@pytest.mark.parametrize(("n", "outlook"), [(58, "can only end"), (59, "passes with at most 0"), (200, "at most 4")])
+def test_a_floor_needs_items_without_an_error(n: int, outlook: str) -> None:
+    gate = policy(RuleConfig(metric="*/quiz/acc", role="target", floor=0.95), require=["target"])
+    (line,) = plan(gate, "smoke", {"quiz": n})
+    assert line.least == 59
+    assert outlook in line.outlook
+
+
+def test_what_cannot_be_known_is_told() -> None:
+    gate = policy(guard(), guard("*/other/acc", margin="5% of baseline"))
+    lines = plan(gate, "smoke", {"quiz": None, "other": 100})
+    assert ["size unknown" in lines[0].outlook, "--like" in lines[1].outlook] == [True, True]
+
+
+def test_the_verb_needs_no_evaluation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["gate", "--plan", "policy=strict", "suite=general"]) == 0
+    out = capsys.readouterr().out
+    assert "guard general/arc_easy/acc (margin 2.5 points): 200 items" in out
+    assert "general/gsm8k" in out.splitlines()[-1]
+
+
+def test_the_verb_takes_an_earlier_comparison(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, first in (("a", 0), ("b", 20)):
+        one_task(answers(280, 300, first), task="arc_easy").write(tmp_path / name)
+    assert main(["compare", "a", "b", "--out", "out"]) == 0
+    assert earlier("out", tmp_path)[0].discordance == pytest.approx(40 / 300)
+    capsys.readouterr()
+    assert main(["gate", "--plan", "suite=general", "--like", "out"]) == 0
+    assert "discordance 0.13 (as measured)" in capsys.readouterr().out
+
+
+def test_nothing_to_take_discordances_from(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"no compare\.json"):
+        earlier("nowhere", tmp_path)

@@ -1,0 +1,138 @@
+"""Outputs for CI systems: every one parses, none can be broken by a name, and none is larger than GitHub takes."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_views import HOSTILE, METRICS, PLAIN, make_verdict
+
+from harness.errors import HarnessError
+from harness.records import Comparison, MetricVerdict, Verdict
+from harness.report import ci
+from harness.report.markdown import LIMIT, MARKER, comment_markdown, summary_markdown
+from harness.report.write import OUTPUTS, write_report
+from harness.store import sha256_file
+
+PROPERTY = re.compile(r"::(error|warning|notice) title=[^,:\n]*::[^\n]*")
+SERIES = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\])*",?)+\})? -?[\d.e+-]+')
+
+
+def hostile() -> Verdict:
+    metrics = [metric.model_copy(update={"task": HOSTILE, "reason": HOSTILE}) for metric in METRICS]
+    return make_verdict(metrics, "FAIL", [HOSTILE]).model_copy(update={"notes": [HOSTILE], "policy": HOSTILE})
+
+
+@pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile(), make_verdict([], "INVALID", [HOSTILE])])
+def test_annotations_are_workflow_commands_and_nothing_else(verdict: Verdict) -> None:
+    lines = ci.annotations(verdict).splitlines()
+    assert all(PROPERTY.fullmatch(line) for line in lines)
+    assert lines[0].startswith(f"::error title=gate {verdict.verdict}::")
+
+
+def test_annotations_name_what_did_not_pass_worst_first() -> None:
+    lines = ci.annotations(PLAIN.verdict).splitlines()
+    assert lines[1] == ("::error title=FAIL%3A smoke/knowledge/acc::dropped by 6.1 points, more than the 2.0 allowed")
+    assert lines[2].startswith("::warning title=INCONCLUSIVE%3A smoke/reading/f1::")
+    assert len(lines) == 3
+
+
+def test_no_more_annotations_than_github_shows() -> None:
+    many = [METRICS[1].model_copy(update={"task": f"task{number}"}) for number in range(40)]
+    lines = ci.annotations(make_verdict(many, "FAIL", [])).splitlines()
+    assert sum(line.startswith("::error") for line in lines) == 10
+    assert "31 more are in the summary" in lines[-1]
+
+
+@pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile()])
+def test_code_quality_has_a_finding_for_what_blocks(verdict: Verdict) -> None:
+    found = json.loads(ci.code_quality(verdict))
+    assert [one["severity"] for one in found] == ["blocker", "major"]
+    assert all({"description", "check_name", "fingerprint", "location"} <= one.keys() for one in found)
+    assert len({one["fingerprint"] for one in found}) == 2
+
+
+def test_code_quality_of_a_pass_is_empty_and_of_bad_evidence_is_not() -> None:
+    assert json.loads(ci.code_quality(make_verdict(METRICS[:1], "PASS", []))) == []
+    (finding,) = json.loads(ci.code_quality(make_verdict([], "INVALID", ["contracts differ"])))
+    assert finding["severity"] == "critical"
+
+
+@pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile()])
+def test_metrics_are_series_that_parse(verdict: Verdict) -> None:
+    lines = ci.open_metrics(verdict).splitlines()
+    assert lines[-1] == "# EOF"
+    series = [line for line in lines if not line.startswith("#")]
+    assert all(SERIES.fullmatch(line) for line in series)
+    assert len(series) == 1 + 3 * len(METRICS)
+    assert "gate_exit_code 10" in series
+
+
+def waived() -> MetricVerdict:
+    return METRICS[3].model_copy(update={"waived": "small suite"})
+
+
+def test_a_waived_metric_blocks_nothing_and_is_seen_everywhere() -> None:
+    note = "waiver 'small suite' for */reading/f1 (inconclusive): July; until 2030-06-15"
+    verdict = make_verdict([METRICS[0], waived()], "PASS", []).model_copy(update={"notes": [note]})
+    view = replace(PLAIN, verdict=verdict)
+    assert json.loads(ci.code_quality(verdict)) == []
+    for text in (ci.annotations(verdict), summary_markdown(view), comment_markdown(view)):
+        assert "small suite" in text
+    assert "INCONCLUSIVE (waived)" in comment_markdown(view)
+
+
+def test_the_comment_shows_what_decides_and_folds_the_rest() -> None:
+    text = comment_markdown(PLAIN)
+    assert text.splitlines()[0] == MARKER
+    shown, folded = text.split("<details>", 1)
+    assert "smoke/reading/words" not in shown
+    assert "smoke/reading/words" in folded
+    assert text.count("<details>") == text.count("</details>")
+
+
+def test_slices_are_folded_the_worst_first() -> None:
+    slices = [
+        METRICS[-1].model_copy(update={"slice": name, "delta": delta}) for name, delta in (("a", 0.0), ("b", -0.5))
+    ]
+    text = summary_markdown(replace(PLAIN, verdict=make_verdict([*METRICS, *slices], "FAIL", [])))
+    assert text.index("<summary>Slices") < text.index("words \\[b") < text.index("words \\[a")
+
+
+@pytest.mark.parametrize("make", [summary_markdown, comment_markdown])
+def test_a_long_verdict_fits_into_a_comment(make: object) -> None:
+    long = "x" * 300
+    metrics = [METRICS[1].model_copy(update={"task": f"{long}{number}", "reason": long}) for number in range(900)]
+    view = replace(PLAIN, verdict=make_verdict(metrics, "FAIL", [long] * 900))
+    text = summary_markdown(view) if make is summary_markdown else comment_markdown(view)
+    assert len(text.encode()) <= LIMIT < 65_536
+    assert "more are in verdict.json" in text
+    assert text.count("<details>") == text.count("</details>")
+
+
+def gate_folder(path: Path) -> Path:
+    path.mkdir()
+    Comparison.save(PLAIN.comparison, path / "compare.json")
+    digest = sha256_file(path / "compare.json")
+    PLAIN.verdict.model_copy(update={"compare_sha256": digest}).save(path / "verdict.json")
+    return path
+
+
+def test_every_output_has_its_fixed_name(tmp_path: Path) -> None:
+    write_report(gate_folder(tmp_path / "out"))
+    written = {file.name for file in (tmp_path / "out" / "report").iterdir()}
+    assert written == {"index.html", "verdict.json", *OUTPUTS}
+
+
+@pytest.mark.parametrize("file", ["verdict.json", "compare.json"])
+def test_a_verdict_from_another_run_is_refused(tmp_path: Path, file: str) -> None:
+    mine, other = gate_folder(tmp_path / "mine"), gate_folder(tmp_path / "other")
+    text = (other / "compare.json").read_text().replace("production", "other")
+    (other / "compare.json").write_text(text)
+    digest = sha256_file(other / "compare.json")
+    PLAIN.verdict.model_copy(update={"compare_sha256": digest}).save(other / "verdict.json")
+    write_report(other)
+    (mine / file).write_bytes((other / file).read_bytes())
+    with pytest.raises(HarnessError, match="not reached on the compare"):
+        write_report(mine)
