@@ -202,7 +202,7 @@ class Verdict(Record):
     """The decision on a candidate. `exit_code` follows the verdict.
 
     `policy_sha256` and `compare_sha256` are the digests of the policy's values and of compare.json: a verdict belongs
-    to nothing else.
+    to nothing else. Waivers were judged as of `decided_on` (UTC).
     """
 
     schema_version: int = Field(default=1, alias="schema")
@@ -219,3 +219,4 @@ class Verdict(Record):
     waivers: list[Waiver] = []
     notes: list[str] = []
     forgetting: Forgetting | None = None
+    decided_on: date | None = None

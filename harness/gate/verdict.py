@@ -31,7 +31,7 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
     """
     today = today or datetime.now(UTC).date()
     if faults := unusable(policy, comparison, today):
-        return _verdict(policy, comparison, "INVALID", faults, [], waived_as_missing(policy, comparison, today))
+        return _verdict(policy, comparison, "INVALID", faults, [], waived_as_missing(policy, comparison, today), today)
     ruled = _ruled(policy, comparison)
     judged = [judge_metric(policy, one, levels) for one, levels in zip(ruled, _levels(policy, ruled), strict=True)]
     waivers = waived_as_missing(policy, comparison, today)
@@ -41,7 +41,7 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
         waivers += [used] if used else []
         lines.append(line.model_copy(update={"waived": used.name}) if used and not used.expired else line)
     worst, reasons = _overall(lines)
-    return _verdict(policy, comparison, worst, reasons, [*lines, *_shown(policy, comparison)], waivers)
+    return _verdict(policy, comparison, worst, reasons, [*lines, *_shown(policy, comparison)], waivers, today)
 
 
 def _ruled(policy: GateConfig, comparison: Comparison) -> list[Ruled]:
@@ -115,6 +115,7 @@ def _verdict(
     reasons: Sequence[str],
     metrics: Sequence[MetricVerdict],
     waivers: Sequence[Waiver],
+    today: date,
 ) -> Verdict:
     return Verdict(
         verdict=verdict,
@@ -129,6 +130,7 @@ def _verdict(
         waivers=list(waivers),
         notes=_notes(comparison, waivers),
         forgetting=comparison.forgetting,
+        decided_on=today,
     )
 
 

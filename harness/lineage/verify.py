@@ -152,7 +152,7 @@ def _compared_again(places: Places) -> Link:
     except DataError as error:
         return Link("comparison made again", broken=str(error))
     try:
-        again = comparison_of(places, (recorded.baseline.label, recorded.candidate.label))
+        again = comparison_of(places, recorded, read_policy(places.decision))
     except (DataError, EvidenceFault) as error:
         if recorded.faults and not recorded.metrics:
             return Link("comparison made again", "the evidence cannot be compared, as recorded")
@@ -161,13 +161,16 @@ def _compared_again(places: Places) -> Link:
     return Link("comparison made again", f"{len(recorded.metrics)} metrics follow from the samples", told)
 
 
-def comparison_of(places: Places, labels: tuple[str, str]) -> Comparison:
-    """The comparison that the evaluations and the training data give; what the sides are called is no evidence."""
-    folders = (places.baseline, places.candidate)
-    sides = [replace(read_evidence(folder), label=label) for folder, label in zip(folders, labels, strict=True)]
-    comparison = compare(*sides)
-    faults = uncovered(places.data, sides[1]) if places.data is not None else []
-    return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
+def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> Comparison:
+    """The comparison that the evaluations and the training data give; what the sides are called is no evidence.
+
+    Comparisons with further baselines are taken as recorded: only the two evaluations belong to the chain.
+    """
+    baseline, candidate = (read_evidence(folder, policy.fields) for folder in (places.baseline, places.candidate))
+    candidate = replace(candidate, label=recorded.candidate.label)
+    comparison = compare(replace(baseline, label=recorded.baseline.label), candidate, policy)
+    faults = uncovered(places.data, candidate) if places.data is not None else []
+    return comparison.model_copy(update={"faults": [*comparison.faults, *faults], "others": recorded.others})
 
 
 def _decided_again(places: Places) -> Link:
@@ -175,7 +178,9 @@ def _decided_again(places: Places) -> Link:
     name = "verdict made again"
     try:
         recorded = load(Verdict, places.decision / VERDICT)
-        again = decide(read_policy(places.decision), load(Comparison, places.decision / COMPARISON))
+        comparison = load(Comparison, places.decision / COMPARISON)
+        again = decide(read_policy(places.decision), comparison, recorded.decided_on)
+        again = again.model_copy(update={"compare_sha256": sha256_file(places.decision / COMPARISON)})
     except HarnessError as error:
         return Link(name, broken=str(error))
     told = "; ".join(_differences(recorded, again))

@@ -66,9 +66,7 @@ class WandbTracker:
             self._run.log_artifact(artifact, aliases=aliases)
 
     def alert(self, title: str, text: str) -> None:
-        import wandb
-
-        self._run.alert(title=title[:63], text=text, level=wandb.AlertLevel.ERROR)
+        self._run.alert(title=title[:63], text=text, level="ERROR")
 
     def view(self, keys: list[str]) -> None:
         """Only online: a view lives on the server (docs/wandb.md says how to make it by hand)."""

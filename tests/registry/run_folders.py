@@ -85,7 +85,7 @@ def write_run(
 def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF_TESTS) -> Verdict:
     """The verdict on a run against an evaluation, as `gate … --out` leaves it."""
     candidate = run / "eval" / "candidate"
-    comparison = compare(read_evidence(baseline), read_evidence(candidate))
+    comparison = compare(*(read_evidence(side, demands.fields) for side in (baseline, candidate)), policy=demands)
     faults = [*comparison.faults, *uncovered(run / "data", read_evidence(candidate))]
     verdict = write_verdict(demands, comparison.model_copy(update={"faults": faults}), out)
     write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test")
@@ -93,7 +93,8 @@ def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF
 
 
 def _judge(folder: Path, demands: GateConfig) -> None:
-    comparison = compare(*(read_evidence(folder / "eval" / side) for side in ("base", "candidate")))
+    sides = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
+    comparison = compare(*sides, policy=demands)
     write_verdict(demands, comparison, folder)
     write_evidence(Places.of_run(folder), folder.name, "test")
     names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)

@@ -127,13 +127,13 @@ class TestRefusals:
         current = two.current(ALIAS)
         assert current is not None
         baseline = two.model_folder(current) / "eval" / "candidate"
-        decide(run, baseline, run / "against" / ALIAS, policy(guard(margin=0.2)))
+        decide(run, baseline, run / "against" / ALIAS, policy(guard(margin="20 points")))
         error = refused(two, run)
         assert error.exit_code == 12
         assert "margin 0.2, at most 0.05 is demanded" in str(error)
 
     def test_the_policy_of_the_alias_can_be_raised(self, two: FileRegistry, runs: Path) -> None:
-        two.demand(ACT, policy(guard(margin=0.01)).model_dump())
+        two.demand(ACT, policy(guard(margin="1 points")).model_dump())
         run = write_run(runs / "third", 320)
         against_production(run, two)
         assert "at most 0.01 is demanded" in str(refused(two, run))

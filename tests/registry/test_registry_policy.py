@@ -13,7 +13,7 @@ from harness.registry.policy import at_least_as_strict
 
 TARGET = RuleConfig(metric="*/quiz/recall", role="target", floor=0.9)
 INFO = RuleConfig(metric="*/quiz/other", role="info", optional=True)
-DEMANDED = policy(guard(margin=0.05), TARGET, INFO, require=["guard", "target"], alpha_pass=0.05)
+DEMANDED = policy(guard(margin="5 points"), TARGET, INFO, require=["guard", "target"], alpha_pass=0.05)
 
 
 def changed(*rules: RuleConfig, **changes: Any) -> GateConfig:
@@ -22,15 +22,15 @@ def changed(*rules: RuleConfig, **changes: Any) -> GateConfig:
 
 STRICTER = [
     changed(),
-    changed(guard(margin=0.01), TARGET),
+    changed(guard(margin="1 points"), TARGET),
     changed(guard(), TARGET.model_copy(update={"floor": 0.99})),
     changed(TARGET, guard(), INFO),
     changed(alpha_pass=0.01),
     changed(guard(), TARGET, guard("*/more/acc"), INFO),
-    changed(guard("*/quiz/acc", margin=0.01), guard(), TARGET),
+    changed(guard("*/quiz/acc", margin="1 points"), guard(), TARGET),
 ]
 LAXER = [
-    (changed(guard(margin=0.06), TARGET), "margin 0.06, at most 0.05"),
+    (changed(guard(margin="6 points"), TARGET), "margin 6 points, at most 5 points"),
     (changed(guard(), TARGET.model_copy(update={"floor": 0.8})), "floor 0.8, at least 0.9"),
     (changed(guard(), INFO), "no target rule for '*/quiz/recall'"),
     (changed(guard(optional=True), TARGET), "is optional"),
@@ -62,15 +62,15 @@ def test_the_shipped_policies_are_ordered() -> None:
     assert len(at_least_as_strict(default, strict)) == sum(rule.role != "info" for rule in strict.rules)
 
 
-margins = st.floats(0.001, 0.5)
+margins = st.integers(1, 50)
 pairs = st.lists(margins, min_size=1, max_size=4)
 
 
 @given(pairs, st.data())
-def test_a_wider_margin_anywhere_is_never_as_strict(found: list[float], data: st.DataObject) -> None:
-    demanded = policy(*(guard(f"*/task{i}/acc", margin) for i, margin in enumerate(found)))
+def test_a_wider_margin_anywhere_is_never_as_strict(found: list[int], data: st.DataObject) -> None:
+    demanded = policy(*(guard(f"*/task{i}/acc", f"{margin} points") for i, margin in enumerate(found)))
     place = data.draw(st.integers(0, len(found) - 1))
     other = data.draw(margins)
-    rules = [rule.model_copy(update={"margin": other}) if i == place else rule for i, rule in enumerate(demanded.rules)]
+    rules = [rule.model_copy(update={"margin": f"{other} points"}) if i == place else rule for i, rule in enumerate(demanded.rules)]
     candidate = policy(*data.draw(st.permutations(rules)))
     assert bool(at_least_as_strict(candidate, demanded)) == (other > found[place])

@@ -42,7 +42,7 @@ def finished(tmp_path: Path) -> tuple[Path, Verdict]:
     (folder / "checkpoint" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
     summary = {name: 1 for name in TrainingSummary.model_fields if TrainingSummary.model_fields[name].is_required()}
     TrainingSummary.model_validate(summary).save(folder / "checkpoint" / "training.json")
-    comparison = compare(*(read_evidence(folder / "eval" / side) for side in ("base", "candidate")))
+    comparison = compare(read_evidence(folder / "eval" / "base"), read_evidence(folder / "eval" / "candidate"))
     comparison.save(folder / "compare.json")
     verdict = Verdict(
         verdict="FAIL", exit_code=10, policy="p", reasons=["smoke/arc/acc fell by 90.0 points"],
