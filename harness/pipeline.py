@@ -177,15 +177,15 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
     inputs = training_inputs(config, base, dataset)
     unfinished = run.folder / UNFINISHED
 
+    def examined(step: int, folder: Path) -> Examined:
+        return examine(config, base, step, folder, unfinished)
+
     def work(folder: Path) -> None:
         from harness.train.finetune import finetune
 
         tasks_of(config)()
         with timed(f"train on {dataset.rows} rows"):
-            finetune(config, base, read_rows(run.folder / "data"), folder, unfinished, inputs, judge)
-
-    def judge(step: int, folder: Path) -> Examined:
-        return examine(config, base, step, folder, unfinished)
+            finetune(config, base, read_rows(run.folder / "data"), folder, unfinished, inputs, examined)
 
     target = run.folder / ("checkpoint" if config.alpha == 1 else "trained")
     folder, reused = store.stage(run.runs, target, "train", inputs, work)

@@ -177,7 +177,7 @@ class Evaluation(Record):
 class TaskIdentity(Record):
     """What two evaluations of a task must share to be compared; `failed` items got no score, `failures` says why.
 
-    `lower_is_better` names the metrics of which less is better. Of a task that was evaluated in looks, `stopped_at` items
+    `lower_is_better` names the metrics of which less is better. Of a task evaluated in looks, `stopped_at` items
     of `planned` were asked, in the seeded random order of `order_seed`.
     """
 
