@@ -255,3 +255,26 @@ def test_an_earlier_pass_does_not_outlive_damaged_evidence(gate: Callable[..., i
     assert main(["gate", "a", "b", "policy=quick.yaml", "--out", "out"]) == 12
     path = Path("out/verdict.json")
     assert not path.exists() or json.loads(path.read_text())["verdict"] == "INVALID"
+
+
+def test_an_anchor_and_a_comparison_with_a_policy(gate: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert gate((8, 9, 500)) == 0
+    one_task([1.0] * 500, label="anchor").write(Path("anchor"))
+    assert main(["gate", "a", "b", "policy=quick.yaml", "--anchor", "anchor"]) == 10
+    assert "against anchor fell by" in capsys.readouterr().out
+    assert main(["compare", "a", "b", "policy=quick.yaml", "--anchor", "anchor", "--out", "out"]) == 0
+    written = {path.name for path in Path("out").iterdir()}
+    assert {"compare.json", "verdict.json", "summary.md", "junit.xml"} <= written
+    assert "(against anchor)" in capsys.readouterr().out
+
+
+def test_a_comparison_without_a_policy_has_no_verdict(gate: Callable[..., int]) -> None:
+    gate((8, 9, 500))
+    assert main(["compare", "a", "b", "--out", "out"]) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"compare.json", "summary.md"}
+    assert "smoke/quiz/acc" in Path("out/summary.md").read_text()
+
+
+def test_a_gate_without_evaluations_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate"]) == 2
+    assert "harness gate BASELINE CANDIDATE" in capsys.readouterr().err
