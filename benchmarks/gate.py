@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["errors", "coverage", "clusters", "continuous", "looks", "pairs", "speed"])
     parser.add_argument("--replicates", type=int)
-    parser.add_argument("--only", default="", help="continuous: shapes whose name holds this")
+    parser.add_argument("--only", default="", help="continuous, speed: rows whose name holds this")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     replicates = given.replicates or (2000 if given.what == "continuous" else 100_000)
@@ -62,7 +62,8 @@ def main() -> None:
     elif given.what == "pairs":
         pairs(given.data)
     else:
-        gate_speed.speed()
+        gate_speed.speed(given.only)
+        gate_speed.in_memory(1_000_000)
 
 
 def errors(replicates: int) -> None:

@@ -14,7 +14,16 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+from gate_rules import policy
 from gate_tables import header, row
+
+from harness.gate.comparison import compare
+from harness.gate.evidence import Evidence, read_evidence
+from harness.gate.samples import Column
+from harness.gate.verdict import decide
+from harness.records import TaskIdentity
 
 # what is shown, tasks, items a task, whether scores are right/wrong
 SIZES = {
@@ -25,15 +34,47 @@ SIZES = {
 }
 
 
-def speed() -> None:
+def speed(only: str) -> None:
     header("evidence", "files", "read and digested", "compared", "decided", "compared and decided", "largest memory")
     for name, (tasks, items, binary) in SIZES.items():
+        if only not in name:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             written = [write(Path(folder) / side, tasks, items, binary, side) for side in ("baseline", "candidate")]
             told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)  # noqa: S603
             found = json.loads(told.stdout)
         row(name, f"{sum(written) / 1e6:.0f} MB", *(f"{found[part]:.2f} s" for part in ("read", "compared", "decided")),
             f"{found['compared'] + found['decided']:.2f} s", f"{found['bytes'] / 2**30:.2f} GiB")  # fmt: skip
+
+
+def in_memory(items: int) -> None:
+    """Compared and decided alone, on evidence made in memory."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write(json.dumps({"arguments": {"gen_args_0": {"arg_0": "Q"}}, "filtered_resps": ["A"]}) + "\n")
+        file.flush()
+        before, generator = np.random.default_rng(0).random(items) < 0.6, np.random.default_rng(1)
+        sides = [_evidence(values, Path(file.name)) for values in (before, before ^ (generator.random(items) < 0.05))]
+        start = time.perf_counter()
+        found = decide(policy(0.03), compare(*sides, policy(0.03)))
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\n{items:,} items made in memory: {found.verdict} in {seconds:.2f} s, largest memory {peak:.2f} GiB")
+
+
+def _evidence(right: npt.NDArray[np.bool_], path: Path) -> Evidence:
+    n = len(right)
+    none = np.zeros(n, dtype=np.int64)
+    column = Column(
+        path=path, items=np.sort(np.arange(n).astype("S64")), prompts=none, targets=none, values=right.astype(float),
+        places=none, choices=none, docs=np.arange(n), fields={}, names={}, unscored=0,
+    )  # fmt: skip
+    identity = TaskIdentity(
+        version="1", num_fewshot=0, generation="null", samples_sha256="", asked=n, scored=n, failed=0
+    )
+    return Evidence(
+        label="made", suite="made", weights_sha256="", contract_sha256="", identities={"task": identity}, groups={},
+        samples={"task": {"acc": column}},
+    )  # fmt: skip
 
 
 def write(folder: Path, tasks: int, items: int, binary: bool, side: str) -> int:
@@ -69,12 +110,6 @@ def _samples(path: Path, task: str, items: int, binary: bool, side: str) -> None
 
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each part, after the imports, and the largest resident set in bytes."""
-    from gate_rules import policy
-
-    from harness.gate.comparison import compare
-    from harness.gate.evidence import read_evidence
-    from harness.gate.verdict import decide
-
     times = [time.perf_counter()]
     evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
     times.append(time.perf_counter())

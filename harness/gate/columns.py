@@ -73,10 +73,11 @@ def columns_of(
     order = np.argsort(items, kind="stable")
     items = items[order]
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
-    _require_distinct(path, items, repeats, np.array(rows.places, dtype=np.int64)[order])
     first = np.ones(len(items), dtype=bool)
     first[1:] = items[1:] != items[:-1]
     group = np.cumsum(first) - 1
+    if not first.all():
+        _require_distinct(path, items, group, repeats, np.array(rows.places, dtype=np.int64)[order])
     table = {
         name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
         for name in ("prompts", "targets", "places", "choices", "docs")
@@ -106,13 +107,19 @@ def columns_of(
         )
 
 
-def _require_distinct(path: Path, items: Any, repeats: Any, places: Any) -> None:
-    """Raises EvidenceFault for an item that stands twice and is not numbered as a repeated sample."""
-    for index in np.flatnonzero(items[1:] == items[:-1]):
-        same = items == items[index]
-        if (repeats[same] == NONE).any() or len(set(repeats[same])) < same.sum():
-            line, item = _line_of(path, int(places[same].max())), items[index].decode(errors="replace")
-            raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
+def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: Any) -> None:
+    """Raises EvidenceFault for an item that stands twice and is not numbered as a repeated sample.
+
+    Rows are sorted by item; `group` numbers the items.
+    """
+    order = np.lexsort((places, repeats, group))
+    same = group[order][1:] == group[order][:-1]
+    number, before = repeats[order][1:], repeats[order][:-1]
+    twice = np.flatnonzero(same & ((number == before) | (before == NONE)))
+    if len(twice):
+        index = order[twice[0] + 1]
+        line, item = _line_of(path, int(places[index])), items[index].decode(errors="replace")
+        raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
 
 
 def _line_of(path: Path, place: int) -> int:

@@ -98,7 +98,9 @@ def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
 
 def _information(metric: MetricComparison, p_harm: float | None, alpha: float) -> MetricVerdict:
     name = metric.key if metric.slice == "all" else f"{metric.key} [{metric.slice}]"
-    reason = f"{change(metric, name, 1)}; shown for information; {facts(metric, 1)}"
+    share = metric.lowest >= 0 and metric.highest <= 1
+    width = 1.0 if share else metric.highest - metric.lowest or 1.0
+    reason = f"{change(metric, name, width)}; shown for information; {facts(metric, width)}"
     if p_harm is not None and p_harm <= alpha:
         reason += f"; a real fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
     return MetricVerdict(

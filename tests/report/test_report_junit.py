@@ -64,3 +64,21 @@ def test_hostile_text_parses_back(tmp_path: Path) -> None:
     ((name, case),) = cases.items()
     assert "<script>alert(1)</script>" in name
     assert "<script>alert(1)</script>" in case.result[0].message
+
+
+def test_what_is_waived_is_skipped_and_the_waiver_has_a_case(tmp_path: Path) -> None:
+    waived = METRICS[3].model_copy(update={"waived": "small suite"})
+    verdict = make_verdict([METRICS[0], waived], "PASS", []).model_copy(
+        update={"notes": ["waiver 'small suite': July"]}
+    )
+    xml, cases = written(verdict, tmp_path / "junit.xml")
+    (suite,) = list(xml)
+    assert (suite.failures, suite.errors, suite.skipped) == (0, 0, 2)
+    assert cases["note 1"].result[0].message == "waiver 'small suite': July"
+
+
+def test_slices_for_show_are_no_cases_and_two_rules_on_one_metric_are_two(tmp_path: Path) -> None:
+    shown = METRICS[-1].model_copy(update={"slice": "age>65"})
+    target = METRICS[0].model_copy(update={"role": "target"})
+    _, cases = written(make_verdict([METRICS[0], target, shown], "PASS", []), tmp_path / "junit.xml")
+    assert sorted(cases) == ["smoke/arith/exact_match (guard)", "smoke/arith/exact_match (target)"]

@@ -1,0 +1,116 @@
+"""Damaged evidence never passes: items, files and identities are spoilt at random on one side of a sound comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from evaluation_folders import Folder, answers, policy, sample, samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.gate.verdict import decide
+
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    [None, "1.0", [1.0], [1.0, 0.0], {}, float("nan"), float("inf"), float("-inf"), 10**400]
+)
+
+
+def outcome(baseline: Path, candidate: Path) -> str:
+    """The verdict's name, or 'refused'; anything but a HarnessError is a crash and fails the test."""
+    try:
+        return decide(policy(), compare(read_evidence(baseline), read_evidence(candidate))).verdict
+    except HarnessError:
+        return "refused"
+
+
+def written(root: Path, tasks: Sequence[Folder], ours: bool) -> list[Path]:
+    return [
+        folder.write(root / name) if ours else folder.write_lm_eval(root / name)
+        for folder, name in zip(tasks, "ab", strict=True)
+    ]
+
+
+def speaking() -> Folder:
+    rows = samples(answers(90, 100))
+    for row in rows:
+        row["filtered_resps"] = ["größer – 大"]
+    return Folder({"quiz": rows})
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_whole_evidence_passes(tmp_path: Path, ours: bool) -> None:
+    assert outcome(*written(tmp_path, [speaking(), speaking()], ours)) == "PASS"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.booleans())
+def test_damaged_items_never_pass(data: st.DataObject, ours: bool) -> None:
+    harmed = speaking()
+    rows = harmed.tasks["quiz"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        index = data.draw(st.integers(0, len(rows) - 1))
+        kind = data.draw(st.sampled_from(["drop", "repeat", "numbered", "new", "field", "value", "absent"]))
+        if kind == "drop":
+            del rows[index]
+        elif kind == "repeat":
+            rows.insert(index, dict(rows[index]))
+        elif kind == "numbered":
+            rows.insert(index, rows[index] | {"repeat": data.draw(st.sampled_from([0, 1, -1, 2**70, "x", True]))})
+        elif kind == "new":
+            rows.append(sample(1000 + len(rows), 1.0))
+        elif kind == "field":
+            name = data.draw(st.sampled_from(["doc_hash", "prompt_hash", "metrics"]))
+            rows[index] = rows[index] | {name: data.draw(st.sampled_from(["", "x", None, 3, [], {}]))}
+        elif kind == "value":
+            rows[index] = rows[index] | {"acc": data.draw(VALUES)}
+        else:
+            name = data.draw(st.sampled_from(["doc_hash", "prompt_hash", "metrics", "acc"]))
+            rows[index] = {key: value for key, value in rows[index].items() if key != name}
+    # A row dropped after it was repeated or added would leave the evidence whole.
+    if sorted(map(repr, rows)) == sorted(map(repr, speaking().tasks["quiz"])):
+        return
+    sides = [speaking(), harmed] if data.draw(st.booleans()) else [harmed, speaking()]
+    with TemporaryDirectory() as root:
+        assert outcome(*written(Path(root), sides, ours)) != "PASS"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans())
+def test_damaged_files_never_pass(data: st.DataObject, ours: bool) -> None:
+    with TemporaryDirectory() as root:
+        sides = written(Path(root), [speaking(), speaking()], ours)
+        file = data.draw(st.sampled_from(sorted(sides[data.draw(st.integers(0, 1))].iterdir())))
+        content = file.read_bytes()
+        kind = data.draw(st.sampled_from(["cut", "delete", "noise", "empty"]))
+        if kind == "delete":
+            file.unlink()
+        else:
+            at = data.draw(st.integers(0, len(content) - 3)) if kind != "empty" else 0
+            rest = b"" if kind != "noise" else b"\xff\x00\n{" + content[at:]
+            file.write_bytes(content[:at] + rest)
+        assert outcome(*sides) != "PASS"
+
+
+IDENTITY: list[dict[str, Any]] = [
+    {"version": "9"},
+    {"num_fewshot": 1},
+    {"generation": "x"},
+    {"scored": 99},
+    {"scored": 99, "failed": 1},
+    {"asked": 101},
+]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(IDENTITY), st.booleans())
+def test_evidence_made_in_another_way_never_passes(change: dict[str, Any], first: bool) -> None:
+    other = speaking()
+    other.identities = {"quiz": change}
+    with TemporaryDirectory() as root:
+        sides = written(Path(root), [other, speaking()] if first else [speaking(), other], True)
+        assert outcome(*sides) == "INVALID"

@@ -1,0 +1,104 @@
+"""lm-eval output folders made elsewhere: what is read, and what makes them incomparable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_folders import Folder, Row, answers, samples
+
+from harness.errors import HarnessError
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
+from harness.gate.texts import texts
+
+RIGHT = answers(90, 100)
+ELSEWHERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lm_eval_logs"
+
+
+def elsewhere(path: Path, rows: list[Row], **changes: Any) -> Path:
+    return Folder({"quiz": rows}).write_lm_eval(path, **changes)
+
+
+def test_lm_eval_folders_compare(tmp_path: Path) -> None:
+    left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
+    right = read_evidence(elsewhere(tmp_path / "b", samples(answers(70, 100))))
+    comparison = compare(left, right)
+    assert comparison.faults == []
+    assert [(metric.key, metric.n) for metric in comparison.metrics] == [("lm_eval/quiz/acc", 100)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"versions": {"quiz": 2.0}}, "version differs"),
+        ({"n-shot": {"quiz": 5}}, "num_fewshot differs"),
+        ({"configs": {"quiz": {"generation_kwargs": {"temperature": 1.0}}}}, "generation differs"),
+        ({"chat_template_sha": "d" * 64}, "prompt contracts differ"),
+        ({"chat_template_sha": None}, "prompt contracts differ"),
+    ],
+)
+def test_lm_eval_folders_made_in_other_ways(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
+    right = read_evidence(elsewhere(tmp_path / "b", samples(RIGHT), **changes))
+    assert told in "\n".join(compare(left, right).faults)
+
+
+def test_tasks_whose_names_begin_alike_keep_their_own_samples(tmp_path: Path) -> None:
+    tasks = {"quiz": samples([1.0] * 5), "quiz_hard": samples([0.0] * 7)}
+    evidence = read_evidence(Folder(tasks).write_lm_eval(tmp_path / "a"))
+    marks = {task: evidence.samples[task]["acc"].values.tolist() for task in tasks}
+    assert marks == {"quiz": [1.0] * 5, "quiz_hard": [0.0] * 7}
+
+
+def test_results_of_two_models_in_one_folder_are_ambiguous(tmp_path: Path) -> None:
+    for model in ("model_a", "model_b"):
+        elsewhere(tmp_path / "out" / model, samples(RIGHT))
+    with pytest.raises(HarnessError, match="model_a"):
+        read_evidence(tmp_path / "out")
+
+
+def test_the_newest_results_of_one_model_count(tmp_path: Path) -> None:
+    path = elsewhere(tmp_path / "a", samples([0.0] * 5))
+    for file in list(path.iterdir()):
+        file.rename(path / file.name.replace("2026", "2025"))
+    newer = elsewhere(tmp_path / "b", samples([1.0] * 5))
+    for file in newer.iterdir():
+        file.rename(path / file.name)
+    assert set(read_evidence(path).samples["quiz"]["acc"].values) == {1.0}
+
+
+def test_lm_eval_samples_that_were_cut_off_on_both_sides(tmp_path: Path) -> None:
+    counts = {"n-samples": {"quiz": {"original": 5000, "effective": 5000}}}
+    sides = [read_evidence(elsewhere(tmp_path / name, samples(RIGHT), **counts)) for name in "ab"]
+    assert "4900 items" in "\n".join(compare(*sides).faults)
+
+
+def test_a_metric_of_which_less_is_better_is_turned_round(tmp_path: Path) -> None:
+    changes = {"higher_is_better": {"quiz": {"acc": False}}}
+    left = read_evidence(elsewhere(tmp_path / "a", samples([0.2] * 60), **changes))
+    right = read_evidence(elsewhere(tmp_path / "b", samples([0.9] * 60), **changes))
+    comparison = compare(left, right)
+    assert comparison.faults or comparison.metrics[0].delta < 0
+
+
+@pytest.mark.skipif(not ELSEWHERE.is_dir(), reason="no ../shared/data/lm_eval_logs beside the repository")
+def test_a_real_lm_eval_folder_without_all_samples_is_refused() -> None:
+    with pytest.raises(HarnessError, match="math_rephrased_full"):
+        read_evidence(ELSEWHERE)
+
+
+@pytest.mark.skipif(not ELSEWHERE.is_dir(), reason="no ../shared/data/lm_eval_logs beside the repository")
+def test_real_lm_eval_samples_are_read_and_known_to_be_a_part(tmp_path: Path) -> None:
+    (results,) = ELSEWHERE.glob("results_*.json")
+    (rows,) = ELSEWHERE.glob("samples_math_perturbed_full_*.jsonl")
+    found = json.loads(results.read_text())
+    found["configs"].pop("math_rephrased_full")
+    (tmp_path / results.name).write_text(json.dumps(found))
+    (tmp_path / rows.name).write_text(rows.read_text())
+    evidence = read_evidence(tmp_path)
+    column = evidence.samples["math_perturbed_full"]["exact_match"]
+    assert column.values.tolist() == [0.0] * 10
+    asked = [texts(column.path, int(place)) for place in column.places]
+    assert all(prompt.startswith("Problem: ") and response for prompt, response in asked)
+    assert "4990 items" in "\n".join(compare(evidence, evidence).faults)
