@@ -180,6 +180,19 @@ class TestAttention:
             padded = model(input_ids=batch, attention_mask=mask, position_ids=mask.cumsum(1) - 1).logits[0, -1]
         assert padded.tolist() == pytest.approx(alone.tolist(), abs=1e-4)
 
+    def test_a_batch_without_padding_and_a_cached_prompt_are_computed_as_ever(self, tiny_base: Path) -> None:
+        import torch
+
+        first, second = (torch.tensor([row.ids]) for row in rows(12, 12))
+        model, plain = adapted(tiny_base).eval(), adapted(tiny_base, plain=True).eval()
+        with torch.no_grad():
+            wanted = plain(input_ids=torch.cat([first, second])).logits
+            found = model(input_ids=torch.cat([first, second])).logits
+            prompt = model(input_ids=second[:, :8], use_cache=True)
+            rest = model(input_ids=second[:, 8:], past_key_values=prompt.past_key_values).logits
+        assert relative(found, wanted) < 1e-5
+        assert relative(rest[0], wanted[1, 8:]) < 1e-5
+
 
 class TestTokenLosses:
     def test_values_and_gradients_are_those_of_cross_entropy(self) -> None:
