@@ -92,7 +92,7 @@ class TestPackedLoss:
         wanted = sum(reference(separate, row) for row in rows(*sizes))
         wanted.backward()
         assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
-        assert relative(gradients(packed), gradients(separate)) < 1e-5
+        assert relative(gradients(packed), gradients(separate)) < 5e-5
 
     def test_a_row_longer_than_is_kept_in_memory_is_computed_by_pytorch(
         self, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
