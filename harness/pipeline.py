@@ -17,7 +17,7 @@ from harness.console import say, timed
 from harness.data.audit import audit
 from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
-from harness.data.tables import read_rows
+from harness.data.tables import read_rows, read_validation_rows
 from harness.data.task_files import check_task_files, require_unseen
 from harness.decision import unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
@@ -177,7 +177,8 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
 
         tasks_of(config)()
         with timed(f"train on {dataset.rows} rows"):
-            finetune(config, base, read_rows(run.folder / "data"), folder, unfinished, inputs, judge)
+            data = run.folder / "data"
+            finetune(config, base, read_rows(data), folder, unfinished, inputs, judge, read_validation_rows(data))
 
     def judge(step: int, folder: Path) -> Examined:
         return examine(config, base, step, folder, unfinished)

@@ -223,6 +223,21 @@ class TestValidation:
         assert eval_loss(model, some, 64) == pytest.approx(sum(wanted) / (20 + 4 + 17 + 45 + 1), rel=1e-5)
         assert model.training
 
+    @pytest.mark.parametrize("method", ["lora", "full"])
+    def test_rows_set_aside_are_measured_before_and_after_training(
+        self, tiny_base: Path, tmp_path: Path, method: str
+    ) -> None:
+        from harness.train.finetune import finetune
+
+        config = tiny.config(tiny_base, "train.learning_rate=1e-2", "train.epochs=2", f"train.method={method}")
+        some = tiny.rows(20)
+        long = {**some[0], "id": "long", "output": "word " * 300}
+        summary = finetune(config, tiny_base, some[:12], tmp_path, validation=[*some[12:], long])
+        assert summary.validation_rows == 8
+        assert summary.base_validation_loss == pytest.approx(summary.first_loss, rel=0.1)
+        assert summary.validation_loss is not None
+        assert summary.validation_loss < 0.95 * summary.first_loss
+
     def test_rows_of_like_length_are_run_together_longest_first(self) -> None:
         from harness.train.validation import by_length
 
