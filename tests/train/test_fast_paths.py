@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from harness.config_train import TrainConfig
 from harness.prompt.render import Rendered
