@@ -17,7 +17,7 @@ from harness.console import say, timed
 from harness.data.audit import audit
 from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
-from harness.data.tables import read_rows
+from harness.data.tables import read_rows, read_validation_rows
 from harness.data.task_files import check_task_files, require_unseen
 from harness.decision import compare_all, unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
@@ -30,6 +30,7 @@ from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, POLICY, Places
 from harness.lineage.machine import hardware
 from harness.lineage.write import write_evidence
+from harness.looks import looks_of
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
 from harness.records import Checkpoint, Dataset, Examined, Verdict, load
@@ -186,7 +187,8 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
 
         tasks_of(config)()
         with timed(f"train on {dataset.rows} rows"):
-            finetune(config, base, read_rows(run.folder / "data"), folder, unfinished, inputs, examined)
+            data = run.folder / "data"
+            finetune(config, base, read_rows(data), folder, unfinished, inputs, examined, read_validation_rows(data))
 
     target = run.folder / ("checkpoint" if config.alpha == 1 else "trained")
     folder, reused = store.stage(run.runs, target, "train", inputs, work)
@@ -203,7 +205,8 @@ def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
     base = base_checkpoint(local_model(run.config.model), candidate.contract_sha256)
     sides = {BASE: base, CANDIDATE: candidate}
     log = run.folder / "logs" / "vllm.log"
-    return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config))
+    looks = looks_of(run.config, BASE, CANDIDATE)
+    return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config), looks)
 
 
 def judge(run: Run, candidate: Checkpoint) -> Verdict:

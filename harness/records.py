@@ -107,7 +107,8 @@ class TrainingSummary(Record):
     """What training did: the curve is in train.jsonl beside it.
 
     `order_sha256` is the digest of every token in the order of training. `kept_step` is the step whose weights were
-    kept. `padding_share` is the share of the sequences' length that holds no row.
+    kept. `padding_share` is the share of the sequences' length that holds no row. The validation losses (nats a
+    supervised token) are those of the kept weights and of the base model, on rows set aside from training.
     """
 
     rows: int
@@ -124,6 +125,9 @@ class TrainingSummary(Record):
     seed: int
     method: str = "lora"
     padding_share: float | None = None
+    validation_rows: int = 0
+    validation_loss: float | None = None
+    base_validation_loss: float | None = None
     order_sha256: str = ""
     resumed_at: list[int] = []
     kept_step: int | None = None

@@ -50,6 +50,12 @@ def read_rows(folder: Path) -> list[Row]:
     return list(read_parquet(folder / TRAIN))
 
 
+def read_validation_rows(folder: Path) -> list[Row]:
+    """The rows that were set aside for validation; empty when none were."""
+    path = folder / VALIDATION
+    return list(read_parquet(path)) if path.is_file() else []
+
+
 def read_quarantine(folder: Path) -> list[Row]:
     """The rows that were set aside, each with its `reasons`."""
     return list(read_parquet(folder / QUARANTINE, ("reasons",)))

@@ -54,7 +54,7 @@ class Job:
     def inputs(self, label: str) -> dict[str, Any]:
         """What decides the fingerprint of a label's evaluation; with looks, what the others are decides it too."""
         inputs = evaluation_inputs(self.checkpoints[label], self.contract, self.config)
-        if self.looks is not None:
+        if self.looks is not None and label not in self.looks.whole:
             sides = {name: [found.weights_sha256, found.base_sha256] for name, found in self.checkpoints.items()}
             inputs["looks"] = {**self.looks.identity, "sides": sides}
         return {**inputs, "label": label}
@@ -77,8 +77,8 @@ def evaluate_checkpoints(
     contract = contract_of(Path(last.path), Path(last.base_path), config)
     job = Job(checkpoints, contract, config, out, log, load, looks)
     waiting = [label for label in checkpoints if not _is_done(job, label)]
-    if looks is not None and waiting:
-        waiting = list(checkpoints)
+    if looks is not None and any(label not in looks.whole for label in waiting):
+        waiting = list(checkpoints)  # the rule looks at all of them; what was answered before comes from the journals
     for label in waiting:
         require_saved(Path(checkpoints[label].path), Path(checkpoints[label].base_path))
     folders = {label: _finished(job, label, _nothing_to_do) for label in checkpoints if label not in waiting}
@@ -127,10 +127,10 @@ def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         together = Together(_plan(job, renderer()), answers, server, job.config)
-        extent = together.ask_all(job.looks)
-        flips = together.ask_again(extent) if job.config.suite.aa else {}
+        extents = together.ask_all(job.looks)
+        flips = together.ask_again(extents) if job.config.suite.aa else {}
         return {
-            label: _finished(job, label, partial(together.write, label, found.weights_sha256, extent, flips.get(label)))
+            label: _finished(job, label, partial(together.write, label, found.weights_sha256, extents[label], flips.get(label)))
             for label, found in group.items()
         }
 

@@ -30,29 +30,42 @@ class Together:
     config: Config
     started_at: float = field(default_factory=time.monotonic)
 
-    def ask_all(self, looks: Looks | None) -> Extent:
-        """Has everything answered, or what the looks demand; returns what that was."""
+    def ask_all(self, looks: Looks | None) -> dict[str, Extent]:
+        """Has everything answered, or what the looks demand; returns what that was, by label."""
         if looks is None:
             self._ask(self.answers, None)
-            return Extent()
+            return dict.fromkeys(self.answers, Extent())
+        in_looks = {label: one for label, one in self.answers.items() if label not in looks.whole}
+        whole = {label: one for label, one in self.answers.items() if label in looks.whole}
+        if whole:
+            self._ask(whole, None)
         with ExitStack() as stack:
+            made = {label: self._result(stack, label, Extent()) for label in whole}
 
             def results(items: Items) -> Mapping[str, Path]:
-                home = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
-                for label in self.answers:
-                    (home / label).mkdir()
-                    self._write(label, "", Extent(items, looks.seed), None, home / label)
-                return {label: home / label for label in self.answers}
+                return {**made, **{label: self._result(stack, label, Extent(items, looks.seed)) for label in in_looks}}
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
-            return Extent(looks.run(planned, lambda items: self._ask(self.answers, items), results), looks.seed)
+            extent = Extent(looks.run(planned, lambda items: self._ask(in_looks, items), results), looks.seed)
+        return {label: extent if label in in_looks else Extent() for label in self.answers}
 
-    def ask_again(self, extent: Extent) -> dict[str, Agreement]:
+    def _result(self, stack: ExitStack, label: str, extent: Extent) -> Path:
+        """The evaluation of what a model was asked so far, in a folder that goes with the stack."""
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
+        self._write(label, "", extent, None, folder)
+        return folder
+
+    def ask_again(self, extents: Mapping[str, Extent]) -> dict[str, Agreement]:
         """Every question once more, in the opposite order and past the journal; what changed, by label."""
         again = {label: Answers(first.model, f"{label}, again", None) for label, first in self.answers.items()}
-        self._ask(again, extent.items, backwards=True)
+        if len({id(extent.items) for extent in extents.values()}) == 1:
+            self._ask(again, next(iter(extents.values())).items, backwards=True)
+        else:
+            for label, one in again.items():
+                self._ask({label: one}, extents[label].items, backwards=True)
         found = {
-            label: agreement(self.plan, first, again[label], extent.items) for label, first in self.answers.items()
+            label: agreement(self.plan, first, again[label], extents[label].items)
+            for label, first in self.answers.items()
         }
         for label, agreed in found.items():
             say(f"  {label} asked twice: {agreed}")

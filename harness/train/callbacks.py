@@ -87,7 +87,8 @@ class Examination(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         if examination_due(self.every, step, self.steps):
-            control.should_training_stop = not self.examine(step, Path(args.output_dir) / f"checkpoint-{step}")
+            goes_on = self.examine(step, Path(args.output_dir) / f"checkpoint-{step}")
+            control.should_training_stop = control.should_training_stop or not goes_on
 
 
 def examination_due(every: int, step: int, steps: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base_model import is_adapter, load_tokenizer
-from harness.config import Config
+from harness.config import Config, TrainConfig
 from harness.console import say
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
@@ -42,19 +42,21 @@ def finetune(
     progress: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     judge: Judge | None = None,
+    validation: Sequence[Row] = (),
 ) -> TrainingSummary:
     """Trains on `rows` and writes weights, tokenizer, template, contract, curve and summary into `out`.
 
     What is saved midway goes to `progress`; training goes on from there when it was started with the same
-    `identity`. `judge` evaluates checkpoints (train.eval_every). Raises EvidenceFault for a prompt contract with
-    faults (nothing is trained then), TrainingFault when training diverges, DataError for rows that cannot be trained
-    on, UsageError when `identity` changed.
+    `identity`. `judge` evaluates checkpoints (train.eval_every); the loss on `validation` is measured at the end.
+    Raises EvidenceFault for a prompt contract with faults (nothing is trained then), TrainingFault when training
+    diverges, DataError for rows that cannot be trained on, UsageError when `identity` changed.
     """
     keep_memory()
     tokenizer, contract = contract_for_training(config, base)
     prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
     for told in long_rows_told(prepared.long):
         say(f"  note: {told}")
+    set_aside = prepare(Renderer(contract, tokenizer), validation, _dropping(config.train)) if validation else None
     with ExitStack() as stack:
         saved = Progress(progress or Path(stack.enter_context(tempfile.TemporaryDirectory())))
         saved.open(identity or {})
@@ -68,8 +70,24 @@ def finetune(
         merge_whole(out, base, config.model.dtype)
     compute(out, base if is_adapter(out) else out, contract, config.model.dtype).save(out)
     write_prompt_side(contract, tokenizer, out)
+    if set_aside is not None:
+        summary = _validated(summary, config, base, out, set_aside)
     summary.save(out / SUMMARY)
     return summary
+
+
+def _dropping(config: TrainConfig) -> TrainConfig:
+    """Rows that are too long are left out of validation, whatever becomes of them in training."""
+    return config.model_copy(update={"too_long": "drop"})
+
+
+def _validated(summary: TrainingSummary, config: Config, base: Path, out: Path, rows: Prepared) -> TrainingSummary:
+    from harness.train.validation import losses_of
+
+    before, after = losses_of(config, base, out, rows.rendered)
+    say(f"  validation loss {after:.4f} on {len(rows.rows)} rows (base model: {before:.4f})")
+    found = {"validation_rows": len(rows.rows), "validation_loss": after, "base_validation_loss": before}
+    return summary.model_copy(update=found)
 
 
 def contract_for_training(config: Config, base: Path) -> tuple[Any, Contract]:

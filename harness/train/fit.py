@@ -30,41 +30,53 @@ def fit(
     Raises TrainingFault when training diverges or runs out of memory, DiskFull, and KeyboardInterrupt (after a
     checkpoint) when it was asked to stop.
     """
-    from harness.train.callbacks import Examination, Saving, StepWriter
-    from harness.train.objective import ObjectiveTrainer
-    from harness.train.trainer import training_arguments
+    from harness.train.callbacks import StepWriter
 
-    done = int(resume.name.rpartition("-")[2]) if resume else 0
-    path = progress.folder / CURVE
     writer: StepWriter | None = None
     interruption = Interruption()
     with (
         told(material, config.train, lambda: writer.running if writer else 1),
-        path.open("a") as file,
+        (progress.folder / CURVE).open("a") as file,
         progress_bar("train", material.steps, "step") as bar,
         interruption.listening(),
     ):
+        bar.initial = bar.n = int(resume.name.rpartition("-")[2]) if resume else 0
         model = load_for_training(base, config.train, config.model.dtype)
-        bar.initial = bar.n = done
         writer = StepWriter(material, config, model.get_input_embeddings().num_embeddings, file, bar)
-        callbacks = [writer, Saving(config, material.steps, interruption)]
-        if examine is not None:
-            callbacks.append(Examination(config, material.steps, examine))
-        arguments = training_arguments(
-            config.train,
-            material.steps,
-            progress.folder,
-            use_cpu=device_of(config.train) == "cpu",
-            processes=config.num_processes,
-            bf16=config.train.method == "full" and config.model.dtype == "bfloat16",
-        )
-        trainer = ObjectiveTrainer(material, config, model=model, args=arguments, callbacks=callbacks)
+        trainer = _trainer(config, material, progress, model, writer, interruption, examine)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if interruption.asked:
         if trainer.is_world_process_zero():
             say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")
         raise KeyboardInterrupt
     _save(trainer, config, out)
+
+
+def _trainer(
+    config: Config,
+    material: Material,
+    progress: Progress,
+    model: Any,
+    writer: Any,
+    interruption: Interruption,
+    examine: Examine | None,
+) -> Any:
+    from harness.train.callbacks import Examination, Saving
+    from harness.train.objective import ObjectiveTrainer
+    from harness.train.trainer import training_arguments
+
+    arguments = training_arguments(
+        config.train,
+        material.steps,
+        progress.folder,
+        use_cpu=device_of(config.train) == "cpu",
+        processes=config.num_processes,
+        bf16=config.train.method == "full" and config.model.dtype == "bfloat16",
+    )
+    callbacks: list[Any] = [writer, Saving(config, material.steps, interruption)]
+    if examine is not None:
+        callbacks.append(Examination(config, material.steps, examine))
+    return ObjectiveTrainer(material, config, model=model, args=arguments, callbacks=callbacks)
 
 
 def _save(trainer: Any, config: Config, out: Path) -> None:

@@ -12,7 +12,7 @@ from peft.tuners.lora.layer import Linear
 from torch.nn.functional import linear
 
 
-class LoraLinear(Linear):  # type: ignore[misc]
+class LoraLinear(Linear):
     """peft's layer with another forward pass; whatever that pass does not cover goes peft's own way."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

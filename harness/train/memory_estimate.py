@@ -7,7 +7,7 @@ from harness.config_train import TrainConfig
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NF4 = 0.52  # bytes a parameter in 4 bits, with its share of the doubly quantised constants
-_RUNTIME_GIB = 0.7  # Python, torch and transformers; or the CUDA context
+_RUNTIME_GIB = {"cpu": 1.2, "cuda": 0.7}  # a process with torch, transformers and lm-eval; a CUDA context
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,11 @@ class MemoryEstimate:
     optimiser: float
     activations: float
     logits: float
+    runtime: float
 
     @property
     def total(self) -> float:
-        return self.weights + self.optimiser + self.activations + self.logits + _RUNTIME_GIB
+        return self.weights + self.optimiser + self.activations + self.logits + self.runtime
 
 
 def estimate_memory(
@@ -47,7 +48,8 @@ def estimate_memory(
     kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer
     activations = length * kept + 3 * length**2
     logits = supervised * shape.vocab_size * (8 + 2 * BYTES[dtype])
-    return MemoryEstimate(*(part / 2**30 for part in (weights, optimiser, activations, logits)))
+    parts = (part / 2**30 for part in (weights, optimiser, activations, logits))
+    return MemoryEstimate(*parts, runtime=_RUNTIME_GIB[device])
 
 
 def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:

@@ -47,7 +47,7 @@ def attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward as kernel
 
-    if attention_mask is not None:
+    if attention_mask is not None or query.shape[0] > 1 or query.shape[2] != key.shape[2]:
         output: torch.Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
         return output, None
     rows = bounds(arguments["position_ids"][0])

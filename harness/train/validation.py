@@ -1,13 +1,34 @@
 """Loss on rows that are not trained on, in batches of rows of like length. Imports torch: only training does."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from harness.base_model import is_adapter, load_model, with_adapter
+from harness.config import Config
 from harness.prompt.render import Rendered
 from harness.train.losses import token_losses
+from harness.train.model import device_of
+from harness.train.packed_attention import use_packed_attention
 from harness.train.packing import IGNORED, join
+
+
+def losses_of(config: Config, base: Path, checkpoint: Path, rows: Sequence[Rendered]) -> tuple[float, float]:
+    """Mean losses (nats a supervised token) of the base model and of a checkpoint, an adapter or a whole model."""
+    model = _loaded(base, config)
+    before = eval_loss(model, rows)
+    trained = with_adapter(model, checkpoint, base) if is_adapter(checkpoint) else _loaded(checkpoint, config)
+    return before, eval_loss(trained, rows)
+
+
+def _loaded(folder: Path, config: Config) -> Any:
+    model = load_model(folder, config.model.dtype)
+    device = device_of(config.train)
+    if device == "cpu":
+        use_packed_attention(model)
+    return model.to(device)
 
 
 def eval_loss(model: Any, rows: Sequence[Rendered], length: int = 1024) -> float:

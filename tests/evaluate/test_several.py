@@ -1,6 +1,7 @@
 """What decides whether an evaluation is taken over: contents, never paths and names."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -80,13 +81,13 @@ def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config
     assert digests(checkpoint, config)[0] != digests(checkpoint, other)[0]
 
 
-def test_a_looks_order_is_seeded_and_grows() -> None:
-    looks = Looks([2, 4], seed=1, rule="none", decided=lambda folders: [])
-    order = looks.order("task", range(10))
-    assert sorted(order) == list(range(10)) != order
-    assert order == looks.order("task", range(10)) != looks.order("other", range(10))
+def test_items_grow_look_by_look_in_one_order() -> None:
+    def order(task: str, items: Sequence[int]) -> list[int]:
+        return sorted(items, reverse=True)
+
+    looks = Looks(lambda planned: [2, planned // 2], order, seed=1, rule="none", decided=lambda folders: [])
     asked: list[dict[str, list[int]]] = []
-    items = looks.run({"task": range(10)}, lambda items: asked.append(dict(items)), lambda items: {})
-    assert [len(look["task"]) for look in asked] == [2, 4, 10]
-    assert all(look["task"] == order[: len(look["task"])] for look in asked)
-    assert sorted(items["task"]) == list(range(10))
+    items = looks.run({"a": range(10), "b": range(6)}, lambda items: asked.append(dict(items)), lambda items: {})
+    assert [(len(look["a"]), len(look["b"])) for look in asked] == [(2, 2), (5, 3), (10, 6)]
+    assert all(look["a"] == list(range(9, -1, -1))[: len(look["a"])] for look in asked)
+    assert sorted(items["a"]) == list(range(10))

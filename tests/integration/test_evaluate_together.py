@@ -19,6 +19,7 @@ from harness.evaluate.looks import Looks
 from harness.evaluate.questions import Question
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
+from harness.gate.sequential import first_items
 from harness.records import Evaluation
 
 pytestmark = pytest.mark.integration
@@ -166,21 +167,28 @@ class TestLooks:
 
         def decided(folders: Mapping[str, Path]) -> list[str]:
             evidence = [read_evidence(folders[label]) for label in ("base", "candidate")]
-            assert compare(*evidence).faults == []
-            seen.append({task: identity.asked for task, identity in evidence[0].identities.items()})
+            assert compare(evidence[0], evidence[1]).faults == []
+            seen.append({task: identity.asked for task, identity in evidence[1].identities.items()})
             return [TASK]
 
-        looks = Looks([3, 5], seed=7, rule="stop one task", decided=decided)
+        looks = Looks(
+            sizes=lambda planned: [3, 5],
+            order=lambda task, items: first_items(items, 7, task),
+            seed=7,
+            rule="stop one task",
+            decided=decided,
+            whole=["base"],
+        )
         labels = ["base", "candidate"]
         records = asking.score(served, config, tasks_of(config), tmp_path, labels, tmp_path / "journals", looks=looks)
         assert seen == [{TASK: 3, other: 3}, {TASK: 3, other: 5}]
-        for label, record in records.items():
-            stopped, whole = record.tasks[TASK], record.tasks[other]
-            assert (stopped.planned, stopped.stopped_at, stopped.asked, stopped.order_seed) == (ITEMS, 3, 3, 7)
-            assert (whole.planned, whole.stopped_at, whole.asked) == (ITEMS, ITEMS, ITEMS)
-            assert (len(rows(tmp_path / label)), len(rows(tmp_path / label, other))) == (3, ITEMS)
-            assert record.reused_requests == 0
-        assert compare(*(read_evidence(tmp_path / label) for label in labels)).faults == []
+        stopped, whole = records["candidate"].tasks[TASK], records["candidate"].tasks[other]
+        assert (stopped.planned, stopped.stopped_at, stopped.asked, stopped.order_seed) == (ITEMS, 3, 3, 7)
+        assert (whole.planned, whole.stopped_at, whole.asked) == (ITEMS, ITEMS, ITEMS)
+        assert (len(rows(tmp_path / "candidate")), len(rows(tmp_path / "candidate", other))) == (3, ITEMS)
+        assert {task.asked for task in records["base"].tasks.values()} == {ITEMS}
+        assert [record.reused_requests for record in records.values()] == [0, 0]
+        assert compare(read_evidence(tmp_path / "base"), read_evidence(tmp_path / "candidate")).faults == []
 
 
 class TestAA:
@@ -209,4 +217,4 @@ class TestAA:
             told = json.loads((tmp_path / label / "aa.json").read_text())["tasks"][CHOICES]
             assert 0 <= told["max_nats"] < 0.5
             assert records[label].requests == 4 * CHOSEN
-        assert compare(*(read_evidence(tmp_path / label) for label in labels)).faults == []
+        assert compare(read_evidence(tmp_path / "base"), read_evidence(tmp_path / "candidate")).faults == []

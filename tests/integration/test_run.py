@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,7 @@ class TestOtherTrainings:
         assert sha256_file(trained / "stage.json") == sha256_file(run_folder / "checkpoint" / "stage.json")
         digests = {sha256_file(folder / "adapter_model.safetensors") for folder in (checkpoint, trained)}
         assert len(digests) == 2
+        shutil.rmtree(checkpoint.parent)
 
     @pytest.mark.usefixtures("no_work", "first")
     def test_a_dry_run_trains_nothing(self, project: Path) -> None:
@@ -266,6 +268,7 @@ class TestOtherTrainings:
         assert len(found.server_pids) > 1
         assert tiny.alive(found.server_pids) == []
         assert not (path.parent.parent / ".training").exists()
+        shutil.rmtree(path.parent.parent)
 
 
 @contextmanager
