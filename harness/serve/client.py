@@ -54,7 +54,9 @@ class Client:
             headers=endpoint.headers,
             timeout=timeout_s,
             # the server closes idle connections after 5 s; a request on one of those would fail
-            limits=httpx.Limits(concurrency, max_keepalive_connections=concurrency, keepalive_expiry=2.0),
+            limits=httpx.Limits(
+                max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=2.0
+            ),
             trust_env=False,
         )
 
