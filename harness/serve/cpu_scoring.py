@@ -164,4 +164,4 @@ def _tensors(rows: list[tuple[Any, ...]], count: int, kind: Any) -> Any:
     ids = torch.tensor([[target, greedy][:width] for target, _, greedy, _, _ in rows], dtype=torch.int32)
     logprobs = torch.tensor([[own, best][:width] for _, own, _, best, _ in rows], dtype=torch.float32)
     ranks = torch.tensor([rank for *_, rank in rows], dtype=torch.int32)
-    return kind(ids.reshape(-1, width), logprobs.reshape(-1, width), ranks)
+    return kind(ids.reshape(len(rows), width), logprobs.reshape(len(rows), width), ranks)
