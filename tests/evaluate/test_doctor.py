@@ -91,7 +91,7 @@ def test_ranges_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """Outside a checkout they are read from the distribution."""
     declared = ["pydantic>=2.12", "lm-eval==0.4.13; extra == 'engine'", "tuning-harness[data]; extra == 'engine'"]
     monkeypatch.setattr(resources, "SHIPPED", tmp_path)
-    monkeypatch.setattr(installed.metadata, "requires", lambda package: declared)
+    monkeypatch.setattr("importlib.metadata.requires", lambda package: declared)
     monkeypatch.setattr(installed, "version_of", lambda package: "1.0")
     found = installed.requirements()
     assert [str(r) for r in found[""]] == ["pydantic>=2.12"]
