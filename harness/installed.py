@@ -32,7 +32,7 @@ def _declared() -> Iterator[tuple[str, str]]:
         yield from (("", text) for text in project["dependencies"])
         yield from ((extra, text) for extra, texts in project["optional-dependencies"].items() for text in texts)
         return
-    for text in metadata.requires(PROJECT) or []:
+    for text in (metadata.requires(PROJECT) if version_of(PROJECT) else None) or []:
         needed, _, marker = text.partition(";")
         yield (marker.partition("extra ==")[2].strip(" '\"") if "extra ==" in marker else "", needed)
 

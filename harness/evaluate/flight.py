@@ -14,8 +14,9 @@ from typing import Any
 from harness.config import ServeConfig
 from harness.console import progress, say
 from harness.errors import EnvironmentFault, RequestRefused, ServerFault
+from harness.evaluate import questions
 from harness.evaluate.journal import Entry
-from harness.evaluate.questions import Conversation, Question, ask
+from harness.evaluate.questions import Conversation, Question
 from harness.evaluate.serving import LiveServer
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
@@ -154,7 +155,7 @@ class Flight:
 
     async def _once(self, one: Asked, client: Client, endpoint: Endpoint) -> dict[bytes, Entry] | Failure:
         try:
-            return await ask(client, self.renderer, one.question, one.conversation, one.label)
+            return await questions.ask(client, self.renderer, one.question, one.conversation, one.label)
         except RequestRefused as refusal:
             return Failure(_line(refusal), refused=True)
         except ServerFault:

@@ -1,9 +1,9 @@
-"""Likelihoods of continuations: where a continuation begins, which positions are asked, how they are summed."""
+"""Likelihoods of continuations: where a continuation begins, how it is asked for and summed."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from harness.serve.client import Client, NextToken
+from harness.serve.client import Client
 
 Encode = Callable[[str], list[int]]
 Pair = tuple[list[int], list[int]]
@@ -52,36 +52,3 @@ async def _score(client: Client, pairs: Sequence[Pair], check: Check) -> list[tu
     for ids, answer in zip(prompts, answers, strict=True):
         check(ids, answer.prompt_ids)
     return [(sum(answer.logprobs), answer.greedy) for answer in answers]
-
-
-def positions_to_ask(pairs: Sequence[Pair]) -> dict[Prefix, set[int]]:
-    """Every distinct prefix at which a token of a continuation is scored, with the ids wanted there.
-
-    Choices of one question share their context, so most questions need few requests; the server's prefix
-    cache does the rest. (`prompt_logprobs` would score a choice in one request, but vLLM's CPU build fails on
-    it while adapters are loaded.)
-    """
-    positions: dict[Prefix, set[int]] = {}
-    for context, continuation in pairs:
-        for index, token in enumerate(continuation):
-            positions.setdefault((*context, *continuation[:index]), set()).add(token)
-    return positions
-
-
-def requests(pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
-    """What the server is asked: (ids fed, ids whose log-probability is wanted as the next token), each once."""
-    return [(list(prefix), sorted(asked)) for prefix, asked in positions_to_ask(pairs).items()]
-
-
-def scores(pairs: Sequence[Pair], answers: Iterable[NextToken]) -> list[tuple[float, bool]]:
-    """(summed log-probability in nats, greedy or not) of each pair's continuation. `answers` are those to `requests`,
-    in order."""
-    found = dict(zip(positions_to_ask(pairs), answers, strict=True))
-    return [summed(found, context, continuation) for context, continuation in pairs]
-
-
-def summed(answers: Mapping[Prefix, NextToken], context: list[int], continuation: list[int]) -> tuple[float, bool]:
-    """Summed log-probability (nats) of a continuation, and whether it is the greedy one."""
-    steps = [answers[(*context, *continuation[:index])] for index in range(len(continuation))]
-    logprob = sum(step.logprobs[token] for step, token in zip(steps, continuation, strict=True))
-    return logprob, all(step.greedy_id == token for step, token in zip(steps, continuation, strict=True))

@@ -70,15 +70,21 @@ class Mirror:
             if not (self.folder / name).is_file() or store.sha256_file(self.folder / name) != told["sha256"]
         ]
 
-    def forget(self, damaged: Sequence[str]) -> None:
-        """Damaged files are removed, and their datasets fetched again at the same commit."""
+    def repair(self) -> None:
+        """Damaged files are removed, and what they belong to is fetched again, at the same commit."""
+        damaged = self.damaged()
         for name in damaged:
             (self.folder / name).unlink(missing_ok=True)
             del self.files[name]
+        if any(name.startswith(f"{NLTK}/") for name in damaged):  # fetched again with the task that needs it
+            shutil.rmtree(self.folder / NLTK)
+            self.files = {name: told for name, told in self.files.items() if not name.startswith(f"{NLTK}/")}
         for dataset, told in self.datasets.items():
             if any(name.startswith(f"{dataset}/") for name in damaged):
-                say(f"· {dataset}: damaged files are fetched again")
-                told["configs"] = []
+                say(f"· {dataset}: files are missing or damaged")
+                configs, told["configs"] = told["configs"], []
+                for config in configs:
+                    self.fetch(dataset, config or None)
 
 
 def mirror(names: Sequence[str], folder: Path) -> Mirror:
@@ -89,8 +95,7 @@ def mirror(names: Sequence[str], folder: Path) -> Mirror:
     folder.mkdir(parents=True, exist_ok=True)
     with store.locked(folder), store.disk_full_is_told(folder):
         made = Mirror.at(folder)
-        if damaged := made.damaged():
-            made.forget(damaged)
+        made.repair()
         load_tasks(named_tasks(names), folder, Hub(folder, made.fetch))
         if (folder / NLTK).is_dir():
             made.note(NLTK)
@@ -103,9 +108,9 @@ def verified(folder: Path) -> Mirror:
     if not made.files:
         raise DataError(f"{folder} has no {MIRROR}: it was not made by `harness mirror`, and nothing can be verified")
     if damaged := made.damaged():
-        lines = "".join(f"\n  - {name}" for name in damaged)
-        raise DataError(f"{folder}: {len(damaged)} files are missing or were changed:{lines}\nThe same command "
-                        "without --verify fetches them again.")  # fmt: skip
+        lines = "\n".join(f"  - {name}" for name in damaged)
+        mend = "The same command with the names of suites or tasks, without --verify, fetches them again."
+        raise DataError(f"{folder}: {len(damaged)} files are missing or were changed:\n{lines}\n{mend}")
     return made
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.errors import EvidenceFault
+from harness.errors import ConfigError, EvidenceFault
 from harness.evaluate.lm import ServedModel, Value
 from harness.evaluate.questions import Question, instance_keys, questions, require_supported
 from harness.prompt.render import Renderer
@@ -30,6 +30,7 @@ class Plan:
         self.loaded = loaded
         self.renderer = renderer
         self.model = ServedModel(renderer)
+        _require_runnable(loaded["tasks"])
         built = {
             name: _built(task, samples.get(name) or range(len(task.eval_docs)), self.model)
             for name, task in loaded["tasks"].items()
@@ -95,6 +96,22 @@ class Plan:
                 del task.build_all_requests
                 task._instances = None
         return found
+
+
+def _require_runnable(tasks: Mapping[str, Any]) -> None:
+    """Raises ConfigError for tasks that lm-eval would refuse to score after everything was asked."""
+    reasons = {
+        "UNSAFE_CODE": "it runs the code that a model writes, which is not done here",
+        "MULTIMODAL": "it asks about images or sound",
+    }
+    faults = [
+        f"task {name}: {reason}; leave the task out"
+        for name, task in tasks.items()
+        for flag, reason in reasons.items()
+        if getattr(task, flag, False)
+    ]
+    if faults:
+        raise ConfigError(faults)
 
 
 class _Indices(list[int]):

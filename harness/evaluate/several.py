@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.base_model import tokenizer_folder
 from harness.config import Config
 from harness.console import say, timed
+from harness.errors import UsageError
 from harness.evaluate.checkpoint import contract_of
 from harness.evaluate.looks import Looks
 from harness.prompt.contract import CONTRACT_FILE, Contract
@@ -70,9 +71,11 @@ def evaluate_checkpoints(
 ) -> dict[str, Path]:
     """Evaluation folders by label.
 
-    All checkpoints are asked under the contract of the last one, so that they can be compared. With `looks`, all of
-    them must share a base model.
+    All checkpoints are asked under the contract of the last one, so that they can be compared. Raises UsageError for
+    `looks` at checkpoints that do not share a base model.
     """
+    if looks is not None and len({found.base_path for found in checkpoints.values()}) > 1:
+        raise UsageError("evaluation in looks needs checkpoints that share a base model, and one server")
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
     job = Job(checkpoints, contract, config, out, log, load, looks)
@@ -105,9 +108,13 @@ def _is_final(folder: Path) -> bool:
     return load(Evaluation, folder / RECORD).failed_requests == 0
 
 
-def _finished(job: Job, label: str, work: Callable[[Path], None]) -> Path:
-    folder, _ = stage(job.runs, job.out / label, EVALUATE, job.inputs(label), work, _is_final)
+def _finished(job: Job, label: str, work: Callable[[Path], None], accept: Callable[[Path], bool] = _is_final) -> Path:
+    folder, _ = stage(job.runs, job.out / label, EVALUATE, job.inputs(label), work, accept)
     return folder
+
+
+def _never(folder: Path) -> bool:
+    return False
 
 
 def _nothing_to_do(folder: Path) -> None:
@@ -129,10 +136,12 @@ def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
         together = Together(_plan(job, renderer()), answers, server, job.config)
         extents = together.ask_all(job.looks)
         flips = together.ask_again(extents) if job.config.suite.aa else {}
-        return {
-            label: _finished(job, label, partial(together.write, label, found.weights_sha256, extents[label], flips.get(label)))
-            for label, found in group.items()
-        }
+        folders = {}
+        for label, found in group.items():
+            whole = job.looks is None or label in job.looks.whole  # what looks decided belongs to what they looked at
+            write = partial(together.write, label, found.weights_sha256, extents[label], flips.get(label))
+            folders[label] = _finished(job, label, write, _is_final if whole else _never)
+        return folders
 
 
 def _begin_early(job: Job, server: "LiveServer") -> None:

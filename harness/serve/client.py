@@ -53,7 +53,10 @@ class Client:
             base_url=endpoint.url,
             headers=endpoint.headers,
             timeout=timeout_s,
-            limits=httpx.Limits(max_connections=concurrency),
+            # the server closes idle connections after 5 s; a request on one of those would fail
+            limits=httpx.Limits(
+                max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=2.0
+            ),
             trust_env=False,
         )
 

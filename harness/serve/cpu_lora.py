@@ -6,9 +6,37 @@ the base model's tokens alone.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-Group = tuple[int, Any]
+FEW = 4
+
+
+@dataclass(frozen=True)
+class Group:
+    """The tokens of one adapter in a step: side by side, or most of the step (`mask`, 1 where they are), or few.
+
+    Copying rows out and back costs more than multiplying those of others by 0, unless there are few of them.
+    """
+
+    adapter: int
+    tokens: Any
+    mask: Any = None
+
+    def rows(self, x: Any) -> Any:
+        if self.mask is not None:
+            return x[: len(self.mask)]
+        return x[self.tokens] if isinstance(self.tokens, slice) else x.index_select(0, self.tokens)
+
+    def add(self, y: Any, low: Any, b: Any) -> None:
+        """y[tokens] += low · bᵀ, for `low` of the group's `rows`."""
+        low, b = low.to(y.dtype), b.to(y.dtype)
+        if self.mask is not None:
+            y[: len(self.mask)].addmm_(low * self.mask.to(y.dtype), b.T)
+        elif isinstance(self.tokens, slice):
+            y[self.tokens].addmm_(low, b.T)
+        else:
+            y.index_add_(0, self.tokens, low @ b.T)
 
 
 def install() -> None:
@@ -33,12 +61,16 @@ def update_metadata(
 
 
 def groups(indices: Any) -> Iterator[Group]:
-    """(adapter, its tokens), the base model's left out; a slice where the tokens lie side by side."""
+    """The groups of a step; the base model's tokens (index -1) are in none."""
     for index in indices.unique().tolist():
         if index >= 0:
-            tokens = (indices == index).nonzero().squeeze(1)
+            mask = indices == index
+            tokens = mask.nonzero().squeeze(1)
             first, last = int(tokens[0]), int(tokens[-1]) + 1
-            yield index, slice(first, last) if last - first == len(tokens) else tokens
+            if last - first == len(tokens):
+                yield Group(index, slice(first, last))
+            else:
+                yield Group(index, tokens, mask[:, None] if len(tokens) * FEW > len(indices) else None)
 
 
 def add_lora_linear(
@@ -56,11 +88,12 @@ def add_lora_linear(
     x (tokens, in); y (tokens, out); A (adapters, 1, r, in) and B (adapters, 1, size of the slice, r), one a slice.
     """
     x, y = x.view(-1, x.shape[-1]), y.view(-1, y.shape[-1])
-    for index, tokens in wrapper.groups:
-        rows, offset = x[tokens], 0
+    for group in wrapper.groups:
+        rows, offset = group.rows(x), 0
         for a, b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            low = rows @ matrix(a, index).T
-            _add(y, tokens, offset, size, low * scale if scale != 1.0 else low, matrix(b, index))
+            low = rows @ matrix(a, group.adapter).T
+            columns = y[:, offset : offset + size]
+            group.add(columns, low * scale if scale != 1.0 else low, matrix(b, group.adapter)[:size])
             offset += size
 
 
@@ -68,18 +101,18 @@ def add_lora_logits(
     wrapper: Any, y: Any, x: Any, lora_a_stacked: Any, lora_b_stacked: Any, scale: float, **_: Any
 ) -> None:
     """As `add_lora_linear`, for the sampled rows; adapters that leave the vocabulary alone (A is 0) cost nothing."""
-    for index, rows in groups(wrapper.sampler_indices):
-        a = matrix(lora_a_stacked, index)
+    for group in groups(wrapper.sampler_indices):
+        a = matrix(lora_a_stacked, group.adapter)
         if a.any():
-            _add(y, rows, 0, y.shape[-1], scale * (x[rows] @ a.T), matrix(lora_b_stacked, index))
+            group.add(y, scale * (group.rows(x) @ a.T), matrix(lora_b_stacked, group.adapter)[: y.shape[-1]])
 
 
 def shrink(wrapper: Any, y: Any, x: Any, w_t_all: Any, scale: float) -> None:
     """y[t, :r] = scale · x[t] · Aᵀ of the token's adapter; 0 for tokens of the base model. y (tokens, ≥ r)."""
     y.zero_()
-    for index, tokens in wrapper.groups:
-        a = matrix(w_t_all, index)
-        y[tokens, : a.shape[0]] = (scale * (x[tokens].to(a.dtype) @ a.T)).to(y.dtype)
+    for group in wrapper.groups:
+        a = matrix(w_t_all, group.adapter)
+        y[group.tokens, : a.shape[0]] = (scale * (x[group.tokens].to(a.dtype) @ a.T)).to(y.dtype)
 
 
 def expand(wrapper: Any, y: Any, x: Any, w_t_all: Any, add_inputs: bool) -> None:
@@ -91,22 +124,14 @@ def expand_slice(
     wrapper: Any, y: Any, x: Any, w_t_all: Any, y_offset: int, y_slice_size: int, add_inputs: bool
 ) -> None:
     """As `expand`, into columns [y_offset, y_offset + y_slice_size) of y."""
+    columns = y[:, y_offset : y_offset + y_slice_size]
     if not add_inputs:
-        y[:, y_offset : y_offset + y_slice_size] = 0
-    for index, tokens in wrapper.groups:
-        b = matrix(w_t_all, index)
-        _add(y, tokens, y_offset, y_slice_size, x[tokens].to(b.dtype), b)
+        columns.zero_()
+    for group in wrapper.groups:
+        b = matrix(w_t_all, group.adapter)[:y_slice_size]
+        group.add(columns, group.rows(x), b)
 
 
 def matrix(stacked: Any, index: int) -> Any:
     """An adapter's matrix out of (adapters, 1, rows, columns) or (adapters, rows, columns)."""
     return stacked[index, 0] if stacked.dim() == 4 else stacked[index]
-
-
-def _add(y: Any, tokens: Any, offset: int, size: int, low: Any, b: Any) -> None:
-    """y[tokens, offset : offset + size] += low · bᵀ."""
-    columns = y[:, offset : offset + size]
-    if isinstance(tokens, slice):
-        columns[tokens] += low @ b[:size].T
-    else:
-        columns.index_add_(0, tokens, low @ b[:size].T)

@@ -2,7 +2,8 @@
 
 A request with `prompt_logprobs` and the extra argument `score_from` gets rows for the prompt's tokens from that index
 on, and no others: stock vLLM computes the whole vocabulary at every position of the prompt, reads nothing from the
-prefix cache, and on the CPU fails while adapters are loaded. Requests without `score_from` are served as ever.
+prefix cache, and on the CPU fails while adapters are loaded. Requests without `score_from` get a row for every token,
+as ever.
 """
 
 from collections.abc import Iterator
@@ -30,11 +31,12 @@ def install() -> None:
 
 
 def score_from(sampling: Any) -> int | None:
-    """The index of the first prompt token whose log-probability is asked for; None for other requests."""
-    if sampling is None or sampling.prompt_logprobs is None or sampling.prompt_logprobs > 1:
+    """The index of the first prompt token whose log-probability is asked for; None where none is, or more than the
+    token's own and the greedy one (which stays vLLM's own business)."""
+    if sampling is None or sampling.prompt_logprobs not in (0, 1):
         return None
-    start = (sampling.extra_args or {}).get(SCORE_FROM)
-    return max(start, 1) if isinstance(start, int) else None
+    start = (sampling.extra_args or {}).get(SCORE_FROM, 1)
+    return max(start, 1) if isinstance(start, int) else 1
 
 
 def skips_prefix_cache(request: Any) -> bool:
@@ -112,8 +114,8 @@ def _span(runner: Any, name: str, scheduled: int, start: int) -> tuple[int, int,
 
 
 def _rows(runner: Any, hidden_states: Any, rows: list[int], targets: list[int]) -> Iterator[tuple[Any, ...]]:
-    """(target id, its log-probability, greedy id, its log-probability) of each row; some hundred rows at a time,
-    because each is as wide as the vocabulary."""
+    """(target id, its log-probability, greedy id, its log-probability, the target's rank from 1) of each row; some
+    hundred rows at a time, because each is as wide as the vocabulary."""
     import torch
 
     for begin in range(0, len(rows), ROWS):
@@ -155,11 +157,11 @@ def _lora_of_logits(runner: Any) -> Any:
 
 
 def _tensors(rows: list[tuple[Any, ...]], count: int, kind: Any) -> Any:
-    """vLLM's own container: per row the target and, if asked for, the greedy token; and whether the target is it."""
+    """vLLM's own container: per row the target and, if asked for, the greedy token; and the target's rank."""
     import torch
 
     width = count + 1
-    ids = torch.tensor([[target, greedy][:width] for target, _, greedy, _ in rows], dtype=torch.int32)
-    logprobs = torch.tensor([[own, best][:width] for _, own, _, best in rows], dtype=torch.float32)
-    ranks = torch.tensor([1 if own >= best else 2 for _, own, _, best in rows], dtype=torch.int32)
-    return kind(ids.reshape(-1, width), logprobs.reshape(-1, width), ranks)
+    ids = torch.tensor([[target, greedy][:width] for target, _, greedy, _, _ in rows], dtype=torch.int32)
+    logprobs = torch.tensor([[own, best][:width] for _, own, _, best, _ in rows], dtype=torch.float32)
+    ranks = torch.tensor([rank for *_, rank in rows], dtype=torch.int32)
+    return kind(ids.reshape(len(rows), width), logprobs.reshape(len(rows), width), ranks)

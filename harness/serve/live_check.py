@@ -10,7 +10,7 @@ from harness.prompt.check import mismatch
 from harness.prompt.contract import Golden
 from harness.prompt.numerics import Reference, References, explain
 from harness.prompt.render import Renderer
-from harness.serve.client import Client
+from harness.serve.client import Client, Generation
 from harness.serve.server import Endpoint
 
 FORCED = 100.0
@@ -23,12 +23,16 @@ def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, nu
     `numbers` holds reference numbers by the model's name, where there are any. Raises PromptMismatch.
     """
 
+    async def check(model: str) -> int:
+        async with Client(endpoint, model, config.request_timeout_s, config.concurrency) as client:
+            return await live_check(client, renderer, numbers.get(model))
+
     async def check_all() -> int:
-        compared = 0
-        for model in endpoint.models:
-            async with Client(endpoint, model, config.request_timeout_s, config.concurrency) as client:
-                compared += await live_check(client, renderer, numbers.get(model))
-        return compared
+        found = await asyncio.gather(*map(check, endpoint.models), return_exceptions=True)
+        for fault in found:
+            if isinstance(fault, BaseException):
+                raise fault
+        return sum(count for count in found if isinstance(count, int))
 
     return asyncio.run(check_all())
 
@@ -42,10 +46,13 @@ async def live_check(client: Client, renderer: Renderer, numbers: References | N
     found = await asyncio.gather(*(_golden_faults(client, renderer, golden) for golden in accepted))
     faults = [fault for of_one in found for fault in of_one[:1]]
     if not faults:
-        faults += await _acceptance_faults(client, renderer)
-        faults += await _stop_faults(client, renderer)
-        faults += await _sampling_faults(client, renderer)
-        faults += await _number_faults(client, numbers)
+        checks = (
+            _acceptance_faults(client, renderer),
+            _stop_faults(client, renderer),
+            _sampling_faults(client, renderer),
+            _number_faults(client, numbers),
+        )
+        faults += [fault for of_one in await asyncio.gather(*checks) for fault in of_one]
     if faults:
         more = f"\n… and {len(faults) - 2} more like these" if len(faults) > 2 else ""
         raise PromptMismatch("\n".join(faults[:2]) + more)
@@ -56,18 +63,20 @@ async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> 
     """/tokenize of the prompt and of the finished conversation, and the prompt of a real generation."""
     asked = _asked(golden)
     generating = {**asked, **({"tool_choice": "none"} if golden.tools else {})}
+    expected = {"/tokenize": golden.prompt, "generation": golden.prompt}
+    asks = [client.tokenize(golden.question, **asked), _fed(client, golden.question, generating)]
+    if golden.untrainable is None:
+        finished = renderer.encode(renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments))
+        expected["/tokenize, finished conversation"] = finished
+        asks.append(client.tokenize(golden.messages, asks=False, **asked))
     try:
-        seen = [
-            ("/tokenize", golden.prompt, await client.tokenize(golden.question, **asked)),
-            ("generation", golden.prompt, await _fed(client, golden.question, generating)),
-        ]
-        if golden.untrainable is None:
-            finished = renderer.encode(renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments))
-            served = await client.tokenize(golden.messages, asks=False, **asked)
-            seen.append(("/tokenize, finished conversation", finished, served))
+        seen = await asyncio.gather(*asks)
     except RequestRefused as refusal:
         return [f"the server refuses the conversation '{golden.name}', which the contract's template takes: {refusal}"]
-    problems = (mismatch(expected, fed, renderer.decode, f"{where}: {golden.name}") for where, expected, fed in seen)
+    problems = (
+        mismatch(ids, fed, renderer.decode, f"{where}: {golden.name}")
+        for (where, ids), fed in zip(expected.items(), seen, strict=True)
+    )
     return [problem for problem in problems if problem]
 
 
@@ -80,11 +89,12 @@ def _asked(golden: Golden) -> dict[str, Any]:
 async def _acceptance_faults(client: Client, renderer: Renderer) -> list[str]:
     """What the template itself refuses (a request without the required system message), the server must refuse too."""
     refused = [golden for golden in renderer.contract.golden if golden.refused is not None]
+    accepted = await asyncio.gather(*(_accepts(client, golden) for golden in refused))
     return [
         f"the server accepts the conversation '{golden.name}', which the contract's template refuses "
         f"({golden.refused}).\nLikely cause: it uses another template, without the contract's preamble"
-        for golden in refused
-        if await _accepts(client, golden)
+        for golden, takes in zip(refused, accepted, strict=True)
+        if takes
     ]
 
 
@@ -102,11 +112,12 @@ async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]
 
 async def _stop_faults(client: Client, renderer: Renderer) -> list[str]:
     """A model that says nothing but a stop token must be stopped, though the request names no stop ids."""
-    golden = _first(renderer)
+    golden, stops = _first(renderer), renderer.contract.stop_ids
+    settings = {"temperature": 0.0, "max_tokens": 4}
+    forced = ({**settings, "logit_bias": {str(stop): FORCED}} for stop in stops)
+    answers = await asyncio.gather(*(client.generate(golden.question, **asked) for asked in forced))
     faults = []
-    for stop in renderer.contract.stop_ids:
-        settings = {"temperature": 0.0, "max_tokens": 4, "logit_bias": {str(stop): FORCED}}
-        answer = await client.generate(golden.question, **settings)
+    for stop, answer in zip(stops, answers, strict=True):
         if answer.finish_reason != "stop" or len(answer.ids) > 1:
             token = renderer.decode([stop])
             faults.append(
@@ -130,9 +141,12 @@ async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
     if "temperature" not in renderer.contract.sampling:
         settings["temperature"] = 0.0
     stated = {**renderer.contract.sampling, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    left = await client.generate(golden.question, **settings)
-    given = await client.generate(golden.question, **stated, **settings)
-    if left.ids == given.ids:
+    left_out, given = settings, {**stated, **settings}
+    asks = [client.generate(golden.question, **chosen) for chosen in (left_out, given)]
+    if _same_ids(await asyncio.gather(*asks)):
+        return []
+    # in a batch with others, numbers may round otherwise: once more, one after the other
+    if _same_ids([await client.generate(golden.question, **chosen) for chosen in (left_out, given)]):
         return []
     return [
         "the server has other sampling defaults than the contract: a request that leaves them out is answered "
@@ -141,11 +155,16 @@ async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
     ]
 
 
+def _same_ids(answers: Sequence[Generation]) -> bool:
+    return all(answer.ids == answers[0].ids for answer in answers)
+
+
 async def _number_faults(client: Client, numbers: References | None) -> list[str]:
     if numbers is None or not numbers.candidate:
         return []
     expected = enumerate(numbers.candidate)
-    served = [await _logprobs(client, number, reference, numbers.base) for number, reference in expected]
+    asks = (_logprobs(client, number, reference, numbers.base) for number, reference in expected)
+    served = await asyncio.gather(*asks)
     fault = explain(client.model, numbers.candidate, served, numbers.base)
     return [fault] if fault else []
 

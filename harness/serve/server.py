@@ -72,6 +72,32 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
 
     Raises ServerFault with the last lines of its log when it does not come up.
     """
+    with launched(plan, config, log) as server:
+        yield server.ready()
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A server that may still be coming up; `ready` waits for it."""
+
+    endpoint: Endpoint
+    process: "subprocess.Popen[bytes]"
+    config: ServeConfig
+    started: float
+
+    def ready(self) -> Endpoint:
+        """Returns once the server answers. Raises ServerFault when it does not come up in time."""
+        _wait_until_ready(self.process, self.endpoint, self.started + self.config.start_timeout_s, self.config)
+        say(f"  server ready after {time.monotonic() - self.started:.0f} s")
+        return self.endpoint
+
+
+@contextmanager
+def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launched]:
+    """Starts the server without waiting for it, so that other work can be done meanwhile; stops it on the way out.
+
+    A ServerFault that leaves the block carries the last lines of the server's log.
+    """
     port = usable_port(config)
     endpoint = Endpoint(f"http://{config.host}:{port}", secrets.token_urlsafe(32), (BASE, *plan.adapters))
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -86,10 +112,7 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
         try:
-            started = time.monotonic()
-            _wait_until_ready(process, endpoint, config.start_timeout_s)
-            say(f"  server ready after {time.monotonic() - started:.0f} s")
-            yield endpoint
+            yield Launched(endpoint, process, config, time.monotonic())
         except ServerFault as fault:
             raise ServerFault(f"{fault}\n{_tail(log)}") from None
         finally:
@@ -111,6 +134,7 @@ def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str
     command += ["--generation-config", str(plan.prompt), "--max-model-len", str(config.max_model_len)]
     command += ["--max-num-seqs", str(config.max_num_seqs)]
     command += ["--enforce-eager"] if config.enforce_eager else []
+    command += ["--disable-uvicorn-access-log"]
     if plan.adapters:
         command += ["--enable-lora", "--max-lora-rank", str(plan.max_lora_rank), "--max-loras", str(len(plan.adapters))]
         command += ["--lora-modules", *(f"{name}={path}" for name, path in plan.adapters.items())]
@@ -176,10 +200,11 @@ def usable_port(config: ServeConfig) -> int:
         return port
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, timeout_s: float) -> None:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], endpoint: Endpoint, deadline: float, config: ServeConfig
+) -> None:
     import httpx
 
-    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting")
@@ -189,7 +214,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], endpoint: Endpoint, time
         except httpx.TransportError:
             pass
         time.sleep(0.25)
-    raise ServerFault(f"the vLLM server did not answer within {timeout_s:.0f} s (serve.start_timeout_s)")
+    raise ServerFault(f"the vLLM server did not answer within {config.start_timeout_s:.0f} s (serve.start_timeout_s)")
 
 
 def _tail(log: Path) -> str:

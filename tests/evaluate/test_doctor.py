@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import doctor, installed
+from harness import doctor, installed, resources
 from harness.cli import main
 from harness.compose import config_for
 from harness.config import Config
@@ -85,6 +85,17 @@ def test_ranges_are_the_projects_own() -> None:
     assert {r.name for r in found["engine"]} >= {"lm-eval", "transformers", "peft"}
     assert {r.name for r in found[""]} >= {"pydantic", "hydra-core"}
     assert all(r.name != installed.PROJECT for wanted in found.values() for r in wanted)
+
+
+def test_ranges_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Outside a checkout they are read from the distribution."""
+    declared = ["pydantic>=2.12", "lm-eval==0.4.13; extra == 'engine'", "tuning-harness[data]; extra == 'engine'"]
+    monkeypatch.setattr(resources, "SHIPPED", tmp_path)
+    monkeypatch.setattr("importlib.metadata.requires", lambda package: declared)
+    monkeypatch.setattr(installed, "version_of", lambda package: "1.0")
+    found = installed.requirements()
+    assert [str(r) for r in found[""]] == ["pydantic>=2.12"]
+    assert [str(r) for r in found["engine"]] == ["lm-eval==0.4.13"]
 
 
 def test_a_gpu_that_the_cpu_build_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from harness.errors import PromptMismatch
 from harness.evaluate import flight
 from harness.evaluate.flight import Asked, Failure, Flight
 from harness.evaluate.journal import Entry
+from harness.evaluate.questions import Question
 from harness.evaluate.serving import LiveServer
 
 PROMPTS = [f"question {number:03d}" for number in range(40)]
@@ -128,7 +129,7 @@ def test_long_answers_are_begun_first() -> None:
         Asked(
             "base",
             "base",
-            flight.Question(f"q{n}", (f"q{n}".encode(),), {"max_tokens": n}),
+            Question(f"q{n}", (f"q{n}".encode(),), {"max_tokens": n}),
             ([{"role": "user", "content": f"q{n}"}], True),
         )
         for n in lengths

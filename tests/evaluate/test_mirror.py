@@ -241,6 +241,20 @@ def test_what_was_copied_before_a_failure_is_kept(tmp_path: Path, fetched: Fetch
     assert fetched.asked == ["google/IFEval"]
 
 
+def test_whatever_is_damaged_is_fetched_again(tmp_path: Path, fetched: Fetched) -> None:
+    """Also what this call does not name: the record promises it."""
+    mirror(["piqa", "ifeval"], tmp_path / "hub")
+    before = recorded(tmp_path / "hub")
+    words = tmp_path / "hub" / "nltk_data" / "tokenizers" / "punkt_tab" / "english" / "abbrev_types.txt"
+    for path in (words, tmp_path / "hub" / "baber/piqa/train.jsonl"):
+        path.write_text("other")
+    fetched.asked = []
+    mirror(["ifeval"], tmp_path / "hub")
+    assert recorded(tmp_path / "hub") == before
+    assert fetched.asked == ["baber/piqa"]
+    assert words.read_text() == "dr\n"
+
+
 def test_suites_and_tasks_by_name_each_task_once_and_whole() -> None:
     names = [task.name for task in named_tasks(["general", "arc_easy", "winogrande"])]
     assert len(names) == len(set(names))

@@ -61,6 +61,10 @@ class Direct:
         return asyncio.run(asked())
 
 
+def _journal(folder: Path | None, label: str) -> Journal | None:
+    return None if folder is None else Journal(folder / f"{label}.sqlite", {"model": label})
+
+
 def score(
     served: Served,
     config: Config,
@@ -73,10 +77,7 @@ def score(
 ) -> dict[str, Evaluation]:
     """The named models of the session's server on the configuration's tasks; evaluations are in `out`/<label>."""
     plan = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
-    answers = {
-        label: Answers(label, label, journals and Journal(journals / f"{label}.sqlite", {"model": label}))
-        for label in labels
-    }
+    answers = {label: Answers(label, label, _journal(journals, label)) for label in labels}
     together = Together(plan, answers, LiveServer(lambda: nullcontext(lambda: served.endpoint)), config)
     extent = together.ask_all(looks)
     again = together.ask_again(extent) if config.suite.aa else {}

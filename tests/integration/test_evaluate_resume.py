@@ -16,7 +16,7 @@ import tiny
 from tiny import Served
 
 from harness.compose import config_for
-from harness.evaluate import flight
+from harness.evaluate import questions
 from harness.evaluate.questions import Question
 from harness.evaluation import evaluate_alone
 from harness.records import Evaluation, load
@@ -59,7 +59,7 @@ class Saboteur:
     def __init__(self) -> None:
         self.completed: Counter[str] = Counter()
         self.killed: list[int] = []
-        self._ask = flight.ask
+        self._ask = questions.ask
 
     async def ask(self, client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
         if len(self.completed) == 10 and not self.killed:
@@ -102,7 +102,7 @@ def test_it_goes_on_after_kill_9(
     monkeypatch.setenv("HARNESS_CACHE", environment["HARNESS_CACHE"])
     saboteur = Saboteur()
     with monkeypatch.context() as patch:
-        patch.setattr(flight, "ask", saboteur.ask)
+        patch.setattr(questions, "ask", saboteur.ask)
         (folder,) = evaluate_alone(["base"], config_for(overrides))
     assert saboteur.killed
     assert "it is started again" in capfd.readouterr().err

@@ -14,7 +14,7 @@ from tiny import Served
 
 from harness.config import Config
 from harness.errors import RequestRefused, ServerFault
-from harness.evaluate import flight
+from harness.evaluate import flight, questions
 from harness.evaluate.looks import Looks
 from harness.evaluate.questions import Question
 from harness.gate.comparison import compare
@@ -43,25 +43,25 @@ def rows(folder: Path, task: str = TASK) -> list[dict[str, Any]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each model was asked each question."""
     asked: Counter[tuple[str, str]] = Counter()
-    ask = flight.ask
+    ask = questions.ask
 
     async def counting(client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
         asked[label, question.context] += 1
         return await ask(client, renderer, question, conversation, label)
 
-    monkeypatch.setattr(flight, "ask", counting)
+    monkeypatch.setattr(questions, "ask", counting)
     return asked
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, choose: Callable[[Question], bool]) -> None:
-    ask = flight.ask
+    ask = questions.ask
 
     async def failing(client: Any, renderer: Any, question: Question, *rest: Any) -> Any:
         if choose(question):
             raise error
         return await ask(client, renderer, question, *rest)
 
-    monkeypatch.setattr(flight, "ask", failing)
+    monkeypatch.setattr(questions, "ask", failing)
     monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
 
 

@@ -19,7 +19,7 @@ import pytest
 import tiny
 
 from harness import cli
-from harness.serve.server import vllm_server
+from harness.serve.server import launched
 from harness.store import sha256_file
 
 pytestmark = pytest.mark.integration
@@ -90,12 +90,14 @@ def watched_servers() -> Iterator[list[int]]:
 
     @contextmanager
     def watched(*arguments: Any) -> Iterator[Any]:
-        with vllm_server(*arguments) as endpoint:
-            pids.extend(tiny.group_of(f"--port {tiny.port_of(endpoint)}"))
-            yield endpoint
+        with launched(*arguments) as server:
+            try:
+                yield server
+            finally:
+                pids.extend(tiny.group_of(f"--port {tiny.port_of(server.endpoint)}"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.evaluate.several.vllm_server", watched)
+        patch.setattr("harness.evaluate.serving.launched", watched)
         yield pids
 
 
@@ -125,7 +127,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the stage was to be reused")
 
-    monkeypatch.setattr("harness.evaluate.several.vllm_server", refuse)
+    monkeypatch.setattr("harness.evaluate.serving.launched", refuse)
     monkeypatch.setattr("harness.train.finetune.finetune", refuse)
 
 

@@ -71,6 +71,7 @@ def test_a_wider_margin_anywhere_is_never_as_strict(found: list[int], data: st.D
     demanded = policy(*(guard(f"*/task{i}/acc", f"{margin} points") for i, margin in enumerate(found)))
     place = data.draw(st.integers(0, len(found) - 1))
     other = data.draw(margins)
-    rules = [rule.model_copy(update={"margin": f"{other} points"}) if i == place else rule for i, rule in enumerate(demanded.rules)]
+    rules = list(demanded.rules)
+    rules[place] = rules[place].model_copy(update={"margin": f"{other} points"})
     candidate = policy(*data.draw(st.permutations(rules)))
     assert bool(at_least_as_strict(candidate, demanded)) == (other > found[place])
