@@ -48,7 +48,7 @@ def decide_candidate(
     (out / EVIDENCE).unlink(missing_ok=True)
     if places is not None:
         write_evidence(places, out.resolve().name, command)
-    return verdict, write_report(out, command=command)
+    return verdict, write_report(out, _label(candidate), command)
 
 
 def _places(out: Path, sides: Sides, baseline: Path, candidate: Path) -> Places:

@@ -17,6 +17,7 @@ from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, 
 from harness.records import Comparison, Record, Verdict, load
 from harness.store import sha256_file
 
+SHOWN = 3  # files of a stage
 TOLERANCE = 1e-6  # other processors and library builds round differently
 
 
@@ -87,6 +88,8 @@ def _digests_hold(name: str, folder: Path, files: Mapping[str, str]) -> Iterator
             wrong.append(f"{folder / file} is missing")
         elif sha256_file(folder / file) != digest:
             wrong.append(f"{folder / file} changed after it was written")
+    if len(wrong) > SHOWN:
+        wrong = [*wrong[:SHOWN], f"and {len(wrong) - SHOWN} more"]
     yield Link(f"{name} files", f"{len(files)} as recorded", "; ".join(wrong))
 
 
