@@ -21,10 +21,10 @@ def at_least_as_strict(candidate: GateConfig, demanded: GateConfig) -> list[str]
         reasons.append(f"alpha_pass is {candidate.alpha_pass:g}, at most {demanded.alpha_pass:g} is demanded")
     if candidate.minimum_n < demanded.minimum_n:
         reasons.append(f"minimum_n is {candidate.minimum_n}, at least {demanded.minimum_n} is demanded")
-    if missing := sorted(set(demanded.require) - set(candidate.require)):
+    if missing := [role for role in demanded.require if role not in candidate.require]:
         reasons.append(f"it does not require a {' and a '.join(missing)}")
-    if missing := sorted(set(demanded.baselines) - set(candidate.baselines)):
-        reasons.append(f"it does not test against {', '.join(missing)}")
+    if untested := sorted(set(demanded.baselines) - set(candidate.baselines)):
+        reasons.append(f"it does not test against {', '.join(untested)}")
     for place, rule in enumerate(demanded.rules):
         if rule.role != "info":
             reasons += _covered(candidate, rule, demanded.rules[:place], demanded)

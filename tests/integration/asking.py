@@ -79,11 +79,11 @@ def score(
     plan = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
     answers = {label: Answers(label, label, _journal(journals, label)) for label in labels}
     together = Together(plan, answers, LiveServer(lambda: nullcontext(lambda: served.endpoint)), config)
-    extent = together.ask_all(looks)
-    again = together.ask_again(extent) if config.suite.aa else {}
+    extents = together.ask_all(looks)
+    again = together.ask_again(extents) if config.suite.aa else {}
     for label in labels:
         (out / label).mkdir(parents=True, exist_ok=True)
-        together.write(label, label, extent, again.get(label), out / label)
+        together.write(label, label, extents[label], again.get(label), out / label)
         if (journal := answers[label].journal) is not None:
             journal.close()
     return {label: load(Evaluation, out / label / "evaluation.json") for label in labels}

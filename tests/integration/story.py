@@ -60,7 +60,7 @@ name: story
 require: [guard, target]
 rules:
   - {metric: "*/agree/pass", role: target, floor: 0.90}
-  - {metric: "*/cite/pass", role: guard, margin: 0.05}
+  - {metric: "*/cite/pass", role: guard, margin: 5 points}
 """,
     "conf/gate/lax.yaml": """\
 name: lax

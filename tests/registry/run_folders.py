@@ -21,7 +21,7 @@ from harness.prompt.contract import Contract, sha256_text
 from harness.records import Dataset, SourceCount, Verdict
 
 N = 400
-GUARD = RuleConfig(metric="*/quiz/acc", role="guard", margin=0.05)
+GUARD = RuleConfig(metric="*/quiz/acc", role="guard", margin="5 points")
 POLICY_OF_TESTS = policy(GUARD)
 BASE_SHA = "b" * 64
 
@@ -85,7 +85,8 @@ def write_run(
 def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF_TESTS) -> Verdict:
     """The verdict on a run against an evaluation, as `gate … --out` leaves it."""
     candidate = run / "eval" / "candidate"
-    comparison = compare(*(read_evidence(side, demands.fields) for side in (baseline, candidate)), policy=demands)
+    before, after = (read_evidence(side, demands.fields) for side in (baseline, candidate))
+    comparison = compare(before, after, demands)
     faults = [*comparison.faults, *uncovered(run / "data", read_evidence(candidate))]
     verdict = write_verdict(demands, comparison.model_copy(update={"faults": faults}), out)
     write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test")
@@ -93,8 +94,8 @@ def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF
 
 
 def _judge(folder: Path, demands: GateConfig) -> None:
-    sides = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
-    comparison = compare(*sides, policy=demands)
+    base, candidate = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
+    comparison = compare(base, candidate, demands)
     write_verdict(demands, comparison, folder)
     write_evidence(Places.of_run(folder), folder.name, "test")
     names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)

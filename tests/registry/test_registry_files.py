@@ -130,13 +130,13 @@ class TestRefusals:
         decide(run, baseline, run / "against" / ALIAS, policy(guard(margin="20 points")))
         error = refused(two, run)
         assert error.exit_code == 12
-        assert "margin 0.2, at most 0.05 is demanded" in str(error)
+        assert "margin 20 points, at most 5 points is demanded" in str(error)
 
     def test_the_policy_of_the_alias_can_be_raised(self, two: FileRegistry, runs: Path) -> None:
         two.demand(ACT, policy(guard(margin="1 points")).model_dump())
         run = write_run(runs / "third", 320)
         against_production(run, two)
-        assert "at most 0.01 is demanded" in str(refused(two, run))
+        assert "at most 1 points is demanded" in str(refused(two, run))
 
     def test_the_verdict_of_another_run(self, two: FileRegistry, runs: Path) -> None:
         third, fourth = (write_run(runs / name, 320) for name in ("third", "fourth"))
