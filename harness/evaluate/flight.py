@@ -75,9 +75,9 @@ class Flight:
                     asyncio.run(self._until_empty(waiting, server.endpoint(), bar))
                 except ServerGone as gone:
                     server.stop()
-                    self._after_death(waiting, gone, bar)
+                    self._after_death(waiting, f"{gone} (its logs: {server.logs})", bar)
 
-    def _after_death(self, waiting: "deque[Asked]", gone: ServerGone, bar: Any) -> None:
+    def _after_death(self, waiting: "deque[Asked]", gone: str, bar: Any) -> None:
         self.restarts += 1
         if self.restarts > RESTARTS:
             while waiting:

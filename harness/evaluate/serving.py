@@ -23,10 +23,11 @@ Start = Callable[[], AbstractContextManager[Ready]]
 class LiveServer:
     """A server that is there when it is needed. Use inside `with`: it is stopped on the way out.
 
-    `start` begins to start it; what it gives waits until the server is ready.
+    `start` begins to start it; what it gives waits until the server is ready. `logs` is where its last words are.
     """
 
-    def __init__(self, start: Start):
+    def __init__(self, start: Start, logs: Path | None = None):
+        self.logs = logs
         self._start = start
         self._stack = ExitStack()
         self._ready: Ready | None = None

@@ -130,7 +130,8 @@ def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
     with timed(title), ExitStack() as stack:
         answers = {label: _known(job, label, found, stack) for label, found in group.items()}
         renderer = cache(lambda: _renderer(job.contract, group))
-        server = stack.enter_context(LiveServer(started(group, job.contract, renderer, job.config, job.log)))
+        start = started(group, job.contract, renderer, job.config, job.log)
+        server = stack.enter_context(LiveServer(start, job.log.parent))
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         together = Together(_plan(job, renderer()), answers, server, job.config)

@@ -126,7 +126,9 @@ def _rows(runner: Any, hidden_states: Any, rows: list[int], targets: list[int]) 
         total = scores.logsumexp(-1)
         best, greedy = scores.max(-1)
         own = scores.gather(-1, wanted[:, None]).squeeze(-1)
-        yield from zip(wanted.tolist(), (own - total).tolist(), greedy.tolist(), (best - total).tolist(), strict=True)
+        ranks = (scores > own[:, None]).sum(-1) + 1
+        found = (wanted, own - total, greedy, best - total, ranks)
+        yield from zip(*(column.tolist() for column in found), strict=True)
 
 
 @contextmanager

@@ -80,6 +80,12 @@ class TestTheStockTasks:
             assert len({request.doc_id for request in requests}) == 2, name
             assert all(request.args[0].strip() for request in requests), name
 
+    def test_ifeval_is_scored_with_the_data_beside_the_hub(self) -> None:
+        task = load_tasks(named("ifeval"), HUB)["tasks"]["ifeval"]
+        scored = [task.process_results(doc, ["One sentence. ANOTHER one."]) for doc in task.eval_docs]
+        assert {len(values) for values in scored} == {4}
+        assert any(values["prompt_level_loose_acc"] for values in scored)
+
     def test_a_group_names_every_subject_that_is_not_here(self) -> None:
         with pytest.raises(NetworkFault) as raised:
             load_tasks(named("mmlu_stem"), HUB)
