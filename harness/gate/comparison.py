@@ -165,7 +165,7 @@ def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relat
 def _forgetting(
     pairs: Sequence[Pairs], metrics: Sequence[MetricComparison], policy: GateConfig | None
 ) -> Forgetting | None:
-    """Over the tasks that a guard of the policy covers; without one, over the first right/wrong metric of every task."""
+    """Over the tasks that a guard covers; without a policy, over the first right/wrong metric of every task."""
     guarded = {covered for metric in metrics for covered in _guarded(metric, policy)}
     chosen: dict[str, Pairs] = {}
     for one in pairs:
