@@ -50,8 +50,8 @@ def _train(
 def _evaluate(
     tracker: Tracker, folder: Path, names: Names, comparison: Comparison, verdict: Verdict, config: Config
 ) -> None:
-    tracker.summary({metric.key: metric.candidate for metric in comparison.metrics})
-    tracker.summary({f"base/{metric.key}": metric.baseline for metric in comparison.metrics})
+    tracker.summary({metric.key: metric.candidate for metric in comparison.whole})
+    tracker.summary({f"base/{metric.key}": metric.baseline for metric in comparison.whole})
     for task in sorted({flip.task for flip in comparison.flips}):
         flips = [flip for flip in comparison.flips if flip.task == task][: config.tracker.samples_per_task]
         rows: list[list[object]] = [
@@ -68,7 +68,7 @@ def _evaluate(
 def _gate(
     tracker: Tracker, folder: Path, names: Names, comparison: Comparison, verdict: Verdict, config: Config
 ) -> None:
-    tracker.summary({f"delta/{metric.key}": metric.delta for metric in comparison.metrics})
+    tracker.summary({f"delta/{metric.key}": metric.delta for metric in comparison.whole})
     tracker.summary({"gate/exit_code": float(verdict.exit_code)})
     path = folder / "verdict.json"
     evaluated = [names[2]] if (folder / "eval" / "candidate" / "evaluation.json").is_file() else []
