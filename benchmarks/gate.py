@@ -147,7 +147,7 @@ def coverage(replicates: int) -> None:
 def _covered(cells: gate_rules.Cells, delta: float) -> float:
     def covers(table: Sequence[int]) -> bool:
         low, high = interval(metric(table), 0.95)
-        return low <= delta <= high
+        return bool(low <= delta <= high)
 
     return float(np.mean(by_flips(cells, covers).astype(bool)))
 

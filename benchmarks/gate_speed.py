@@ -19,9 +19,9 @@ import numpy.typing as npt
 from gate_rules import policy
 from gate_tables import header, row
 
+from harness.gate.columns import Column
 from harness.gate.comparison import compare
 from harness.gate.evidence import Evidence, read_evidence
-from harness.gate.samples import Column
 from harness.gate.verdict import decide
 from harness.records import TaskIdentity
 
@@ -55,7 +55,7 @@ def in_memory(items: int) -> None:
         before, generator = np.random.default_rng(0).random(items) < 0.6, np.random.default_rng(1)
         sides = [_evidence(values, Path(file.name)) for values in (before, before ^ (generator.random(items) < 0.05))]
         start = time.perf_counter()
-        found = decide(policy(0.03), compare(*sides, policy(0.03)))
+        found = decide(policy(0.03), compare(sides[0], sides[1], policy(0.03)))
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\n{items:,} items made in memory: {found.verdict} in {seconds:.2f} s, largest memory {peak:.2f} GiB")
@@ -114,7 +114,7 @@ def measure(folder: Path) -> dict[str, float]:
     evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
     times.append(time.perf_counter())
     rules = policy(0.03)
-    comparison = compare(*evidence, rules)
+    comparison = compare(evidence[0], evidence[1], rules)
     times.append(time.perf_counter())
     decided = decide(rules, comparison)
     times.append(time.perf_counter())

@@ -1,6 +1,7 @@
 """The gate's policy: what is demanded of which metric, and what happens when that cannot be shown."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatchcase
@@ -113,7 +114,7 @@ class RuleConfig(Group):
 
     @property
     def margins(self) -> list[Tolerance]:
-        forms = self.margin if isinstance(self.margin, list) else [self.margin]
+        forms: Sequence[str | None] = self.margin if isinstance(self.margin, list) else [self.margin]
         return [parse_margin(form) for form in forms if form is not None]
 
     @property

@@ -163,6 +163,11 @@ class Comparison(Record):
     flip_share: dict[str, float] = {}
     others: list["Comparison"] = []
 
+    @property
+    def whole(self) -> list[MetricComparison]:
+        """Metrics on all items of their task or group, without those on slices."""
+        return [metric for metric in self.metrics if metric.slice == "all"]
+
 
 class MetricVerdict(Measured):
     """One line of the verdict; names and meaning as in INTERFACE.

@@ -165,12 +165,12 @@ def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relat
 def _forgetting(
     pairs: Sequence[Pairs], metrics: Sequence[MetricComparison], policy: GateConfig | None
 ) -> Forgetting | None:
-    """Over the guards of the policy; without one, over the first right/wrong metric of every task."""
-    whole = {(one.task, one.metric): one for one in metrics if one.slice == "all"}
+    """Over the tasks that a guard covers; without a policy, over the first right/wrong metric of every task."""
+    guarded = {covered for metric in metrics for covered in _guarded(metric, policy)}
     chosen: dict[str, Pairs] = {}
     for one in pairs:
-        roles = {rule.role for rule in rules_for(policy, whole[one.task, one.metric])} if policy else set()
-        if len(one) > 1 and ("guard" in roles or (policy is None and one.binary)):
+        counts = one.binary if policy is None else (one.task, one.metric) in guarded
+        if counts and len(one) > 1:
             chosen.setdefault(one.task, one)
     if not chosen:
         return None
@@ -178,6 +178,13 @@ def _forgetting(
     worst = list(chosen.values())[found.worst_index]
     values = {name: value for name, value in vars(found).items() if name not in ("worst", "worst_index")}
     return Forgetting(worst=f"{worst.task}/{worst.metric}", worst_delta=found.worst, **values)
+
+
+def _guarded(metric: MetricComparison, policy: GateConfig | None) -> list[tuple[str, str]]:
+    """Task and metric where a guard speaks for it; of a group, those of its tasks."""
+    if policy is None or metric.slice != "all" or all(rule.role != "guard" for rule in rules_for(policy, metric)):
+        return []
+    return [(part.task, metric.metric) for part in metric.strata] if metric.strata else [(metric.task, metric.metric)]
 
 
 def _flips(pairs: Pairs) -> Iterator[Flip]:

@@ -145,7 +145,7 @@ def _stopped(
 
 
 def _documents(columns: Mapping[str, Column]) -> set[int]:
-    return set().union(*(column.docs.tolist() for column in columns.values()))
+    return {doc for column in columns.values() for doc in column.docs.tolist()}
 
 
 def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) -> tuple[Pairs | None, list[str]]:

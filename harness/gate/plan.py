@@ -163,7 +163,7 @@ def earlier(name: str, runs: Path) -> list[Expected]:
     for folder in (Path(name), runs / name):
         if (folder / "compare.json").is_file():
             found = load(Comparison, folder / "compare.json")
-            return [_expected(metric) for metric in found.metrics if metric.slice == "all"]
+            return [_expected(metric) for metric in found.whole]
     raise DataError(f"{name}: no compare.json there; make one with: harness compare BASELINE CANDIDATE --out DIR")
 
 

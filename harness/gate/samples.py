@@ -35,9 +35,10 @@ class _Reader:
         self.rows: dict[str, Rows] = {}
         self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
         self.number = 0
+        described: list[Any] = [(f"field{i}", Any, None) for i in range(len(fields))]
         self._document: Any = msgspec.defstruct(
             "Document",
-            [(f"field{i}", Any, None) for i in range(len(fields))],
+            described,
             rename={f"field{i}": name for i, name in enumerate(fields)},
             frozen=True,
         )
@@ -48,18 +49,17 @@ class _Reader:
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
         """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
-        raw = msgspec.Raw
-        known = [
+        known: list[Any] = [
             *((name, str) for name in ("doc_hash", "prompt_hash")),
             ("metrics", list[str]),
             *((name, Any, None) for name in ("doc_id", "target_hash")),
             ("repeat", int | None, None),
             ("filter", str, "none"),
             ("doc", self._document, self._document()),
-            ("arguments", list[raw] | dict[str, raw] | None, None),
-            ("resps", raw, raw(b"[]")),
+            ("arguments", list[msgspec.Raw] | dict[str, msgspec.Raw] | None, None),
+            ("resps", msgspec.Raw, msgspec.Raw(b"[]")),
         ]
-        named = [(f"metric{i}", Any, None) for i in range(len(metrics))]
+        named: list[Any] = [(f"metric{i}", Any, None) for i in range(len(metrics))]
         rename = {f"metric{i}": name for i, name in enumerate(metrics)}
         self._metrics = list(metrics)
         return msgspec.json.Decoder(msgspec.defstruct("Sample", [*known, *named], rename=rename))

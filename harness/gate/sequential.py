@@ -30,7 +30,7 @@ class Progress:
     binary: bool = True
 
 
-def first_items(documents: Sequence[int], seed: int, task: str, count: int | None = None) -> list[int]:
+def first_items(documents: Iterable[int], seed: int, task: str, count: int | None = None) -> list[int]:
     """The doc_ids of a task in the order in which they are evaluated: the first `count`, or all."""
     order = sorted(documents)
     random.Random(f"{seed}:{task}:order").shuffle(order)

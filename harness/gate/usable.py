@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from harness.config import GateConfig, RuleConfig
+from harness.config_gate import WaiverConfig
 from harness.gate.policy import overruled, rules_for, unmatched
 from harness.gate.sequential import looks_at
 from harness.gate.significance import judgeable
@@ -29,7 +30,7 @@ def waived_as_missing(policy: GateConfig, comparison: Comparison, today: date) -
     return [
         Waiver(rule=rule.metric, used_for="missing", expired=today > granted.expires, **granted.model_dump())
         for rule in _unmatched(policy, comparison)
-        if (granted := rule.on_missing) != "block"
+        if isinstance(granted := rule.on_missing, WaiverConfig)
     ]
 
 
@@ -41,10 +42,11 @@ def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> It
     """A rule without a metric, or a required role without one: a missing metric never passes."""
     for rule in _unmatched(policy, comparison):
         told = f"policy {policy.name}: no metric matches the {rule.role} rule '{rule.metric}'; it was not measured"
-        if rule.on_missing == "block":
+        waiver = rule.on_missing
+        if not isinstance(waiver, WaiverConfig):
             yield told
-        elif today > rule.on_missing.expires:
-            yield f"{told}, and the waiver '{rule.on_missing.name}' expired on {rule.on_missing.expires.isoformat()}"
+        elif today > waiver.expires:
+            yield f"{told}, and the waiver '{waiver.name}' expired on {waiver.expires.isoformat()}"
     roles = {rule.role for metric in comparison.metrics for rule in rules_for(policy, metric)}
     for role in policy.require:
         if role not in roles:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 from harness.config import GateConfig
+from harness.config_gate import WaiverConfig
 from harness.gate.judge import Levels, Ruled, judge_metric
 from harness.gate.policy import is_shown, rules_for
 from harness.gate.reasons import change, facts
@@ -72,7 +73,7 @@ def _levels(policy: GateConfig, ruled: Sequence[Ruled]) -> list[Levels]:
 
 def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:
     granted = one.rule.on_inconclusive
-    if line.verdict != "INCONCLUSIVE" or granted == "block":
+    if line.verdict != "INCONCLUSIVE" or not isinstance(granted, WaiverConfig):
         return None
     return Waiver(
         rule=one.rule.metric, used_for="inconclusive", expired=today > granted.expires, **granted.model_dump()

@@ -25,6 +25,8 @@ def at_least_as_strict(candidate: GateConfig, demanded: GateConfig) -> list[str]
         reasons.append(f"it does not require a {' and a '.join(missing)}")
     if untested := sorted(set(demanded.baselines) - set(candidate.baselines)):
         reasons.append(f"it does not test against {', '.join(untested)}")
+    if candidate.slice_key != demanded.slice_key:
+        reasons.append(f"slice_key is {candidate.slice_key}, {demanded.slice_key} is demanded")
     for place, rule in enumerate(demanded.rules):
         if rule.role != "info":
             reasons += _covered(candidate, rule, demanded.rules[:place], demanded)

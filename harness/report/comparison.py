@@ -11,11 +11,10 @@ def comparison_markdown(comparison: Comparison) -> str:
     """What cannot be compared, forgetting over the suite, one table row a metric, slices collapsed."""
     parts = ["## Comparison", ""]
     for found in (comparison, *comparison.others):
-        whole = [metric for metric in found.metrics if metric.slice == "all"]
         slices = sorted((m for m in found.metrics if m.slice != "all"), key=lambda m: m.delta)
         parts += [f"Baseline {code(found.baseline.label)}, candidate {code(found.candidate.label)}", ""]
         parts += [f"- not comparable: {escape(fault)}" for fault in found.faults] + [""]
-        parts += _table(whole)
+        parts += _table(found.whole)
         if found.forgetting is not None:
             parts += [escape(wording.forgetting_sentence(found.forgetting)), ""]
         if slices:

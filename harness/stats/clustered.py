@@ -138,7 +138,7 @@ def _by_cluster(d: FloatArray, clusters: Labels) -> tuple[FloatArray, FloatArray
     sizes = np.bincount(index).astype(np.float64)
     if len(sizes) < 2:
         raise ValueError("need at least 2 clusters")
-    return sample, np.bincount(index, weights=sample), sizes
+    return sample, np.asarray(np.bincount(index, weights=sample), dtype=np.float64), sizes
 
 
 def _mean_above_p(sums: FloatArray, sizes: FloatArray, bound: float, seed: int) -> float:

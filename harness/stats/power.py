@@ -54,7 +54,7 @@ def detectable_margin(n: int, discordance: float, alpha: float, power: float) ->
     if n == 0:
         return 1.0
     quantiles = float(norm.isf(alpha) + norm.ppf(power))
-    return min(1.0, max(quantiles * math.sqrt(discordance / n), 1 - alpha ** (1 / n)))
+    return min(1.0, max(quantiles * math.sqrt(discordance / n), 1 - math.pow(alpha, 1 / n)))
 
 
 def power_noninferiority(n: int, margin: float, discordance: float, alpha: float, delta: float = 0.0) -> float:

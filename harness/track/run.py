@@ -77,8 +77,8 @@ def _train(tracker: Tracker, run: _Finished) -> None:
 
 
 def _evaluate(tracker: Tracker, run: _Finished) -> None:
-    tracker.summary({metric.key: metric.candidate for metric in run.comparison.metrics})
-    tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.metrics})
+    tracker.summary({metric.key: metric.candidate for metric in run.comparison.whole})
+    tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.whole})
     path = run.folder / CANDIDATE
     if not (path / "evaluation.json").is_file():  # an INVALID verdict may come before any evaluation
         return
@@ -90,7 +90,7 @@ def _evaluate(tracker: Tracker, run: _Finished) -> None:
 
 
 def _gate(tracker: Tracker, run: _Finished) -> None:
-    tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.metrics})
+    tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.whole})
     tracker.summary({"gate/exit_code": float(run.verdict.exit_code)})
     path = run.folder / "verdict.json"
     evaluated = (run.folder / CANDIDATE / "evaluation.json").is_file()
@@ -98,7 +98,7 @@ def _gate(tracker: Tracker, run: _Finished) -> None:
     tracker.artifact(run.artifact("verdict"), "verdict", path, sha256_file(path), uses)
     if run.verdict.verdict != "PASS":
         tracker.alert(f"{run.verdict.verdict}: {run.folder.name}", "\n".join(run.verdict.reasons))
-    tracker.view([metric.key for metric in run.comparison.metrics])
+    tracker.view([metric.key for metric in run.comparison.whole])
 
 
 STAGES: dict[str, Callable[[Tracker, _Finished], None]] = {

@@ -112,7 +112,7 @@ def one_task(values: Sequence[Any], task: str = "quiz", metric: str = "acc", **c
     return Folder({task: samples(values, metric)}, **changes)
 
 
-def guard(metric: str = "*/quiz/acc", margin: str = "5 points", **changes: Any) -> RuleConfig:
+def guard(metric: str = "*/quiz/acc", margin: str | list[str] = "5 points", **changes: Any) -> RuleConfig:
     return RuleConfig(metric=metric, role="guard", margin=margin, **changes)
 
 

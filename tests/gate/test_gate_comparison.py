@@ -157,6 +157,14 @@ def test_only_guards_count_as_forgetting_under_a_policy(tmp_path: Path) -> None:
     assert found.tasks == 1
 
 
+def test_a_guarded_group_counts_by_its_tasks(tmp_path: Path) -> None:
+    tasks = {"one": samples(RIGHT), "two": samples(RIGHT)}
+    sides = [Folder(tasks, groups={"all": ["one", "two"]}) for _ in "ab"]
+    found = compared(tmp_path, sides, policy(guard("*/all/acc"))).forgetting
+    assert found is not None
+    assert found.tasks == 2
+
+
 def test_guards_must_hold_against_every_baseline(tmp_path: Path) -> None:
     """Production has fallen already: against it the candidate is fine, against the anchor it is not."""
     for name, right in (("anchor", 480), ("production", 420), ("candidate", 415)):

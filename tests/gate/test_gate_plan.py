@@ -60,7 +60,7 @@ def test_what_cannot_be_known_is_told() -> None:
 def test_the_verb_needs_no_evaluation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["gate", "--plan", "policy=strict", "suite=general"]) == 0
     out = capsys.readouterr().out
-    assert "guard general/arc_easy/acc (margin 2.5 points): 200 items" in out
+    assert "guard general/arc_easy/acc (margin 2.5 points): 350 items" in out
     assert "general/gsm8k" in out.splitlines()[-1]
 
 

@@ -19,7 +19,7 @@ from harness.records import Verdict
 GOOD = answers(180, 200)
 SHIPPED = ["clinical", "default", "smoke", "strict"]
 TODAY = date(2030, 6, 15)
-WAIVER = {"name": "small suite", "reason": "the large one comes in July", "expires": TODAY}
+WAIVER: dict[str, Any] = {"name": "small suite", "reason": "the large one comes in July", "expires": TODAY}
 
 
 def judged(path: Path, sides: list[Folder], gate: GateConfig) -> Verdict:
@@ -53,7 +53,7 @@ def test_points_are_of_the_metrics_range() -> None:
     assert guard(margin="2 units", range=(0, 100)).margin_of(40) == pytest.approx(0.02)
 
 
-GUARD = {"metric": "*/a/acc", "role": "guard", "margin": "1 points"}
+GUARD: dict[str, Any] = {"metric": "*/a/acc", "role": "guard", "margin": "1 points"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def looking(*rules: RuleConfig, **changes: Any) -> GateConfig:
 
 
 def progress(done: int, lost: int, gained: int, **changes: Any) -> Progress:
-    values = {"task": "quiz", "metric": "acc", "planned": N, "right": done - lost, "baseline": 1.0}
+    values: dict[str, Any] = {"task": "quiz", "metric": "acc", "planned": N, "right": done - lost, "baseline": 1.0}
     return Progress(**(values | {"done": done, "lost": lost, "gained": gained} | changes))
 
 

@@ -126,7 +126,7 @@ class TestForgery:
 
     def test_a_softer_policy_put_in_afterwards(self, run: Path) -> None:
         failed = write_run(run.with_name("worse"), 150)
-        edit(failed / "policy.json", lambda text: text.replace("0.05", "0.4", 1))
+        edit(failed / "policy.json", lambda text: text.replace("5 points", "40 points", 1))
         write_evidence(Places.of_run(failed), failed.name, "forged")
         anchored(failed)
         assert any(line.startswith("verdict made again: verdict: 'FAIL'") for line in broken(verify_evidence(failed)))

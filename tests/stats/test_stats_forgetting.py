@@ -45,10 +45,10 @@ def test_many_choices_leave_the_raw_flips() -> None:
 @pytest.mark.parametrize(("choices", "forgotten", "unknown"), [(2, 0.05, 0.3), (4, 0.1, 0.4), (5, 0.02, 0.1)])
 def test_interval_of_forgetting_covers_the_truth(choices: int, forgotten: float, unknown: float) -> None:
     generator, guess = np.random.default_rng(1), 1 / choices
-    b = forgotten * (1 - guess) + unknown * guess * (1 - guess)
-    cells = [b, unknown * guess * (1 - guess), unknown * (1 - guess) ** 2]
+    lost = forgotten * (1 - guess) + unknown * guess * (1 - guess)
+    cells = [lost, unknown * guess * (1 - guess), unknown * (1 - guess) ** 2]
     drawn = generator.multinomial(400, [*cells, 1 - sum(cells)], size=2000)
-    adjusted = [chance_adjusted_flips(*row[:3], 400, choices) for row in drawn.tolist()]
+    adjusted = [chance_adjusted_flips(b, c, wrong, 400, choices) for b, c, wrong, _ in drawn.tolist()]
     covered = np.mean([a.forgetting_low <= forgotten <= a.forgetting_high for a in adjusted])
     assert 0.93 <= covered <= 0.975
 

@@ -96,7 +96,7 @@ def _grow(alive: npt.NDArray[np.float64], items: int, rates: tuple[float, float]
     most = int(binom.isf(1e-13, items, max(rates))) + 1
     b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
     step = binom.pmf(b, items, rates[0]) * binom.pmf(c, items - b, rates[1] / (1 - rates[0]))
-    return np.maximum(fftconvolve(alive, np.nan_to_num(step)), 0)
+    return np.asarray(np.maximum(fftconvolve(alive, np.nan_to_num(step)), 0), dtype=np.float64)
 
 
 @pytest.mark.parametrize(("n", "discordance", "margin"), [(80, 0.06, 0.05), (60, 0.2, 0.1)])
