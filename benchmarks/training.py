@@ -43,39 +43,39 @@ def main() -> None:
 
 def peer(arguments: argparse.Namespace) -> None:
     """Both trainers one after the other, each in a process of its own, the matrix speed before and after."""
-    speed = matrix_speed()
-    print(f"bf16 product 2048×2048 before: {speed / 1e9:.0f} GFLOP/s\n")
-    print(
-        "| trainer | tokens | supervised | tokens/s | supervised/s | harness is | final loss | share of matrix speed |"
-    )
+    speeds = _speeds(arguments.model)
+    print("| trainer | tokens | supervised | tokens/s | supervised/s | harness is | final loss | matrix speed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     ours = _child(arguments, "harness", arguments.length)
-    _show_peer("harness", ours, ours, speed)
+    _show_peer("harness", ours, ours, speeds)
     for length in arguments.trl_lengths:
-        _show_peer(f"TRL, packed to {length}", _child(arguments, "trl", length), ours, speed)
-    print(f"\nbf16 product 2048×2048 after: {matrix_speed() / 1e9:.0f} GFLOP/s")
+        _show_peer(f"TRL, packed to {length}", _child(arguments, "trl", length), ours, speeds)
+    print("\nafterwards:")
+    _speeds(arguments.model)
 
 
-def _show_peer(name: str, run: dict[str, Any], ours: dict[str, Any], speed: float) -> None:
+def _show_peer(name: str, run: dict[str, Any], ours: dict[str, Any], speeds: tuple[float, float]) -> None:
     print(
         f"| {name} | {run['tokens']} | {run['supervised']} | {run['tokens_per_s']:.0f} | {run['supervised_per_s']:.0f} "
         f"| {ours['tokens_per_s'] / run['tokens_per_s']:.2f} times | {run['final_loss']:.4f} "
-        f"| {run['tokens_per_s'] * run['flop_per_token'] / speed:.0%} |",
+        f"| {_shares(run, speeds)} |",
         flush=True,
     )
 
 
+def _shares(run: dict[str, Any], speeds: tuple[float, float]) -> str:
+    return " / ".join(f"{run['tokens_per_s'] * run['flop_per_token'] / speed:.0%}" for speed in speeds)
+
+
 def growth(arguments: argparse.Namespace) -> None:
     """This project's trainer at several sequence lengths and sequences a step."""
-    speed = matrix_speed()
-    print(f"bf16 product 2048×2048: {speed / 1e9:.0f} GFLOP/s\n")
-    print("| sequence length | sequences a step | tokens/s | share of matrix speed |")
+    speeds = _speeds(arguments.model)
+    print("| sequence length | sequences a step | tokens/s | of matrix speed (square / as in a layer) |")
     print("| --- | --- | --- | --- |")
     for length, per_step in ((256, 1), (256, 4), (512, 1), (1024, 1), (1024, 4), (2048, 1)):
         arguments.step_tokens = length * per_step
         run = _child(arguments, "harness", length)
-        share = run["tokens_per_s"] * run["flop_per_token"] / speed
-        print(f"| {length} | {per_step} | {run['tokens_per_s']:.0f} | {share:.0%} |", flush=True)
+        print(f"| {length} | {per_step} | {run['tokens_per_s']:.0f} | {_shares(run, speeds)} |", flush=True)
 
 
 def padding(_: argparse.Namespace) -> None:
@@ -97,12 +97,23 @@ def padding(_: argparse.Namespace) -> None:
         print(f"| {name} | {rows:,} | {length} | {len(bins):,} | {share:.2%} | {seconds:.1f} |")
 
 
-def matrix_speed() -> float:
-    """FLOP/s of the fastest of some bf16 products of two 2048×2048 matrices."""
+def matrix_speed(rows: int = 2048, inner: int = 2048, outer: int = 2048) -> float:
+    """FLOP/s of the fastest of some bf16 products."""
     import torch
 
-    left, right = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
-    return 2 * 2048**3 / min(_seconds(lambda: left @ right) for _ in range(12))
+    left, right = torch.randn(rows, inner).bfloat16(), torch.randn(inner, outer).bfloat16()
+    return 2 * rows * inner * outer / min(_seconds(lambda: left @ right) for _ in range(30))
+
+
+def _speeds(model: Path) -> tuple[float, float]:
+    """FLOP/s of the square product, and of one as in this model's layers; prints both."""
+    config = json.loads((model / "config.json").read_text())
+    hidden, outer = config["hidden_size"], config["intermediate_size"]
+    square, layer = matrix_speed(), matrix_speed(1024, hidden, outer)
+    print(
+        f"bf16 products: 2048×2048×2048 {square / 1e9:.0f} GFLOP/s, 1024×{hidden}×{outer} {layer / 1e9:.0f} GFLOP/s\n"
+    )
+    return square, layer
 
 
 def _seconds(work: Any) -> float:

@@ -21,7 +21,6 @@ class StepWriter(TrainerCallback):
 
     def __init__(self, material: Material, config: Config, vocabulary: int, file: TextIO, bar: Any):
         self.material, self.config, self.vocabulary, self.file, self.bar = material, config, vocabulary, file, bar
-        self.curve: list[dict[str, float]] = []
         self.running = 1
         self._started = time.monotonic()
 
@@ -33,7 +32,6 @@ class StepWriter(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         row = self._row(int(state.global_step), {k: float(v) for k, v in logs.items() if k != "epoch"})
-        self.curve.append(row)
         if state.is_world_process_zero:
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()

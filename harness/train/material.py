@@ -46,11 +46,9 @@ class Material:
     def examples(self, processes: int) -> list[dict[str, list[int]]]:
         """The trainer's dataset, in training order; packs that come again are the same objects."""
         index = {name: number for number, name in enumerate(self.sources)}
-        made: dict[int, dict[str, list[int]]] = {}
-        return [
-            made.setdefault(id(packed), self._example(packed, index))
-            for packed in padded(self.packs, self.order, processes)
-        ]
+        ordered = padded(self.packs, self.order, processes)
+        made = {key: self._example(packed, index) for key, packed in {id(p): p for p in ordered}.items()}
+        return [made[id(packed)] for packed in ordered]
 
     def _example(self, packed: Packed, index: dict[str, int]) -> dict[str, list[int]]:
         source: list[int] = []

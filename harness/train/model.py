@@ -45,6 +45,7 @@ def with_new_adapter(model: Any, config: TrainConfig) -> Any:
     """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    from harness.train.frozen_norm import use_frozen_norms
     from harness.train.lora_linear import use_lora_linear
 
     if config.method == "qlora":
@@ -63,6 +64,7 @@ def with_new_adapter(model: Any, config: TrainConfig) -> Any:
     except ValueError as error:
         raise ConfigError([f"train.lora: {' '.join(str(error).split())[:300]}"]) from None
     use_lora_linear(adapted)
+    use_frozen_norms(adapted)
     return adapted
 
 

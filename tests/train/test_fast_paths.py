@@ -19,6 +19,7 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
     import torch
     from peft.tuners.lora.layer import Linear
 
+    from harness.train.frozen_norm import FrozenNorm
     from harness.train.model import load_for_training
 
     model = load_for_training(base, TrainConfig(device="cpu", lora={"r": 4, **settings}), dtype).train()
@@ -31,6 +32,8 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
         for module in model.modules():
             if isinstance(module, Linear):
                 module.__class__ = Linear
+            if isinstance(module, FrozenNorm):
+                module.__class__ = type(module).__bases__[1]
     return model
 
 
