@@ -28,7 +28,7 @@ def write_verdict(policy: GateConfig, comparison: Comparison, out: Path) -> Verd
     digest = sha256_file(out / "compare.json")
     verdict = decide(policy, comparison).model_copy(update={"compare_sha256": digest})
     verdict.save(out / "verdict.json")
-    write_json(out / POLICY, policy.model_dump())
+    write_json(out / POLICY, policy.model_dump(mode="json"))
     return verdict
 
 

@@ -28,7 +28,7 @@ def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, A
     if config.train.kl_to_base:
         inputs["roles"] = {name: source.role for name, source in config.data.sources.items()}
     if config.train.eval_every:
-        inputs["examination"] = [config.gate.model_dump(), [task.model_dump() for task in config.tasks]]
+        inputs["examination"] = [config.gate.model_dump(mode="json"), [task.model_dump() for task in config.tasks]]
     return inputs
 
 

@@ -119,7 +119,7 @@ def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, cur
         chain=chain,
         extras=extras,
         digests=_digests(chain, decision),
-        policy=policy.model_dump(),
+        policy=policy.model_dump(mode="json"),
         head=current.hash if current else "",
     )
 

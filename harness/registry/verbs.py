@@ -69,7 +69,7 @@ def _policy(options: argparse.Namespace) -> int:
     if named is None:
         raise UsageError("name the policy: harness registry policy policy=NAME [--alias ALIAS] [--why TEXT]")
     policy = validate(GateConfig, gate_values(named))
-    entry = found.demand(_act(options), policy.model_dump())
+    entry = found.demand(_act(options), policy.model_dump(mode="json"))
     print(f"{entry.alias} demands {policy.name} (entry {entry.number}, {entry.hash})")
     return 0
 

@@ -133,7 +133,7 @@ class TestRefusals:
         assert "margin 20 points, at most 5 points is demanded" in str(error)
 
     def test_the_policy_of_the_alias_can_be_raised(self, two: FileRegistry, runs: Path) -> None:
-        two.demand(ACT, policy(guard(margin="1 points")).model_dump())
+        two.demand(ACT, policy(guard(margin="1 points")).model_dump(mode="json"))
         run = write_run(runs / "third", 320)
         against_production(run, two)
         assert "at most 1 points is demanded" in str(refused(two, run))
