@@ -83,7 +83,7 @@ def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:
 def _overall(lines: Sequence[MetricVerdict]) -> tuple[VerdictName, list[str]]:
     """The worst of what is not waived; without any metric that passed, nothing passes."""
     counted = [line for line in lines if line.waived is None]
-    worst = max((line.verdict for line in counted), key=SEVERITY.index, default="INCONCLUSIVE")
+    worst: VerdictName = max((line.verdict for line in counted), key=SEVERITY.index, default="INCONCLUSIVE")
     if not counted:
         return worst, ["no metric passed: every gated metric is inconclusive and waived"]
     return worst, [line.reason for line in counted if line.verdict == worst]

@@ -1,13 +1,15 @@
 """Evaluation folders for the gate tests, as `harness evaluate` and lm-eval write them, only smaller."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.config import GateConfig, RuleConfig
-from harness.records import Evaluation, TaskIdentity, TaskScore
+from harness.gate.comparison import compare
+from harness.gate.evidence import Evidence
+from harness.records import Comparison, Evaluation, TaskIdentity, TaskScore
 from harness.store import sha256_file
 
 Row = dict[str, Any]
@@ -118,3 +120,9 @@ def guard(metric: str = "*/quiz/acc", margin: str | list[str] = "5 points", **ch
 
 def policy(*rules: RuleConfig, **changes: Any) -> GateConfig:
     return GateConfig(name="test", rules=list(rules) or [guard()], **({"require": ["guard"]} | changes))
+
+
+def compare_both(sides: Iterable[Evidence], gate: GateConfig | None = None) -> Comparison:
+    """The comparison of (baseline, candidate)."""
+    baseline, candidate = sides
+    return compare(baseline, candidate, gate)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, Row, answers, samples
+from evaluation_folders import Folder, Row, answers, compare_both, samples
 
 from harness.errors import HarnessError
 from harness.gate.comparison import compare
@@ -71,7 +71,7 @@ def test_the_newest_results_of_one_model_count(tmp_path: Path) -> None:
 def test_lm_eval_samples_that_were_cut_off_on_both_sides(tmp_path: Path) -> None:
     counts = {"n-samples": {"quiz": {"original": 5000, "effective": 5000}}}
     sides = [read_evidence(elsewhere(tmp_path / name, samples(RIGHT), **counts)) for name in "ab"]
-    assert "4900 items" in "\n".join(compare(*sides).faults)
+    assert "4900 items" in "\n".join(compare_both(sides).faults)
 
 
 def test_a_metric_of_which_less_is_better_is_turned_round(tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, answers, guard, one_task, policy, samples
+from evaluation_folders import Folder, answers, compare_both, guard, one_task, policy, samples
 
 from harness.compose import gate_values
 from harness.config import GateConfig, RuleConfig, validate
 from harness.config_gate import WaiverConfig
 from harness.errors import ConfigError
-from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.records import Verdict
@@ -24,7 +23,7 @@ WAIVER: dict[str, Any] = {"name": "small suite", "reason": "the large one comes 
 
 def judged(path: Path, sides: list[Folder], gate: GateConfig) -> Verdict:
     evidence = [read_evidence(side.write(path / name), gate.fields) for side, name in zip(sides, "ab", strict=True)]
-    return decide(gate, compare(*evidence, gate), TODAY)
+    return decide(gate, compare_both(evidence, gate), TODAY)
 
 
 def reasons(verdict: Verdict) -> str:
@@ -170,7 +169,7 @@ def test_of_a_metric_where_less_is_better_true_values_are_shown(tmp_path: Path) 
     verdict = judged(tmp_path / "worse", errors, policy(guard()))
     assert verdict.verdict == "FAIL"
     (line,) = verdict.metrics
-    assert (line.baseline, line.candidate, line.delta) == (0.1, 0.3, pytest.approx(-0.2))
+    assert [line.baseline, line.candidate, line.delta] == pytest.approx([0.1, 0.3, -0.2])
     assert "rose by 20.0 points, which is worse" in reasons(verdict)
     ceiling = RuleConfig(metric="*/quiz/acc", role="target", direction="lower", ceiling=0.2)
     gate = policy(ceiling, require=["target"])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, answers, guard, policy, sample
+from evaluation_folders import Folder, answers, compare_both, guard, policy, sample
 
 from harness.config import GateConfig, RuleConfig, SuiteConfig, TaskConfig
 from harness.config_gate import SequentialConfig
@@ -83,7 +83,7 @@ def stopped_folder(items: list[int], stopped_at: int, marks: list[float], **chan
 def judged(path: Path, candidate: Folder, gate: GateConfig) -> Verdict:
     baseline = Folder({"quiz": [sample(number, 1.0) for number in range(N)]})
     evidence = [read_evidence(folder.write(path / name)) for folder, name in ((baseline, "a"), (candidate, "b"))]
-    return decide(gate, compare(*evidence, gate))
+    return decide(gate, compare_both(evidence, gate))
 
 
 @pytest.mark.parametrize(("right", "expected"), [(N, "PASS"), (200, "FAIL")])

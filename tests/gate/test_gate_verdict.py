@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from evaluation_folders import Folder, answers, guard, one_task, policy, samples
+from evaluation_folders import Folder, answers, compare_both, guard, one_task, policy, samples
 
 from harness.cli import main
 from harness.config import GateConfig, RuleConfig
@@ -197,7 +197,7 @@ def test_a_floor_for_shares_refuses_other_scores(tmp_path: Path, scale: float) -
 @pytest.mark.parametrize("values", [GOOD, scores(1, 1.0, 1), scores(60, 1.0, 1)])
 def test_records_can_be_read_back(tmp_path: Path, values: list[float]) -> None:
     sides = [read_evidence(one_task(values).write(tmp_path / name)) for name in "ab"]
-    comparison = compare(*sides)
+    comparison = compare_both(sides)
     comparison.save(tmp_path / "compare.json")
     assert load(Comparison, tmp_path / "compare.json") == comparison
 

@@ -137,7 +137,7 @@ class TestSplit:
 
         for context, continuation in [("ab\n", "c"), ("ab \n ", "cd"), ("ab", " c"), ("a", "\n")]:
             own, merged = likelihood.split(self.encode, context, continuation)
-            assert own == TemplateLM._encode_pair(Stock(), context, continuation)  # type: ignore[arg-type]
+            assert own == TemplateLM._encode_pair(Stock(), context, continuation)
             assert not merged
 
     def test_the_prompt_stays_as_it_is_where_a_token_would_merge_with_it(self) -> None:

@@ -40,7 +40,7 @@ def distance(folder: Path, base: Path) -> float:
     whole = load_model(base if is_adapter(folder) else folder, "float32")
     if is_adapter(folder):
         whole = with_adapter(whole, folder, base).merge_and_unload()
-    return sum(float(((p.detach() - start[n]) ** 2).sum()) for n, p in whole.named_parameters()) ** 0.5
+    return float(sum(float(((p.detach() - start[n]) ** 2).sum()) for n, p in whole.named_parameters()) ** 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,9 @@ def killed_while_saving(step: int) -> Callable[[pytest.MonkeyPatch], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
             usual(folder)
 
-        from harness.train import objective
+        from harness.train import objective, progress
 
-        usual = objective.mark_complete
+        usual = progress.mark_complete
         patch.setattr(objective, "mark_complete", mark)
 
     return prepare
