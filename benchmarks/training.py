@@ -194,14 +194,14 @@ def run_trl(arguments: argparse.Namespace) -> None:
     counted = {"tokens": 0, "supervised": 0}
     stamps: list[float] = []
 
-    class Counting(SFTTrainer):
+    class Counting(SFTTrainer):  # type: ignore[misc]
         def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
             if stamps:
                 counted["tokens"] += inputs["input_ids"].numel()
                 counted["supervised"] += int((inputs["labels"] != -100).sum())
             return super().compute_loss(model, inputs, *rest, **more)
 
-    class Stamps(TrainerCallback):
+    class Stamps(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             stamps.append(time.perf_counter())
 
@@ -281,7 +281,7 @@ def flop_per_token(model: Path, supervised: float) -> float:
     heads, key_heads = config["num_attention_heads"] * width, config["num_key_value_heads"] * width
     layer = hidden * (2 * heads + 2 * key_heads + 3 * config["intermediate_size"])
     head = hidden * config["vocab_size"]
-    return 4.0 * (config["num_hidden_layers"] * layer + supervised * head)
+    return float(4 * (config["num_hidden_layers"] * layer + supervised * head))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 NAME = "packed_rows"
 _BLOCK = 128  # queries at a time: their scores stay in the cache
@@ -28,19 +29,19 @@ def use_packed_attention(model: Any) -> bool:
     return True
 
 
-def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> torch.Tensor | None:
+def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> Tensor | None:
     """None where `attention` finds the rows by itself: one sequence, nothing cached, nothing padded."""
     from transformers.masking_utils import sdpa_mask
 
     if batch_size == 1 and q_length == kv_length and arguments.get("attention_mask") is None:
         return None
-    found: torch.Tensor | None = sdpa_mask(batch_size, q_length, kv_length, **arguments)
+    found: Tensor | None = sdpa_mask(batch_size, q_length, kv_length, **arguments)
     return found
 
 
 def attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **arguments: Any
-) -> tuple[torch.Tensor, None]:
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **arguments: Any
+) -> tuple[Tensor, None]:
     """(output of shape (1, tokens, heads, width), None). Rows begin where `position_ids` are 0.
 
     query (1, heads, tokens, width), key and value (1, key heads, tokens, width).
@@ -48,21 +49,22 @@ def attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward as kernel
 
     if attention_mask is not None or query.shape[0] > 1 or query.shape[2] != key.shape[2]:
-        output: torch.Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
+        output: Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
         return output, None
     rows = bounds(arguments["position_ids"][0])
     if arguments.get("dropout") or max(end - start for start, end in rows) > _LONGEST:
         parts = [kernel(module, *(t[:, :, a:b] for t in (query, key, value)), None, **arguments)[0] for a, b in rows]
         return torch.cat(parts, dim=1), None
     _, heads, tokens, width = key.shape
-    grouped = query[0].view(heads, -1, tokens, width).to(value.dtype)
+    by_head = [t[0].to(value.dtype).contiguous() for t in (query, key, value)]
+    by_head[0] = by_head[0].view(heads, -1, tokens, width)
     scale = arguments.get("scaling") or width**-0.5
     with torch.autocast(query.device.type, enabled=False):
-        output = _PackedRows.apply(grouped, key[0].to(value.dtype), value[0], rows, scale)
+        output = _PackedRows.apply(*by_head, rows, scale)
     return output.view(1, tokens, -1, width), None
 
 
-def bounds(positions: torch.Tensor) -> list[tuple[int, int]]:
+def bounds(positions: Tensor) -> list[tuple[int, int]]:
     """(start, end) of each row of a packed sequence. positions (tokens,), restarting with every row."""
     starts: list[int] = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
     return list(zip(starts, [*starts[1:], len(positions)], strict=True))
@@ -73,37 +75,41 @@ class _PackedRows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: list[tuple[int, int]], scale: float
-    ) -> torch.Tensor:
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: list[tuple[int, int]], scale: float
+    ) -> Tensor:
         """Shape (tokens, key heads, queries, width). query (key heads, queries of each, tokens, width)."""
         heads, groups, tokens, width = query.shape
         output = query.new_empty(tokens, heads, groups, width)
         by_head = output.permute(1, 2, 0, 3)
-        later = query.new_full((_BLOCK, _BLOCK), float("-inf")).triu(1)
+        later = query.new_full((1, _BLOCK, _BLOCK), float("-inf")).triu(1)
         kept = []
         for row, start, end in _blocks(rows):
             size = end - start
-            scores = torch.matmul(_flat(query, start, end), key[:, row:end].mT).mul_(scale)
-            scores.view(heads, groups, size, -1)[..., start - row :] += later[:size, :size]
+            block = _flat(query, start, end)
+            scores = torch.bmm(block, key[:, row:end].mT).mul_(scale)
+            scores.view(heads * groups, size, -1)[..., start - row :].add_(later[:, :size, :size])
             weights = torch.softmax(scores, -1)
-            by_head[:, :, start:end] = torch.matmul(weights, value[:, row:end]).view(heads, groups, size, width)
-            kept.append(weights)
+            by_head[:, :, start:end] = torch.bmm(weights, value[:, row:end]).view(heads, groups, size, width)
+            kept += [block, weights]
         ctx.save_for_backward(query, key, value, *kept)
         ctx.rows, ctx.scale = rows, scale
         return output
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         query, key, value, *kept = ctx.saved_tensors
         gradient = gradients[0].permute(1, 2, 0, 3)
-        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for weights, (row, start, end) in zip(kept, _blocks(ctx.rows), strict=True):
+        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        last = set(ctx.rows)  # a row's last block comes first, and reaches all its keys
+        for number, (row, start, end) in reversed(list(enumerate(_blocks(ctx.rows)))):
+            block, weights = kept[2 * number : 2 * number + 2]
             outer = _flat(gradient, start, end)
-            of_weights = torch.matmul(outer, value[:, row:end].mT)
+            of_weights = torch.bmm(outer, value[:, row:end].mT)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-            of_query[:, :, start:end] = torch.matmul(of_scores, key[:, row:end]).view_as(query[:, :, start:end])
-            of_key[:, row:end] += torch.matmul(of_scores.mT, _flat(query, start, end))
-            of_value[:, row:end] += torch.matmul(weights.mT, outer)
+            of_query[:, :, start:end] = torch.bmm(of_scores, key[:, row:end]).view_as(of_query[:, :, start:end])
+            add = Tensor.copy_ if (row, end) in last else Tensor.add_
+            add(of_key[:, row:end], torch.bmm(of_scores.mT, block))
+            add(of_value[:, row:end], torch.bmm(weights.mT, outer))
         return of_query, of_key, of_value, None, None
 
 
@@ -114,6 +120,6 @@ def _blocks(rows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
             yield row, start, min(start + _BLOCK, end)
 
 
-def _flat(tensor: torch.Tensor, start: int, end: int) -> torch.Tensor:
+def _flat(tensor: Tensor, start: int, end: int) -> Tensor:
     """The block as (key heads, queries a key head × tokens, width): one product for all heads that share keys."""
     return tensor[:, :, start:end].reshape(tensor.shape[0], -1, tensor.shape[-1])
