@@ -121,7 +121,7 @@ class _Reader:
     def _decoded(self, line: bytes) -> Any:
         try:
             row = self._decoder.decode(line)
-            shape = WHOLE
+            shape: tuple[bool, ...] = WHOLE
         except msgspec.DecodeError:
             found = self._mapping(line)
             shape = tuple(found.get(key) is not None for key in HASHED)
