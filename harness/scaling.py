@@ -35,9 +35,10 @@ def origin_of(folder: Path) -> Path:
 
 def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
     """A scaled checkpoint in the cache, made once."""
-    inputs = {"weights": weights_sha256(folder), "base": weights_sha256(base), "alpha": alpha, "dtype": dtype}
+    digest = weights_sha256(folder)
+    inputs = {"weights": digest, "base": weights_sha256(base), "alpha": alpha, "dtype": dtype}
     home = cache_dir() / "scaled"
-    target = home / f"{inputs['weights'][:16]}-{alpha:g}" / "model"
+    target = home / f"{digest[:16]}-{alpha:g}" / "model"
     made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out))
     return made
 
@@ -105,7 +106,7 @@ def _between(of_base: dict[str, Path], key: str, tuned: Any, alpha: float, base:
 def _where(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             found |= dict.fromkeys(file.keys(), path)

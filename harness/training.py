@@ -15,7 +15,7 @@ from harness.train.launch import accelerate_file
 def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, Any]:
     """Everything the weights depend on; an unfinished training goes on only where nothing of it changed."""
     installed = store.versions()
-    inputs = {
+    inputs: dict[str, Any] = {
         "base": weights_sha256(base),
         "data": dataset.sha256,
         "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
