@@ -178,9 +178,9 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         tasks_of(config)()
         with timed(f"train on {dataset.rows} rows"):
             data = run.folder / "data"
-            finetune(config, base, read_rows(data), folder, unfinished, inputs, judge, read_validation_rows(data))
+            finetune(config, base, read_rows(data), folder, unfinished, inputs, judged, read_validation_rows(data))
 
-    def judge(step: int, folder: Path) -> Examined:
+    def judged(step: int, folder: Path) -> Examined:
         return examine(config, base, step, folder, unfinished)
 
     target = run.folder / ("checkpoint" if config.alpha == 1 else "trained")

@@ -48,8 +48,8 @@ def estimate_memory(
     kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer
     activations = length * kept + 3 * length**2
     logits = supervised * shape.vocab_size * (8 + 2 * BYTES[dtype])
-    weights, optimiser, activations, logits = (part / 2**30 for part in (weights, optimiser, activations, logits))
-    return MemoryEstimate(weights, optimiser, activations, logits, _RUNTIME_GIB[device])
+    gib = [part / 2**30 for part in (weights, optimiser, activations, logits)]
+    return MemoryEstimate(gib[0], gib[1], gib[2], gib[3], _RUNTIME_GIB[device])
 
 
 def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:
