@@ -35,14 +35,10 @@ def origin_of(folder: Path) -> Path:
 
 def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
     """A scaled checkpoint in the cache, made once."""
-    inputs: dict[str, Any] = {
-        "weights": weights_sha256(folder),
-        "base": weights_sha256(base),
-        "alpha": alpha,
-        "dtype": dtype,
-    }
+    digest = weights_sha256(folder)
+    inputs = {"weights": digest, "base": weights_sha256(base), "alpha": alpha, "dtype": dtype}
     home = cache_dir() / "scaled"
-    target = home / f"{inputs['weights'][:16]}-{alpha:g}" / "model"
+    target = home / f"{digest[:16]}-{alpha:g}" / "model"
     made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out))
     return made
 

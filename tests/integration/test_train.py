@@ -26,7 +26,7 @@ from harness.train.prepare import prepare
 pytestmark = pytest.mark.integration
 
 # The first three losses of the tiny model in bf16, seed 0: a change here is a change of what is trained.
-GOLDEN = [7.08426, 6.65683, 6.43180]
+GOLDEN = [7.08426, 6.65943, 6.42266]
 GOLDEN_RUN = ("train.learning_rate=1e-2", "train.schedule=constant", "train.warmup_ratio=0.0")
 
 

@@ -1,6 +1,7 @@
 """Ways to train: what is trained, what is saved, and that the penalties against forgetting do what they say."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def distance(folder: Path, base: Path) -> float:
     whole = load_model(base if is_adapter(folder) else folder, "float32")
     if is_adapter(folder):
         whole = with_adapter(whole, folder, base).merge_and_unload()
-    return float(sum(float(((p.detach() - start[n]) ** 2).sum()) for n, p in whole.named_parameters()) ** 0.5)
+    squares = [float(((p.detach() - start[n]) ** 2).sum()) for n, p in whole.named_parameters()]
+    return math.sqrt(sum(squares))
 
 
 @pytest.fixture(scope="module")

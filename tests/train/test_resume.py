@@ -13,7 +13,7 @@ import tiny
 from harness.errors import UsageError
 from harness.records import TrainingSummary, load
 from harness.train.finetune import finetune
-from harness.train.progress import Progress
+from harness.train.progress import Progress, mark_complete
 
 pytestmark = pytest.mark.integration
 STEPS = 9
@@ -78,12 +78,9 @@ def killed_while_saving(step: int) -> Callable[[pytest.MonkeyPatch], None]:
         def mark(folder: Path) -> None:
             if folder.name == f"checkpoint-{step}":
                 os.kill(os.getpid(), signal.SIGKILL)
-            usual(folder)
+            mark_complete(folder)
 
-        from harness.train import objective, progress
-
-        usual = progress.mark_complete
-        patch.setattr(objective, "mark_complete", mark)
+        patch.setattr("harness.train.objective.mark_complete", mark)
 
     return prepare
 
