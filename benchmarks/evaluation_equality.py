@@ -16,8 +16,9 @@ TASKS = (
     "gsm8k",
     "ifeval",
     "lambada_openai",
-    "mmlu_astronomy",
-    "mmlu_high_school_mathematics",
+    "mmlu_abstract_algebra",
+    "mmlu_anatomy",
+    "mmlu_clinical_knowledge",
 )
 SMALL_BATCHES = {"max_num_seqs": 8, "max_num_batched_tokens": 2048}
 Rows = Mapping[str, Mapping[Any, Mapping[str, Any]]]

@@ -17,7 +17,7 @@ from harness.serve.client import Client, Scored
 
 pytestmark = pytest.mark.integration
 
-CHOSEN = ("arc_easy", "hellaswag", "openbookqa", "piqa", "lambada_openai", "mmlu_astronomy")
+CHOSEN = ("arc_easy", "hellaswag", "openbookqa", "piqa", "lambada_openai", "mmlu_anatomy")
 GENERATED = ("gsm8k", "ifeval")
 ITEMS, NEW_TOKENS = 4, 12
 NATS = 1e-2
