@@ -93,7 +93,9 @@ def _identity_faults(task: str, baseline: Evidence, candidate: Evidence) -> list
         faults.append(f"task {task}: the two sides disagree on whether higher or lower is better")
     for side, identity in ((baseline, left), (candidate, right)):
         if identity.scored != identity.asked:
-            faults.append(f"task {task}: {identity.asked - identity.scored} items of {side.label} have no score")
+            why = "; ".join(f"{n}: {reason}" for reason, n in identity.failures.items())
+            told = f"task {task}: {identity.asked - identity.scored} items of {side.label} have no score"
+            faults.append(f"{told} ({why})" if why else told)
         for metric, column in sorted(side.samples.get(task, {}).items()):
             if column.unscored:
                 faults.append(f"task {task}: {column.unscored} items of {side.label} have no score of {metric}")

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from harness.config import GateConfig
 from harness.config_gate import WaiverConfig
 from harness.gate.judge import Levels, Ruled, judge_metric
+from harness.gate.noise import noise_notes
 from harness.gate.policy import is_shown, rules_for
 from harness.gate.reasons import change, facts
 from harness.gate.significance import fail_p
@@ -149,7 +150,8 @@ def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:
         f"task {task}: evaluation stopped after {early.items} of {early.planned} items, as the policy allows"
         for task, early in sorted(comparison.stopped.items())
     ]
-    return notes + [
+    notes += [
         f"task {task}: an identical model flips {share:.1%} of the items"
         for task, share in sorted(comparison.flip_share.items())
     ]
+    return notes + noise_notes(comparison.whole, comparison.flip_share)
