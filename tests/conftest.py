@@ -91,7 +91,7 @@ def story(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Story":
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.chdir(project)
         patch.delenv("HARNESS_REGISTRY", raising=False)
-        patch.setattr("harness.evaluate.several.vllm_server", KeptServers(stack).serve)
+        patch.setattr("harness.evaluate.serving.launched", KeptServers(stack).serve)
         return play(Story(project))
 
 

@@ -106,6 +106,16 @@ def _lines(rows: Iterator[dict[str, str]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A server that is ready already."""
+
+    endpoint: Endpoint
+
+    def ready(self) -> Endpoint:
+        return self.endpoint
+
+
 class KeptServers:
     """Real vLLM servers, one for each prompt, that stay up: adapters come and go at run time."""
 
@@ -115,8 +125,8 @@ class KeptServers:
         self.started = 0
 
     @contextmanager
-    def serve(self, plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
-        """Stands in for `vllm_server`: the same server, with this plan's adapters loaded for as long as it is used."""
+    def serve(self, plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator["Kept"]:
+        """Stands in for `launched`: the same server, with this plan's adapters loaded for as long as it is used."""
         key = plan.base, (plan.prompt / "chat_template.jinja").read_text()
         if key not in self._running:
             self._running[key] = self._stack.enter_context(self._start(plan, config, log))
@@ -124,7 +134,7 @@ class KeptServers:
         for name, path in plan.adapters.items():
             _ask(endpoint, "load", {"lora_name": name, "lora_path": str(path)})
         try:
-            yield Endpoint(endpoint.url, endpoint.key, (server.BASE, *plan.adapters))
+            yield Kept(Endpoint(endpoint.url, endpoint.key, (server.BASE, *plan.adapters)))
         finally:
             for name in plan.adapters:
                 _ask(endpoint, "unload", {"lora_name": name})
