@@ -19,7 +19,15 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.skipif(not HUB.is_dir(), reason="needs the benchmark copies of ../shared/hub")
 def test_items_of_stock_and_own_tasks() -> None:
-    chosen = config_for(["experiment=finance_disclaimer", "suite=general", f"hub_dir={HUB}", "tracker=none"])
+    chosen = config_for(
+        [
+            "experiment=finance_disclaimer",
+            "suite=general",
+            f"hub_dir={HUB}",
+            "tracker=none",
+            "suite.skip=[truthfulqa_mc2]",
+        ]
+    )
     items = evaluation_items(chosen)
     counts = Counter(item["task"] for item in items)
     assert set(counts) == {task.name for task in chosen.tasks}

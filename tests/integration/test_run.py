@@ -261,7 +261,7 @@ class TestOtherTrainings:
         assert json.loads((folder / "compare.json").read_text())["faults"] == []
 
     def test_checkpoints_are_examined_on_a_real_server(self, project: Path, first: Outcome) -> None:
-        settings = ("name=examined", "train.eval_every=1000", "train.eval_limit=2")
+        settings = ("name=examined", "train.eval_every=1000", "train.eval_limit=2", "train.seed=5")
         found = harness("train", "experiment=tiny", *settings)
         assert found.code == 0, found.said
         (path,) = project.glob("runs/examined-*/checkpoint/training.json")
@@ -338,7 +338,7 @@ class TestInterrupt:
 
             def evaluating() -> bool:
                 assert process.poll() is None, log.read_text()
-                return "evaluate base" in log.read_text()
+                return "server ready" in log.read_text()
 
             tiny.wait_for(evaluating, 180, "the evaluation's start")
             server = tiny.group_of(f"--chat-template {project}")

@@ -87,7 +87,7 @@ def context_cut(bench: Bench) -> Check:
 
 
 def likelihood_context_cut(bench: Bench) -> Check:
-    model = scored(bench, lambda path, body: {**body, "prompt": body["prompt"][-8:]})
+    model = scored(bench, lambda path, body: {**body, "prompt": [ids[1:] for ids in body["prompt"]]})
     context = model.apply_chat_template([*turns("Why? " * 20)])
     return lambda: model.likelihood(context, "Because.")
 
