@@ -147,7 +147,9 @@ def _verb(
 
 
 RUN_EXAMPLE = "harness run experiment=finance_disclaimer train.learning_rate=2e-4"
-TRAIN_EXAMPLE = "harness train experiment=finance_disclaimer launcher=accelerate num_processes=2"
+TRAIN_EXAMPLE = (
+    "harness train experiment=finance_disclaimer launcher=accelerate num_processes=2 train.sequences_per_step=2"
+)
 AUDIT_EXAMPLE = "harness audit --input rows.jsonl --out checked audit=strict"
 EVALUATE_EXAMPLE = "harness evaluate base runs/NAME suite=general hub_dir=../hub"
 SCORE_EXAMPLE = "harness score disclaimer answers.jsonl --out graded.jsonl"

@@ -94,6 +94,13 @@ class JudgeConfig(Group):
     url: str | None = None
     model: str = "base"
 
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        if url and "@" in url.split("//", 1)[-1].split("/", 1)[0]:
+            raise ValueError("holds a user or password, which would be written down; give the key in the environment")
+        return url
+
 
 class SuiteConfig(Group):
     """`skip` names tasks to go without: never left out silently, always by name. `aa` asks each model twice."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
-from harness.config import Config
+from harness.config import Config, TaskConfig
 from harness.console import timed
 from harness.data.evaluation_items import domain_items, suite_items
 from harness.data.tables import read_rows
@@ -17,10 +17,15 @@ from harness.evaluate.several import evaluate_checkpoints
 from harness.records import Checkpoint
 from harness.scaling import origin_of
 
+SMOKE = TaskConfig(name="general_smoke")
+
 
 def evaluation_items(config: Config) -> list[dict[str, Any]]:
-    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them."""
-    found = {task.name: domain_items([task]) for task in config.tasks}
+    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them.
+
+    Those of the smoke suite are always among them: a candidate may be held against them later (`harness ci --smoke`).
+    """
+    found = {task.name: domain_items([task]) for task in [*config.tasks, SMOKE]}
     items = [{**item, "task": name} for name, own in found.items() for item in own]
     stock = [name for name, own in found.items() if not own]
     if stock:

@@ -39,7 +39,8 @@ def examine(config: Config, base: Path, step: int, folder: Path, work: Path) -> 
     candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
     done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few))
-    verdict = decide(config.gate, compare(read_evidence(done[BASE]), read_evidence(done[CANDIDATE])))
+    before, after = (read_evidence(done[label], config.gate.fields) for label in (BASE, CANDIDATE))
+    verdict = decide(config.gate, compare(before, after, config.gate))
     if verdict.verdict == "INVALID":
         raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
     found = summarised(step, verdict)

@@ -10,7 +10,7 @@ from harness.gate.comparison import compare
 from harness.gate.evidence import Evidence, read_evidence
 from harness.gate.sequential import Progress, decided, first_items, looks_at
 from harness.records import Comparison
-from harness.store import sha256_json
+from harness.store import code_version, sha256_json
 
 
 def looks_of(config: Config, baseline: str, candidate: str) -> Looks | None:
@@ -23,7 +23,7 @@ def looks_of(config: Config, baseline: str, candidate: str) -> Looks | None:
         sizes=lambda planned: looks_at(policy, planned).counts,
         order=lambda task, items: first_items(items, seed, task),
         seed=seed,
-        rule=sha256_json([policy.model_dump(mode="json"), config.suite.name]),
+        rule=sha256_json([policy.model_dump(mode="json"), config.suite.name, code_version("gate", "stats", "looks")]),
         decided=partial(_decided, config, baseline, candidate),
         whole=(baseline,),
     )

@@ -205,7 +205,9 @@ def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
     base = base_checkpoint(local_model(run.config.model), candidate.contract_sha256)
     sides = {BASE: base, CANDIDATE: candidate}
     log = run.folder / "logs" / "vllm.log"
-    looks = looks_of(run.config, BASE, CANDIDATE)
+    looks = looks_of(run.config, BASE, CANDIDATE) if candidate.kind == "adapter" else None
+    if looks is None and run.config.gate.sequential is not None:
+        say("· a whole model is evaluated on all items: looks need a server that base and candidate share")
     return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config), looks)
 
 

@@ -55,7 +55,7 @@ class TestComposition:
         assert full == parts
         assert list(full) == [*names("general"), *names("domain")]
 
-    @pytest.mark.parametrize("policy", choices("gate"))
+    @pytest.mark.parametrize("policy", ["default", "strict", "clinical"])
     def test_general_is_guarded_by_the_policies(self, policy: str) -> None:
         rules = config_for([f"gate={policy}"]).gate.rules
         guarded = {rule.metric.split("/")[1] for rule in rules if rule.role == "guard"}

