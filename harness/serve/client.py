@@ -138,12 +138,18 @@ class Client:
 
 
 def _scored(ids: list[int], start: int, choice: dict[str, Any]) -> Scored:
-    """The last rows of an answer: there is one for each token of the prompt, or for each scored one."""
+    """The last rows of an answer: there is one for each token of the prompt, or for each scored one.
+
+    An answer to other ids than those sent has no scores of theirs; its `prompt_ids` tell.
+    """
+    fed = list(choice["prompt_token_ids"])
+    if fed != ids:
+        return Scored([], False, fed)
     rows = choice["prompt_logprobs"][start - len(ids) :]
     found = [float(row[str(token)]["logprob"]) for token, row in zip(ids[start:], rows, strict=True)]
     best = [max(float(entry["logprob"]) for entry in row.values()) for row in rows]
     greedy = all(own >= highest for own, highest in zip(found, best, strict=True))
-    return Scored(found, greedy, list(choice["prompt_token_ids"]))
+    return Scored(found, greedy, fed)
 
 
 @contextmanager
