@@ -40,6 +40,13 @@ class Column:
     def __len__(self) -> int:
         return len(self.items)
 
+    def coded(self, field: str) -> npt.NDArray[np.str_]:
+        """Each item's value of a document field as text; '' where the document has none."""
+        codes = self.fields.get(field)
+        if codes is None:
+            return np.full(len(self), "")
+        return np.array([*self.names[field], ""])[codes]
+
     def only(self, index: Any) -> "Column":
         """The items at these positions (or where the mask is true)."""
         return replace(

@@ -43,11 +43,18 @@ class Pairs:
         return all(bool(((values == 0) | (values == 1)).all()) for values in (self.left.values, self.right.values))
 
     def codes(self, field: str) -> npt.NDArray[np.int64]:
-        """The number of each item's value of a document field; items without one are each on their own."""
-        codes = self.right.fields[field].copy()
-        missing = codes == NONE
-        codes[missing] = codes.max(initial=0) + 1 + np.arange(int(missing.sum()))
-        return codes
+        """The number of each item's value of a document field, NONE where it has none."""
+        return self.right.fields.get(field, np.full(len(self), NONE))
+
+    def unclustered(self, field: str) -> str | None:
+        """Why the items cannot be clustered by a document field; None when each has it, the same on both sides."""
+        lacking = max(int((side.coded(field) == "").sum()) for side in (self.left, self.right))
+        if lacking:
+            told = f"task {self.task}: {lacking} of {len(self)} items have no {field}"
+            return f"{told}, which the policy clusters by; correct the rule's cluster key or the documents"
+        if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
+            return f"task {self.task}: the {field} of {changed} items, which the policy clusters by, differs"
+        return None
 
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
         """The pairs of each value of a document field that any item has, by name."""

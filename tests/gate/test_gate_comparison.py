@@ -92,6 +92,28 @@ def test_a_single_cluster_is_no_sample(tmp_path: Path) -> None:
     assert "single cluster of passage" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(("key", "lacking"), [("passage", 1), ("pasage", 200)])
+def test_items_without_the_cluster_key_are_not_taken_as_independent(tmp_path: Path, key: str, lacking: int) -> None:
+    gate = policy(guard(cluster=key))
+    sides = [passages(answers(190, 200), 10) for _ in "ab"]
+    for side in sides:
+        side.tasks["quiz"][7]["doc"].pop("passage")
+    verdict = decide(gate, compared(tmp_path, sides, gate))
+    assert verdict.verdict == "INVALID"
+    assert f"task quiz: {lacking} of 200 items have no {key}" in verdict.reasons[0]
+
+
+def test_a_cluster_key_that_one_side_edited_is_told(tmp_path: Path) -> None:
+    gate = policy(guard(cluster="passage"))
+    sides = [passages(RIGHT, 10), passages(RIGHT, 5)]
+    assert "the passage of" in "\n".join(compared(tmp_path, sides, gate).faults)
+
+
+def test_a_comparison_names_all_that_either_side_evaluated(tmp_path: Path) -> None:
+    sides = [Folder({"one": samples(RIGHT)}, groups={"all": ["one"]}), Folder({"two": samples(RIGHT)})]
+    assert compared(tmp_path, sides).evaluated == ["all", "one", "two"]
+
+
 def test_repeated_samples_of_an_item_are_averaged(tmp_path: Path) -> None:
     rows = [sample(n, float(k < 3), repeat=k) for n in range(50) for k in range(4)]
     (metric,) = compared(tmp_path, [Folder({"quiz": rows}), Folder({"quiz": rows})]).metrics
