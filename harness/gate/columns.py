@@ -22,7 +22,8 @@ class Column:
     All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
     `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
     choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a
-    document has none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
+    document has none; `names` are the values. `unscored` counts rows that name the metric and have no number for it,
+    `lists` those of them that hold a list.
     """
 
     path: Path
@@ -36,9 +37,15 @@ class Column:
     fields: Mapping[str, npt.NDArray[np.int64]]
     names: Mapping[str, Sequence[str]]
     unscored: int
+    lists: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def aggregate(self) -> bool:
+        """Whether lm-eval computes the metric over pairs or lists: no item has a score, and none lacks one."""
+        return not len(self) and self.lists == self.unscored
 
     def coded(self, field: str) -> npt.NDArray[np.str_]:
         """Each item's value of a document field as text; '' where the document has none."""
@@ -70,6 +77,7 @@ class Rows:
     fields: dict[str, "array[int]"] = field(default_factory=dict)
     values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
     unscored: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, int] = field(default_factory=dict)
 
 
 def columns_of(
@@ -109,6 +117,7 @@ def columns_of(
                 fields={name: codes[scored] for name, codes in fields.items()},
                 names=names,
                 unscored=rows.unscored.get(metric, 0),
+                lists=rows.lists.get(metric, 0),
                 **{name: column[scored] for name, column in table.items()},
             ),
         )

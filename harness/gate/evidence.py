@@ -80,7 +80,7 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
 
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Metrics that lm-eval computes over pairs or lists have no score an item: they are left out."""
-    return {metric: column for metric, column in columns.items() if len(column)}
+    return {metric: column for metric, column in columns.items() if not column.aggregate}
 
 
 def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
@@ -121,7 +121,7 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
         weights_sha256="",
         contract_sha256=_asked_how(found),
         identities=identities,
-        groups=dict(_groups(found, files)),
+        groups=dict(_groups(results, found, files)),
         samples={task: _scored(columns) for task, columns in samples.items()},
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
     )
@@ -157,8 +157,11 @@ def _subtasks(found: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return subtasks if isinstance(subtasks, dict) else {}
 
 
-def _groups(found: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Every group with the tasks below it, through groups of groups; one whose tasks are not all here is none."""
+def _groups(results: Path, found: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Every group with the tasks below it, through groups of groups.
+
+    Raises EvidenceFault for a group of which a task is missing.
+    """
     subtasks = _subtasks(found)
 
     def leaves(name: str, above: tuple[str, ...]) -> list[str]:
@@ -168,8 +171,9 @@ def _groups(found: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[tupl
 
     for group in _parents(found):
         tasks = leaves(group, ())
-        if set(tasks) <= set(files):
-            yield group, tasks
+        if missing := sorted(set(tasks) - set(files)):
+            raise EvidenceFault(f"{results}: group {group} lacks {', '.join(missing)}; evaluate the whole group again")
+        yield group, tasks
 
 
 def _filters(found: Mapping[str, Any], task: str) -> list[str]:

@@ -92,11 +92,11 @@ class _Reader:
             value = getattr(row.doc, attribute)
             column.append(NONE if value is None else codes.setdefault(str(value), len(codes)))
         for name, attribute, indices, values in self._sinks:
-            score = getattr(row, attribute)
-            if type(score) is not float:
-                score = _value(score, row.resps)
+            raw = getattr(row, attribute)
+            score = raw if type(raw) is float else _value(raw, row.resps)
             if score is None:
                 rows.unscored[name] = rows.unscored.get(name, 0) + 1
+                rows.lists[name] = rows.lists.get(name, 0) + isinstance(raw, list)
             else:
                 indices.append(index)
                 values.append(score)

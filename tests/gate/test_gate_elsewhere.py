@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, Row, answers, compare_both, samples
 
-from harness.errors import HarnessError
+from harness.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.texts import texts
@@ -42,6 +42,11 @@ def test_lm_eval_folders_made_in_other_ways(tmp_path: Path, changes: dict[str, A
     left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
     right = read_evidence(elsewhere(tmp_path / "b", samples(RIGHT), **changes))
     assert told in "\n".join(compare(left, right).faults)
+
+
+def test_a_group_without_all_its_tasks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceFault, match="group all lacks law"):
+        read_evidence(elsewhere(tmp_path / "a", samples(RIGHT), group_subtasks={"all": ["quiz", "law"]}))
 
 
 def test_tasks_whose_names_begin_alike_keep_their_own_samples(tmp_path: Path) -> None:
