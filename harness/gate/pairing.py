@@ -167,6 +167,8 @@ def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) ->
     for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
         if changed := int((left != right).sum()):
             faults.append(f"task {task}: the {what} of {changed} items differ between the two sides")
+    if changed := int((a.samples != b.samples).sum()):
+        faults.append(f"task {task}: {changed} items were answered more often on one side than on the other")
     if not len(a):
         return None, faults
     if not all(np.isfinite(side.values).all() for side in (a, b)):

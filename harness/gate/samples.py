@@ -86,6 +86,7 @@ class _Reader:
         rows.targets.append(hash(str(row.target_hash)))
         rows.places.append(place)
         rows.choices.append(_choices(row.arguments))
+        rows.samples.append(_responses(row.resps))
         rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
         rows.repeats.append(NONE if row.repeat is None else row.repeat)
         for attribute, codes, column in self._coded:
@@ -205,6 +206,15 @@ def _choices(arguments: Any) -> int:
     """How many answers were scored by likelihood: one request each; a generation is one request."""
     count = len(arguments) if arguments else 0
     return count if count > 1 else 0
+
+
+def _responses(raw: msgspec.Raw) -> int:
+    """How often an item was answered: lm-eval keeps a list of answers for each request."""
+    try:
+        asked = msgspec.json.decode(raw, type=list[list[msgspec.Raw]])
+    except msgspec.DecodeError:
+        return 1
+    return max(map(len, asked), default=1)
 
 
 def _value(raw: Any, responses: Any) -> float | None:

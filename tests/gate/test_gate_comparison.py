@@ -120,6 +120,28 @@ def test_repeated_samples_of_an_item_are_averaged(tmp_path: Path) -> None:
     assert (metric.n, metric.baseline) == (50, 0.75)
 
 
+@pytest.mark.parametrize(
+    "often",
+    [
+        [sample(n, 1.0, repeat=k) for n in range(50) for k in range(4)],
+        [sample(n, [1.0, 0.0, 1.0, 1.0], resps=[["a", "b", "c", "d"]]) for n in range(50)],
+        [sample(n, 1.0, resps=[["a", "b", "c", "d"]]) for n in range(50)],
+    ],
+)
+def test_the_best_of_several_answers_is_not_compared_with_one(tmp_path: Path, often: list[Row]) -> None:
+    once = [sample(n, 1.0, repeat=0) for n in range(50)]
+    told = "\n".join(compared(tmp_path, [Folder({"quiz": once}), Folder({"quiz": often})]).faults)
+    assert "50 items were answered more often on one side" in told
+
+
+@pytest.mark.parametrize("name", ["prompt_hash", "target_hash"])
+def test_repeated_samples_that_were_asked_in_different_ways_are_damage(tmp_path: Path, name: str) -> None:
+    rows = [sample(n, 1.0, repeat=k) for n in range(20) for k in range(2)]
+    rows[7][name] = "another"
+    with pytest.raises(EvidenceFault, match="item doc0003 differ over its repeated samples"):
+        read_evidence(Folder({"quiz": rows}).write(tmp_path / "a"))
+
+
 def test_a_list_of_one_score_a_response_is_averaged(tmp_path: Path) -> None:
     rows = [sample(n, [1.0, 0.0, 0.0, 1.0], resps=[["a", "b", "c", "d"]]) for n in range(50)]
     (metric,) = compared(tmp_path, [Folder({"quiz": rows}), Folder({"quiz": rows})]).metrics
