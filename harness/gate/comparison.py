@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from harness.config import GateConfig
+from harness.gate.direction import Directions, directions_of, is_gated, keys_of
 from harness.gate.evidence import Evidence
 from harness.gate.pairing import Pairs, faults_between, group_pairs, pair_task
 from harness.gate.policy import cluster_field, rules_for
@@ -35,10 +36,12 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
     A policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
     """
     faults = faults_between(baseline, candidate)
+    direction = directions_of(baseline, candidate, policy)
     pairs: list[Pairs] = []
     stopped: dict[str, Stopped] = {}
     for task in sorted(set(baseline.samples) & set(candidate.samples)):
-        found, told, early = pair_task(baseline, candidate, task)
+        found, told, early = pair_task(baseline, candidate, task, direction)
+        faults += _undirected(candidate, found, direction, policy)
         pairs += found
         faults += told
         stopped |= {task: early} if early is not None else {}
@@ -62,6 +65,17 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
 def _evaluated(baseline: Evidence, candidate: Evidence) -> list[str]:
     """Tasks and groups that either side evaluated, comparable or not."""
     return sorted({*baseline.samples, *candidate.samples, *baseline.groups, *candidate.groups})
+
+
+def _undirected(
+    candidate: Evidence, pairs: Sequence[Pairs], direction: Directions, policy: GateConfig | None
+) -> list[str]:
+    """Metrics that a rule decides on although nobody says whether more or less of them is better."""
+    return [
+        f"task {one.task}: nobody says whether higher or lower {one.metric} is better; set the rule's direction"
+        for one in pairs
+        if direction(one.task, one.metric) is None and is_gated(policy, keys_of(candidate, one.task, one.metric))
+    ]
 
 
 class _Measure:

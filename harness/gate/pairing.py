@@ -1,6 +1,6 @@
 """The same items of two evaluations side by side, and every reason why they may not be compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,13 @@ def _identity_faults(task: str, baseline: Evidence, candidate: Evidence) -> list
     return faults
 
 
-def pair_task(baseline: Evidence, candidate: Evidence, task: str) -> tuple[list[Pairs], list[str], Stopped | None]:
-    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early."""
+def pair_task(
+    baseline: Evidence, candidate: Evidence, task: str, direction: Callable[[str, str], Direction | None]
+) -> tuple[list[Pairs], list[str], Stopped | None]:
+    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early.
+
+    A metric without a direction is shown as if more were better; no rule may decide on it.
+    """
     left, right = baseline.samples[task], candidate.samples[task]
     identity = candidate.identities[task]
     faults = [f"task {task}: metric {metric} exists on one side only" for metric in sorted(set(left) ^ set(right))]
@@ -121,7 +126,7 @@ def pair_task(baseline: Evidence, candidate: Evidence, task: str) -> tuple[list[
         a, b = left[metric], right[metric]
         if stopped is not None:
             a = a.only(np.isin(a.items, b.items))
-        one, told = _pair(task, metric, a, b, _direction(metric, identity))
+        one, told = _pair(task, metric, a, b, direction(task, metric) or "higher")
         faults += told
         pairs += [one] if one is not None else []
     return pairs, faults, stopped
@@ -174,10 +179,6 @@ def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) ->
     if not all(np.isfinite(side.values).all() for side in (a, b)):
         return None, [*faults, f"task {task}: {metric} is not a number for some items"]
     return Pairs(task, metric, direction, a, b), faults
-
-
-def _direction(metric: str, identity: TaskIdentity) -> Direction:
-    return "lower" if metric.split(",")[0] in identity.lower_is_better else "higher"
 
 
 def _short(digest: str) -> str:
