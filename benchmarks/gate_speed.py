@@ -66,7 +66,8 @@ def _evidence(right: npt.NDArray[np.bool_], path: Path) -> Evidence:
     none = np.zeros(n, dtype=np.int64)
     column = Column(
         path=path, items=np.sort(np.arange(n).astype("S64")), prompts=none, targets=none, values=right.astype(float),
-        places=none, choices=none, docs=np.arange(n), fields={}, names={}, unscored=0,
+        places=none, choices=none, docs=np.arange(n), samples=none + 1, fields={}, names={},
+        unscored=0,
     )  # fmt: skip
     identity = TaskIdentity(
         version="1", num_fewshot=0, generation="null", samples_sha256="", asked=n, scored=n, failed=0

@@ -181,8 +181,8 @@ class Evaluation(Record):
 class TaskIdentity(Record):
     """What two evaluations of a task must share to be compared; `failed` items got no score, `failures` says why.
 
-    `lower_is_better` names the metrics of which less is better. Of a task evaluated in looks, `stopped_at` items
-    of `planned` were asked, in the seeded random order of `order_seed`.
+    `lower_is_better` names the metrics of which less is better, `undirected` those of which the task says neither. Of
+    a task evaluated in looks, `stopped_at` items of `planned` were asked, in the seeded random order of `order_seed`.
     """
 
     version: str
@@ -197,3 +197,4 @@ class TaskIdentity(Record):
     planned: int | None = None
     stopped_at: int | None = None
     order_seed: int | None = None
+    undirected: list[str] = []

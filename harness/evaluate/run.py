@@ -97,6 +97,7 @@ def _write_samples(
         scored=len(items) - len(reasons),
         failed=len(reasons),
         lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
+        undirected=sorted(metric for metric, higher in directions.items() if higher is None),
         failures=dict(Counter(reasons.values())),
         planned=None if extent.items is None else len(plan.tasks[name]),
         stopped_at=None if extent.items is None else len(items),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from harness.errors import EvidenceFault
 
 NONE = -1
-ARRAYS = ("items", "prompts", "targets", "values", "places", "choices", "docs")
+ARRAYS = ("items", "prompts", "targets", "values", "places", "choices", "docs", "samples")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Column:
 
     All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
     `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
-    choices (0: not multiple choice), `docs` doc_id. `fields` number the values of a document's fields, NONE where a
-    document has none; `names` are the values. `unscored` counts rows that name the metric and have no number for it.
+    choices (0: not multiple choice), `docs` doc_id, `samples` how many answers were scored. `fields` number the values
+    of a document's fields, NONE where a document has none; `names` are the values. `unscored` counts rows that name the
+    metric and have no number for it, `lists` those of them that hold a list.
     """
 
     path: Path
@@ -33,12 +34,26 @@ class Column:
     places: npt.NDArray[np.int64]
     choices: npt.NDArray[np.int64]
     docs: npt.NDArray[np.int64]
+    samples: npt.NDArray[np.int64]
     fields: Mapping[str, npt.NDArray[np.int64]]
     names: Mapping[str, Sequence[str]]
     unscored: int
+    lists: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def aggregate(self) -> bool:
+        """Whether lm-eval computes the metric over pairs or lists: no item has a score, and none lacks one."""
+        return not len(self) and self.lists == self.unscored
+
+    def coded(self, field: str) -> npt.NDArray[np.str_]:
+        """Each item's value of a document field as text; '' where the document has none."""
+        codes = self.fields.get(field)
+        if codes is None:
+            return np.full(len(self), "")
+        return np.array([*self.names[field], ""])[codes]
 
     def only(self, index: Any) -> "Column":
         """The items at these positions (or where the mask is true)."""
@@ -59,10 +74,12 @@ class Rows:
     places: "array[int]" = field(default_factory=lambda: array("q"))
     choices: "array[int]" = field(default_factory=lambda: array("q"))
     docs: "array[int]" = field(default_factory=lambda: array("q"))
+    samples: "array[int]" = field(default_factory=lambda: array("q"))
     repeats: "array[int]" = field(default_factory=lambda: array("q"))
     fields: dict[str, "array[int]"] = field(default_factory=dict)
     values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
     unscored: dict[str, int] = field(default_factory=dict)
+    lists: dict[str, int] = field(default_factory=dict)
 
 
 def columns_of(
@@ -78,6 +95,9 @@ def columns_of(
     group = np.cumsum(first) - 1
     if not first.all():
         _require_distinct(path, items, group, repeats, np.array(rows.places, dtype=np.int64)[order])
+        for name in ("prompts", "targets"):
+            _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
+    answered = np.array(rows.samples, dtype=np.int64)
     table = {
         name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
         for name in ("prompts", "targets", "places", "choices", "docs")
@@ -88,10 +108,12 @@ def columns_of(
     position[order] = group
     for metric in sorted({*rows.values, *rows.unscored}):
         indices, values = rows.values.get(metric, (array("q"), array("d")))
-        at = position[np.array(indices, dtype=np.int64)]
+        of = np.array(indices, dtype=np.int64)
+        at = position[of]
         counts = np.bincount(at, minlength=len(items))
         scored = counts > 0
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
+        samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int64)
         key = metric if filter_ == "none" else f"{metric},{filter_}"
         yield (
             key,
@@ -99,9 +121,11 @@ def columns_of(
                 path=path,
                 items=items[scored],
                 values=sums[scored] / counts[scored],
+                samples=samples[scored],
                 fields={name: codes[scored] for name, codes in fields.items()},
                 names=names,
                 unscored=rows.unscored.get(metric, 0),
+                lists=rows.lists.get(metric, 0),
                 **{name: column[scored] for name, column in table.items()},
             ),
         )
@@ -120,6 +144,14 @@ def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: 
         index = order[twice[0] + 1]
         line, item = _line_of(path, int(places[index])), items[index].decode(errors="replace")
         raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
+
+
+def _require_same(path: Path, items: Any, group: Any, first: Any, digests: Any, what: str) -> None:
+    """Raises EvidenceFault for an item whose repeated samples were asked or marked in different ways."""
+    odd = np.flatnonzero(digests != digests[first][group])
+    if len(odd):
+        item = items[odd[0]].decode(errors="replace")
+        raise EvidenceFault(f"{path}: the {what} of item {item[:12]} differ over its repeated samples")
 
 
 def _line_of(path: Path, place: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from harness.config import GateConfig
+from harness.gate.direction import Directions, directions_of, is_gated, keys_of
 from harness.gate.evidence import Evidence
 from harness.gate.pairing import Pairs, faults_between, group_pairs, pair_task
 from harness.gate.policy import cluster_field, rules_for
@@ -35,16 +36,19 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
     A policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
     """
     faults = faults_between(baseline, candidate)
+    direction = directions_of(baseline, candidate, policy)
     pairs: list[Pairs] = []
     stopped: dict[str, Stopped] = {}
     for task in sorted(set(baseline.samples) & set(candidate.samples)):
-        found, told, early = pair_task(baseline, candidate, task)
+        found, told, early = pair_task(baseline, candidate, task, direction)
+        faults += _undirected(candidate, found, direction, policy)
         pairs += found
         faults += told
         stopped |= {task: early} if early is not None else {}
     measure = _Measure(candidate.suite, policy)
     metrics = [metric for one in pairs for metric in measure.task(one)]
     metrics += measure.groups(baseline, candidate, pairs)
+    faults += measure.faults
     return Comparison(
         baseline=_side(baseline),
         candidate=_side(candidate),
@@ -54,16 +58,38 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
         forgetting=_forgetting(pairs, metrics, policy),
         stopped=stopped,
         flip_share=dict(candidate.flip_share),
+        evaluated=_evaluated(baseline, candidate),
     )
 
 
+def _evaluated(baseline: Evidence, candidate: Evidence) -> list[str]:
+    """Tasks and groups that either side evaluated, comparable or not."""
+    return sorted({*baseline.samples, *candidate.samples, *baseline.groups, *candidate.groups})
+
+
+def _undirected(
+    candidate: Evidence, pairs: Sequence[Pairs], direction: Directions, policy: GateConfig | None
+) -> list[str]:
+    """Metrics that a rule decides on although nobody says whether more or less of them is better."""
+    return [
+        f"task {one.task}: nobody says whether higher or lower {one.metric} is better; set the rule's direction"
+        for one in pairs
+        if direction(one.task, one.metric) is None and is_gated(policy, keys_of(candidate, one.task, one.metric))
+    ]
+
+
 class _Measure:
-    """Turns pairs into metrics under one policy."""
+    """Turns pairs into metrics under one policy; `faults` are cluster keys that do not hold for every item."""
 
     def __init__(self, suite: str, policy: GateConfig | None):
         self._suite = suite
         self._slice_key = policy.slice_key if policy else "slice"
         self._cluster = cluster_field(policy)
+        self._faults: dict[str, None] = {}
+
+    @property
+    def faults(self) -> list[str]:
+        return list(self._faults)
 
     def task(self, pairs: Pairs) -> Iterator[MetricComparison]:
         """The metric on all items, then on each slice."""
@@ -85,6 +111,7 @@ class _Measure:
         binary = all(part.binary for part in parts)
         lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
         field = self._cluster(f"{self._suite}/{task}/{first.metric}")
+        self._faults |= dict.fromkeys(told for part in parts if field and (told := part.unclustered(field)))
         clusters = _clusters(parts, field)
         strata = _strata(parts) if len(parts) > 1 or task != first.task else None
         metric = MetricComparison(
@@ -126,8 +153,8 @@ def _strata(parts: Sequence[Pairs]) -> list[Stratum]:
 
 
 def _clusters(parts: Sequence[Pairs], field: str | None) -> Any:
-    """One number a cluster over all parts; None without a cluster key, or where no item has the field."""
-    if field is None or all(field not in part.right.fields for part in parts):
+    """One number a cluster over all parts; None without a cluster key, or where some item lacks it (a fault)."""
+    if field is None or any(part.unclustered(field) for part in parts):
         return None
     codes: list[Any] = []
     for part in parts:

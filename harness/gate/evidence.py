@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.errors import DataError, EvidenceFault
 from harness.gate.columns import Column
+from harness.gate.results_file import ResultsFile, read_results
 from harness.gate.samples import read_samples
 from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
@@ -80,7 +80,7 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
 
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
     """Metrics that lm-eval computes over pairs or lists have no score an item: they are left out."""
-    return {metric: column for metric, column in columns.items() if len(column)}
+    return {metric: column for metric, column in columns.items() if not column.aggregate}
 
 
 def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
@@ -100,40 +100,34 @@ def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
 
 
 def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
-    """lm-eval's own output: the newest results file, and for each task its newest samples file."""
-    try:
-        found = json.loads(results.read_text())
-    except ValueError as error:
-        raise EvidenceFault(f"{results} is not JSON ({error}); was it cut off?") from None
-    if not isinstance(found, dict) or not isinstance(found.get("configs", {}), dict):
-        raise EvidenceFault(f"{results} is not lm-eval's results file")
-    files = {task: _sample_files(results, task) for task in found.get("configs", {}) if task not in _parents(found)}
+    """lm-eval's own output: the newest results file, and for each task the samples written with it."""
+    found = read_results(results)
+    files = {task: _sample_files(results, task) for task in found.tasks}
     missing = [task for task, paths in files.items() if not paths]
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
-    samples = {task: read_samples(paths[-1], fields, _filters(found, task)) for task, paths in files.items()}
+    samples = {task: read_samples(paths[-1], fields, found.filters(task)) for task, paths in files.items()}
     for task, columns in samples.items():
         _require_reported(found, results, task, columns)
     identities = {task: _identity(found, task, paths[-1], samples[task]) for task, paths in files.items()}
     return Evidence(
-        label=str(found.get("model_name") or folder.name),
+        label=found.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
         contract_sha256=_asked_how(found),
         identities=identities,
-        groups=dict(_groups(found, files)),
+        groups=dict(_groups(results, found)),
         samples={task: _scored(columns) for task, columns in samples.items()},
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
     )
 
 
-def _require_reported(found: Mapping[str, Any], results: Path, task: str, columns: Mapping[str, Column]) -> None:
+def _require_reported(found: ResultsFile, results: Path, task: str, columns: Mapping[str, Column]) -> None:
     """Raises EvidenceFault when complete samples do not average to what the results say: one was edited."""
-    reported = found.get("results", {}).get(task) or {}
-    asked = (found.get("n-samples", {}).get(task) or {}).get("effective")
+    reported = found.results.get(task, {})
     for metric, column in columns.items():
         value = reported.get(metric if "," in metric else f"{metric},none")
-        if metric.split(",")[0] not in MEANS or not isinstance(value, int | float) or len(column) != asked:
+        if metric.split(",")[0] not in MEANS or not isinstance(value, int | float) or len(column) != found.asked(task):
             continue
         if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
             raise EvidenceFault(
@@ -142,39 +136,28 @@ def _require_reported(found: Mapping[str, Any], results: Path, task: str, column
             )
 
 
-def _asked_how(found: Mapping[str, Any]) -> str:
+def _asked_how(found: ResultsFile) -> str:
     """Digest of chat template and system message; the template's alone where there is no message."""
-    template, system = found.get("chat_template_sha"), found.get("system_instruction_sha")
-    return sha256_json([template, system]) if system else str(template or "")
+    template, system = found.chat_template_sha, found.system_instruction_sha
+    return sha256_json([template, system]) if system else template or ""
 
 
-def _parents(found: Mapping[str, Any]) -> set[str]:
-    return {group for group, members in _subtasks(found).items() if members}
+def _groups(results: Path, found: ResultsFile) -> Iterator[tuple[str, list[str]]]:
+    """Every group with the tasks below it, through groups of groups.
 
-
-def _subtasks(found: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
-    subtasks = found.get("group_subtasks")
-    return subtasks if isinstance(subtasks, dict) else {}
-
-
-def _groups(found: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Every group with the tasks below it, through groups of groups; one whose tasks are not all here is none."""
-    subtasks = _subtasks(found)
+    Raises EvidenceFault for a group of which a task is missing.
+    """
 
     def leaves(name: str, above: tuple[str, ...]) -> list[str]:
-        if name in above or not subtasks.get(name):
+        if name in above or name not in found.groups:
             return [name]
-        return [leaf for child in subtasks[name] for leaf in leaves(child, (*above, name))]
+        return [leaf for child in found.group_subtasks[name] for leaf in leaves(child, (*above, name))]
 
-    for group in _parents(found):
+    for group in found.groups:
         tasks = leaves(group, ())
-        if set(tasks) <= set(files):
-            yield group, tasks
-
-
-def _filters(found: Mapping[str, Any], task: str) -> list[str]:
-    listed = found["configs"][task].get("filter_list") or []
-    return [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
+        if missing := sorted(set(tasks) - set(found.tasks)):
+            raise EvidenceFault(f"{results}: group {group} lacks {', '.join(missing)}; evaluate the whole group again")
+        yield group, tasks
 
 
 def _sample_files(results: Path, task: str) -> list[Path]:
@@ -184,21 +167,18 @@ def _sample_files(results: Path, task: str) -> list[Path]:
     return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
-def _identity(found: dict[str, Any], task: str, samples: Path, columns: Mapping[str, Column]) -> TaskIdentity:
+def _identity(found: ResultsFile, task: str, samples: Path, columns: Mapping[str, Column]) -> TaskIdentity:
     scored = _items(_scored(columns))
-    asked = (found.get("n-samples", {}).get(task) or {}).get("effective", scored)
+    asked = found.asked(task)
+    directions = found.higher_is_better.get(task, {})
     return TaskIdentity(
-        version=str(found.get("versions", {}).get(task)),
-        num_fewshot=int(found.get("n-shot", {}).get(task) or 0),
-        generation=json.dumps(found["configs"][task].get("generation_kwargs"), sort_keys=True),
+        version=str(found.versions.get(task)),
+        num_fewshot=found.shots.get(task) or 0,
+        generation=json.dumps(found.configs[task].generation_kwargs, sort_keys=True),
         samples_sha256=sha256_file(samples),
-        asked=asked,
+        asked=scored if asked is None else asked,
         scored=scored,
         failed=0,
-        lower_is_better=_lower_is_better(found, task),
+        lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
+        undirected=sorted({name for metric in columns if directions.get(name := metric.split(",")[0]) is None}),
     )
-
-
-def _lower_is_better(found: dict[str, Any], task: str) -> list[str]:
-    directions = found.get("higher_is_better", {}).get(task) or {}
-    return sorted(metric for metric, higher in directions.items() if higher is False)

@@ -1,6 +1,6 @@
 """The same items of two evaluations side by side, and every reason why they may not be compared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +43,18 @@ class Pairs:
         return all(bool(((values == 0) | (values == 1)).all()) for values in (self.left.values, self.right.values))
 
     def codes(self, field: str) -> npt.NDArray[np.int64]:
-        """The number of each item's value of a document field; items without one are each on their own."""
-        codes = self.right.fields[field].copy()
-        missing = codes == NONE
-        codes[missing] = codes.max(initial=0) + 1 + np.arange(int(missing.sum()))
-        return codes
+        """The number of each item's value of a document field, NONE where it has none."""
+        return self.right.fields.get(field, np.full(len(self), NONE))
+
+    def unclustered(self, field: str) -> str | None:
+        """Why the items cannot be clustered by a document field; None when each has it, the same on both sides."""
+        lacking = max(int((side.coded(field) == "").sum()) for side in (self.left, self.right))
+        if lacking:
+            told = f"task {self.task}: {lacking} of {len(self)} items have no {field}"
+            return f"{told}, which the policy clusters by; correct the rule's cluster key or the documents"
+        if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
+            return f"task {self.task}: the {field} of {changed} items, which the policy clusters by, differs"
+        return None
 
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
         """The pairs of each value of a document field that any item has, by name."""
@@ -102,8 +109,13 @@ def _identity_faults(task: str, baseline: Evidence, candidate: Evidence) -> list
     return faults
 
 
-def pair_task(baseline: Evidence, candidate: Evidence, task: str) -> tuple[list[Pairs], list[str], Stopped | None]:
-    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early."""
+def pair_task(
+    baseline: Evidence, candidate: Evidence, task: str, direction: Callable[[str, str], Direction | None]
+) -> tuple[list[Pairs], list[str], Stopped | None]:
+    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early.
+
+    A metric without a direction is shown as if more were better; no rule may decide on it.
+    """
     left, right = baseline.samples[task], candidate.samples[task]
     identity = candidate.identities[task]
     faults = [f"task {task}: metric {metric} exists on one side only" for metric in sorted(set(left) ^ set(right))]
@@ -114,7 +126,7 @@ def pair_task(baseline: Evidence, candidate: Evidence, task: str) -> tuple[list[
         a, b = left[metric], right[metric]
         if stopped is not None:
             a = a.only(np.isin(a.items, b.items))
-        one, told = _pair(task, metric, a, b, _direction(metric, identity))
+        one, told = _pair(task, metric, a, b, direction(task, metric) or "higher")
         faults += told
         pairs += [one] if one is not None else []
     return pairs, faults, stopped
@@ -160,15 +172,13 @@ def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) ->
     for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
         if changed := int((left != right).sum()):
             faults.append(f"task {task}: the {what} of {changed} items differ between the two sides")
+    if changed := int((a.samples != b.samples).sum()):
+        faults.append(f"task {task}: {changed} items were answered more often on one side than on the other")
     if not len(a):
         return None, faults
     if not all(np.isfinite(side.values).all() for side in (a, b)):
         return None, [*faults, f"task {task}: {metric} is not a number for some items"]
     return Pairs(task, metric, direction, a, b), faults
-
-
-def _direction(metric: str, identity: TaskIdentity) -> Direction:
-    return "lower" if metric.split(",")[0] in identity.lower_is_better else "higher"
 
 
 def _short(digest: str) -> str:

@@ -86,17 +86,18 @@ class _Reader:
         rows.targets.append(hash(str(row.target_hash)))
         rows.places.append(place)
         rows.choices.append(_choices(row.arguments))
+        rows.samples.append(_responses(row.resps))
         rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
         rows.repeats.append(NONE if row.repeat is None else row.repeat)
         for attribute, codes, column in self._coded:
             value = getattr(row.doc, attribute)
             column.append(NONE if value is None else codes.setdefault(str(value), len(codes)))
         for name, attribute, indices, values in self._sinks:
-            score = getattr(row, attribute)
-            if type(score) is not float:
-                score = _value(score, row.resps)
+            raw = getattr(row, attribute)
+            score = raw if type(raw) is float else _value(raw, row.resps)
             if score is None:
                 rows.unscored[name] = rows.unscored.get(name, 0) + 1
+                rows.lists[name] = rows.lists.get(name, 0) + isinstance(raw, list)
             else:
                 indices.append(index)
                 values.append(score)
@@ -205,6 +206,15 @@ def _choices(arguments: Any) -> int:
     """How many answers were scored by likelihood: one request each; a generation is one request."""
     count = len(arguments) if arguments else 0
     return count if count > 1 else 0
+
+
+def _responses(raw: msgspec.Raw) -> int:
+    """How often an item was answered: lm-eval keeps a list of answers for each request."""
+    try:
+        asked = msgspec.json.decode(raw, type=list[list[msgspec.Raw]])
+    except msgspec.DecodeError:
+        return 1
+    return max(map(len, asked), default=1)
 
 
 def _value(raw: Any, responses: Any) -> float | None:

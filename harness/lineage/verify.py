@@ -180,14 +180,22 @@ def _decided_again(places: Places) -> Link:
     """verdict.json follows from compare.json and the policy."""
     name = "verdict made again"
     try:
+        told = "; ".join(undecided(places.decision))
         recorded = load(Verdict, places.decision / VERDICT)
-        comparison = load(Comparison, places.decision / COMPARISON)
-        again = decide(read_policy(places.decision), comparison, recorded.decided_on)
-        again = again.model_copy(update={"compare_sha256": sha256_file(places.decision / COMPARISON)})
     except HarnessError as error:
         return Link(name, broken=str(error))
-    told = "; ".join(_differences(recorded, again))
     return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", told)
+
+
+def undecided(decision: Path) -> list[str]:
+    """What verdict.json says and does not follow from the compare.json and policy.json beside it.
+
+    Raises EvidenceFault when the policy is missing or damaged, DataError when a record is.
+    """
+    recorded = load(Verdict, decision / VERDICT)
+    comparison = load(Comparison, decision / COMPARISON)
+    again = decide(read_policy(decision), comparison, recorded.decided_on)
+    return _differences(recorded, again.model_copy(update={"compare_sha256": sha256_file(decision / COMPARISON)}))
 
 
 def read_policy(decision: Path) -> GateConfig:

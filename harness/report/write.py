@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.errors import DataError, EvidenceFault
 from harness.gate.provenance import strays
+from harness.lineage.verify import undecided
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.report.bundle import RunView
@@ -20,7 +21,7 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     """report/: index.html, the OUTPUTS for CI systems, and a copy of verdict.json; returns the HTML's path.
 
     Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one, or when the
-    verdict was reached on another comparison than compare.json.
+    verdict does not follow from compare.json and policy.json.
     """
     from harness.report import ci
     from harness.report.html import write_html
@@ -60,6 +61,9 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
     verdict = load(Verdict, folder / "verdict.json")
     if faults := strays(verdict, folder):
         raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
+    if faults := undecided(folder):
+        told = "; ".join(faults)
+        raise EvidenceFault(f"{folder / 'verdict.json'} was edited: {told}; run harness gate again")
     trained = folder / "checkpoint" / "training.json"
     audited = folder / "data" / "audit.json"
     evaluations = sorted(folder.glob("eval/*/evaluation.json"))

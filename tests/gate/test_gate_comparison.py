@@ -92,10 +92,54 @@ def test_a_single_cluster_is_no_sample(tmp_path: Path) -> None:
     assert "single cluster of passage" in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(("key", "lacking"), [("passage", 1), ("pasage", 200)])
+def test_items_without_the_cluster_key_are_not_taken_as_independent(tmp_path: Path, key: str, lacking: int) -> None:
+    gate = policy(guard(cluster=key))
+    sides = [passages(answers(190, 200), 10) for _ in "ab"]
+    for side in sides:
+        side.tasks["quiz"][7]["doc"].pop("passage")
+    verdict = decide(gate, compared(tmp_path, sides, gate))
+    assert verdict.verdict == "INVALID"
+    assert f"task quiz: {lacking} of 200 items have no {key}" in verdict.reasons[0]
+
+
+def test_a_cluster_key_that_one_side_edited_is_told(tmp_path: Path) -> None:
+    gate = policy(guard(cluster="passage"))
+    sides = [passages(RIGHT, 10), passages(RIGHT, 5)]
+    assert "the passage of" in "\n".join(compared(tmp_path, sides, gate).faults)
+
+
+def test_a_comparison_names_all_that_either_side_evaluated(tmp_path: Path) -> None:
+    sides = [Folder({"one": samples(RIGHT)}, groups={"all": ["one"]}), Folder({"two": samples(RIGHT)})]
+    assert compared(tmp_path, sides).evaluated == ["all", "one", "two"]
+
+
 def test_repeated_samples_of_an_item_are_averaged(tmp_path: Path) -> None:
     rows = [sample(n, float(k < 3), repeat=k) for n in range(50) for k in range(4)]
     (metric,) = compared(tmp_path, [Folder({"quiz": rows}), Folder({"quiz": rows})]).metrics
     assert (metric.n, metric.baseline) == (50, 0.75)
+
+
+@pytest.mark.parametrize(
+    "often",
+    [
+        [sample(n, 1.0, repeat=k) for n in range(50) for k in range(4)],
+        [sample(n, [1.0, 0.0, 1.0, 1.0], resps=[["a", "b", "c", "d"]]) for n in range(50)],
+        [sample(n, 1.0, resps=[["a", "b", "c", "d"]]) for n in range(50)],
+    ],
+)
+def test_the_best_of_several_answers_is_not_compared_with_one(tmp_path: Path, often: list[Row]) -> None:
+    once = [sample(n, 1.0, repeat=0) for n in range(50)]
+    told = "\n".join(compared(tmp_path, [Folder({"quiz": once}), Folder({"quiz": often})]).faults)
+    assert "50 items were answered more often on one side" in told
+
+
+@pytest.mark.parametrize("name", ["prompt_hash", "target_hash"])
+def test_repeated_samples_that_were_asked_in_different_ways_are_damage(tmp_path: Path, name: str) -> None:
+    rows = [sample(n, 1.0, repeat=k) for n in range(20) for k in range(2)]
+    rows[7][name] = "another"
+    with pytest.raises(EvidenceFault, match="item doc0003 differ over its repeated samples"):
+        read_evidence(Folder({"quiz": rows}).write(tmp_path / "a"))
 
 
 def test_a_list_of_one_score_a_response_is_averaged(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, Row, answers, compare_both, samples
+from evaluation_folders import Folder, Row, answers, compare_both, guard, policy, samples
 
-from harness.errors import HarnessError
+from harness.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
+from harness.gate.direction import HIGHER, LOWER
 from harness.gate.evidence import read_evidence
 from harness.gate.texts import texts
+from harness.gate.verdict import decide
+from harness.records import Comparison
 
 RIGHT = answers(90, 100)
 ELSEWHERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lm_eval_logs"
@@ -42,6 +45,64 @@ def test_lm_eval_folders_made_in_other_ways(tmp_path: Path, changes: dict[str, A
     left = read_evidence(elsewhere(tmp_path / "a", samples(RIGHT)))
     right = read_evidence(elsewhere(tmp_path / "b", samples(RIGHT), **changes))
     assert told in "\n".join(compare(left, right).faults)
+
+
+def collapsed(path: Path, metric: str, gate: Any = None, **changes: Any) -> Comparison:
+    """A metric that rose, in folders that do not say which way it is better."""
+    folders = [Folder({"quiz": samples([value] * 60, metric)}) for value in (0.2, 0.9)]
+    changes = {"higher_is_better": {}} | changes
+    sides = [read_evidence(f.write_lm_eval(path / name, **changes)) for f, name in zip(folders, "ab", strict=True)]
+    return compare_both(sides, gate)
+
+
+def test_a_metric_whose_direction_nobody_says_is_not_judged(tmp_path: Path) -> None:
+    gate = policy(guard("*/quiz/toxicity"))
+    verdict = decide(gate, collapsed(tmp_path / "x", "toxicity", gate))
+    assert verdict.verdict == "INVALID"
+    assert "nobody says whether higher or lower toxicity is better" in verdict.reasons[0]
+    unsaid = {"higher_is_better": {"quiz": {"toxicity": None}}}
+    assert collapsed(tmp_path / "y", "toxicity", gate, **unsaid).faults
+    assert collapsed(tmp_path / "z", "toxicity", policy(guard("*/other/acc"))).faults == []
+
+
+def test_the_rule_says_the_direction_where_the_task_does_not(tmp_path: Path) -> None:
+    gate = policy(guard("*/quiz/toxicity", direction="lower"))
+    comparison = collapsed(tmp_path, "toxicity", gate)
+    assert (comparison.faults, comparison.metrics[0].direction) == ([], "lower")
+    assert decide(gate, comparison).verdict == "FAIL"
+
+
+@pytest.mark.parametrize(("metric", "direction"), [("word_perplexity", "lower"), ("acc_norm", "higher")])
+def test_lm_evals_own_metrics_have_a_direction(tmp_path: Path, metric: str, direction: str) -> None:
+    comparison = collapsed(tmp_path, metric, policy(guard(f"*/quiz/{metric}")))
+    assert (comparison.faults, comparison.metrics[0].direction) == ([], direction)
+
+
+def test_directions_are_those_of_lm_evals_registry() -> None:
+    registry = pytest.importorskip("lm_eval.api.registry")
+    pytest.importorskip("lm_eval.api.metrics")
+    for name in HIGHER | LOWER:
+        assert registry.is_higher_better(name) is (name in HIGHER), name
+
+
+ODD = [None, 3, "x", [], {"quiz": "x"}, {"quiz": [3]}, {"quiz": {"effective": None, "acc": 3, "filter_list": 3}}]
+PARTS = ["n-samples", "versions", "results", "configs", "higher_is_better", "n-shot", "group_subtasks"]
+
+
+@pytest.mark.parametrize("key", PARTS)
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_damaged_results_are_named(tmp_path: Path, key: str, value: Any) -> None:
+    path = elsewhere(tmp_path / "a", samples(RIGHT), **{key: value})
+    if (key, value) in [("versions", {"quiz": "x"}), ("results", ODD[-1])]:  # these may stand there
+        read_evidence(path)
+        return
+    with pytest.raises(EvidenceFault, match=rf"results_.*\.json.*{key}"):
+        read_evidence(path)
+
+
+def test_a_group_without_all_its_tasks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceFault, match="group all lacks law"):
+        read_evidence(elsewhere(tmp_path / "a", samples(RIGHT), group_subtasks={"all": ["quiz", "law"]}))
 
 
 def test_tasks_whose_names_begin_alike_keep_their_own_samples(tmp_path: Path) -> None:

@@ -127,6 +127,19 @@ def test_a_group_with_a_part_that_is_not_right_or_wrong_is_not_dropped(tmp_path:
     assert comparison.faults or any(metric.task == "all" for metric in comparison.metrics)
 
 
+def test_a_metric_without_any_score_is_told(tmp_path: Path) -> None:
+    """On both sides, so that it is on neither side only."""
+    rows = [sample(n, 1.0, metrics=["acc", "safe"], safe=None) for n in range(50)]
+    told = faults(tmp_path, Folder({"quiz": rows}), Folder({"quiz": rows}))
+    assert "50 items of base have no score of safe" in told
+
+
+def test_a_metric_that_is_computed_over_lists_is_left_out(tmp_path: Path) -> None:
+    rows = [sample(n, 1.0, metrics=["acc", "mcc"], mcc=[0, 1]) for n in range(50)]
+    comparison = compared(tmp_path, Folder({"quiz": rows}), Folder({"quiz": rows}))
+    assert (comparison.faults, [metric.metric for metric in comparison.metrics]) == ([], ["acc"])
+
+
 def test_filters_are_metrics_of_their_own(tmp_path: Path) -> None:
     rows = [*samples(RIGHT), *({**row, "filter": "strict"} for row in samples(answers(50, 100)))]
     keys = [metric.key for metric in compared(tmp_path, Folder({"quiz": rows}), Folder({"quiz": rows})).metrics]

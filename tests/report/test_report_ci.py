@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from report_views import HOSTILE, METRICS, PLAIN, make_verdict
 
-from harness.errors import HarnessError
-from harness.records import Comparison, MetricVerdict, Verdict
+from harness.config import GateConfig, RuleConfig
+from harness.decision import write_verdict
+from harness.errors import EvidenceFault, HarnessError
+from harness.records import MetricVerdict, Verdict, load
 from harness.report import ci
 from harness.report.markdown import LIMIT, MARKER, comment_markdown, summary_markdown
 from harness.report.write import OUTPUTS, write_report
-from harness.store import sha256_file
 
 PROPERTY = re.compile(r"::(error|warning|notice) title=[^,:\n]*::[^\n]*")
 SERIES = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\])*",?)+\})? -?[\d.e+-]+')
@@ -111,11 +112,12 @@ def test_a_long_verdict_fits_into_a_comment(make: object) -> None:
     assert text.count("<details>") == text.count("</details>")
 
 
-def gate_folder(path: Path) -> Path:
-    path.mkdir()
-    Comparison.save(PLAIN.comparison, path / "compare.json")
-    digest = sha256_file(path / "compare.json")
-    PLAIN.verdict.model_copy(update={"compare_sha256": digest}).save(path / "verdict.json")
+POLICY = GateConfig(name="clinical", rules=[RuleConfig(metric="smoke/*", role="guard", margin="2 points")])
+
+
+def gate_folder(path: Path, baseline: str = "production") -> Path:
+    side = PLAIN.verdict.baseline.model_copy(update={"label": baseline})
+    write_verdict(POLICY, PLAIN.comparison.model_copy(update={"baseline": side}), path)
     return path
 
 
@@ -127,12 +129,20 @@ def test_every_output_has_its_fixed_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["verdict.json", "compare.json"])
 def test_a_verdict_from_another_run_is_refused(tmp_path: Path, file: str) -> None:
-    mine, other = gate_folder(tmp_path / "mine"), gate_folder(tmp_path / "other")
-    text = (other / "compare.json").read_text().replace("production", "other")
-    (other / "compare.json").write_text(text)
-    digest = sha256_file(other / "compare.json")
-    PLAIN.verdict.model_copy(update={"compare_sha256": digest}).save(other / "verdict.json")
+    mine, other = gate_folder(tmp_path / "mine"), gate_folder(tmp_path / "other", "another")
     write_report(other)
     (mine / file).write_bytes((other / file).read_bytes())
     with pytest.raises(HarnessError, match="not reached on the compare"):
         write_report(mine)
+
+
+def test_a_verdict_that_was_edited_is_refused(tmp_path: Path) -> None:
+    folder = gate_folder(tmp_path / "out")
+    verdict = load(Verdict, folder / "verdict.json")
+    assert verdict.verdict != "PASS"
+    verdict.model_copy(update={"verdict": "PASS", "exit_code": 0, "reasons": []}).save(folder / "verdict.json")
+    with pytest.raises(EvidenceFault, match="verdict: 'PASS' is recorded"):
+        write_report(folder)
+    (folder / "policy.json").unlink()
+    with pytest.raises(EvidenceFault, match=r"policy\.json"):
+        write_report(folder)
