@@ -12,7 +12,7 @@ from harness.errors import EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
-from harness.lineage.chain import EVIDENCE, Places
+from harness.lineage.chain import EVIDENCE, Places, trained_of
 from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Checkpoint, Verdict
@@ -56,7 +56,9 @@ def _places(out: Path, sides: Sides, baseline: Path, candidate: Path) -> Places:
     checkpoint = Path(sides.checkpoints[1].path)
     data = checkpoint.parent / "data"
     known = (data / "audit.json").is_file()
-    return Places(out, baseline, candidate, data if known else None, checkpoint if known else None)
+    if not known:
+        return Places(out, baseline, candidate)
+    return Places(out, baseline, candidate, data, checkpoint, trained_of(checkpoint))
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:

@@ -8,7 +8,7 @@ from harness.console import say
 from harness.errors import DataError, EvidenceFault
 from harness.gate.coverage import data_of
 from harness.gate.evidence import read_evidence
-from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of
+from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of, trained_of
 from harness.lineage.machine import hardware
 from harness.records import load
 
@@ -48,8 +48,10 @@ def places_of(decision: Path, baseline: Path, candidate: Path, runs: Path) -> Pl
         data = data_of(candidate.resolve(), read_evidence(candidate), runs)
     except (DataError, EvidenceFault):
         data = None
-    trained = data.parent / "checkpoint" if data is not None else None
-    return Places(decision, baseline, candidate, data, trained if trained and trained.is_dir() else None)
+    checkpoint = data.parent / "checkpoint" if data is not None else None
+    if checkpoint is None or not checkpoint.is_dir():
+        return Places(decision, baseline, candidate, data)
+    return Places(decision, baseline, candidate, data, checkpoint, trained_of(checkpoint))
 
 
 def _steps_in(path: Path) -> object:

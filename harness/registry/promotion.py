@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.config import GateConfig, validate
 from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
 from harness.records import Verdict, load
 from harness.registry.history import Entry, valid_alias
@@ -76,11 +76,22 @@ def _incomplete(chain: Chain, decision: Path, run: Path) -> list[str]:
     """Stages that nothing is known of, training data that were not checked, a verdict on another run's model."""
     faults = [f"the chain of evidence has no stage {stage}" for stage in NEEDED if chain.step(stage) is None]
     data, trained = chain.step("data"), chain.step("train")
+    judged = chain.step("scale") or trained
     if data is not None and not data.outputs.get("items"):
         faults.append("the training data were checked against no evaluation items (decontamination)")
-    if trained is not None and (decision / trained.folder).resolve() != (run / "checkpoint").resolve():
-        faults.append(f"{decision} judges {(decision / trained.folder).resolve()}, not {run / 'checkpoint'}")
+    faults += [f"nothing says {what}: its chain has no link {name} → train" for name, what in _unlinked(trained)]
+    if judged is not None and (decision / judged.folder).resolve() != (run / "checkpoint").resolve():
+        faults.append(f"{decision} judges {(decision / judged.folder).resolve()}, not {run / 'checkpoint'}")
     return faults
+
+
+def _unlinked(trained: Step | None) -> list[tuple[str, str]]:
+    """What a training has to be linked to and is not."""
+    told = {
+        "data.dataset": "which data the model was trained on",
+        "model.weights": "which pretrained model it was trained from",
+    }
+    return [(name, what) for name, what in told.items() if trained is not None and name not in trained.inputs]
 
 
 def _not_against(current: Entry, decision: Path) -> list[str]:
@@ -128,7 +139,7 @@ def _digests(chain: Chain, decision: Path) -> dict[str, str]:
     """What an entry of the history holds of the evidence."""
     made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
     return {
-        "weights": made["train.weights"],
+        "weights": made.get("scale.weights", made["train.weights"]),
         "base": made.get("model.weights", ""),
         "contract": made["contract.digest"],
         "data": made["data.dataset"],

@@ -45,6 +45,25 @@ class TestChain:
         assert links <= named
         assert {"source mine", "policy", "template", "tokenizer"} <= named
 
+    def test_a_scaled_checkpoint_is_linked_to_its_training_and_through_it_to_the_data(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "runs" / "half", 220, alpha=0.5)
+        chain = load(Chain, run / EVIDENCE)
+        steps = {step.stage: step for step in chain.steps}
+        assert (steps["train"].folder, steps["scale"].folder) == ("trained", "checkpoint")
+        assert {"data.dataset", "model.weights", "contract.digest"} <= set(steps["train"].inputs)
+        assert {"train.weights", "train.fingerprint"} <= set(steps["scale"].inputs)
+        assert steps["evaluate_candidate"].inputs["scale.weights"] == steps["scale"].outputs["weights"]
+        assert broken(verify_evidence(run)) == []
+
+    def test_a_checkpoint_scaled_from_another_training(self, tmp_path: Path) -> None:
+        run, other = (write_run(tmp_path / "runs" / name, 220, alpha=0.5) for name in ("half", "other"))
+        shutil.rmtree(run / "trained")
+        shutil.copytree(other / "trained", run / "trained")
+        write_evidence(Places.of_run(run), run.name, "forged")
+        anchored(run)
+        told = broken(verify_evidence(run))
+        assert [line.partition(":")[0] for line in told] == ["train.fingerprint → scale"]
+
     def test_it_says_where_and_by_what_it_was_made(self, run: Path) -> None:
         chain = load(Chain, run / EVIDENCE)
         assert chain.command == "test"
