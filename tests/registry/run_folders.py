@@ -63,6 +63,7 @@ def write_run(
     template: str = "{{ messages }}",
     config: str = "name: test\n",
     alpha: float = 1,
+    stopped_at: int | None = None,
 ) -> Path:
     """A complete run: `right` of `of` items right, where its base model had `baseline`."""
     runs, asked = folder.parent, contract(template)
@@ -80,7 +81,8 @@ def write_run(
         checkpoint = _scaled(runs, checkpoint, alpha)
     sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
     for label, score, weights in sides:
-        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest)
+        early = stopped_at if label == "candidate" else None
+        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
     (folder / "config.yaml").write_text(config)
     asked.save(folder)
     _judge(folder, demands)
@@ -145,7 +147,13 @@ def _write_data(out: Path) -> None:
 
 
 def _evaluation(
-    runs: Path, folder: Path, values: Sequence[float], label: str, weights: str, contract_sha256: str
+    runs: Path,
+    folder: Path,
+    values: Sequence[float],
+    label: str,
+    weights: str,
+    contract_sha256: str,
+    stopped_at: int | None = None,
 ) -> None:
     def work(out: Path) -> None:
         made: Folder = one_task(values, label=label, contract=contract_sha256)
@@ -154,6 +162,8 @@ def _evaluation(
             path.rename(out / path.name)
         written.rmdir()
         record = json.loads((out / "evaluation.json").read_text())
+        if stopped_at is not None:
+            record["tasks"]["quiz"] |= {"planned": len(values), "stopped_at": stopped_at, "order_seed": 0}
         (out / "evaluation.json").write_text(json.dumps(record | {"weights_sha256": weights}))
 
     inputs = {"weights": weights, "contract": contract_sha256, "label": label, "values": list(values)}

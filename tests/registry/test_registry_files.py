@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from evaluation_folders import guard, policy
-from run_folders import POLICY_OF_TESTS, decide, write_run
+from run_folders import POLICY_OF_TESTS, N, decide, write_run
 
 from harness.base_model import weights_sha256
+from harness.config_gate import SequentialConfig
 from harness.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
 from harness.lineage.verify import broken, verify_evidence
 from harness.registry.alias import registry_folder, resolved
@@ -76,6 +77,15 @@ class TestPromotion:
         assert entry.digests["weights"] == weights_sha256(run / "checkpoint")
         shutil.rmtree(run)
         assert broken(registry.verify()) == []
+
+    def test_a_model_whose_evaluation_can_be_no_baseline(
+        self, runs: Path, registry: FileRegistry, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        looks = POLICY_OF_TESTS.model_copy(update={"sequential": SequentialConfig(looks=4)})
+        promote(registry, write_run(runs / "first", 300, stopped_at=N, demands=looks), None, ACT)
+        told = capsys.readouterr().err
+        assert "the evaluation of first stopped early (quiz)" in told
+        assert "harness ci RUN --against production" in told
 
     def test_editing_the_run_does_not_reach_production(self, runs: Path, registry: FileRegistry) -> None:
         run = write_run(runs / "first", 220)
@@ -254,6 +264,22 @@ class TestTwoAtOnce:
             two.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert [entry.run_id for entry in two.history()] == ["first", "second", "early"]
+
+    @pytest.mark.parametrize("promoted", [True, False])
+    def test_a_policy_that_is_raised_during_the_checks(
+        self, runs: Path, registry: FileRegistry, promoted: bool
+    ) -> None:
+        if promoted:
+            promote(registry, write_run(runs / "first", 220), None, ACT)
+        late, current = write_run(runs / "late", 320), registry.current(ALIAS)
+        decision = against_production(late, registry) if promoted else late
+        checked = examined(late, decision, current, None)
+        raised = policy(guard(metric="*/quiz/acc", margin="2 points"))
+        registry.demand(Act(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
+        with pytest.raises(PromotionRefused, match="at most 2 points is demanded") as caught:
+            registry.promote(checked, ACT)
+        assert caught.value.exit_code == 12
+        assert "late" not in [entry.run_id for entry in registry.history()]
 
     def test_processes_that_start_together(self, runs: Path, registry: FileRegistry) -> None:
         names = [f"run{number}" for number in range(4)]
