@@ -16,7 +16,7 @@ from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
 from harness.errors import EvidenceFault
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Dataset, Evaluation, Record, load
+from harness.records import Comparison, Dataset, Evaluation, Record, load
 from harness.scaling import origin_of
 from harness.store import MANIFEST, read_manifest, sha256_file, sha256_json
 
@@ -229,6 +229,8 @@ def _compare(places: Places, steps: list[Step]) -> Step | None:
     inputs = {name: digest for name, digest in made.items() if digest}
     if items := _output(steps, "data", "items"):
         inputs["data.items"] = items
+    for other in load(Comparison, path).others:
+        inputs[f"baseline {other.baseline.label}"] = other.baseline.evidence_sha256
     return _decided("compare", path, inputs, "comparison")
 
 
