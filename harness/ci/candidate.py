@@ -1,23 +1,28 @@
 """`harness ci`: a candidate against what is in production, evaluated where that is not done, and decided."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import store
 from harness.compose import config_for, gate_values
 from harness.config import Config, GateConfig, read_yaml, validate
+from harness.console import say
 from harness.data.task_files import check_task_files
 from harness.decision import compare_folders, unusable, write_verdict
 from harness.errors import EvidenceFault, UsageError
-from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint
+from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint, resolve_evaluation
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
-from harness.lineage.chain import EVIDENCE, Places
+from harness.gate.coverage import data_beside
+from harness.lineage.chain import EVIDENCE, Places, trained_of
 from harness.lineage.write import write_evidence
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Checkpoint, Verdict
+from harness.records import Checkpoint, Evaluation, Verdict, load
+from harness.registry.alias import registry_folder, resolved
 from harness.registry.promotion import AGAINST
 from harness.report.write import write_report
+from harness.scaling import origin_of, split_alpha
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ def decide_candidate(
 ) -> tuple[Verdict, Path]:
     """The verdict on a candidate, with all its files in `out`; returns it and the report's path."""
     gate = validate(GateConfig, gate_values(policy))
+    _require_baselines(gate, Path(config.runs_dir))
     check_task_files(task.name for task in config.tasks)
     baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
     sides = Sides(against, candidate, (baseline_model, candidate_model))
@@ -51,29 +57,60 @@ def decide_candidate(
     return verdict, write_report(out, _label(candidate), command)
 
 
+def _require_baselines(policy: GateConfig, runs: Path) -> None:
+    """Before anything is evaluated: raises UsageError that lists the policy's further baselines without evaluation."""
+    faults = []
+    for name in policy.baselines:
+        try:
+            resolve_evaluation(name, runs)
+        except UsageError as error:
+            faults.append(f"  - baseline {name}: {error}")
+    if faults:
+        raise UsageError("\n".join([f"policy {policy.name} names baselines that have no evaluation:", *faults]))
+
+
 def _places(out: Path, sides: Sides, baseline: Path, candidate: Path) -> Places:
     """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained."""
     checkpoint = Path(sides.checkpoints[1].path)
-    data = checkpoint.parent / "data"
+    data = data_beside(checkpoint)
     known = (data / "audit.json").is_file()
-    return Places(out, baseline, candidate, data if known else None, checkpoint if known else None)
+    if not known:
+        return Places(out, baseline, candidate)
+    return Places(out, baseline, candidate, data, checkpoint, trained_of(checkpoint))
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
-    """The configuration of a candidate that is a run, or the composed one where overrides are given."""
-    recorded = next(
-        (f for f in (Path(candidate) / "config.yaml", runs / candidate / "config.yaml") if f.is_file()), None
-    )
+    """The configuration of the run that a candidate comes from, or the composed one where overrides are given.
+
+    A model that no run here made is judged under the defaults, and that is said.
+    """
+    recorded = None if overrides else _recorded_config(candidate, runs)
     here = {"runs_dir": str(runs)}
-    if overrides or recorded is None:
+    if recorded is None:
+        if not overrides:
+            say(f"· {candidate} comes from no run with a config.yaml: it is judged under the default configuration")
         return config_for([*(["suite=smoke"] if smoke else []), *overrides]).model_copy(update=here)
     config = validate(Config, read_yaml(recorded)).model_copy(update=here)
     return config.model_copy(update={"suite": config_for(["suite=smoke"]).suite}) if smoke else config
 
 
+def _recorded_config(candidate: str, runs: Path) -> Path | None:
+    """config.yaml of the run or promoted model that RUN, ALIAS, RUN/checkpoint, any of them @ALPHA, or a scaled copy
+    means."""
+    name = resolved(split_alpha(candidate)[0], registry_folder(runs))
+    named = [folder.resolve() for folder in (Path(name), runs / name) if folder.is_dir()]
+    homes = [home for folder in named for home in (folder, folder.parent, origin_of(folder).parent)]
+    return next((f for home in homes if (f := home / "config.yaml").is_file() and _is_run(home)), None)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "checkpoint").is_dir()
+
+
 def out_folder(candidate: str, against: str, runs: Path) -> Path:
     """Where the decision on a run lies, so that `harness promote` finds it; `ci-report` for any other candidate."""
-    run = next((f for f in (Path(candidate), runs / candidate) if (f / "checkpoint").is_dir()), None)
+    named = Path(candidate).parent if Path(candidate).name == "checkpoint" else Path(candidate)
+    run = next((folder for folder in (named, runs / named) if _is_run(folder)), None)
     return Path("ci-report") if run is None or "/" in against else run / AGAINST / against
 
 
@@ -93,7 +130,7 @@ def evaluated(sides: Sides, config: Config) -> tuple[Path, Path]:
     contract_holder = sides.checkpoints[1]
     named = dict(zip(_labels(sides), sides.checkpoints, strict=True))
     found = {label: _own_evaluation(checkpoint, contract_holder, config) for label, checkpoint in named.items()}
-    missing = {label: checkpoint for label, checkpoint in named.items() if found[label] is None}
+    missing = _to_evaluate(sides, found)
     if missing:
         digest = store.sha256_json(
             [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in missing.values()]]
@@ -104,6 +141,18 @@ def evaluated(sides: Sides, config: Config) -> tuple[Path, Path]:
             found |= evaluate_checkpoints(missing, config, folder / "eval", log, tasks_of(config))
     baseline, candidate = (folder for folder in found.values() if folder is not None)
     return baseline, candidate
+
+
+def _to_evaluate(sides: Sides, found: Mapping[str, Path | None]) -> dict[str, Checkpoint]:
+    """What has no evaluation yet, the candidate last: all are asked under the contract of the last.
+
+    The candidate is among them, its answers known, where the baseline alone would be asked under another contract.
+    """
+    named = dict(zip(found, sides.checkpoints, strict=True))
+    baseline, candidate = sides.checkpoints
+    missing = {label: checkpoint for label, checkpoint in named.items() if found[label] is None}
+    alone = list(missing.values()) == [baseline] and baseline.contract_sha256 != candidate.contract_sha256
+    return named if alone else missing
 
 
 def _labels(sides: Sides) -> tuple[str, str]:
@@ -120,7 +169,8 @@ def _label(name: str) -> str:
 
 
 def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) -> Path | None:
-    """The evaluation that lies beside a run's (or the registry's) checkpoint, if made under the same settings."""
+    """The evaluation that lies beside a run's (or the registry's) checkpoint, if made under the same settings and
+    without requests that failed and may succeed another time."""
     folder = Path(checkpoint.path).parent / "eval" / CANDIDATE
     manifest = store.read_manifest(folder)
     if manifest is None:
@@ -128,4 +178,6 @@ def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) 
     contract = contract_of(Path(holder.path), Path(holder.base_path), config)
     inputs = {**evaluation_inputs(checkpoint, contract, config), "label": CANDIDATE}
     expected = store.sha256_json({"stage": EVALUATE, **inputs})
-    return folder if manifest.get("fingerprint") == expected and not store.changed_files(folder) else None
+    if manifest.get("fingerprint") != expected or store.changed_files(folder):
+        return None
+    return None if load(Evaluation, folder / "evaluation.json").failed_requests else folder

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from harness.base_model import cache_dir, weights_sha256
 from harness.errors import DataError, EvidenceFault
 from harness.gate.evidence import Evidence
 from harness.records import Dataset, load
+from harness.scaling import ORIGIN, origin_of
 from harness.store import read_manifest, require_unchanged
 
 RECORD = "audit.json"
@@ -49,18 +51,41 @@ def _fault(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
 
 
 def data_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
-    """data/ of the run that trained the evaluated model; None for a model that no run here trained.
+    """data/ of the run that trained the evaluated model; None for a model that no run here trained."""
+    checkpoint = checkpoint_of(folder, evidence, runs)
+    return None if checkpoint is None else data_beside(checkpoint)
+
+
+def data_beside(checkpoint: Path) -> Path:
+    """data/ of the run that a checkpoint lies in, or of the one that it was scaled from."""
+    own = checkpoint.parent / "data"
+    return own if own.is_dir() else origin_of(checkpoint).parent / "data"
+
+
+def checkpoint_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
+    """The checkpoint that was evaluated: a run's, or a scaled copy of one; None for a model from elsewhere.
 
     An evaluation inside a run belongs to it; any other is matched by the digest of its weights.
     """
     inside = folder.parent.parent
     if folder.parent.name == "eval" and (inside / "checkpoint").is_dir():
-        return inside / "data" if folder.name == "candidate" else None
+        return inside / "checkpoint" if folder.name == "candidate" else None
     for path in sorted(runs.glob("*/eval/candidate/evaluation.json")):
         try:
             digest = json.loads(path.read_text()).get("weights_sha256")
         except (OSError, ValueError, AttributeError):
             continue
         if digest and digest == evidence.weights_sha256:
-            return path.parents[2] / "data"
+            return path.parents[2] / "checkpoint"
+    return _scaled_copy(evidence.weights_sha256)
+
+
+def _scaled_copy(digest: str) -> Path | None:
+    """The copy in the cache (RUN@ALPHA) that has these weights."""
+    for path in sorted((cache_dir() / "scaled").glob(f"*/model/{ORIGIN}")):
+        try:
+            if weights_sha256(path.parent) == digest:
+                return path.parent
+        except DataError:
+            continue
     return None

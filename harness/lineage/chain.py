@@ -16,7 +16,8 @@ from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
 from harness.errors import EvidenceFault
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Dataset, Evaluation, Record, load
+from harness.records import Comparison, Dataset, Evaluation, Record, load
+from harness.scaling import origin_of
 from harness.store import MANIFEST, read_manifest, sha256_file, sha256_json
 
 EVIDENCE = "evidence.json"
@@ -55,17 +56,28 @@ class Chain(Record):
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts of the evidence lie. A model that no run here trained has neither data nor checkpoint."""
+    """Where the parts of the evidence lie. A model that no run here trained has neither data nor checkpoint.
+
+    `trained` is what a checkpoint between base model and trained weights was scaled from.
+    """
 
     decision: Path
     baseline: Path
     candidate: Path
     data: Path | None = None
     checkpoint: Path | None = None
+    trained: Path | None = None
+
+    @property
+    def training(self) -> Path | None:
+        """The folder that training wrote."""
+        return self.trained or self.checkpoint
 
     @classmethod
     def of_run(cls, run: Path) -> "Places":
-        return cls(run, run / "eval" / "base", run / "eval" / "candidate", run / "data", run / "checkpoint")
+        checkpoint = run / "checkpoint"
+        evaluations = (run / "eval" / "base", run / "eval" / "candidate")
+        return cls(run, *evaluations, run / "data", checkpoint, trained_of(checkpoint))
 
     @classmethod
     def of_chain(cls, folder: Path, chain: Chain) -> "Places":
@@ -73,7 +85,17 @@ class Places:
         found = {step.stage: folder / step.folder for step in chain.steps}
         absent = folder / "eval"
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
-        return cls(folder, baseline, candidate, found.get("data"), found.get("train"))
+        trained = found.get("train")
+        scaled = found.get("scale")
+        return cls(folder, baseline, candidate, found.get("data"), scaled or trained, trained if scaled else None)
+
+
+def trained_of(checkpoint: Path) -> Path | None:
+    """The folder that a scaled checkpoint was made from, beside it where it is there; None for any other."""
+    if (read_manifest(checkpoint) or {}).get("stage") != "scale":
+        return None
+    beside = checkpoint.with_name("trained")
+    return beside if beside.is_dir() else origin_of(checkpoint)
 
 
 def steps_of(places: Places) -> list[Step]:
@@ -82,7 +104,7 @@ def steps_of(places: Places) -> list[Step]:
     Raises EvidenceFault or DataError when a record among them cannot be read.
     """
     steps: list[Step] = []
-    readers: list[Callable[[Places, list[Step]], Step | None]] = [_data, _model, _contract, _train]
+    readers: list[Callable[[Places, list[Step]], Step | None]] = [_data, _model, _contract, _train, _scale]
     readers += [_baseline, _candidate, _compare, _gate]
     for read in readers:
         step = read(places, steps)
@@ -116,7 +138,7 @@ def dataset_sha256(path: Path) -> str:
 
 def _model(places: Places, _: list[Step]) -> Step | None:
     """The pretrained model: known by the digest of its weights, kept outside the run."""
-    if places.checkpoint is None or "base" not in (inputs := _manifest_inputs(places.checkpoint)):
+    if places.training is None or "base" not in (inputs := _manifest_inputs(places.training)):
         return None
     return Step(stage="model", folder="", inputs={}, outputs={"weights": str(inputs["base"])}, files={})
 
@@ -132,14 +154,34 @@ def _contract(places: Places, _: list[Step]) -> Step | None:
 
 
 def _train(places: Places, steps: list[Step]) -> Step | None:
-    folder = places.checkpoint
+    folder = places.training
     if folder is None or not any(folder.glob("*.safetensors")):
         return None
     inputs = _manifest_inputs(folder)
     linked = {"data.dataset": inputs.pop("data", ""), "model.weights": inputs.pop("base", "")}
-    linked["contract.digest"] = _output(steps, "contract", "digest")
+    carried = Contract.load(folder).digest if (folder / CONTRACT_FILE).is_file() else ""
+    linked["contract.digest"] = carried or _output(steps, "contract", "digest")
     known = {name: str(value) for name, value in linked.items() if value}
-    return _step("train", folder, places, known | _digests(inputs), {"weights": weights_sha256(folder)})
+    step = _step("train", folder, places, known | _digests(inputs), {"weights": weights_sha256(folder)})
+    if places.trained is None:
+        return step
+    return step.model_copy(update={"outputs": step.outputs | {"fingerprint": step.fingerprint}})
+
+
+def _scale(places: Places, steps: list[Step]) -> Step | None:
+    """The checkpoint as base + alpha · (trained − base): known by the training's fingerprint in a run, by the trained
+    weights where a copy was scaled later."""
+    folder = places.checkpoint
+    if folder is None or places.trained is None or not any(folder.glob("*.safetensors")):
+        return None
+    inputs = _manifest_inputs(folder)
+    linked = {
+        "train.fingerprint": inputs.pop("trained", ""),
+        "train.weights": inputs.pop("weights", "") or _output(steps, "train", "weights"),
+        "model.weights": inputs.pop("base", ""),
+    }
+    known = {name: str(value) for name, value in linked.items() if value}
+    return _step("scale", folder, places, known | _digests(inputs), {"weights": weights_sha256(folder)})
 
 
 def _baseline(places: Places, steps: list[Step]) -> Step | None:
@@ -147,7 +189,8 @@ def _baseline(places: Places, steps: list[Step]) -> Step | None:
 
 
 def _candidate(places: Places, steps: list[Step]) -> Step | None:
-    return _evaluated(CANDIDATE_STAGE, places.candidate, places, steps, ("train",))
+    maker = "train" if places.trained is None else "scale"
+    return _evaluated(CANDIDATE_STAGE, places.candidate, places, steps, (maker,))
 
 
 def _evaluated(stage: str, folder: Path, places: Places, steps: list[Step], makers: tuple[str, ...]) -> Step | None:
@@ -186,6 +229,8 @@ def _compare(places: Places, steps: list[Step]) -> Step | None:
     inputs = {name: digest for name, digest in made.items() if digest}
     if items := _output(steps, "data", "items"):
         inputs["data.items"] = items
+    for other in load(Comparison, path).others:
+        inputs[f"baseline {other.baseline.label}"] = other.baseline.evidence_sha256
     return _decided("compare", path, inputs, "comparison")
 
 

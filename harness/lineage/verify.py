@@ -124,7 +124,7 @@ def _linked(chain: Chain) -> Iterator[Link]:
     outputs: dict[str, str] = {}
     for step in chain.steps:
         for name, digest in step.inputs.items():
-            if "." not in name or name.startswith("source "):
+            if "." not in name or name.startswith(("source ", "baseline ")):
                 continue
             made = outputs.get(name)
             told = "" if made == digest else f"took {_short(digest)}, {name} is {_short(made)}"
@@ -167,9 +167,13 @@ def _compared_again(places: Places) -> Link:
 def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> Comparison:
     """The comparison that the evaluations and the training data give; what the sides are called is no evidence.
 
-    Comparisons with further baselines are taken as recorded: only the two evaluations belong to the chain.
+    Comparisons with further baselines are taken as recorded: of those evaluations the chain holds the digests only.
+    Raises EvidenceFault where they are comparisons of another candidate.
     """
     baseline, candidate = (read_evidence(folder, policy.fields) for folder in (places.baseline, places.candidate))
+    for other in recorded.others:
+        if other.candidate.evidence_sha256 != candidate.sha256:
+            raise EvidenceFault(f"the comparison with {other.baseline.label} is one of another candidate")
     candidate = replace(candidate, label=recorded.candidate.label)
     comparison = compare(replace(baseline, label=recorded.baseline.label), candidate, policy)
     faults = uncovered(places.data, candidate) if places.data is not None else []

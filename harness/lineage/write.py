@@ -6,9 +6,9 @@ from pathlib import Path
 from harness import store
 from harness.console import say
 from harness.errors import DataError, EvidenceFault
-from harness.gate.coverage import data_of
+from harness.gate.coverage import checkpoint_of, data_beside
 from harness.gate.evidence import read_evidence
-from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of
+from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of, trained_of
 from harness.lineage.machine import hardware
 from harness.records import load
 
@@ -45,11 +45,15 @@ def save(chain: Chain, path: Path) -> None:
 def places_of(decision: Path, baseline: Path, candidate: Path, runs: Path) -> Places:
     """Where the evidence of a gate decision lies: both evaluations, and the run that trained the candidate, if any."""
     try:
-        data = data_of(candidate.resolve(), read_evidence(candidate), runs)
+        checkpoint = checkpoint_of(candidate.resolve(), read_evidence(candidate), runs)
     except (DataError, EvidenceFault):
-        data = None
-    trained = data.parent / "checkpoint" if data is not None else None
-    return Places(decision, baseline, candidate, data, trained if trained and trained.is_dir() else None)
+        checkpoint = None
+    if checkpoint is None:
+        return Places(decision, baseline, candidate)
+    data = data_beside(checkpoint)
+    if not checkpoint.is_dir():
+        return Places(decision, baseline, candidate, data)
+    return Places(decision, baseline, candidate, data, checkpoint, trained_of(checkpoint))
 
 
 def _steps_in(path: Path) -> object:

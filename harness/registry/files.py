@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.config import GateConfig, validate
 from harness.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
 from harness.lineage.chain import EVIDENCE
 from harness.lineage.verify import Link, broken, verify_evidence
@@ -19,6 +20,7 @@ from harness.registry import history as log
 from harness.registry.alias import MODELS
 from harness.registry.history import HISTORY, Entry
 from harness.registry.keep import kept
+from harness.registry.policy import at_least_as_strict
 from harness.registry.registry import Act, Submission
 from harness.store import sha256_file, write_json
 
@@ -44,6 +46,7 @@ class FileRegistry:
         log.valid_alias(act.alias)
         with kept(self.folder / MODELS, submission, act) as (model, evidence_sha256), self._writing() as entries:
             self._require_head(entries, submission.head, act.alias)
+            self._require_policy(entries, submission, act.alias)
             final = model()
             digests = submission.digests | {"evidence": evidence_sha256}
             demanded = log.demanded_of(entries, act.alias) or submission.policy
@@ -119,6 +122,15 @@ class FileRegistry:
                 ],
                 12,
             )
+
+    def _require_policy(self, entries: list[Entry], submission: Submission, alias: str) -> None:
+        """What the alias demands now: it may have been raised while the candidate was checked."""
+        demanded = log.demanded_of(entries, alias)
+        if not demanded:
+            return
+        policies = (validate(GateConfig, values) for values in (submission.policy, demanded))
+        if reasons := at_least_as_strict(*policies):
+            raise PromotionRefused(reasons, 12)
 
     def _target(self, entries: list[Entry], alias: str, to: str | None) -> Entry:
         promoted = [e for e in entries if e.alias == alias and e.action == "promote"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import EvidenceFault
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
 from harness.registry.registry import Act, Submission
@@ -20,11 +20,17 @@ PLACES = {
     "data": "data",
     "contract": "checkpoint",
     "train": "checkpoint",
+    "scale": "checkpoint",
     BASELINE_STAGE: "eval/baseline",
     CANDIDATE_STAGE: "eval/candidate",
     "compare": ".",
     "gate": ".",
 }
+
+
+def place_of(stage: str, chain: Chain) -> str:
+    """Where the copy keeps a stage's files; what a checkpoint was scaled from lies beside it, as in a run."""
+    return "trained" if stage == "train" and chain.step("scale") is not None else PLACES.get(stage, "")
 
 
 @contextmanager
@@ -58,8 +64,9 @@ def kept(models: Path, submission: Submission, act: Act) -> Iterator[tuple[Calla
 
 def _copy(submission: Submission, target: Path) -> None:
     for step in submission.chain.steps:
+        source = submission.places.decision / step.folder
         for file in step.files:
-            _copy_file(submission.places.decision / step.folder / file, target / PLACES[step.stage] / file)
+            _copy_file(source / file, target / place_of(step.stage, submission.chain) / file)
     for name, path in submission.extras.items():
         if path.is_file():
             _copy_file(path, target / name)
@@ -80,6 +87,7 @@ def _promotion(submission: Submission, act: Act) -> dict[str, str]:
 
 def _write_chain(submission: Submission, promotion: dict[str, str], target: Path) -> None:
     """evidence.json with the copy's own places, and the promotion."""
-    steps = [step.model_copy(update={"folder": PLACES.get(step.stage, "")}) for step in submission.chain.steps]
-    save(submission.chain.model_copy(update={"steps": steps, "promotion": promotion}), target / EVIDENCE)
+    chain = submission.chain
+    steps = [step.model_copy(update={"folder": place_of(step.stage, chain)}) for step in chain.steps]
+    save(chain.model_copy(update={"steps": steps, "promotion": promotion}), target / EVIDENCE)
     (target / EVIDENCE).chmod(0o444)

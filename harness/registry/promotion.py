@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from harness.config import GateConfig, validate
+from harness.console import say
 from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
-from harness.records import Verdict, load
+from harness.records import Evaluation, Verdict, load
 from harness.registry.history import Entry, valid_alias
 from harness.registry.policy import at_least_as_strict
 from harness.registry.registry import Act, Registry, Submission
@@ -18,11 +19,26 @@ INVALID = 12
 
 
 def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> Entry:
-    """The entry of the promotion. Raises PromotionRefused with every reason against it."""
+    """The entry of the promotion. Raises PromotionRefused with every reason against it.
+
+    Says so when the model was evaluated on a part of the items only: that evaluation can be no baseline.
+    """
     valid_alias(act.alias)
     current = registry.current(act.alias)
     submission = examined(run, decision or decision_of(run, act.alias), current, _demanded(registry, act.alias))
-    return registry.promote(submission, act)
+    entry = registry.promote(submission, act)
+    if tasks := _stopped_early(submission.places.candidate):
+        say(
+            f"warning: the evaluation of {entry.run_id} stopped early ({', '.join(tasks)}) and cannot be a baseline: "
+            f"`harness gate {act.alias} RUN` will refuse it. `harness ci RUN --against {act.alias}` evaluates "
+            f"{act.alias} whole."
+        )
+    return entry
+
+
+def _stopped_early(evaluation: Path) -> list[str]:
+    tasks = load(Evaluation, evaluation / "evaluation.json").tasks
+    return sorted(name for name, task in tasks.items() if task.stopped_at is not None)
 
 
 def decision_of(run: Path, alias: str) -> Path:
@@ -76,11 +92,22 @@ def _incomplete(chain: Chain, decision: Path, run: Path) -> list[str]:
     """Stages that nothing is known of, training data that were not checked, a verdict on another run's model."""
     faults = [f"the chain of evidence has no stage {stage}" for stage in NEEDED if chain.step(stage) is None]
     data, trained = chain.step("data"), chain.step("train")
+    judged = chain.step("scale") or trained
     if data is not None and not data.outputs.get("items"):
         faults.append("the training data were checked against no evaluation items (decontamination)")
-    if trained is not None and (decision / trained.folder).resolve() != (run / "checkpoint").resolve():
-        faults.append(f"{decision} judges {(decision / trained.folder).resolve()}, not {run / 'checkpoint'}")
+    faults += [f"nothing says {what}: its chain has no link {name} → train" for name, what in _unlinked(trained)]
+    if judged is not None and (decision / judged.folder).resolve() != (run / "checkpoint").resolve():
+        faults.append(f"{decision} judges {(decision / judged.folder).resolve()}, not {run / 'checkpoint'}")
     return faults
+
+
+def _unlinked(trained: Step | None) -> list[tuple[str, str]]:
+    """What a training has to be linked to and is not."""
+    told = {
+        "data.dataset": "which data the model was trained on",
+        "model.weights": "which pretrained model it was trained from",
+    }
+    return [(name, what) for name, what in told.items() if trained is not None and name not in trained.inputs]
 
 
 def _not_against(current: Entry, decision: Path) -> list[str]:
@@ -89,7 +116,7 @@ def _not_against(current: Entry, decision: Path) -> list[str]:
         baseline = load(Verdict, decision / VERDICT).baseline
     except DataError:
         return []
-    mend = f"make a verdict with: harness gate {current.alias} RUN --out DIR, then promote with --verdict DIR"
+    mend = f"make a verdict with: harness ci RUN --against {current.alias}, then promote again"
     faults = []
     if baseline.weights_sha256 != current.digests.get("weights"):
         faults.append(f"the verdict's baseline is {baseline.label}, not {current.alias} ({current.model}): {mend}")
@@ -128,7 +155,7 @@ def _digests(chain: Chain, decision: Path) -> dict[str, str]:
     """What an entry of the history holds of the evidence."""
     made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
     return {
-        "weights": made["train.weights"],
+        "weights": made.get("scale.weights", made["train.weights"]),
         "base": made.get("model.weights", ""),
         "contract": made["contract.digest"],
         "data": made["data.dataset"],

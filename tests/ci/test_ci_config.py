@@ -8,6 +8,7 @@ import pytest
 from harness.ci.candidate import ci_config, out_folder
 from harness.compose import config_for
 from harness.errors import ConfigError
+from harness.scaling import ORIGIN
 
 
 @pytest.fixture
@@ -17,14 +18,25 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = config_for(["experiment=clinical_notes", "suite=clinical", "train.seed=7"])
     (tmp_path / "runs" / "note" / "checkpoint").mkdir(parents=True)
     (tmp_path / "runs" / "note" / "config.yaml").write_text(json.dumps(config.model_dump()))
+    (tmp_path / "copied").mkdir()
+    (tmp_path / "copied" / ORIGIN).write_text(json.dumps({"scaled_from": str(tmp_path / "runs/note/checkpoint")}))
     return tmp_path / "runs"
 
 
-@pytest.mark.parametrize("name", ["note", "runs/note"])
+@pytest.mark.parametrize(
+    "name", ["note", "runs/note", "runs/note/checkpoint", "note/checkpoint", "note@0.5", "runs/note@0.5", "copied"]
+)
 def test_a_run_is_judged_under_its_own_configuration(name: str, runs: Path) -> None:
     config = ci_config(name, [], runs, smoke=False)
     assert (config.name, config.suite.name, config.train.seed) == ("clinical_notes", "clinical", 7)
     assert config.runs_dir == str(runs)
+
+
+def test_a_model_from_elsewhere_is_judged_under_the_defaults_and_that_is_said(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ci_config("owner/model", [], runs, smoke=False) == config_for([]).model_copy(update={"runs_dir": str(runs)})
+    assert "owner/model comes from no run" in capsys.readouterr().err
 
 
 def test_smoke_takes_the_smoke_suite_and_keeps_the_run_s_own_tasks(runs: Path) -> None:
@@ -47,5 +59,7 @@ def test_a_misspelt_override(runs: Path) -> None:
 
 def test_the_decision_lies_where_promote_looks(runs: Path) -> None:
     assert out_folder("note", "production", runs) == runs / "note" / "against" / "production"
+    assert out_folder("runs/note/checkpoint", "production", runs) == runs / "note" / "against" / "production"
+    assert out_folder("note@0.5", "production", runs) == Path("ci-report"), "it is another model than the run's"
     assert out_folder("owner/model", "production", runs) == Path("ci-report")
     assert out_folder("note", "runs/other", runs) == Path("ci-report")

@@ -1,10 +1,13 @@
 """The gate knows whether the training data were checked against what the candidate is judged by."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from evaluation_folders import Folder, answers, samples
 
+from harness.base_model import weights_sha256
 from harness.compose import config_for
 from harness.decision import compare_evaluations
 from harness.errors import EvidenceFault
@@ -13,6 +16,7 @@ from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import Evidence, read_evidence
 from harness.pipeline import Run, judge
 from harness.records import Checkpoint, Dataset
+from harness.scaling import ORIGIN
 from harness.store import sha256_json
 
 ITEMS = 50
@@ -93,6 +97,18 @@ def test_a_later_evaluation_of_the_same_weights_is_held_to_the_same_data(tmp_pat
     assert data_of(tmp_path / "evaluate-1" / "eval" / "mine", found, tmp_path) == tmp_path / "mine" / "data"
     (fault,) = uncovered(tmp_path / "mine" / "data", found)
     assert fault.startswith("task stock: ")
+
+
+def test_a_scaled_copy_is_held_to_the_data_of_the_run_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    run, copied = run_folder(tmp_path / "runs", {"quiz": ITEMS}), tmp_path / "cache" / "scaled" / "x-0.5" / "model"
+    copied.mkdir(parents=True)
+    (copied / "adapter_model.safetensors").write_bytes(b"half")
+    (copied / ORIGIN).write_text(json.dumps({"scaled_from": str(run / "checkpoint"), "alpha": 0.5}))
+    found = replace(evidence(tmp_path / "later"), weights_sha256=weights_sha256(copied))
+    assert data_of(tmp_path / "later", found, tmp_path / "runs") == run / "data"
 
 
 def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_folders import decide, write_run
+from run_folders import POLICY_OF_TESTS, decide, write_run
 
 from harness import cli
+from harness.decision import write_verdict
 from harness.errors import EvidenceFault
+from harness.gate.comparison import compare
+from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, Chain, Places
 from harness.lineage.verify import broken, verify_evidence
-from harness.lineage.write import write_evidence
+from harness.lineage.write import places_of, write_evidence
 from harness.records import load
 from harness.store import sha256_file, write_json
 
@@ -45,6 +49,25 @@ class TestChain:
         assert links <= named
         assert {"source mine", "policy", "template", "tokenizer"} <= named
 
+    def test_a_scaled_checkpoint_is_linked_to_its_training_and_through_it_to_the_data(self, tmp_path: Path) -> None:
+        run = write_run(tmp_path / "runs" / "half", 220, alpha=0.5)
+        chain = load(Chain, run / EVIDENCE)
+        steps = {step.stage: step for step in chain.steps}
+        assert (steps["train"].folder, steps["scale"].folder) == ("trained", "checkpoint")
+        assert {"data.dataset", "model.weights", "contract.digest"} <= set(steps["train"].inputs)
+        assert {"train.weights", "train.fingerprint"} <= set(steps["scale"].inputs)
+        assert steps["evaluate_candidate"].inputs["scale.weights"] == steps["scale"].outputs["weights"]
+        assert broken(verify_evidence(run)) == []
+
+    def test_a_checkpoint_scaled_from_another_training(self, tmp_path: Path) -> None:
+        run, other = (write_run(tmp_path / "runs" / name, 220, alpha=0.5) for name in ("half", "other"))
+        shutil.rmtree(run / "trained")
+        shutil.copytree(other / "trained", run / "trained")
+        write_evidence(Places.of_run(run), run.name, "forged")
+        anchored(run)
+        told = broken(verify_evidence(run))
+        assert [line.partition(":")[0] for line in told] == ["train.fingerprint → scale"]
+
     def test_it_says_where_and_by_what_it_was_made(self, run: Path) -> None:
         chain = load(Chain, run / EVIDENCE)
         assert chain.command == "test"
@@ -55,6 +78,40 @@ class TestChain:
         before = (run / EVIDENCE).stat().st_mtime_ns
         write_evidence(Places.of_run(run), run.name, "another command")
         assert (run / EVIDENCE).stat().st_mtime_ns == before
+
+
+class TestFurtherBaselines:
+    """A comparison with a further baseline: which evaluation it was, and that it is one of the same candidate."""
+
+    def judged(self, run: Path, further: Path, candidate: Path) -> Path:
+        base, mine, theirs, against = (
+            read_evidence(run.parent / folder / "eval" / side, POLICY_OF_TESTS.fields)
+            for folder, side in (
+                (run.name, "base"),
+                (run.name, "candidate"),
+                (candidate.name, "candidate"),
+                (further.name, "candidate"),
+            )
+        )
+        other = compare(replace(against, label="runs/other.v2"), theirs, POLICY_OF_TESTS)
+        comparison = compare(base, mine, POLICY_OF_TESTS).model_copy(update={"others": [other]})
+        out = run / "against" / "both"
+        write_verdict(POLICY_OF_TESTS, comparison, out)
+        write_evidence(places_of(out, run / "eval" / "base", run / "eval" / "candidate", run.parent), "both", "test")
+        return out
+
+    def test_the_chain_holds_its_digest(self, run: Path) -> None:
+        other = write_run(run.with_name("other"), 210)
+        out = self.judged(run, other, run)
+        step = load(Chain, out / EVIDENCE).step("compare")
+        assert step is not None
+        assert step.inputs["baseline runs/other.v2"] == read_evidence(other / "eval" / "candidate").sha256
+        assert broken(verify_evidence(out)) == []
+
+    def test_a_comparison_of_another_candidate(self, run: Path) -> None:
+        other, better = (write_run(run.with_name(name), right) for name, right in (("other", 210), ("better", 390)))
+        (told,) = broken(verify_evidence(self.judged(run, other, better)))
+        assert "the comparison with runs/other.v2 is one of another candidate" in told
 
 
 class TestVerify:

@@ -1,6 +1,7 @@
 """Run folders for the registry's tests: every stage with its manifest, and no model behind it."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def write_run(
     demands: GateConfig = POLICY_OF_TESTS,
     template: str = "{{ messages }}",
     config: str = "name: test\n",
+    alpha: float = 1,
+    stopped_at: int | None = None,
 ) -> Path:
     """A complete run: `right` of `of` items right, where its base model had `baseline`."""
     runs, asked = folder.parent, contract(template)
@@ -72,14 +75,34 @@ def write_run(
         (out / "adapter_config.json").write_text(json.dumps({"r": 4, "peft_type": "LORA"}))
         asked.save(out)
 
-    checkpoint = _stage(runs, folder / "checkpoint", {"base": BASE_SHA, "data": dataset, "name": folder.name}, train)
+    inputs = {"base": BASE_SHA, "data": dataset, "name": folder.name}
+    checkpoint = _stage(runs, folder / ("checkpoint" if alpha == 1 else "trained"), inputs, train)
+    if alpha != 1:
+        checkpoint = _scaled(runs, checkpoint, alpha)
     sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
     for label, score, weights in sides:
-        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest)
+        early = stopped_at if label == "candidate" else None
+        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
     (folder / "config.yaml").write_text(config)
     asked.save(folder)
     _judge(folder, demands)
     return folder
+
+
+def _scaled(runs: Path, trained: Path, alpha: float) -> Path:
+    """checkpoint/ beside trained/, as the stage that scales leaves it."""
+
+    def work(out: Path) -> None:
+        for file in trained.iterdir():
+            if file.name != store.MANIFEST:
+                shutil.copyfile(file, out / file.name)
+        (out / "adapter_model.safetensors").write_bytes(f"{alpha} of {trained}".encode())
+        (out / "scaled.json").write_text(json.dumps({"scaled_from": str(trained), "alpha": alpha}))
+
+    manifest = store.read_manifest(trained)
+    assert manifest is not None
+    inputs = {"trained": manifest["fingerprint"], "alpha": alpha, "dtype": "bfloat16"}
+    return store.stage(runs, trained.with_name("checkpoint"), "scale", inputs, work)[0]
 
 
 def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF_TESTS) -> Verdict:
@@ -124,7 +147,13 @@ def _write_data(out: Path) -> None:
 
 
 def _evaluation(
-    runs: Path, folder: Path, values: Sequence[float], label: str, weights: str, contract_sha256: str
+    runs: Path,
+    folder: Path,
+    values: Sequence[float],
+    label: str,
+    weights: str,
+    contract_sha256: str,
+    stopped_at: int | None = None,
 ) -> None:
     def work(out: Path) -> None:
         made: Folder = one_task(values, label=label, contract=contract_sha256)
@@ -133,6 +162,8 @@ def _evaluation(
             path.rename(out / path.name)
         written.rmdir()
         record = json.loads((out / "evaluation.json").read_text())
+        if stopped_at is not None:
+            record["tasks"]["quiz"] |= {"planned": len(values), "stopped_at": stopped_at, "order_seed": 0}
         (out / "evaluation.json").write_text(json.dumps(record | {"weights_sha256": weights}))
 
     inputs = {"weights": weights, "contract": contract_sha256, "label": label, "values": list(values)}

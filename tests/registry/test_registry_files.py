@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from evaluation_folders import guard, policy
-from run_folders import POLICY_OF_TESTS, decide, write_run
+from run_folders import POLICY_OF_TESTS, N, decide, write_run
 
+from harness.base_model import weights_sha256
+from harness.config_gate import SequentialConfig
 from harness.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
 from harness.lineage.verify import broken, verify_evidence
 from harness.registry.alias import registry_folder, resolved
@@ -17,6 +19,7 @@ from harness.registry.files import FileRegistry
 from harness.registry.history import HISTORY, read_history
 from harness.registry.promotion import examined, promote
 from harness.registry.registry import Act
+from harness.store import MANIFEST, sha256_json, write_json
 
 ALIAS = "production"
 ACT = Act(ALIAS, "ada@laptop", "looks good")
@@ -68,6 +71,22 @@ class TestPromotion:
         assert broken(verify_evidence(folder)) == []
         assert (entry.number, entry.who, entry.why, entry.run_id) == (1, "ada@laptop", "looks good", "first")
 
+    def test_a_scaled_run_is_kept_with_what_it_was_scaled_from(self, runs: Path, registry: FileRegistry) -> None:
+        run = write_run(runs / "half", 220, alpha=0.5)
+        entry = promote(registry, run, None, ACT)
+        assert entry.digests["weights"] == weights_sha256(run / "checkpoint")
+        shutil.rmtree(run)
+        assert broken(registry.verify()) == []
+
+    def test_a_model_whose_evaluation_can_be_no_baseline(
+        self, runs: Path, registry: FileRegistry, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        looks = POLICY_OF_TESTS.model_copy(update={"sequential": SequentialConfig(looks=4)})
+        promote(registry, write_run(runs / "first", 300, stopped_at=N, demands=looks), None, ACT)
+        told = capsys.readouterr().err
+        assert "the evaluation of first stopped early (quiz)" in told
+        assert "harness ci RUN --against production" in told
+
     def test_editing_the_run_does_not_reach_production(self, runs: Path, registry: FileRegistry) -> None:
         run = write_run(runs / "first", 220)
         promote(registry, run, None, ACT)
@@ -105,6 +124,20 @@ class TestRefusals:
         error = refused(registry, write_run(runs / "worse", 150))
         assert error.exit_code == 10
         assert "fell by 12.5 points" in str(error)
+
+    @pytest.mark.parametrize("lost", ["data", "base"])
+    def test_a_training_that_nothing_links_to_its_data_or_its_base(
+        self, runs: Path, registry: FileRegistry, lost: str
+    ) -> None:
+        run = write_run(runs / "first", 220)
+        path = run / "checkpoint" / MANIFEST
+        manifest = json.loads(path.read_text())
+        del manifest["inputs"][lost]
+        fingerprint = sha256_json({"stage": manifest["stage"], **manifest["inputs"]})
+        write_json(path, manifest | {"fingerprint": fingerprint})
+        decide(run, run / "eval" / "base", run / "against" / ALIAS)
+        (run / "run.json").unlink()
+        assert "→ train" in str(refused(registry, run))
 
     def test_an_undecided_verdict(self, runs: Path, registry: FileRegistry) -> None:
         error = refused(registry, write_run(runs / "few", 9, baseline=9, of=20))
@@ -231,6 +264,22 @@ class TestTwoAtOnce:
             two.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert [entry.run_id for entry in two.history()] == ["first", "second", "early"]
+
+    @pytest.mark.parametrize("promoted", [True, False])
+    def test_a_policy_that_is_raised_during_the_checks(
+        self, runs: Path, registry: FileRegistry, promoted: bool
+    ) -> None:
+        if promoted:
+            promote(registry, write_run(runs / "first", 220), None, ACT)
+        late, current = write_run(runs / "late", 320), registry.current(ALIAS)
+        decision = against_production(late, registry) if promoted else late
+        checked = examined(late, decision, current, None)
+        raised = policy(guard(metric="*/quiz/acc", margin="2 points"))
+        registry.demand(Act(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
+        with pytest.raises(PromotionRefused, match="at most 2 points is demanded") as caught:
+            registry.promote(checked, ACT)
+        assert caught.value.exit_code == 12
+        assert "late" not in [entry.run_id for entry in registry.history()]
 
     def test_processes_that_start_together(self, runs: Path, registry: FileRegistry) -> None:
         names = [f"run{number}" for number in range(4)]
