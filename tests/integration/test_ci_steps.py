@@ -117,7 +117,7 @@ def test_a_training_without_a_verdict_is_not_decided(tmp_path: Path, monkeypatch
     """Broken data limits exit with 10, as FAIL does; the same folder holds a PASS on earlier data, from the cache."""
     project = write_story(tmp_path / "project", tmp_path)
     monkeypatch.chdir(project)
-    overrides = ["experiment=story", "audit.limits.max_rows.exact_duplicate=0"]
+    overrides = ["experiment=story", "audit.limits.max_rows.duplicate=0"]
     folder = Run.of(config_for(overrides)).folder
     (folder / "report").mkdir(parents=True)
     for name in ("run.json", "verdict.json", "report/index.html"):
@@ -128,7 +128,7 @@ def test_a_training_without_a_verdict_is_not_decided(tmp_path: Path, monkeypatch
     given = inputs(candidate="latest", policy="story", train="\n".join(overrides), out=str(tmp_path / "report"))
     trained = runner.step(steps(ACTION["runs"])["Train"], given)
     assert trained.returncode == 10, trained.stdout + trained.stderr
-    assert "audit.limits.max_rows.exact_duplicate" in trained.stderr
+    assert "audit.limits.max_rows.duplicate" in trained.stderr
     assert runner.outputs() == {"exit_code": "10"}
 
 
@@ -201,7 +201,21 @@ def test_the_gitlab_job(story: Story, runner: Runner) -> None:
 
 def test_what_is_not_run_here_is_github_s_own() -> None:
     used = [step["uses"].partition("@")[0] for step in WORKFLOW["jobs"]["decide"]["steps"] if "uses" in step]
-    assert set(used) == {"actions/checkout", "actions/cache", "./.harness", "actions/upload-artifact"}
+    cache = {"actions/cache/restore", "actions/cache/save"}
+    assert set(used) == {"actions/checkout", *cache, "./.harness", "actions/upload-artifact"}
+
+
+def test_evaluations_are_kept_whatever_the_verdict() -> None:
+    """One path and key both ways: GitHub finds no cache that was saved under another list of paths."""
+    order = [step.get("uses", step.get("name")) for step in WORKFLOW["jobs"]["decide"]["steps"]]
+    restored, decided, kept = (
+        order.index(name) for name in ("actions/cache/restore@v4", "./.harness", "actions/cache/save@v4")
+    )
+    assert restored < decided < kept
+    restore, save = (WORKFLOW["jobs"]["decide"]["steps"][at] for at in (restored, kept))
+    assert save["if"] == "always()"
+    assert save["with"].items() <= restore["with"].items()
+    assert "github.run_attempt" in save["with"]["key"], "a key is saved once: a repeated job would keep nothing"
 
 
 def test_the_workflow_hands_on_what_the_action_takes() -> None:
