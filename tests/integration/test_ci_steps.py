@@ -199,6 +199,28 @@ def test_the_gitlab_job(story: Story, runner: Runner) -> None:
     assert (story.project / GITLAB["artifacts"]["reports"]["junit"]).is_file()
 
 
+def test_the_gitlab_job_installs_the_harness_as_make_does(tmp_path: Path) -> None:
+    """An image without it; stand-ins write down how they were called, and `make setup` leaves a `.venv`."""
+    runner = Runner(tmp_path, tmp_path)
+    (tmp_path / "bin" / "harness").unlink()
+    calls = tmp_path / "calls"
+    for name in ("git", "make", "apt-get"):
+        runner.program(name, f'echo {name} "$@" >> "{calls}"')
+    installed = tmp_path / ".harness" / ".venv" / "bin" / "harness"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(f'#!/bin/sh\necho harness "$@" >> "{calls}"\n')
+    installed.chmod(0o755)
+    variables = {**GITLAB["variables"], "CANDIDATE": "some", "HARNESS_SOURCE": "https://host/owner/harness.git"}
+    script = "\n".join([*GITLAB["before_script"], *GITLAB["script"]])
+    done = runner.run(script, **variables, PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in calls.read_text().splitlines() if not line.startswith("apt-get")] == [
+        "git clone --quiet --depth 1 https://host/owner/harness.git .harness",
+        "make -C .harness setup",
+        "harness ci some --against production --policy default --out ci-report",
+    ]
+
+
 def test_what_is_not_run_here_is_github_s_own() -> None:
     used = [step["uses"].partition("@")[0] for step in WORKFLOW["jobs"]["decide"]["steps"] if "uses" in step]
     cache = {"actions/cache/restore", "actions/cache/save"}
