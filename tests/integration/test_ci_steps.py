@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
-from story import Story
+from story import Story, write_story
 from tiny import ROOT
+
+from harness.compose import config_for
+from harness.pipeline import Run
 
 pytestmark = pytest.mark.integration
 
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "candidate.yml").read_text())
 GITLAB = yaml.safe_load((ROOT / "ci" / "gitlab.yml").read_text())[".harness-candidate"]
-LICENCE_RUN = "experiment=story name=better data.sources.rows.path=licence.jsonl"
+LICENCE_RUN = "experiment=story\nname=better data.sources.rows.path=licence.jsonl\n"
 
 
 class Runner:
@@ -62,6 +65,7 @@ class Runner:
             "github.action_path": str(ROOT),
             "github.token": "token",
             "github.event.pull_request.number": "7",
+            "steps.train.outputs.run": self.outputs().get("run", ""),
             **{f"inputs.{name}": value for name, value in inputs.items()},
         }
         filled = {
@@ -88,7 +92,7 @@ def inputs(**given: str) -> dict[str, str]:
 
 
 def test_the_action_trains_decides_and_reports(runner: Runner, tmp_path: Path) -> None:
-    """The newest run is the one just made; everything it needs is cached, so no server starts."""
+    """The run just made is judged though another's record is newer; all it needs is cached, so no server starts."""
     out = str(tmp_path / "report")
     given = inputs(candidate="latest", policy="story", train=LICENCE_RUN, out=out)
     action = steps(ACTION["runs"])
@@ -97,8 +101,7 @@ def test_the_action_trains_decides_and_reports(runner: Runner, tmp_path: Path) -
     assert runner.files["GITHUB_PATH"].read_text() == "", "a harness that is there is not installed again"
     trained = runner.step(action["Train"], given)
     assert trained.returncode == 0, trained.stderr
-    (better,) = runner.project.glob("runs/better-*/run.json")
-    os.utime(better)
+    os.utime(next(runner.project.glob("runs/forgetful-*/run.json")))
     decided = runner.step(action["Decide"], given)
     assert decided.returncode == 0, decided.stdout + decided.stderr
     assert "start vLLM" not in decided.stderr
@@ -108,6 +111,48 @@ def test_the_action_trains_decides_and_reports(runner: Runner, tmp_path: Path) -
     assert runner.files["GITHUB_STEP_SUMMARY"].read_text().startswith("<!-- tuning-harness-verdict -->\n## PASS")
     for name in ("verdict.json", "compare.json", "policy.json", "evidence.json", "junit.xml", "comment.md"):
         assert (tmp_path / "report" / name).is_file()
+
+
+def test_a_training_without_a_verdict_is_not_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken data limits exit with 10, as FAIL does; the same folder holds a PASS on earlier data, from the cache."""
+    project = write_story(tmp_path / "project", tmp_path)
+    monkeypatch.chdir(project)
+    overrides = ["experiment=story", "audit.limits.max_rows.duplicate=0"]
+    folder = Run.of(config_for(overrides)).folder
+    (folder / "report").mkdir(parents=True)
+    for name in ("run.json", "verdict.json", "report/index.html"):
+        (folder / name).write_text('{"verdict": "PASS"}')
+    with (project / "grant.jsonl").open("a") as rows:
+        rows.write((project / "grant.jsonl").read_text().splitlines(keepends=True)[0])
+    runner = Runner(project, tmp_path)
+    given = inputs(candidate="latest", policy="story", train="\n".join(overrides), out=str(tmp_path / "report"))
+    trained = runner.step(steps(ACTION["runs"])["Train"], given)
+    assert trained.returncode == 10, trained.stdout + trained.stderr
+    assert "audit.limits.max_rows.duplicate" in trained.stderr
+    assert runner.outputs() == {"exit_code": "10"}
+
+
+def test_latest_is_only_what_this_job_trained(tmp_path: Path) -> None:
+    earlier = tmp_path / "runs" / "earlier" / "run.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    decided = Runner(tmp_path, tmp_path).step(steps(ACTION["runs"])["Decide"], inputs(candidate="latest"))
+    assert decided.returncode == 2
+    assert "give train, or name a candidate" in decided.stdout
+
+
+@pytest.mark.parametrize("text", ["", "suite=few", "suite=few\n  serve.port=1 *=2\n", "\nsuite=few\n\n"])
+def test_overrides_may_take_several_lines(text: str, tmp_path: Path) -> None:
+    """`harness` is a stand-in that writes down how it was called."""
+    runner = Runner(tmp_path, tmp_path)
+    runner.program("harness", f'printf "%s\\n" "$@" > "{tmp_path}/called"')
+    expected = ["ci", "some", "--against", "production", "--policy", "default", "--out", "ci-report", *text.split()]
+    action = runner.step(steps(ACTION["runs"])["Decide"], inputs(candidate="some", overrides=text))
+    assert (action.returncode, (tmp_path / "called").read_text().splitlines()) == (0, expected)
+    (tmp_path / "called").unlink()
+    variables = {**GITLAB["variables"], "CANDIDATE": "some", "OVERRIDES": text}
+    gitlab = runner.run("\n".join(GITLAB["script"]), **variables)
+    assert (gitlab.returncode, (tmp_path / "called").read_text().splitlines()) == (0, expected)
 
 
 def test_a_candidate_that_forgets_fails_the_job(story: Story, runner: Runner, tmp_path: Path) -> None:
@@ -154,9 +199,45 @@ def test_the_gitlab_job(story: Story, runner: Runner) -> None:
     assert (story.project / GITLAB["artifacts"]["reports"]["junit"]).is_file()
 
 
+def test_the_gitlab_job_installs_the_harness_as_make_does(tmp_path: Path) -> None:
+    """An image without it; stand-ins write down how they were called, and `make setup` leaves a `.venv`."""
+    runner = Runner(tmp_path, tmp_path)
+    (tmp_path / "bin" / "harness").unlink()
+    calls = tmp_path / "calls"
+    for name in ("git", "make", "apt-get"):
+        runner.program(name, f'echo {name} "$@" >> "{calls}"')
+    installed = tmp_path / ".harness" / ".venv" / "bin" / "harness"
+    installed.parent.mkdir(parents=True)
+    installed.write_text(f'#!/bin/sh\necho harness "$@" >> "{calls}"\n')
+    installed.chmod(0o755)
+    variables = {**GITLAB["variables"], "CANDIDATE": "some", "HARNESS_SOURCE": "https://host/owner/harness.git"}
+    script = "\n".join([*GITLAB["before_script"], *GITLAB["script"]])
+    done = runner.run(script, **variables, PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in calls.read_text().splitlines() if not line.startswith("apt-get")] == [
+        "git clone --quiet --depth 1 https://host/owner/harness.git .harness",
+        "make -C .harness setup",
+        "harness ci some --against production --policy default --out ci-report",
+    ]
+
+
 def test_what_is_not_run_here_is_github_s_own() -> None:
     used = [step["uses"].partition("@")[0] for step in WORKFLOW["jobs"]["decide"]["steps"] if "uses" in step]
-    assert set(used) == {"actions/checkout", "actions/cache", "./.harness", "actions/upload-artifact"}
+    cache = {"actions/cache/restore", "actions/cache/save"}
+    assert set(used) == {"actions/checkout", *cache, "./.harness", "actions/upload-artifact"}
+
+
+def test_evaluations_are_kept_whatever_the_verdict() -> None:
+    """One path and key both ways: GitHub finds no cache that was saved under another list of paths."""
+    order = [step.get("uses", step.get("name")) for step in WORKFLOW["jobs"]["decide"]["steps"]]
+    restored, decided, kept = (
+        order.index(name) for name in ("actions/cache/restore@v4", "./.harness", "actions/cache/save@v4")
+    )
+    assert restored < decided < kept
+    restore, save = (WORKFLOW["jobs"]["decide"]["steps"][at] for at in (restored, kept))
+    assert save["if"] == "always()"
+    assert save["with"].items() <= restore["with"].items()
+    assert "github.run_attempt" in save["with"]["key"], "a key is saved once: a repeated job would keep nothing"
 
 
 def test_the_workflow_hands_on_what_the_action_takes() -> None:
