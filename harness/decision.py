@@ -9,7 +9,7 @@ from harness.compose import gate_values
 from harness.config import GateConfig, validate
 from harness.errors import DataError, EvidenceFault
 from harness.evaluate.checkpoint import CANDIDATE, resolve_evaluation
-from harness.gate.comparison import compare
+from harness.gate.comparison import compare_distinct
 from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import FIELDS, Evidence, read_evidence
 from harness.gate.verdict import decide
@@ -93,14 +93,15 @@ def compare_all(
     anchors: Sequence[str] = (),
 ) -> Comparison:
     """Candidate against baseline, and against every further baseline that differs from it."""
-    comparison = compare(baseline, candidate, policy)
+    comparison = compare_distinct(baseline, candidate, policy)
     others = []
     for name in dict.fromkeys([*(policy.baselines if policy else []), *anchors]):
-        other = read_evidence(resolve_evaluation(name, runs), policy.fields if policy else FIELDS)
+        folder = resolve_evaluation(name, runs)
+        _require_run_weights(folder)
+        other = read_evidence(folder, policy.fields if policy else FIELDS)
         if other.sha256 != baseline.sha256:
-            found = compare(other, candidate, policy)
-            side = found.baseline.model_copy(update={"label": name})
-            others.append(found.model_copy(update={"baseline": side, "flips": []}))
+            found = compare_distinct(replace(other, label=name), candidate, policy)
+            others.append(found.model_copy(update={"flips": []}))
     return comparison.model_copy(update={"others": others})
 
 

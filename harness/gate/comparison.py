@@ -62,6 +62,15 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
     )
 
 
+def compare_distinct(baseline: Evidence, candidate: Evidence, policy: GateConfig | None = None) -> Comparison:
+    """As `compare`; an evaluation beside itself is a fault, since no test on it can fail."""
+    comparison = compare(baseline, candidate, policy)
+    if baseline.sha256 != candidate.sha256:
+        return comparison
+    told = f"the baseline {baseline.label} is the evaluation of the candidate itself; name another baseline"
+    return comparison.model_copy(update={"faults": [told, *comparison.faults]})
+
+
 def _evaluated(baseline: Evidence, candidate: Evidence) -> list[str]:
     """Tasks and groups that either side evaluated, comparable or not."""
     return sorted({*baseline.samples, *candidate.samples, *baseline.groups, *candidate.groups})

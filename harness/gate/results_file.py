@@ -10,6 +10,8 @@ from harness.errors import EvidenceFault
 
 BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")  # groups stand in them too, less strictly
 
+COMPLETE = ("n-samples", "n-shot", "versions")  # old versions may lack one of these; none leaves a task out
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
@@ -71,10 +73,15 @@ def read_results(path: Path) -> ResultsFile:
     if not isinstance(found, dict):
         raise EvidenceFault(f"{path} is not lm-eval's results file")
     try:
-        return ResultsFile.model_validate(found | {key: _of_tasks(found, key) for key in BY_TASK if key in found})
+        results = ResultsFile.model_validate(found | {key: _of_tasks(found, key) for key in BY_TASK if key in found})
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
         raise EvidenceFault(f"{path} is damaged: {told}") from None
+    if lacking := [
+        f"{key}.{task}" for key in COMPLETE if key in found for task in results.tasks if task not in found[key]
+    ]:
+        raise EvidenceFault(f"{path} is damaged: it lacks {', '.join(lacking[:3])}")
+    return results
 
 
 def _of_tasks(found: dict[str, Any], key: str) -> Any:

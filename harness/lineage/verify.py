@@ -9,7 +9,7 @@ from typing import Any
 from harness.base_model import adapter_config, is_adapter, weights_sha256
 from harness.config import GateConfig, validate
 from harness.errors import ConfigError, DataError, EvidenceFault, HarnessError
-from harness.gate.comparison import compare
+from harness.gate.comparison import compare_distinct
 from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
@@ -175,7 +175,7 @@ def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> C
         if other.candidate.evidence_sha256 != candidate.sha256:
             raise EvidenceFault(f"the comparison with {other.baseline.label} is one of another candidate")
     candidate = replace(candidate, label=recorded.candidate.label)
-    comparison = compare(replace(baseline, label=recorded.baseline.label), candidate, policy)
+    comparison = compare_distinct(replace(baseline, label=recorded.baseline.label), candidate, policy)
     faults = uncovered(places.data, candidate) if places.data is not None else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *faults], "others": recorded.others})
 

@@ -221,9 +221,31 @@ def test_guards_must_hold_against_every_baseline(tmp_path: Path) -> None:
     assert f"against {names[2]} fell by 13.0 points" in both.reasons[0]
 
 
+def test_a_candidate_is_not_its_own_baseline(tmp_path: Path) -> None:
+    for name, label in (("base", "base"), ("mine", "mine"), ("copy", "mine")):
+        one_task(RIGHT, label=label).write(tmp_path / name)
+    base, mine, copy = (str(tmp_path / name) for name in ("base", "mine", "copy"))
+    gate = policy()
+    for names, anchors in (((mine, mine), []), ((copy, mine), []), ((base, mine), [copy])):
+        verdict = decide(gate, compare_evaluations(*names, tmp_path, gate, anchors))
+        assert verdict.verdict == "INVALID"
+        assert "is the evaluation of the candidate itself" in verdict.reasons[0]
+    assert decide(gate, compare_evaluations(base, mine, tmp_path, gate)).verdict == "PASS"
+
+
+def test_an_anchor_with_other_weights_than_it_was_evaluated_with_is_refused(tmp_path: Path) -> None:
+    for name in ("base", "mine", "run/eval/candidate"):
+        one_task(RIGHT, label=name).write(tmp_path / name)
+    (tmp_path / "run" / "checkpoint").mkdir()
+    (tmp_path / "run" / "checkpoint" / "model.safetensors").write_bytes(b"others")
+    anchor = str(tmp_path / "run" / "eval" / "candidate")
+    with pytest.raises(EvidenceFault, match="not the ones"):
+        compare_evaluations(str(tmp_path / "base"), str(tmp_path / "mine"), tmp_path, policy(), [anchor])
+
+
 def test_a_baseline_that_cannot_be_compared_makes_the_verdict_invalid(tmp_path: Path) -> None:
     for name, contract in (("a", "c" * 64), ("b", "c" * 64), ("anchor", "d" * 64)):
-        one_task(RIGHT, contract=contract).write(tmp_path / name)
+        one_task(RIGHT, label=name, contract=contract).write(tmp_path / name)
     gate = policy(baselines=[str(tmp_path / "anchor")])
     verdict = decide(gate, compare_evaluations(str(tmp_path / "a"), str(tmp_path / "b"), tmp_path, gate))
     assert verdict.verdict == "INVALID"

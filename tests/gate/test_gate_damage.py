@@ -1,12 +1,13 @@
 """Damaged evidence never passes: items, files and identities are spoilt at random on one side of a sound comparison."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, answers, policy, sample, samples
+from evaluation_folders import Folder, answers, guard, policy, sample, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,11 @@ def written(root: Path, tasks: Sequence[Folder], ours: bool) -> list[Path]:
     ]
 
 
+def results_of(folder: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = folder.glob("results_*.json")
+    return path, json.loads(path.read_text())
+
+
 def speaking() -> Folder:
     rows = samples(answers(90, 100))
     for row in rows:
@@ -54,13 +60,15 @@ def test_damaged_items_never_pass(data: st.DataObject, ours: bool) -> None:
     rows = harmed.tasks["quiz"]
     for _ in range(data.draw(st.integers(1, 3))):
         index = data.draw(st.integers(0, len(rows) - 1))
-        kind = data.draw(st.sampled_from(["drop", "repeat", "numbered", "new", "field", "value", "absent"]))
+        kind = data.draw(st.sampled_from(["drop", "repeat", "numbered", "oftener", "new", "field", "value", "absent"]))
         if kind == "drop":
             del rows[index]
         elif kind == "repeat":
             rows.insert(index, dict(rows[index]))
         elif kind == "numbered":
             rows.insert(index, rows[index] | {"repeat": data.draw(st.sampled_from([0, 1, -1, 2**70, "x", True]))})
+        elif kind == "oftener":
+            rows[index] = rows[index] | {"resps": [["one", "two"]]}
         elif kind == "new":
             rows.append(sample(1000 + len(rows), 1.0))
         elif kind == "field":
@@ -94,6 +102,54 @@ def test_damaged_files_never_pass(data: st.DataObject, ours: bool) -> None:
             rest = b"" if kind != "noise" else b"\xff\x00\n{" + content[at:]
             file.write_bytes(content[:at] + rest)
         assert outcome(*sides) != "PASS"
+
+
+PARTS = ["n-samples", "versions", "results", "configs", "higher_is_better", "n-shot", "group_subtasks"]
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, 3, -1, True, "x", [], [3], 10**400, {"effective": "x"}])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(PARTS), ODD, st.booleans(), st.booleans())
+def test_damaged_results_are_refused(part: str, odd: Any, inside: bool, first: bool) -> None:
+    """A part, or its entry of the task, is another on one side; lm-eval itself knows the direction of acc."""
+    with TemporaryDirectory() as root:
+        sides = written(Path(root), [speaking(), speaking()], ours=False)
+        path, found = results_of(sides[0 if first else 1])
+        known = {"results": {"effective": "x"}, "configs": {"effective": "x"}, "group_subtasks": [], "n-shot": None}
+        harmless = (inside and known.get(part, "") == odd) or (part == "higher_is_better" and isinstance(odd, dict))
+        path.write_text(json.dumps(found | {part: found[part] | {"quiz": odd} if inside else odd}))
+        told = outcome(*sides)
+    assert harmless or told != "PASS"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_a_score_that_no_item_has_on_either_side_never_passes(data: st.DataObject) -> None:
+    sides = [speaking(), speaking()]
+    odd = data.draw(st.sampled_from([None, "1.0", {}, "absent"]))
+    for row in (row for side in sides for row in side.tasks["quiz"]):
+        row |= {"metrics": ["acc", "safe"], "safe": odd}
+        if odd == "absent":
+            del row["safe"]
+    with TemporaryDirectory() as root:
+        assert outcome(*written(Path(root), sides, data.draw(st.booleans()))) == "INVALID"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(0, 99), min_size=1), st.booleans())
+def test_items_without_the_cluster_key_never_pass(lacking: set[int], both: bool) -> None:
+    gate = policy(guard(margin="20 points", cluster="passage"))
+    sides = [speaking(), speaking()]
+    for side in sides:
+        for number, row in enumerate(side.tasks["quiz"]):
+            row["doc"] = {"passage": f"p{number // 2}"}
+    for side in sides if both else sides[:1]:
+        for number in lacking:
+            side.tasks["quiz"][number]["doc"] = {}
+    with TemporaryDirectory() as root:
+        folders = written(Path(root), sides, ours=True)
+        evidence = [read_evidence(folder, gate.fields) for folder in folders]
+    assert decide(gate, compare(evidence[0], evidence[1], gate)).verdict == "INVALID"
 
 
 IDENTITY: list[dict[str, Any]] = [
