@@ -155,6 +155,8 @@ def _stopped(
             f"task {task}: its {len(asked)} items are not the first {right.stopped_at} of the order that was fixed "
             f"beforehand (seed {right.order_seed})"
         ]
+    if right.stopped_at == right.planned:
+        return None, []
     return Stopped(items=right.stopped_at, planned=right.planned, seed=right.order_seed), []
 
 
