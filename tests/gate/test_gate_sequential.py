@@ -98,9 +98,10 @@ def test_an_early_stop_is_judged_at_its_look(tmp_path: Path, right: int, expecte
 
 
 def test_a_whole_evaluation_under_looks_is_judged_at_the_last(tmp_path: Path) -> None:
-    whole = Folder({"quiz": [sample(number, 1.0) for number in range(N)]})
-    verdict = judged(tmp_path, whole, looking())
-    assert (verdict.verdict, verdict.metrics[0].look) == ("PASS", 4)
+    undeclared = Folder({"quiz": [sample(number, 1.0) for number in range(N)]})
+    for name, whole in (("a", undeclared), ("b", stopped_folder(list(range(N)), N, answers(N, N)))):
+        verdict = judged(tmp_path / name, whole, looking())
+        assert (verdict.verdict, verdict.metrics[0].look, verdict.notes) == ("PASS", 4, [])
 
 
 FIRST = first_items(range(N), 3, "quiz", 200)
