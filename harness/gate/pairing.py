@@ -84,6 +84,9 @@ def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
     for group in sorted(set(baseline.groups) | set(candidate.groups)):
         if sorted(baseline.groups.get(group, [])) != sorted(candidate.groups.get(group, [])):
             faults.append(f"group {group} does not hold the same tasks on both sides")
+        for side in (baseline, candidate):
+            if missing := sorted(set(side.groups.get(group, [])) - set(side.samples)):
+                faults.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
         faults += _identity_faults(task, baseline, candidate)
     return faults

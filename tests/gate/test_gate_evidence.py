@@ -106,6 +106,11 @@ def test_groups_that_differ_are_told(tmp_path: Path) -> None:
     assert "all" in faults(tmp_path, baseline, candidate)
 
 
+def test_a_group_without_all_its_tasks_is_told(tmp_path: Path) -> None:
+    sides = [Folder({"one": samples(RIGHT)}, groups={"all": ["one", "two"]}) for _ in "ab"]
+    assert "group all of candidate lacks two" in faults(tmp_path, *sides)
+
+
 def test_a_group_pools_its_parts(tmp_path: Path) -> None:
     groups = {"all": ["one", "two"]}
     baseline = Folder({"one": samples(answers(90, 100)), "two": samples(answers(30, 50))}, groups=groups)
