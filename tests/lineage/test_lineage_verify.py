@@ -8,18 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from run_folders import POLICY_OF_TESTS, decide, write_run
+from safetensors.torch import save_file
 
 from harness import cli
+from harness.compose import config_for
 from harness.decision import write_verdict
 from harness.errors import EvidenceFault
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
-from harness.lineage.chain import EVIDENCE, Chain, Places
+from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
 from harness.records import load
-from harness.store import sha256_file, write_json
+from harness.store import sha256_file, stage, write_json
+from harness.training import scale_stage
+
+ADAPTER = "adapter_model.safetensors"
 
 
 @pytest.fixture
@@ -58,6 +64,21 @@ class TestChain:
         assert {"train.weights", "train.fingerprint"} <= set(steps["scale"].inputs)
         assert steps["evaluate_candidate"].inputs["scale.weights"] == steps["scale"].outputs["weights"]
         assert broken(verify_evidence(run)) == []
+
+    def test_what_the_scaling_stage_writes_is_what_the_chain_reads(self, tmp_path: Path) -> None:
+        run = tmp_path / "runs" / "half"
+
+        def train(out: Path) -> None:
+            save_file({"q.lora_A.weight": torch.ones(2, 4), "q.lora_B.weight": torch.ones(4, 2)}, out / ADAPTER)
+            (out / "adapter_config.json").write_text(json.dumps({"r": 2, "peft_type": "LORA"}))
+
+        trained, _ = stage(run.parent, run / "trained", "train", {"base": "b", "data": "d"}, train)
+        scale_stage(config_for(["experiment=finance_disclaimer", "alpha=0.5"]), run.parent, trained, tmp_path)
+        steps = {step.stage: step for step in steps_of(Places.of_run(run))}
+        made = {f"train.{name}": digest for name, digest in steps["train"].outputs.items()}
+        assert made.items() <= steps["scale"].inputs.items()
+        assert steps["train"].inputs == {"data.dataset": "d", "model.weights": "b"}
+        assert steps["scale"].outputs["weights"] != steps["train"].outputs["weights"]
 
     def test_a_checkpoint_scaled_from_another_training(self, tmp_path: Path) -> None:
         run, other = (write_run(tmp_path / "runs" / name, 220, alpha=0.5) for name in ("half", "other"))
