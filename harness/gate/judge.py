@@ -19,6 +19,11 @@ class Ruled:
     comparison: Comparison
 
     @property
+    def whole(self) -> bool:
+        """On all items, against the verdict's own baseline: what counts as a guard at interim looks."""
+        return self.metric.slice == "all" and self.against is None
+
+    @property
     def name(self) -> str:
         name = self.metric.key if self.metric.slice == "all" else f"{self.metric.key} [{self.metric.slice}]"
         return name if self.against is None else f"{name} against {self.against}"
@@ -42,7 +47,7 @@ class Levels:
             return cls(passing, failing, 1.0 if adjusted is None else adjusted, p_raw, None)
         early = one.comparison.stopped.get(one.metric.task)
         share = guards if one.rule.role == "guard" else 1
-        plan = looks_at(policy, early.planned if early else one.metric.n, share)
+        plan = looks_at(policy, early.planned if early else one.metric.n, share, one.rule.alpha)
         look = plan.counts.index(early.items) if early else len(plan.counts) - 1
         return cls(plan.pass_levels[look], plan.fail_levels[look], p_raw, p_raw, look + 1)
 
