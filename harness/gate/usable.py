@@ -5,7 +5,7 @@ from datetime import date
 
 from harness.config import GateConfig, RuleConfig
 from harness.config_gate import WaiverConfig
-from harness.gate.policy import overruled, rules_for, unmatched
+from harness.gate.policy import overruled, rules_for, unmatched, unsliced
 from harness.gate.sequential import looks_at
 from harness.gate.significance import judgeable
 from harness.records import Comparison, MetricComparison, Waiver
@@ -14,6 +14,7 @@ from harness.records import Comparison, MetricComparison, Waiver
 def unusable(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:
     """Every reason, in words; none means that the verdict rests on statistics alone."""
     faults = [*comparison.faults, *_not_measured(policy, comparison, today), *overruled(policy, comparison.metrics)]
+    faults += unsliced(policy, comparison.metrics)
     for metric in comparison.metrics:
         for rule in rules_for(policy, metric):
             faults += _misfits(rule, metric)

@@ -185,3 +185,16 @@ def test_scores_out_of_100_are_judged_on_their_range(tmp_path: Path) -> None:
     verdict = judged(tmp_path / "worse", [one_task(scores), one_task(worse)], gate)
     assert verdict.verdict == "FAIL"
     assert "fell by 10; the policy tolerates 3" in reasons(verdict)
+
+
+def test_a_slice_that_a_rule_demands_cannot_be_missing(tmp_path: Path) -> None:
+    rows = [row | {"doc": {"slice": "urgent" if row["doc_id"] % 2 else "calm"}} for row in samples(GOOD)]
+    sides = [Folder({"quiz": rows}) for _ in "ab"]
+    absent = guard("*/absent/acc", slices=["minors"], optional=True)
+    assert judged(tmp_path / "there", sides, policy(guard(slices=["urg*"]), absent)).verdict == "PASS"
+    verdict = judged(tmp_path / "missing", sides, policy(guard(slices=["urg*", "minors"]), absent))
+    assert verdict.verdict == "INVALID"
+    assert verdict.reasons == [
+        "policy test: no slice matches 'minors' of the guard rule '*/quiz/acc'; there are calm, urgent "
+        "(read from the field 'slice')"
+    ]
