@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from harness.config import GateConfig, RuleConfig
 from harness.gate import reasons
 from harness.gate.sequential import looks_at
-from harness.gate.significance import floor_bounds, interval, items_for_floor, items_to_decide, pass_p
+from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
 from harness.records import Comparison, MetricComparison, MetricVerdict, VerdictName
 
 
@@ -129,9 +129,9 @@ def _improvement(one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | No
     margin = one.rule.margin_of(metric.baseline) or 0.0
     gained = f"improved by {reasons.amount(metric.delta / width, width)}"
     demanded = reasons.amount(margin, width)
-    if interval(metric, 1 - 2 * levels.passing)[0] / width >= margin:
+    if gain_p(metric, margin, width) <= levels.passing:
         return "PASS", f"{gained}, surely at least {demanded}", None
-    if interval(metric, 1 - 2 * levels.failing)[1] / width < margin:
+    if shortfall_p(metric, margin, width) <= levels.failing:
         return "FAIL", f"{gained}, less than the {demanded} demanded", None
     return "INCONCLUSIVE", f"{gained}; {demanded} are demanded", None
 
