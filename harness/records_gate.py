@@ -149,7 +149,7 @@ class Comparison(Record):
     """Candidate against baseline. `faults` names whatever makes the evidence incomparable.
 
     `others` are the same candidate against further baselines. `flip_share` is the share of items that an identical
-    model flips, where it was measured.
+    model flips, where it was measured. `evaluated` names the tasks and groups that either side was evaluated on.
     """
 
     schema_version: int = Field(default=1, alias="schema")
@@ -162,6 +162,7 @@ class Comparison(Record):
     stopped: dict[str, Stopped] = {}
     flip_share: dict[str, float] = {}
     others: list["Comparison"] = []
+    evaluated: list[str] = []
 
     @property
     def whole(self) -> list[MetricComparison]:

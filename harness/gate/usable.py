@@ -36,7 +36,8 @@ def waived_as_missing(policy: GateConfig, comparison: Comparison, today: date) -
 
 
 def _unmatched(policy: GateConfig, comparison: Comparison) -> list[RuleConfig]:
-    return unmatched(policy.rules, comparison.metrics, {metric.task for metric in comparison.metrics})
+    measured = {metric.task for metric in comparison.metrics}
+    return unmatched(policy.rules, comparison.metrics, measured | set(comparison.evaluated))
 
 
 def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> Iterator[str]:

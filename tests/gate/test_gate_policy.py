@@ -130,6 +130,18 @@ def test_a_waiver_alone_passes_nothing(tmp_path: Path) -> None:
 def test_a_waiver_never_covers_a_failure(tmp_path: Path) -> None:
     waiver = WaiverConfig(**WAIVER)
     sides = [one_task(GOOD), one_task(answers(120, 200))]
+def test_an_optional_guard_cannot_vanish_with_a_group_that_was_evaluated(tmp_path: Path) -> None:
+    gate = policy(guard(), guard("*/group/acc", optional=True))
+    evidence = [read_evidence(one_task(GOOD).write(tmp_path / name)) for name in "ab"]
+    comparison = compare_both(evidence, gate)
+    verdicts = [
+        decide(gate, comparison.model_copy(update={"evaluated": names}), TODAY)
+        for names in (["quiz"], ["quiz", "group"])
+    ]
+    assert [verdict.verdict for verdict in verdicts] == ["PASS", "INVALID"]
+    assert "no metric matches the guard rule '*/group/acc'" in reasons(verdicts[1])
+
+
     assert judged(tmp_path, sides, policy(guard(on_inconclusive=waiver, on_missing=waiver))).verdict == "FAIL"
 
 
