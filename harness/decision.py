@@ -94,15 +94,17 @@ def compare_all(
 ) -> Comparison:
     """Candidate against baseline, and against every further baseline that differs from it."""
     comparison = compare_distinct(baseline, candidate, policy)
-    others = []
+    others, same = [], []
     for name in dict.fromkeys([*(policy.baselines if policy else []), *anchors]):
         folder = resolve_evaluation(name, runs)
         _require_run_weights(folder)
         other = read_evidence(folder, policy.fields if policy else FIELDS)
-        if other.sha256 != baseline.sha256:
+        if other.sha256 == baseline.sha256:
+            same.append(name)
+        else:
             found = compare_distinct(replace(other, label=name), candidate, policy)
             others.append(found.model_copy(update={"flips": []}))
-    return comparison.model_copy(update={"others": others})
+    return comparison.model_copy(update={"others": others, "same": same})
 
 
 def _require_run_weights(folder: Path) -> None:

@@ -149,7 +149,8 @@ class Comparison(Record):
     """Candidate against baseline. `faults` names whatever makes the evidence incomparable.
 
     `others` are the same candidate against further baselines. `flip_share` is the share of items that an identical
-    model flips, where it was measured. `evaluated` names every task and group of either side.
+    model flips, where it was measured. `evaluated` names every task and group of either side, `same`
+    the further baselines that are the baseline itself.
     """
 
     schema_version: int = Field(default=1, alias="schema")
@@ -163,6 +164,7 @@ class Comparison(Record):
     flip_share: dict[str, float] = {}
     others: list["Comparison"] = []
     evaluated: list[str] = []
+    same: list[str] = []
 
     @property
     def whole(self) -> list[MetricComparison]:

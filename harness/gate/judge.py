@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from harness.config import GateConfig, RuleConfig
 from harness.gate import reasons
 from harness.gate.sequential import looks_at
-from harness.gate.significance import floor_bounds, interval, items_for_floor, items_to_decide, pass_p
+from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
 from harness.records import Comparison, MetricComparison, MetricVerdict, VerdictName
 
 
@@ -17,6 +17,11 @@ class Ruled:
     metric: MetricComparison
     against: str | None
     comparison: Comparison
+
+    @property
+    def whole(self) -> bool:
+        """On all items, against the verdict's own baseline: what counts as a guard at interim looks."""
+        return self.metric.slice == "all" and self.against is None
 
     @property
     def name(self) -> str:
@@ -42,7 +47,7 @@ class Levels:
             return cls(passing, failing, 1.0 if adjusted is None else adjusted, p_raw, None)
         early = one.comparison.stopped.get(one.metric.task)
         share = guards if one.rule.role == "guard" else 1
-        plan = looks_at(policy, early.planned if early else one.metric.n, share)
+        plan = looks_at(policy, early.planned if early else one.metric.n, share, one.rule.alpha)
         look = plan.counts.index(early.items) if early else len(plan.counts) - 1
         return cls(plan.pass_levels[look], plan.fail_levels[look], p_raw, p_raw, look + 1)
 
@@ -124,9 +129,9 @@ def _improvement(one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | No
     margin = one.rule.margin_of(metric.baseline) or 0.0
     gained = f"improved by {reasons.amount(metric.delta / width, width)}"
     demanded = reasons.amount(margin, width)
-    if interval(metric, 1 - 2 * levels.passing)[0] / width >= margin:
+    if gain_p(metric, margin, width) <= levels.passing:
         return "PASS", f"{gained}, surely at least {demanded}", None
-    if interval(metric, 1 - 2 * levels.failing)[1] / width < margin:
+    if shortfall_p(metric, margin, width) <= levels.failing:
         return "FAIL", f"{gained}, less than the {demanded} demanded", None
     return "INCONCLUSIVE", f"{gained}; {demanded} are demanded", None
 

@@ -49,6 +49,21 @@ def unmatched(rules: Iterable[RuleConfig], metrics: Sequence[Measured], tasks: I
     ]
 
 
+def unsliced(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
+    """Slices that a deciding rule demands and none of its metrics has, in words."""
+    faults = []
+    for rule in policy.rules:
+        own = {metric.key for metric in metrics if metric.slice == "all" and rule in rules_for(policy, metric)}
+        there = sorted({metric.slice for metric in metrics if metric.key in own and metric.slice != "all"})
+        faults += [
+            f"policy {policy.name}: no slice matches '{pattern}' of the {rule.role} rule '{rule.metric}'; "
+            f"there are {', '.join(there) or 'none'} (read from the field '{policy.slice_key}')"
+            for pattern in rule.slices
+            if own and not any(fnmatchcase(name, pattern) for name in there)
+        ]
+    return faults
+
+
 def overruled(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
     """Deciding rules whose metrics are all taken by earlier rules, in words."""
     faults = []

@@ -37,13 +37,15 @@ def first_items(documents: Iterable[int], seed: int, task: str, count: int | Non
     return order[:count]
 
 
-def looks_at(policy: GateConfig, planned: int, guards: int = 1) -> LookPlan:
+def looks_at(policy: GateConfig, planned: int, guards: int = 1, alpha: float | None = None) -> LookPlan:
     """After how many of a task's planned items its verdict is looked at, and the levels there.
 
-    The harm level is shared among the guards (Bonferroni), since their order is not known before the end.
+    The harm level is shared among the guards (Bonferroni), since their order is not known before the end. A rule's
+    own `alpha` counts on both sides where it is stricter than the policy's.
     """
     looks = policy.sequential.looks if policy.sequential else 1
-    return plan_looks(planned, looks, policy.alpha_pass, policy.alpha_fail / max(guards, 1))
+    passing, failing = (min(level, alpha or level) for level in (policy.alpha_pass, policy.alpha_fail))
+    return plan_looks(planned, looks, passing, failing / max(guards, 1))
 
 
 def decided(
@@ -68,12 +70,22 @@ def decided(
         for one in found
         if one.task in tasks
     }
-    guards = sum(rule.role == "guard" for named in (*rules.values(), *above.values()) for rule in named)
+    guards = _guards([*rules.values(), *(above[key] for key in above if _pooled(key, groups or {}, found))])
     pooled = {task for (group, _), named in above.items() if named for task in (groups or {})[group]}
     settled: dict[str, list[bool]] = {}
     for one, named in rules.items():
         settled.setdefault(one.task, []).extend(_settled(policy, rule, one, guards) for rule in named)
     return {task for task, done in settled.items() if done and all(done) and task not in pooled}
+
+
+def _guards(speaking: Iterable[Sequence[RuleConfig]]) -> int:
+    return sum(rule.role == "guard" for named in speaking for rule in named)
+
+
+def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[Progress]) -> bool:
+    """Whether a (group, metric) will be compared: all tasks of the group have the metric."""
+    there = {(one.task, one.metric) for one in counts}
+    return all((task, key[1]) in there for task in groups[key[0]])
 
 
 def _rules(policy: GateConfig, suite: str, task: str, metric: str) -> list[RuleConfig]:
@@ -85,8 +97,8 @@ def _rules(policy: GateConfig, suite: str, task: str, metric: str) -> list[RuleC
 
 
 def _settled(policy: GateConfig, rule: RuleConfig, one: Progress, guards: int) -> bool:
-    early = one.binary and rule.cluster is None and not rule.slices and rule.range == (0.0, 1.0) and rule.alpha is None
-    plan = looks_at(policy, one.planned, guards)
+    early = one.binary and rule.cluster is None and not rule.slices and rule.range == (0.0, 1.0)
+    plan = looks_at(policy, one.planned, guards if rule.role == "guard" else 1, rule.alpha)
     if not early or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):
         return False
     look = plan.counts.index(one.done)

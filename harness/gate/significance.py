@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 
 from harness.records import MetricComparison, Stratum
-from harness.stats.clustered import clustered_harm_p, clustered_interval, clustered_noninferiority_p
-from harness.stats.continuous import harm_p_continuous, interval_continuous, noninferiority_p_continuous
-from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, tango_interval
+from harness.stats.clustered import (
+    clustered_harm_p,
+    clustered_interval,
+    clustered_noninferiority_p,
+    effective_items,
+)
+from harness.stats.continuous import (
+    harm_p_continuous,
+    interval_continuous,
+    noninferiority_p_continuous,
+    unseen_drop_p,
+)
+from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, superiority_p, tango_interval
 from harness.stats.power import n_for_floor, n_for_noninferiority
 from harness.stats.proportion import clopper_pearson_lower, clopper_pearson_upper
 from harness.stats.stratified import stratified_harm_p, stratified_interval, stratified_noninferiority_p
@@ -24,7 +34,35 @@ def pass_p(metric: MetricComparison, margin: float, width: float) -> float:
     """One-sided p of H0: Δ ≤ −margin; small when the candidate is not worse by the margin."""
     if _counted(metric) and width == 1:
         return noninferiority_p(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, margin)
+    return _noninferiority_p(metric, differences(metric) / width, margin)
+
+
+def gain_p(metric: MetricComparison, margin: float, width: float) -> float:
+    """One-sided p of H0: Δ ≤ +margin; small when the candidate is better by more than the margin.
+
+    Never below the chance that the items show none of the total losses that would bring the gain down to the margin.
+    """
+    lost, gained = metric.only_baseline_right, metric.only_candidate_right
+    counted = 0.0
+    if lost is not None and gained is not None and width == 1:
+        counted = superiority_p(lost, gained, metric.n, margin)
+        if _counted(metric):
+            return counted
     d = differences(metric) / width
+    items = float(metric.n) if metric.clusters is None else effective_items(d, np.array(metric.clusters))
+    unseen = unseen_drop_p(d, -margin, items)
+    return max(counted, unseen, _noninferiority_p(metric, d - 2 * margin, margin))  # Δ − 2 margin ≤ −margin
+
+
+def shortfall_p(metric: MetricComparison, margin: float, width: float) -> float:
+    """One-sided p of H0: Δ ≥ +margin; small when the candidate is not better by the margin (roles turned)."""
+    if _counted(metric) and width == 1:
+        return noninferiority_p(metric.only_candidate_right or 0, metric.only_baseline_right or 0, metric.n, margin)
+    return _noninferiority_p(metric, -differences(metric) / width, margin)
+
+
+def _noninferiority_p(metric: MetricComparison, d: Any, margin: float) -> float:
+    """One-sided p of H0: mean of d ≤ −margin, by the metric's clusters or strata."""
     if metric.clusters is not None:
         return clustered_noninferiority_p(d, np.array(metric.clusters), margin, SEED)
     if _stratified(metric):

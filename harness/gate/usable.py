@@ -5,7 +5,7 @@ from datetime import date
 
 from harness.config import GateConfig, RuleConfig
 from harness.config_gate import WaiverConfig
-from harness.gate.policy import overruled, rules_for, unmatched
+from harness.gate.policy import overruled, rules_for, unmatched, unsliced
 from harness.gate.sequential import looks_at
 from harness.gate.significance import judgeable
 from harness.records import Comparison, MetricComparison, Waiver
@@ -14,15 +14,25 @@ from harness.records import Comparison, MetricComparison, Waiver
 def unusable(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:
     """Every reason, in words; none means that the verdict rests on statistics alone."""
     faults = [*comparison.faults, *_not_measured(policy, comparison, today), *overruled(policy, comparison.metrics)]
+    faults += unsliced(policy, comparison.metrics)
     for metric in comparison.metrics:
         for rule in rules_for(policy, metric):
             faults += _misfits(rule, metric)
     faults += _stopped(policy, comparison)
+    faults += _not_against(policy, comparison)
     for other in comparison.others:
         against = f"against {other.baseline.label}: "
         faults += [against + fault for fault in other.faults]
         faults += [against + fault for fault in _lacking(policy, comparison, other)]
     return list(dict.fromkeys(faults))
+
+
+def _not_against(policy: GateConfig, comparison: Comparison) -> Iterator[str]:
+    """A baseline that the policy names and nobody compared with."""
+    done = {other.baseline.label for other in comparison.others} | set(comparison.same)
+    for name in policy.baselines:
+        if name not in done:
+            yield f"policy {policy.name} tests against {name} too, and the candidate was not compared with it"
 
 
 def waived_as_missing(policy: GateConfig, comparison: Comparison, today: date) -> list[Waiver]:
@@ -35,7 +45,8 @@ def waived_as_missing(policy: GateConfig, comparison: Comparison, today: date) -
 
 
 def _unmatched(policy: GateConfig, comparison: Comparison) -> list[RuleConfig]:
-    return unmatched(policy.rules, comparison.metrics, {metric.task for metric in comparison.metrics})
+    measured = {metric.task for metric in comparison.metrics}
+    return unmatched(policy.rules, comparison.metrics, measured | set(comparison.evaluated))
 
 
 def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> Iterator[str]:

@@ -177,7 +177,9 @@ def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> C
     candidate = replace(candidate, label=recorded.candidate.label)
     comparison = compare_distinct(replace(baseline, label=recorded.baseline.label), candidate, policy)
     faults = uncovered(places.data, candidate) if places.data is not None else []
-    return comparison.model_copy(update={"faults": [*comparison.faults, *faults], "others": recorded.others})
+    return comparison.model_copy(
+        update={"faults": [*comparison.faults, *faults], "others": recorded.others, "same": recorded.same}
+    )
 
 
 def _decided_again(places: Places) -> Link:

@@ -48,6 +48,21 @@ def noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
     return float(norm.sf(tango_statistic(b, c, n, -margin)))
 
 
+def superiority_p(b: int, c: int, n: int, margin: float) -> float:
+    """One-sided p of H0: Δ ≤ +margin; small when the candidate is better by more than the margin.
+
+    The tests of noninferiority_p, turned to a demanded gain; 1 where the observed gain is no larger than that.
+    Raises ValueError on impossible counts or a margin outside (0, 1).
+    """
+    _require_counts(b, c, n)
+    require_open_unit("margin", margin)
+    if c - b <= n * margin:
+        return 1.0
+    if b + c < FEW_DISCORDANT:
+        return _exact_noninferiority_p(b, c, n, -margin)
+    return float(norm.sf(tango_statistic(b, c, n, margin)))
+
+
 def mcnemar_midp_harm(b: int, c: int) -> float:
     """One-sided mid-p of McNemar's H0: Δ ≥ 0, small when b is much larger than c (Fagerland et al. 2013).
 
@@ -105,19 +120,20 @@ def _exact_noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
 
     The unknown discordance is searched up to its exact upper confidence limit, and the limit's error is
     added (Berger & Boos 1994). Δ < −margin need not be searched: at equal discordance it makes large
-    statistics rarer (Hsueh, Liu & Chen 2001).
+    statistics rarer (Hsueh, Liu & Chen 2001). A negative margin demands a gain: where too few answers change for
+    it, the most that H0 allows is that all of them are gains.
     """
     discordance_limit = float(beta.isf(NUISANCE_ALPHA, b + c + 1, n - b - c)) if b + c < n else 1.0
     if discordance_limit <= margin:
         return NUISANCE_ALPHA
-    highest = (discordance_limit - margin) / 2
+    highest = (discordance_limit - margin) / 2 if discordance_limit >= -margin else discordance_limit
     gained = np.arange(int(binom.isf(NEGLIGIBLE, n, highest)) + 1, dtype=np.float64)
     lost_limit = _largest_b(gained, n, margin, tango_statistic(b, c, n, -margin) - TIE)
 
     def tail(q: FloatArray) -> FloatArray:
         """Chance of the tail for each P(only candidate right) in q, shape (points,)."""
         column = q[:, None]
-        lost_rate = np.minimum((column + margin) / (1 - column), 1)
+        lost_rate = np.clip((column + margin) / (1 - column), 0, 1)
         terms = binom.pmf(gained, n, column) * binom.cdf(lost_limit, n - gained, lost_rate)
         ignored = binom.sf(gained[-1], n, q)
         return np.asarray(terms.sum(axis=1) + ignored, dtype=np.float64)

@@ -78,6 +78,29 @@ def test_shipped_policies_are_read(name: str) -> None:
     assert {rule.role for rule in gate.rules} >= {"guard", "target"}
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_metric_that_no_shipped_policy_knows_is_shown(tmp_path: Path, name: str) -> None:
+    gate = validate(GateConfig, gate_values(name) | {"require": []})
+    known = ["arc_easy", "clinical_note", "over_behaviour"]
+    metrics = {"arc_easy": "acc", "clinical_note": "format", "over_behaviour": "no_leak", "mine": "rouge"}
+    sides = [Folder({task: samples([1.0] * 200, metric) for task, metric in metrics.items()}) for _ in "ab"]
+    gate.rules[:] = [rule for rule in gate.rules if rule.metric.split("/")[1] in known or rule.role == "info"]
+    gate.rules[:] = [
+        rule for rule in gate.rules if rule.role == "info" or rule.metric.split("/")[2] in metrics.values()
+    ]
+    roles = {line.task: line.role for line in judged(tmp_path, sides, gate).metrics}
+    assert roles == {"arc_easy": "guard", "clinical_note": "target", "over_behaviour": "target", "mine": "info"}
+
+
+@pytest.mark.parametrize("task", ["general_mmlu", "piqa", "lambada_openai", "ifeval", "truthfulqa_mc2"])
+def test_the_clinic_tolerates_no_more_loss_of_ability_than_default(task: str) -> None:
+    guards = {
+        name: [rule for rule in validate(GateConfig, gate_values(name)).rules if f"/{task}/" in rule.metric]
+        for name in ("default", "clinical")
+    }
+    assert guards["clinical"] == guards["default"] != []
+
+
 def test_strict_tolerates_less_than_default_and_smoke_more() -> None:
     margins = {}
     for name in SHIPPED:
@@ -105,6 +128,18 @@ def test_an_optional_rule_is_due_where_its_task_was_evaluated(tmp_path: Path) ->
     verdict = judged(tmp_path, [one_task(GOOD), one_task(GOOD)], gate)
     assert verdict.verdict == "INVALID"
     assert "no metric matches the guard rule '*/quiz/f1'" in reasons(verdict)
+
+
+def test_an_optional_guard_cannot_vanish_with_a_group_that_was_evaluated(tmp_path: Path) -> None:
+    gate = policy(guard(), guard("*/group/acc", optional=True))
+    evidence = [read_evidence(one_task(GOOD).write(tmp_path / name)) for name in "ab"]
+    comparison = compare_both(evidence, gate)
+    verdicts = [
+        decide(gate, comparison.model_copy(update={"evaluated": names}), TODAY)
+        for names in (["quiz"], ["quiz", "group"])
+    ]
+    assert [verdict.verdict for verdict in verdicts] == ["PASS", "INVALID"]
+    assert "no metric matches the guard rule '*/group/acc'" in reasons(verdicts[1])
 
 
 @pytest.mark.parametrize(("expires", "verdict"), [(TODAY, "PASS"), (date(2030, 6, 14), "INCONCLUSIVE")])
@@ -185,3 +220,23 @@ def test_scores_out_of_100_are_judged_on_their_range(tmp_path: Path) -> None:
     verdict = judged(tmp_path / "worse", [one_task(scores), one_task(worse)], gate)
     assert verdict.verdict == "FAIL"
     assert "fell by 10; the policy tolerates 3" in reasons(verdict)
+
+
+def test_a_slice_that_a_rule_demands_cannot_be_missing(tmp_path: Path) -> None:
+    rows = [row | {"doc": {"slice": "urgent" if row["doc_id"] % 2 else "calm"}} for row in samples(GOOD)]
+    sides = [Folder({"quiz": rows}) for _ in "ab"]
+    absent = guard("*/absent/acc", slices=["minors"], optional=True)
+    assert judged(tmp_path / "there", sides, policy(guard(slices=["urg*"]), absent)).verdict == "PASS"
+    verdict = judged(tmp_path / "missing", sides, policy(guard(slices=["urg*", "minors"]), absent))
+    assert verdict.verdict == "INVALID"
+    assert verdict.reasons == [
+        "policy test: no slice matches 'minors' of the guard rule '*/quiz/acc'; there are calm, urgent "
+        "(read from the field 'slice')"
+    ]
+
+
+def test_a_baseline_that_nobody_compared_with_is_invalid(tmp_path: Path) -> None:
+    sides = [one_task(answers(right, 100), label=name) for name, right in (("base", 90), ("candidate", 91))]
+    verdict = judged(tmp_path, sides, policy(guard(margin="30 points"), baselines=["production"]))
+    assert verdict.verdict == "INVALID"
+    assert "was not compared with it" in reasons(verdict)

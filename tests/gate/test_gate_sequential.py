@@ -104,6 +104,33 @@ def test_a_whole_evaluation_under_looks_is_judged_at_the_last(tmp_path: Path) ->
         assert (verdict.verdict, verdict.metrics[0].look, verdict.notes) == ("PASS", 4, [])
 
 
+def test_a_loss_that_stopped_a_task_is_judged_as_it_was_at_the_look(tmp_path: Path) -> None:
+    """Further baselines add guards to the verdict; the whole task is held to the level of its look."""
+    gate = looking()
+    assert decided(gate, SUITE, [progress(200, 8, 0)]) == {"quiz"}
+    marks = [1.0] * N
+    for number in FIRST[:8]:
+        marks[number] = 0.0
+    folders = {"a": Folder({"quiz": [sample(n, 1.0) for n in range(N)]}), "b": stopped_folder(FIRST, 200, marks)}
+    evidence = [read_evidence(folder.write(tmp_path / name)) for name, folder in folders.items()]
+    comparison = compare_both(evidence, gate)
+    anchored = comparison.model_copy(update={"others": [comparison] * 5})
+    whole = next(line for line in decide(gate, anchored).metrics if line.against is None)
+    assert (whole.verdict, whole.look) == ("FAIL", 2)
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(None, "PASS"), (0.0002, "INCONCLUSIVE")])
+def test_a_rules_own_alpha_holds_under_looks(tmp_path: Path, alpha: float | None, expected: str) -> None:
+    whole = Folder({"quiz": [sample(number, float(number >= 6)) for number in range(N)]})
+    assert judged(tmp_path, whole, looking(guard(alpha=alpha))).verdict == expected
+
+
+def test_a_rules_own_alpha_stops_later() -> None:
+    one = progress(100, 0, 0)
+    assert decided(looking(guard(margin="9 points")), SUITE, [one]) == {"quiz"}
+    assert decided(looking(guard(margin="9 points", alpha=0.0001)), SUITE, [one]) == set()
+
+
 FIRST = first_items(range(N), 3, "quiz", 200)
 
 

@@ -112,6 +112,16 @@ def test_a_demanded_improvement(tmp_path: Path, flips: tuple[int, int, int], exp
     assert verdict_of(tmp_path, flips, gate).verdict == expected
 
 
+def test_a_demanded_improvement_on_few_items_counts_what_may_be_unseen(tmp_path: Path) -> None:
+    """Every item gains 11 points, of 10 demanded: one total failure in a hundred items would undo it."""
+    before = scores(40, 0.5, 1)
+    sides = [one_task(before), one_task([value + 0.11 for value in before])]
+    gate = policy(RuleConfig(metric="*/quiz/acc", role="target", margin="10 points"), require=["target"])
+    assert judged(tmp_path / "little", sides, gate).verdict == "INCONCLUSIVE"
+    sides = [one_task(before), one_task([value + 0.4 for value in before])]
+    assert judged(tmp_path / "much", sides, gate).verdict == "PASS"
+
+
 def test_the_worst_metric_decides_and_gives_its_reason(tmp_path: Path) -> None:
     sides = [Folder({"quiz": samples(GOOD), "other": samples(values)}) for values in paired(60, 0, 200)]
     verdict = judged(tmp_path, sides, policy(guard("*/quiz/acc"), guard("*/other/acc")))
