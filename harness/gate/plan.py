@@ -9,7 +9,9 @@ from pathlib import Path
 from scipy.stats import binom, norm
 
 from harness.config import Config, GateConfig, RuleConfig
+from harness.config_gate import WaiverConfig
 from harness.errors import DataError
+from harness.gate.sequential import looks_at
 from harness.gate.significance import differences
 from harness.records import Comparison, MetricComparison, load
 from harness.stats.power import detectable_margin, n_for_noninferiority, power_noninferiority
@@ -54,9 +56,30 @@ class PlanLine:
 def plan(
     policy: GateConfig, suite: str, sizes: Mapping[str, int | None], like: Sequence[Expected] | None = None
 ) -> list[PlanLine]:
-    """A line for every deciding rule and every metric or task of the suite that it speaks for."""
-    deciding = [rule for rule in policy.rules if rule.role != "info"]
-    return [line for rule in deciding for line in _lines(policy, rule, suite, sizes, like)]
+    """A line for every deciding rule and every metric or task of the suite that it speaks for.
+
+    A rule or role that the policy demands and the suite has no task for gets a line that tells so.
+    """
+    lines: list[PlanLine] = []
+    for rule in policy.rules:
+        found = list(_lines(policy, rule, suite, sizes, like))
+        lines += [line for line in found if line.role != "info"]
+        lines += [] if found or rule.optional else [_unmet(rule)]
+    roles = {line.role for line in lines}
+    return lines + [_without(role) for role in policy.require if role not in roles]
+
+
+def _unmet(rule: RuleConfig) -> PlanLine:
+    waiver = rule.on_missing
+    told = "no task of the suite has this metric: INVALID, unless it is of a part of a group"
+    if isinstance(waiver, WaiverConfig):
+        told += f"; waived until {waiver.expires.isoformat()}"
+    return PlanLine(rule.metric, rule.role, None, _limit(rule), {}, {}, 0, None, told)
+
+
+def _without(role: str) -> PlanLine:
+    told = f"the policy demands a {role} and the suite has none: INVALID, unless it is of a part of a group"
+    return PlanLine("*/*/*", role, None, "required", {}, {}, 0, None, told)
 
 
 def _lines(
@@ -67,22 +90,38 @@ def _lines(
         size = sizes.get(one.task)
         n = one.n if size is None else min(one.n, size)
         yield _line(policy, rule, f"{suite}/{one.task}/{one.metric}", n, one)
-    parts = rule.metric.split("/")
     told = {one.task for one in known}
-    if len(parts) == 3 and fnmatchcase(suite, parts[0]):
-        for task, size in sizes.items():
-            if fnmatchcase(task, parts[1]) and task not in told:
-                yield _line(policy, rule, f"{suite}/{task}/{parts[2]}", size, None)
+    metric = rule.metric.rpartition("/")[2]
+    for task, size in sizes.items():
+        if task not in told and _may_match(rule.metric, suite, task):
+            yield _line(policy, rule, f"{suite}/{task}/{metric}", size, None)
+
+
+def _may_match(pattern: str, suite: str, task: str) -> bool:
+    """Whether a metric of the task could match: its name is not known, so the pattern's last part stands for it."""
+    parts = pattern.split("/")
+    if len(parts) == 3:
+        return fnmatchcase(suite, parts[0]) and fnmatchcase(task, parts[1])
+    return fnmatchcase(f"{suite}/{task}/{parts[-1]}", pattern)
+
+
+def _alpha(policy: GateConfig, rule: RuleConfig, n: int | None) -> float:
+    """The level at which the rule passes when all items are in; with interim looks, that of the last."""
+    if policy.sequential is None:
+        return rule.alpha or policy.alpha_pass
+    return looks_at(policy, n or ENUMERATED, alpha=rule.alpha).pass_levels[-1]
 
 
 def _line(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known: Expected | None) -> PlanLine:
+    if rule.role == "info":
+        return PlanLine(name, "info", n, "", {}, {}, 0, None, "is shown")
     if rule.role == "guard":
         return _guard(policy, rule, name, n, known)
     return _target(policy, rule, name, n)
 
 
 def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known: Expected | None) -> PlanLine:
-    alpha, power = rule.alpha or policy.alpha_pass, rule.power or policy.power
+    alpha, power = _alpha(policy, rule, n), rule.power or policy.power
     margin = _margin(rule, known)
     if margin is None:
         told = "the margin depends on the baseline alone: give --like RUN"
@@ -94,9 +133,14 @@ def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known
     needed = {psi: math.ceil(SPARE * design * n_for_noninferiority(margin, psi, alpha, power)) for psi in spreads}
     least = max(math.ceil(design * math.log(alpha) / math.log(1 - margin)), rule.minimum_n or policy.minimum_n)
     chance = None if worth is None else _power(worth, margin, spreads[-1], alpha)
-    return PlanLine(
-        name, "guard", n, _limit(rule), detectable, needed, least, chance, _outlook(n, least, chance, power)
-    )
+    outlook = _outlook(n, least, chance, power) + ("" if known else _left_out(rule))
+    return PlanLine(name, "guard", n, _limit(rule), detectable, needed, least, chance, outlook)
+
+
+def _left_out(rule: RuleConfig) -> str:
+    shares = [f"{100 * margin.size:g}% of baseline" for margin in rule.margins if margin.unit == "relative"]
+    told = f"; {' and '.join(shares)} may be stricter, and is not planned without --like RUN"
+    return told if shares else ""
 
 
 def _margin(rule: RuleConfig, known: Expected | None) -> float | None:
@@ -121,7 +165,7 @@ def _outlook(n: int | None, least: int, chance: float | None, power: float) -> s
 
 def _target(policy: GateConfig, rule: RuleConfig, name: str, n: int | None) -> PlanLine:
     """A floor needs so many items that one without an error shows it; a demanded gain has no plan."""
-    alpha = rule.alpha or policy.alpha_pass
+    alpha = _alpha(policy, rule, n)
     limit = rule.floor if rule.floor is not None else rule.ceiling
     if limit is None:
         return PlanLine(name, "target", n, _limit(rule), {}, {}, 0, None, "a demanded gain is not planned")

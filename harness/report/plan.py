@@ -17,10 +17,11 @@ def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
             print(f"  discordance {discordance:.2f} ({source}): {shown}this policy needs {needed:,} items")
         if line.least > 1:
             print(f"  nothing passes on fewer than {line.least:,} items")
+    invalid = [line.name for line in lines if "INVALID" in line.outlook]
     stuck = [line.name for line in lines if line.outlook.startswith(("can only", "will end"))]
     weak = [line.name for line in lines if line.outlook.startswith("an equal model passes")]
     print(
-        f"{len(lines)} deciding rules meet this suite; {len(stuck)} can only end INCONCLUSIVE or FAIL, "
+        f"{len(lines) - len(invalid)} deciding rules meet this suite, {len(invalid)} do not; {len(stuck)} can only end INCONCLUSIVE or FAIL, "
         f"{len(weak)} more lack the policy's power"
     )
     for name in stuck:

@@ -7,6 +7,7 @@ from evaluation_folders import answers, guard, one_task, policy
 
 from harness.cli import main
 from harness.config import RuleConfig
+from harness.config_gate import SequentialConfig
 from harness.errors import HarnessError
 from harness.gate.plan import Expected, earlier, plan
 
@@ -57,11 +58,40 @@ def test_what_cannot_be_known_is_told() -> None:
     assert ["size unknown" in lines[0].outlook, "--like" in lines[1].outlook] == [True, True]
 
 
+def test_what_will_be_invalid_is_told_beforehand() -> None:
+    gate = policy(guard(), guard("*/absent/acc"), guard("*/gone/acc", optional=True), require=["guard", "target"])
+    lines = plan(gate, "smoke", {"quiz": 200})
+    assert [line.name for line in lines] == ["smoke/quiz/acc", "*/absent/acc", "*/*/*"]
+    assert ["INVALID" in line.outlook for line in lines] == [False, True, True]
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/acc", "smoke/q*/acc", "*/quiz/*"])
+def test_any_pattern_that_matches_a_task_is_planned(pattern: str) -> None:
+    assert [line.n for line in plan(policy(guard(pattern)), "smoke", {"quiz": 200})] == [200]
+
+
+def test_a_share_of_an_unknown_baseline_is_told_to_be_left_out() -> None:
+    gate = policy(guard(margin=["5 points", "2% of baseline"]))
+    (without,), (measured,) = (plan(gate, "smoke", {"quiz": 300}, like) for like in (None, [KNOWN]))
+    assert "2% of baseline may be stricter, and is not planned without --like RUN" in without.outlook
+    assert "not planned" not in measured.outlook
+
+
+def test_looks_need_more_items() -> None:
+    (once,), (looks,) = (
+        plan(policy(guard(), sequential=rule), "smoke", {"quiz": 400}) for rule in (None, SequentialConfig(looks=4))
+    )
+    assert looks.needed[0.1] > once.needed[0.1]
+    assert (looks.power or 1) < (once.power or 0)
+
+
 def test_the_verb_needs_no_evaluation(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["gate", "--plan", "policy=strict", "suite=general"]) == 0
     out = capsys.readouterr().out
     assert "guard general/arc_easy/acc (margin 2.5 points): 350 items" in out
     assert any("general/gsm8k" in line for line in out.splitlines())
+    assert "guard general/gsm8k/exact_match,flexible-extract (margin 2.5 points): 200 items" in out
+    assert "the policy demands a target and the suite has none: INVALID" in out
 
 
 def test_the_verb_takes_an_earlier_comparison(
