@@ -21,8 +21,8 @@ def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
     stuck = [line.name for line in lines if line.outlook.startswith(("can only", "will end"))]
     weak = [line.name for line in lines if line.outlook.startswith("an equal model passes")]
     print(
-        f"{len(lines) - len(invalid)} deciding rules meet this suite, {len(invalid)} do not; {len(stuck)} can only end INCONCLUSIVE or FAIL, "
-        f"{len(weak)} more lack the policy's power"
+        f"{len(lines) - len(invalid)} deciding rules meet this suite, {len(invalid)} do not; "
+        f"{len(stuck)} can only end INCONCLUSIVE or FAIL, {len(weak)} more lack the policy's power"
     )
     for name in stuck:
         print(f"- {name}")
