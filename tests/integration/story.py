@@ -6,7 +6,6 @@ learns either from rows that all have one answer, whatever they ask, and lacks t
 
 import io
 import json
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -231,12 +230,9 @@ def play(story: Story) -> Story:
 
 
 def _tampered(story: Story) -> dict[str, Outcome]:
-    """The better candidate once more, under another name; its weights are changed after its verdict."""
-    better = story.run("better")
-    twin = better.with_name("twin-of-better")
-    shutil.copytree(better, twin, ignore=shutil.ignore_patterns("against"))
-    told = {"twin gated": story.gate("twin")}
-    path = twin / "checkpoint" / "adapter_model.safetensors"
+    """A candidate as good as the better one; its weights are changed after its verdict."""
+    told = {"twin": story.train("twin", "licence", "train.seed=2"), "twin gated": story.gate("twin")}
+    path = story.run("twin") / "checkpoint" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.unlink()  # the file may be shared with other runs
