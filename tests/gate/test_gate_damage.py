@@ -115,7 +115,12 @@ def test_damaged_results_are_refused(part: str, odd: Any, inside: bool, first: b
     with TemporaryDirectory() as root:
         sides = written(Path(root), [speaking(), speaking()], ours=False)
         path, found = results_of(sides[0 if first else 1])
-        known = {"results": {"effective": "x"}, "configs": {"effective": "x"}, "group_subtasks": [], "n-shot": None}
+        known: dict[str, Any] = {
+            "results": {"effective": "x"},
+            "configs": {"effective": "x"},
+            "group_subtasks": [],
+            "n-shot": None,
+        }
         harmless = (inside and known.get(part, "") == odd) or (part == "higher_is_better" and isinstance(odd, dict))
         path.write_text(json.dumps(found | {part: found[part] | {"quiz": odd} if inside else odd}))
         told = outcome(*sides)
@@ -126,7 +131,7 @@ def test_damaged_results_are_refused(part: str, odd: Any, inside: bool, first: b
 @given(st.data())
 def test_a_score_that_no_item_has_on_either_side_never_passes(data: st.DataObject) -> None:
     sides = [speaking(), speaking()]
-    odd = data.draw(st.sampled_from([None, "1.0", {}, "absent"]))
+    odd: Any = data.draw(st.sampled_from([None, "1.0", {}, "absent"]))
     for row in (row for side in sides for row in side.tasks["quiz"]):
         row |= {"metrics": ["acc", "safe"], "safe": odd}
         if odd == "absent":
