@@ -10,7 +10,7 @@ from harness.errors import EvidenceFault
 
 BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")  # groups stand in them too, less strictly
 
-COMPLETE = ("n-samples", "n-shot", "versions")  # old versions may lack one of these; none leaves a task out
+COMPLETE = ("n-samples", "n-shot", "results", "versions")  # old versions may lack one of these; none leaves a task out
 
 
 class _Part(BaseModel):

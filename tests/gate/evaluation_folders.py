@@ -89,7 +89,7 @@ class Folder:
         """lm-eval's own output folder; `changes` replace keys of results_*.json."""
         path.mkdir(parents=True)
         found = {
-            "results": {},
+            "results": {task: {} for task in self.tasks},
             "group_subtasks": {**{task: [] for task in self.tasks}, **self.groups},
             "configs": {task: {"task": task, "generation_kwargs": {"until": []}} for task in self.tasks},
             "versions": dict.fromkeys(self.tasks, 1.0),

@@ -115,7 +115,12 @@ def test_damaged_results_are_refused(part: str, odd: Any, inside: bool, first: b
     with TemporaryDirectory() as root:
         sides = written(Path(root), [speaking(), speaking()], ours=False)
         path, found = results_of(sides[0 if first else 1])
-        known: dict[str, Any] = {"results": {"effective": "x"}, "configs": {"effective": "x"}, "group_subtasks": [], "n-shot": None}
+        known: dict[str, Any] = {
+            "results": {"effective": "x"},
+            "configs": {"effective": "x"},
+            "group_subtasks": [],
+            "n-shot": None,
+        }
         harmless = (inside and known.get(part, "") == odd) or (part == "higher_is_better" and isinstance(odd, dict))
         path.write_text(json.dumps(found | {part: found[part] | {"quiz": odd} if inside else odd}))
         told = outcome(*sides)

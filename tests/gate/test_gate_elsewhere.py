@@ -85,7 +85,15 @@ def test_directions_are_those_of_lm_evals_registry() -> None:
         assert registry.is_higher_better(name) is (name in HIGHER), name
 
 
-ODD: list[Any] = [None, 3, "x", [], {"quiz": "x"}, {"quiz": [3]}, {"quiz": {"effective": None, "acc": 3, "filter_list": 3}}]
+ODD: list[Any] = [
+    None,
+    3,
+    "x",
+    [],
+    {"quiz": "x"},
+    {"quiz": [3]},
+    {"quiz": {"effective": None, "acc": 3, "filter_list": 3}},
+]
 PARTS = ["n-samples", "versions", "results", "configs", "higher_is_better", "n-shot", "group_subtasks"]
 
 
