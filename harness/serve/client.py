@@ -1,16 +1,14 @@
 """Requests to the server, many in flight at once. Every answer carries the prompt ids the model was fed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.errors import RequestRefused, ServerFault
 from harness.serve.cpu_scoring import SCORE_FROM
 from harness.serve.server import Endpoint
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -161,19 +159,3 @@ def _token_ids_expected() -> Iterator[None]:
         raise ServerFault(
             f"the server's answer holds no token ids ({error!r}); it has to be a vLLM that returns them"
         ) from None
-
-
-async def in_flight(jobs: Iterable[Callable[[], Awaitable[Answer]]], done: Callable[[], None]) -> list[Answer]:
-    """Results of all jobs in order; the first failure cancels the rest. `done` is called as each ends."""
-
-    async def run(job: Callable[[], Awaitable[Answer]]) -> Answer:
-        answer = await job()
-        done()
-        return answer
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(job)) for job in jobs]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
