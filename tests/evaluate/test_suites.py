@@ -164,3 +164,4 @@ class TestJudge:
 
     def test_without_config_nothing_is_asked(self, tmp_path: Path) -> None:
         judge_samples(tmp_path, None, never)
+        assert list(tmp_path.iterdir()) == []
