@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Trained:
         """Trains in a forked process; returns how it ended (see os.waitstatus_to_exitcode)."""
         pid = os.fork()
         if pid == 0:
+            os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # torch's pool in new threads does not survive a fork
             try:
                 prepare(pytest.MonkeyPatch())
                 self.run()
@@ -45,6 +47,7 @@ class Trained:
             except KeyboardInterrupt:
                 os._exit(130)
             except BaseException:
+                traceback.print_exc()
                 os._exit(1)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
