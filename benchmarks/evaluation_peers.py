@@ -25,7 +25,8 @@ from harness.prompt.contract import Contract
 from harness.serve.server import server_environment, usable_port
 
 STOCK = Path(__file__).with_name("stock_lm_eval.py")
-PEERS = ("vllm", "local-completions", "hf")
+TUNED = "-tuned"
+PEERS = ("vllm", "vllm-tuned", "local-completions", "hf")
 CONCURRENT = 32
 NOT_OURS = "lora_filesystem_resolver"
 
@@ -106,12 +107,13 @@ def _environment() -> dict[str, str]:
 
 def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, dict[str, Any]]:
     """(seconds from start to exit, lm-eval's results and samples) of one model; a server's start and end count."""
+    tuned = peer.endswith(TUNED)
     name = f"{peer}-{model}-{len(list(setup.scratch.glob(f'{peer}-{model}-*.json')))}"
     request, out = setup.scratch / f"{name}.json", setup.scratch / f"{name}.results"
     started = time.perf_counter()
     with _arguments(setup, peer, model, settings) as (arguments, batch_size):
         wanted = {
-            "backend": peer,
+            "backend": peer.removesuffix(TUNED),
             "model_args": arguments,
             "tasks": [task.name for task in setup.tasks],
             "samples": dict(setup.samples),
@@ -123,17 +125,21 @@ def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, 
         request.write_text(json.dumps(wanted))
         with (setup.scratch / f"{name}.log").open("w") as log:
             command = [sys.executable, str(STOCK), str(request)]
-            subprocess.run(command, env=stock_environment(setup), stdout=log, stderr=log, check=True)  # noqa: S603
+            environment = stock_environment(setup, tuned=tuned)
+            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)  # noqa: S603
     return time.perf_counter() - started, json.loads(out.read_text())
 
 
-def stock_environment(setup: Setup) -> dict[str, str]:
-    """What makes stock vLLM fastest here (both cores, a small cache, Intel's OpenMP), without the harness's plugin."""
-    tuned = server_environment(setup.config.serve, "")
+def stock_environment(setup: Setup, *, tuned: bool = True) -> dict[str, str]:
+    """Stock vLLM, without the harness's plugin, as it is delivered but for a small cache (it would take 92% of the
+    memory); or `tuned` to its fastest here: both cores, Intel's OpenMP, no process beside its caller's."""
+    data = {"VLLM_PLUGINS": NOT_OURS, "NLTK_DATA": str(setup.hub.parent / "nltk_data"), "HF_HUB_OFFLINE": "1"}
+    if not tuned:
+        return {**os.environ, **data, "VLLM_CPU_KVCACHE_SPACE": str(setup.config.serve.kv_cache_gib)}
+    settings = server_environment(setup.config.serve, "")
     for name in ("VLLM_API_KEY", "HARNESS_ONE_IMPORT"):
-        tuned.pop(name, None)
-    data = setup.hub.parent / "nltk_data"
-    return {**tuned, "VLLM_PLUGINS": NOT_OURS, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "NLTK_DATA": str(data)}
+        settings.pop(name, None)
+    return {**settings, **data, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 @contextmanager
@@ -142,9 +148,9 @@ def _arguments(
 ) -> Iterator[tuple[dict[str, Any], str | int]]:
     """lm-eval's model arguments and batch size; for `local-completions` with a stock server around."""
     folder, length = str(setup.whole[model]), setup.config.serve.max_model_len
-    if peer == "vllm":
-        tuned = {"dtype": "bfloat16", "max_model_len": length, "enforce_eager": True}
-        yield {"pretrained": folder, **tuned, **settings}, "auto"
+    if peer.removesuffix(TUNED) == "vllm":
+        usual = {"dtype": "bfloat16", "max_model_len": length, "enforce_eager": True}
+        yield {"pretrained": folder, **usual, **settings}, "auto"
     elif peer == "hf":
         yield {"pretrained": folder, "dtype": "bfloat16", "max_length": length, "device": "cpu", **settings}, 16
     else:
@@ -168,7 +174,7 @@ def _stock_server(setup: Setup, folder: str) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", str(port)]
     command += ["--host", "127.0.0.1", "--dtype", "bfloat16", "--enforce-eager"]
     command += ["--max-model-len", str(setup.config.serve.max_model_len)]
-    environment = {**stock_environment(setup), "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    environment = stock_environment(setup, tuned=False)
     with (setup.scratch / "stock_server.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
         try:

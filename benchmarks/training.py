@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--trl-autocast", action="store_true")
+    parser.add_argument("--processes", type=int, default=1, help="of the harness's training (launcher=accelerate)")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     work = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
@@ -47,7 +48,7 @@ def peer(arguments: argparse.Namespace) -> None:
     print("| trainer | tokens | supervised | tokens/s | supervised/s | harness is | final loss | matrix speed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     ours = _child(arguments, "harness", arguments.length)
-    _show_peer("harness", ours, ours, speeds)
+    _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds)
     for length in arguments.trl_lengths:
         _show_peer(f"TRL, packed to {length}", _child(arguments, "trl", length), ours, speeds)
     print("\nafterwards:")
@@ -127,6 +128,7 @@ def _child(arguments: argparse.Namespace, what: str, length: int) -> dict[str, A
         out = Path(folder)
         command = [sys.executable, __file__, what, "--model", str(arguments.model), "--rows", str(arguments.rows)]
         command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
+        command += ["--processes", str(arguments.processes)]
         command += ["--trl-autocast"] if arguments.trl_autocast else []
         subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
         result: dict[str, Any] = json.loads((out / "result.json").read_text())
@@ -163,6 +165,8 @@ def run_harness(arguments: argparse.Namespace) -> None:
         "train.lora.r": RANK,
         "train.lora.alpha": ALPHA,
     }
+    if arguments.processes > 1:
+        settings |= {"launcher": "accelerate", "num_processes": arguments.processes}
     folder = arguments.out / "checkpoint"
     folder.mkdir()
     finetune(

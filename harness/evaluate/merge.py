@@ -1,5 +1,6 @@
 """Adapters that an adapter server cannot take: merged into their base model, once, with the reason said."""
 
+import json
 from pathlib import Path
 
 from harness.base_model import (
@@ -18,6 +19,7 @@ from harness.prompt.numerics import References, references
 from harness.prompt.saved import write_prompt_side
 from harness.store import stage
 
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 SERVABLE_MODULES = {"classifier", "score"}
 
 
@@ -59,7 +61,17 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
 def _same_tokenizer(adapter: Path, base: Path) -> bool:
     own = tokenizer_folder(adapter, base)
-    return own == base or tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
+    if own == base or _tokenizer_files(own) == _tokenizer_files(base):
+        return True
+    return tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
+
+
+def _tokenizer_files(folder: Path) -> list[str]:
+    """All that a tokenizer is loaded from, but for its chat template: equal files need no loading (seconds)."""
+    texts = [path.read_text() if (path := folder / name).is_file() else "{}" for name in TOKENIZER_FILES]
+    settings = json.loads(texts[0])
+    settings.pop("chat_template", None)
+    return [json.dumps(settings, sort_keys=True), *texts[1:]]
 
 
 def _merge(adapter: Path, base: Path, target: Path, dtype: str, contract: Contract | None) -> None:

@@ -82,14 +82,13 @@ def evaluate_checkpoints(
     waiting = [label for label in checkpoints if not _is_done(job, label)]
     if looks is not None and any(label not in looks.whole for label in waiting):
         waiting = list(checkpoints)  # the rule looks at all of them; what was answered before comes from the journals
-    for label in waiting:
-        require_saved(Path(checkpoints[label].path), Path(checkpoints[label].base_path))
+    sound = cache(lambda: [require_saved(Path(checkpoints[n].path), Path(checkpoints[n].base_path)) for n in waiting])
     folders = {label: _finished(job, label, _nothing_to_do) for label in checkpoints if label not in waiting}
     if folders:
         say(f"· evaluation of {', '.join(folders)} (unchanged, reused)")
     for base in dict.fromkeys(checkpoints[label].base_path for label in waiting):
         group = {label: checkpoints[label] for label in waiting if checkpoints[label].base_path == base}
-        folders |= _evaluate(job, group)
+        folders |= _evaluate(job, group, sound)
     return {label: folders[label] for label in checkpoints}
 
 
@@ -121,8 +120,11 @@ def _nothing_to_do(folder: Path) -> None:
     raise AssertionError(f"{folder} was evaluated and is not there")
 
 
-def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
-    """Asks all models of a group everything that no journal knows, and writes their evaluations."""
+def _evaluate(job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], object]) -> dict[str, Path]:
+    """Asks all models of a group everything that no journal knows, and writes their evaluations.
+
+    `sound` raises for a checkpoint that is not what it says; the server is on its way meanwhile.
+    """
     from harness.evaluate.serving import LiveServer, started
     from harness.evaluate.together import Together
 
@@ -134,6 +136,7 @@ def _evaluate(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Path]:
         server = stack.enter_context(LiveServer(start, job.log.parent))
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
+        sound()
         together = Together(_plan(job, renderer()), answers, server, job.config)
         extents = together.ask_all(job.looks)
         flips = together.ask_again(extents) if job.config.suite.aa else {}
