@@ -70,13 +70,13 @@ class ServeConfig(Group):
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_model_len: Count = 2048
-    max_num_seqs: Count = 64
-    kv_cache_gib: Count = 2
+    max_num_seqs: Count = 256
+    kv_cache_gib: Count = 4
     gpu_memory_utilization: Share = 0.85
     enforce_eager: bool = True
     start_timeout_s: Positive = 600
-    request_timeout_s: Positive = 600
-    concurrency: Count = 64
+    request_timeout_s: Positive = 1800
+    concurrency: Count = 256
 
 
 class TaskConfig(Group):
