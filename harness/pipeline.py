@@ -37,9 +37,10 @@ from harness.records import Checkpoint, Dataset, Examined, Verdict, load
 from harness.report.model_card import write_model_card
 from harness.report.write import write_report
 from harness.serve.server import usable_port
-from harness.track.run import track_run
+from harness.track.run import track_run, watched
 from harness.track.tracker import check_tracker
 from harness.train.launch import accelerate_file
+from harness.train.progress import CURVE
 from harness.training import scale_stage, training_inputs
 
 RUN = "run.json"
@@ -186,7 +187,11 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         from harness.train.finetune import finetune
 
         tasks_of(config)()
-        with timed(f"train on {dataset.rows} rows"):
+        fingerprint = store.sha256_json({"stage": "train", **inputs})
+        with (
+            timed(f"train on {dataset.rows} rows"),
+            watched(run.folder, config, fingerprint, unfinished / CURVE),
+        ):
             data = run.folder / "data"
             finetune(config, base, read_rows(data), folder, unfinished, inputs, examined, read_validation_rows(data))
 

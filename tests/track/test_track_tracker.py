@@ -15,12 +15,12 @@ def test_no_tracker_imports_no_wandb(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from harness.config import TrackerConfig
-from harness.track.tracker import open_tracker
+from harness.track.tracker import Artifact, open_tracker
 run = open_tracker(TrackerConfig(), folder=Path("out"), group="g", stage="train", run_name="r", settings={"a": 1})
 run.metrics({"loss": 1.0}, 1)
 run.summary({"s/t/m": 1.0})
 run.table("t", ["a"], [[1]])
-run.artifact("a", "model", Path("nowhere"), "", [])
+run.artifact(Artifact("a", "model", Path("nowhere"), ""))
 run.finish(0)
 assert "wandb" not in sys.modules
 assert not list(Path().iterdir())
