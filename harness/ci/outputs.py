@@ -9,7 +9,7 @@ from harness.errors import HarnessError
 from harness.records import Verdict
 from harness.report.wording import one_line
 
-COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gl-code-quality-report.json")
+COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json")
 
 
 def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:

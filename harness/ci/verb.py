@@ -27,9 +27,10 @@ def ci(options: argparse.Namespace) -> int:
 
 def _decide(options: argparse.Namespace) -> "tuple[Verdict, Path, Path]":
     from harness.ci.candidate import ci_config, decide_candidate, out_folder
+    from harness.redact import command_without_secrets
 
     config = ci_config(options.candidate, options.overrides, options.runs_dir, options.smoke)
     out = options.out or out_folder(options.candidate, options.against, options.runs_dir)
     command = ["harness", "ci", options.candidate, "--against", options.against, "--policy", options.policy]
-    asked = shlex.join([*command, *(["--smoke"] if options.smoke else []), *options.overrides])
+    asked = command_without_secrets(shlex.join([*command, *(["--smoke"] if options.smoke else []), *options.overrides]))
     return (*decide_candidate(options.candidate, options.against, options.policy, config, out, asked), out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TrackerConfig
-from harness.track.redact import without_secrets
+from harness.redact import without_secrets
 from harness.track.tracker import Artifact
 
 INIT_TIMEOUT_S = 30.0
