@@ -154,8 +154,11 @@ def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, cur
 def _digests(chain: Chain, decision: Path) -> dict[str, str]:
     """What an entry of the history holds of the evidence."""
     made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
+    served = chain.served
+    unmerged = made.get("scale.weights", made["train.weights"])
     return {
-        "weights": made.get("scale.weights", made["train.weights"]),
+        "weights": served.outputs["weights"] if served else "",
+        "checkpoint": unmerged,
         "base": made.get("model.weights", ""),
         "contract": made["contract.digest"],
         "data": made["data.dataset"],

@@ -10,7 +10,8 @@ import tiny
 from harness.base_model import load_model, with_adapter
 from harness.errors import DataError, UsageError
 from harness.evaluate.checkpoint import locate
-from harness.scaling import origin_of, scale, split_alpha
+from harness.origin import origin_of
+from harness.scaling import scale, split_alpha
 
 pytestmark = pytest.mark.integration
 
