@@ -21,6 +21,7 @@ from harness.origin import origin_of, origins
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Checkpoint, Evaluation, Verdict, load
 from harness.registry.alias import registry_folder, resolved
+from harness.registry.history import Entry, current_of, read_history
 from harness.registry.promotion import AGAINST
 from harness.report.write import write_report
 from harness.scaling import split_alpha
@@ -57,6 +58,19 @@ def decide_candidate(
     if places is not None:
         write_evidence(places, out.resolve().name, command, runs)
     return verdict, write_report(out, _label(candidate), command)
+
+
+def already_there(candidate: str, against: str, config: Config) -> Entry | None:
+    """The entry that put this very model (weights and prompt contract) where the alias `against` points.
+
+    None for another model, and where `against` is no alias: two names of one model are a mistake there.
+    """
+    current = current_of(read_history(registry_folder(config.runs_dir)), against)
+    if current is None:
+        return None
+    found = resolve_checkpoint(candidate, config)
+    same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
+    return current if same else None
 
 
 def _require_baselines(policy: GateConfig, runs: Path) -> None:

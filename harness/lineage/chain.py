@@ -90,9 +90,10 @@ class Places:
         found = {step.stage: folder / step.folder for step in chain.steps}
         absent = folder / "eval"
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
-        *made_of, checkpoint = [found[stage] for stage in MAKERS if stage in found] or [None]
+        made = [found[stage] for stage in MAKERS if stage in found]
+        checkpoint = made[-1] if made else None
         further = tuple((s.removeprefix(FURTHER), path) for s, path in found.items() if s.startswith(FURTHER))
-        return cls(folder, baseline, candidate, found.get("data"), checkpoint, tuple(filter(None, made_of)), further)
+        return cls(folder, baseline, candidate, found.get("data"), checkpoint, tuple(made[:-1]), further)
 
 
 def further_baselines(decision: Path, runs: Path) -> tuple[tuple[str, Path], ...]:

@@ -83,7 +83,7 @@ def write_run(
     sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
     for label, score, weights in sides:
         early = stopped_at if label == "candidate" else None
-        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
+        write_evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
     (folder / "config.yaml").write_text(config)
     asked.save(folder)
     _judge(folder, demands)
@@ -147,7 +147,7 @@ def _write_data(out: Path) -> None:
     ).save(out / "audit.json")
 
 
-def _evaluation(
+def write_evaluation(
     runs: Path,
     folder: Path,
     values: Sequence[float],
