@@ -22,6 +22,11 @@ def origins(checkpoint: Path) -> tuple[Path, ...]:
     return (*origins(source), source)
 
 
+def origins_are_here(checkpoint: Path) -> bool:
+    """Whether a copy in a cache still leads to the run it was made of."""
+    return all(folder.is_dir() for folder in origins(checkpoint))
+
+
 def origin_of(checkpoint: Path) -> Path:
     """The trained checkpoint behind one: itself, for one that was made of no other."""
     return next(iter(origins(checkpoint)), checkpoint)

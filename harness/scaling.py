@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.base_model import adapter_config, cache_dir, is_adapter, weights_sha256
 from harness.errors import DataError, UsageError
-from harness.origin import ORIGIN, write_origin
+from harness.origin import ORIGIN, origins_are_here, write_origin
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.numerics import compute
 from harness.store import code_version, stage
@@ -38,7 +38,7 @@ def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
     }
     home = cache_dir() / "scaled"
     target = home / f"{digest[:16]}-{alpha:g}" / "model"
-    made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out))
+    made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out), origins_are_here)
     return made
 
 

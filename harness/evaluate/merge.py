@@ -13,7 +13,7 @@ from harness.base_model import (
 )
 from harness.console import say, timed
 from harness.errors import DataError
-from harness.origin import write_origin
+from harness.origin import origins_are_here, write_origin
 from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
 from harness.prompt.numerics import References, references
 from harness.prompt.saved import write_prompt_side
@@ -55,7 +55,7 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
             write_origin(target, adapter)
 
     home = cache_dir() / "merged"
-    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work)
+    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work, origins_are_here)
     return folder
 
 

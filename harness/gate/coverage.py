@@ -84,8 +84,12 @@ def _made_of_a_run(digest: str) -> Path | None:
     """The copy in the cache (RUN@ALPHA, or an adapter merged into its base model) that has these weights."""
     for path in sorted(cache_dir().glob(f"*/*/model/{ORIGIN}")):
         try:
-            if weights_sha256(path.parent) == digest:
+            if weights_sha256(path.parent) == digest and _is_run(origin_of(path.parent).parent):
                 return path.parent
         except DataError:
             continue
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", f"data/{RECORD}"))

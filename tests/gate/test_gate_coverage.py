@@ -110,6 +110,19 @@ def test_a_scaled_copy_is_held_to_the_data_of_the_run_it_was_made_from(
     assert data_of(tmp_path / "later", found, tmp_path / "runs") == run / "data"
 
 
+def test_a_copy_of_a_model_from_elsewhere_has_no_data_here_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    copied = tmp_path / "cache" / "merged" / "x" / "model"
+    for folder in (copied, tmp_path / "theirs" / "adapter"):
+        folder.mkdir(parents=True)
+    (copied / "model.safetensors").write_bytes(b"whole")
+    write_origin(copied, tmp_path / "theirs" / "adapter")
+    found = replace(evidence(tmp_path / "later"), weights_sha256=weights_sha256(copied))
+    assert data_of(tmp_path / "later", found, tmp_path / "runs") is None
+
+
 def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:
     assert data_of(tmp_path / "elsewhere", evidence(tmp_path / "elsewhere"), tmp_path) is None
 

@@ -245,11 +245,11 @@ def play(story: Story) -> Story:
     told |= {"better gated": story.gate("better"), "better promoted": story.promote("better")}
     told |= {"better in production": call("verify", "production")}
     told |= {"better gated again": story.gate("better"), "better promoted again": story.promote("better")}
-    for name, rows, override in (
+    for name, rows, *overrides in (
         ("forgetful", "grant", "train.seed=1"),
-        ("hasty", "licence", "suite=few"),
+        ("hasty", "licence", "suite=few", "alpha=0.8"),
     ):
-        told |= {name: story.train(name, rows, override), f"{name} gated": story.gate(name)}
+        told |= {name: story.train(name, rows, *overrides), f"{name} gated": story.gate(name)}
         told |= {f"{name} promoted": story.promote(name)}
     told |= {"otherwise": story.train("otherwise", "licence", "template=alpaca", verb="train")}
     told |= {"otherwise gated": story.gate("otherwise"), "otherwise promoted": story.promote("otherwise")}
