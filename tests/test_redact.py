@@ -1,7 +1,12 @@
 """What is a secret, in settings and on a command line, and what only sounds like one."""
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
+from harness import cli
+from harness.errors import UsageError
 from harness.redact import REMOVED, command_without_secrets, without_secrets
 
 
@@ -58,3 +63,35 @@ def test_values_of_secret_environment_variables(monkeypatch: pytest.MonkeyPatch)
 def test_command_lines(command: str, told: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLINIC_PASSWORD", "correct-horse")
     assert command_without_secrets(command) == (told or command)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The command lines that would be written down; nothing is run."""
+    found: list[str] = []
+
+    def stop(*given: object) -> None:
+        found.append(str(given[-1]))
+        raise UsageError("seen")
+
+    monkeypatch.setattr("harness.pipeline.run_experiment", stop)
+    monkeypatch.setattr("harness.ci.candidate.decide_candidate", stop)
+    monkeypatch.setenv("CLINIC_PASSWORD", "correct-horse")
+    handler = signal.getsignal(signal.SIGTERM)
+    yield found
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "experiment=finance_disclaimer", "name=correct-horse"],
+        ["ci", "owner/model", "--against", "base", "experiment=finance_disclaimer", "name=correct-horse"],
+    ],
+)
+def test_what_is_recorded_of_a_run_and_of_a_decision(arguments: list[str], recorded: list[str]) -> None:
+    assert cli.main(arguments) == 2
+    (command,) = recorded
+    assert command.startswith(f"harness {arguments[0]} ")
+    assert REMOVED in command
+    assert "correct-horse" not in command

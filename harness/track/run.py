@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from harness.base_model import weights_sha256
@@ -25,18 +26,18 @@ class _Finished:
     comparison: Comparison
     verdict: Verdict
 
-    @property
+    @cached_property
     def dataset(self) -> Artifact:
         folder = self.folder / "data"
         return self._made("dataset", folder, load(Dataset, folder / "audit.json").sha256)
 
-    @property
+    @cached_property
     def model(self) -> Artifact:
         """Known by the digest that the registry knows it by."""
         folder = self.folder / "checkpoint"
         return self._made("model", folder, weights_sha256(folder), (self.dataset,), base_model=self.base_sha256)
 
-    @property
+    @cached_property
     def evaluation(self) -> Artifact | None:
         """None where an INVALID verdict came before any evaluation."""
         record = self.folder / CANDIDATE / "evaluation.json"
