@@ -1,5 +1,6 @@
 """Evaluations → comparison → verdict, with its files: for a run, and for evaluations that are named by hand."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness.gate.verdict import decide
 from harness.lineage.chain import EVIDENCE, POLICY
 from harness.lineage.write import places_of, write_evidence
 from harness.records import Comparison, Evaluation, Side, Verdict, load
+from harness.redact import command_without_secrets
 from harness.report.comparison import comparison_markdown
 from harness.report.write import copy_outputs, write_report
 from harness.store import sha256_file, write_json
@@ -145,8 +147,8 @@ def _keep_evidence(baseline: str, candidate: str, out: Path, runs: Path) -> None
         left, right = (resolve_evaluation(name, runs) for name in (baseline, candidate))
     except EvidenceFault:
         return
-    command = f"harness gate {baseline} {candidate} --out {out}"
-    write_evidence(places_of(out, left, right, runs), out.resolve().name, command)
+    command = command_without_secrets(shlex.join(["harness", "gate", baseline, candidate, "--out", str(out)]))
+    write_evidence(places_of(out, left, right, runs), out.resolve().name, command, runs)
 
 
 def unusable(baseline: str, candidate: str, fault: str) -> Comparison:

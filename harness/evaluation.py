@@ -14,8 +14,8 @@ from harness.data.task_files import check_task_files, require_unseen
 from harness.errors import UsageError
 from harness.evaluate.checkpoint import resolve_checkpoint
 from harness.evaluate.several import evaluate_checkpoints
+from harness.gate.coverage import data_beside
 from harness.records import Checkpoint
-from harness.scaling import origin_of
 
 SMOKE = TaskConfig(name="general_smoke")
 
@@ -79,7 +79,7 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
 
 def trained_on(checkpoint: Checkpoint) -> Path:
     """Where the rows of a run's checkpoint lie."""
-    return origin_of(Path(checkpoint.path)).parent / "data"
+    return data_beside(Path(checkpoint.path))
 
 
 def _label(name: str) -> str:

@@ -34,12 +34,14 @@ from harness.looks import looks_of
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
 from harness.records import Checkpoint, Dataset, Examined, Verdict, load
+from harness.redact import without_secrets
 from harness.report.model_card import write_model_card
 from harness.report.write import write_report
 from harness.serve.server import usable_port
-from harness.track.run import track_run
+from harness.track.run import track_run, watched
 from harness.track.tracker import check_tracker
 from harness.train.launch import accelerate_file
+from harness.train.progress import CURVE
 from harness.training import scale_stage, training_inputs
 
 RUN = "run.json"
@@ -78,7 +80,7 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         say(f"run {run.id}")
         candidate = train(run)
         verdict = judge(run, candidate)
-        write_evidence(Places.of_run(run.folder), run.id, command)
+        write_evidence(Places.of_run(run.folder), run.id, command, run.runs)
         report = write_report(run.folder, config.name, command)
         write_model_card(run.folder, config)
         finished = _record(run, verdict, command, started)
@@ -186,7 +188,11 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         from harness.train.finetune import finetune
 
         tasks_of(config)()
-        with timed(f"train on {dataset.rows} rows"):
+        fingerprint = store.sha256_json({"stage": "train", **inputs})
+        with (
+            timed(f"train on {dataset.rows} rows"),
+            watched(run.folder, config, fingerprint, unfinished / CURVE),
+        ):
             data = run.folder / "data"
             finetune(config, base, read_rows(data), folder, unfinished, inputs, examined, read_validation_rows(data))
 
@@ -242,7 +248,7 @@ def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[st
     return {
         "run_id": run.id,
         "command": command,
-        "asked": run.config.model_dump(),
+        "asked": without_secrets(run.config.model_dump()),
         "stages": {name: found["fingerprint"] for name, found in manifests.items()},
         "outputs": outputs,
         "verdict": verdict.verdict,

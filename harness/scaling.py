@@ -1,6 +1,5 @@
 """A checkpoint between its base model and itself: one training gives the whole curve of `alpha` from 0 to 1."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 from harness.base_model import adapter_config, cache_dir, is_adapter, weights_sha256
 from harness.errors import DataError, UsageError
+from harness.origin import ORIGIN, origins_are_here, write_origin
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.numerics import compute
-from harness.store import stage
+from harness.store import code_version, stage
 
-ORIGIN = "scaled.json"
 _NAME = re.compile(r"(?P<name>.+)@(?P<alpha>[01]|0?\.[0-9]+|1\.0+)")
 _OTHER_FORMS = ("modules_to_save", "trainable_token_indices", "use_dora")
 
@@ -27,19 +26,19 @@ def split_alpha(name: str) -> tuple[str, float]:
     return found["name"], float(found["alpha"])
 
 
-def origin_of(folder: Path) -> Path:
-    """The checkpoint that a scaled one was made from; any other folder is its own."""
-    path = folder / ORIGIN
-    return Path(json.loads(path.read_text())["scaled_from"]) if path.is_file() else folder
-
-
 def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
     """A scaled checkpoint in the cache, made once."""
     digest = weights_sha256(folder)
-    inputs = {"weights": digest, "base": weights_sha256(base), "alpha": alpha, "dtype": dtype}
+    inputs = {
+        "weights": digest,
+        "base": weights_sha256(base),
+        "alpha": alpha,
+        "dtype": dtype,
+        "code": code_version("scaling"),
+    }
     home = cache_dir() / "scaled"
     target = home / f"{digest[:16]}-{alpha:g}" / "model"
-    made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out))
+    made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out), origins_are_here)
     return made
 
 
@@ -49,7 +48,7 @@ def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None
     `base` is the base model's folder, for a full model too. Raises DataError for a checkpoint that is no sum of a
     base and a change that can be scaled.
     """
-    skipped = ("numerics.json", "stage.json")
+    skipped = ("numerics.json", "stage.json", ORIGIN)
     for path in folder.iterdir():
         if path.is_file() and path.suffix != ".safetensors" and path.name not in skipped:
             shutil.copy(path, out / path.name)
@@ -57,7 +56,7 @@ def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None
         _scale_adapter(folder, alpha, out)
     else:
         _interpolate(folder, base, alpha, out)
-    (out / ORIGIN).write_text(json.dumps({"scaled_from": str(folder), "alpha": alpha}) + "\n")
+    write_origin(out, folder, alpha=alpha)
     if (out / CONTRACT_FILE).is_file():
         compute(out, base if is_adapter(folder) else out, Contract.load(out), dtype).save(out)
 

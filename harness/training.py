@@ -39,7 +39,8 @@ def _accelerate_file(config: Config) -> str | None:
 def scale_stage(config: Config, runs: Path, trained: Path, base: Path) -> Path:
     """checkpoint/ beside trained/, as base + alpha · (trained − base)."""
     alpha, dtype = config.alpha, config.model.dtype
-    inputs = {"trained": (store.read_manifest(trained) or {})["fingerprint"], "alpha": alpha, "dtype": dtype}
+    fingerprint = (store.read_manifest(trained) or {})["fingerprint"]
+    inputs = {"trained": fingerprint, "alpha": alpha, "dtype": dtype, "code": store.code_version("scaling")}
     folder, _ = store.stage(
         runs, trained.parent / "checkpoint", "scale", inputs, lambda out: scale(trained, base, alpha, dtype, out)
     )

@@ -21,13 +21,14 @@ SEVERITY = (1, 2, 3, 12, 10, 11)
 
 def run(options: argparse.Namespace) -> int:
     from harness.compose import config_for, sweep
+    from harness.redact import command_without_secrets
 
     overrides = _required(options.overrides, "experiment")
     if options.multirun:
-        command = f"harness run -m {shlex.join(overrides)}"
+        command = command_without_secrets(f"harness run -m {shlex.join(overrides)}")
         codes = sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command))
         return next((code for code in SEVERITY if code in codes), 0)
-    return _run_one(config_for(overrides), f"harness run {shlex.join(overrides)}")
+    return _run_one(config_for(overrides), command_without_secrets(f"harness run {shlex.join(overrides)}"))
 
 
 def _run_one(config: "Config", command: str) -> int:

@@ -15,14 +15,16 @@ from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoi
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
 from harness.gate.coverage import data_beside
-from harness.lineage.chain import EVIDENCE, Places, trained_of
-from harness.lineage.write import write_evidence
+from harness.lineage.chain import EVIDENCE, Places
+from harness.lineage.write import places_of, write_evidence
+from harness.origin import origin_of, origins
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Checkpoint, Evaluation, Verdict, load
 from harness.registry.alias import registry_folder, resolved
+from harness.registry.history import Entry, current_of, read_history
 from harness.registry.promotion import AGAINST
 from harness.report.write import write_report
-from harness.scaling import origin_of, split_alpha
+from harness.scaling import split_alpha
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,32 @@ def decide_candidate(
     check_task_files(task.name for task in config.tasks)
     baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
     sides = Sides(against, candidate, (baseline_model, candidate_model))
+    runs = Path(config.runs_dir)
     try:
         _require_one_contract(sides)
-        places = _places(out, sides, *evaluated(sides, config))
-        folders, data, runs = (places.baseline, places.candidate), places.data, Path(config.runs_dir)
+        places = _places(out, sides, *evaluated(sides, config), runs)
+        folders, data = (places.baseline, places.candidate), places.data
         comparison = compare_folders(folders, (against, candidate), runs, lambda _: data, gate)
     except EvidenceFault as fault:
         places, comparison = None, unusable(against, candidate, str(fault))
     verdict = write_verdict(gate, comparison, out)
     (out / EVIDENCE).unlink(missing_ok=True)
     if places is not None:
-        write_evidence(places, out.resolve().name, command)
+        write_evidence(places, out.resolve().name, command, runs)
     return verdict, write_report(out, _label(candidate), command)
+
+
+def already_there(candidate: str, against: str, config: Config) -> Entry | None:
+    """The entry that put this very model (weights and prompt contract) where the alias `against` points.
+
+    None for another model, and where `against` is no alias: two names of one model are a mistake there.
+    """
+    current = current_of(read_history(registry_folder(config.runs_dir)), against)
+    if current is None:
+        return None
+    found = resolve_checkpoint(candidate, config)
+    same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
+    return current if same else None
 
 
 def _require_baselines(policy: GateConfig, runs: Path) -> None:
@@ -69,14 +85,14 @@ def _require_baselines(policy: GateConfig, runs: Path) -> None:
         raise UsageError("\n".join([f"policy {policy.name} names baselines that have no evaluation:", *faults]))
 
 
-def _places(out: Path, sides: Sides, baseline: Path, candidate: Path) -> Places:
-    """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained."""
+def _places(out: Path, sides: Sides, baseline: Path, candidate: Path, runs: Path) -> Places:
+    """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained, be it
+    named by another folder with the same weights."""
     checkpoint = Path(sides.checkpoints[1].path)
     data = data_beside(checkpoint)
-    known = (data / "audit.json").is_file()
-    if not known:
-        return Places(out, baseline, candidate)
-    return Places(out, baseline, candidate, data, checkpoint, trained_of(checkpoint))
+    if (data / "audit.json").is_file():
+        return Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
+    return places_of(out, baseline, candidate, runs)
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.records import Verdict
+from harness.registry.history import Entry
+from harness.report.markdown import MARKER
 from harness.report.wording import one_line
 
-COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gl-code-quality-report.json")
+UNCHANGED = "UNCHANGED"
+COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json")
 
 
 def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
@@ -30,6 +33,24 @@ def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
     )
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(annotations(verdict, out))
+
+
+def write_unchanged(candidate: str, entry: Entry, out: Path | None) -> None:
+    """The same for a candidate that the alias points to already: there is nothing to decide.
+
+    Files only where a folder was named: the one beside the run holds the decision that the promotion rests on.
+    """
+    told = f"{candidate} is {entry.alias} already ({entry.model}, entry {entry.number}): nothing to decide"
+    message = f"{MARKER}\n## {UNCHANGED}\n\n{told}: the same weights under the same prompt contract.\n"
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in ("summary.md", "comment.md"):
+            (out / name).write_text(message)
+    _append("GITHUB_STEP_SUMMARY", message)
+    _append_outputs({"verdict": UNCHANGED, "exit_code": "0", **({"folder": str(out.resolve())} if out else {})})
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(f"::notice title={UNCHANGED}::{_escaped(one_line(told))}")
+    print(f"{UNCHANGED}: {told}")
 
 
 def write_failure(error: HarnessError) -> None:

@@ -8,15 +8,21 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.config import Config
     from harness.records import Verdict
 
 
 def ci(options: argparse.Namespace) -> int:
-    from harness.ci.outputs import write_failure, write_outputs
+    from harness.ci.candidate import already_there, ci_config
+    from harness.ci.outputs import write_failure, write_outputs, write_unchanged
     from harness.report.terminal import print_verdict
 
     try:
-        verdict, report, out = _decide(options)
+        config = ci_config(options.candidate, options.overrides, options.runs_dir, options.smoke)
+        if entry := already_there(options.candidate, options.against, config):
+            write_unchanged(options.candidate, entry, options.out)
+            return 0
+        verdict, report, out = _decide(options, config)
     except HarnessError as error:
         write_failure(error)
         raise
@@ -25,11 +31,11 @@ def ci(options: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def _decide(options: argparse.Namespace) -> "tuple[Verdict, Path, Path]":
-    from harness.ci.candidate import ci_config, decide_candidate, out_folder
+def _decide(options: argparse.Namespace, config: "Config") -> "tuple[Verdict, Path, Path]":
+    from harness.ci.candidate import decide_candidate, out_folder
+    from harness.redact import command_without_secrets
 
-    config = ci_config(options.candidate, options.overrides, options.runs_dir, options.smoke)
     out = options.out or out_folder(options.candidate, options.against, options.runs_dir)
     command = ["harness", "ci", options.candidate, "--against", options.against, "--policy", options.policy]
-    asked = shlex.join([*command, *(["--smoke"] if options.smoke else []), *options.overrides])
+    asked = command_without_secrets(shlex.join([*command, *(["--smoke"] if options.smoke else []), *options.overrides]))
     return (*decide_candidate(options.candidate, options.against, options.policy, config, out, asked), out)

@@ -14,10 +14,11 @@ from harness.base_model import (
 )
 from harness.console import say, timed
 from harness.errors import DataError
+from harness.origin import origins_are_here, write_origin
 from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
 from harness.prompt.numerics import References, references
 from harness.prompt.saved import write_prompt_side
-from harness.store import stage
+from harness.store import code_version, stage
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
 SERVABLE_MODULES = {"classifier", "score"}
@@ -47,15 +48,16 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
     """
     contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
     inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
-    inputs["contract"] = contract.digest if contract else ""
+    inputs |= {"contract": contract.digest if contract else "", "code": code_version("evaluate/merge")}
     say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); it is merged into its base model")
 
     def work(target: Path) -> None:
         with timed("merge adapter and base model (once)"):
             _merge(adapter, base, target, dtype, contract)
+            write_origin(target, adapter)
 
     home = cache_dir() / "merged"
-    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work)
+    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work, origins_are_here)
     return folder
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from harness.base_model import cache_dir, weights_sha256
 from harness.errors import DataError, EvidenceFault
 from harness.gate.evidence import Evidence
+from harness.origin import ORIGIN, origin_of
 from harness.records import Dataset, load
-from harness.scaling import ORIGIN, origin_of
 from harness.store import read_manifest, require_unchanged
 
 RECORD = "audit.json"
@@ -57,13 +57,13 @@ def data_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
 
 
 def data_beside(checkpoint: Path) -> Path:
-    """data/ of the run that a checkpoint lies in, or of the one that it was scaled from."""
+    """data/ of the run that a checkpoint lies in, or of the one whose checkpoint it was made of."""
     own = checkpoint.parent / "data"
     return own if own.is_dir() else origin_of(checkpoint).parent / "data"
 
 
 def checkpoint_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
-    """The checkpoint that was evaluated: a run's, or a scaled copy of one; None for a model from elsewhere.
+    """The checkpoint that was evaluated: a run's, or one made of it in the cache; None for a model from elsewhere.
 
     An evaluation inside a run belongs to it; any other is matched by the digest of its weights.
     """
@@ -77,15 +77,19 @@ def checkpoint_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
             continue
         if digest and digest == evidence.weights_sha256:
             return path.parents[2] / "checkpoint"
-    return _scaled_copy(evidence.weights_sha256)
+    return _made_of_a_run(evidence.weights_sha256)
 
 
-def _scaled_copy(digest: str) -> Path | None:
-    """The copy in the cache (RUN@ALPHA) that has these weights."""
-    for path in sorted((cache_dir() / "scaled").glob(f"*/model/{ORIGIN}")):
+def _made_of_a_run(digest: str) -> Path | None:
+    """The copy in the cache (RUN@ALPHA, or an adapter merged into its base model) that has these weights."""
+    for path in sorted(cache_dir().glob(f"*/*/model/{ORIGIN}")):
         try:
-            if weights_sha256(path.parent) == digest:
+            if weights_sha256(path.parent) == digest and _is_run(origin_of(path.parent).parent):
                 return path.parent
         except DataError:
             continue
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", f"data/{RECORD}"))

@@ -11,9 +11,10 @@ from harness.config import GateConfig, validate
 from harness.errors import ConfigError, DataError, EvidenceFault, HarnessError
 from harness.gate.comparison import compare_distinct
 from harness.gate.coverage import uncovered
-from harness.gate.evidence import read_evidence
+from harness.gate.evidence import Evidence, read_evidence
 from harness.gate.verdict import decide
-from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, Places, Step, steps_of
+from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
+from harness.lineage.steps import steps_of
 from harness.records import Comparison, Record, Verdict, load
 from harness.store import sha256_file
 
@@ -124,7 +125,7 @@ def _linked(chain: Chain) -> Iterator[Link]:
     outputs: dict[str, str] = {}
     for step in chain.steps:
         for name, digest in step.inputs.items():
-            if "." not in name or name.startswith(("source ", "baseline ")):
+            if "." not in name or name.startswith("source "):
                 continue
             made = outputs.get(name)
             told = "" if made == digest else f"took {_short(digest)}, {name} is {_short(made)}"
@@ -167,19 +168,28 @@ def _compared_again(places: Places) -> Link:
 def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> Comparison:
     """The comparison that the evaluations and the training data give; what the sides are called is no evidence.
 
-    Comparisons with further baselines are taken as recorded: of those evaluations the chain holds the digests only.
-    Raises EvidenceFault where they are comparisons of another candidate.
+    Raises EvidenceFault where the comparison with a further baseline is one of another candidate, or its evaluation
+    is not in the chain.
     """
     baseline, candidate = (read_evidence(folder, policy.fields) for folder in (places.baseline, places.candidate))
-    for other in recorded.others:
-        if other.candidate.evidence_sha256 != candidate.sha256:
-            raise EvidenceFault(f"the comparison with {other.baseline.label} is one of another candidate")
     candidate = replace(candidate, label=recorded.candidate.label)
+    others = [_other_again(places, other, candidate, policy) for other in recorded.others]
     comparison = compare_distinct(replace(baseline, label=recorded.baseline.label), candidate, policy)
     faults = uncovered(places.data, candidate) if places.data is not None else []
     return comparison.model_copy(
-        update={"faults": [*comparison.faults, *faults], "others": recorded.others, "same": recorded.same}
+        update={"faults": [*comparison.faults, *faults], "others": others, "same": recorded.same}
     )
+
+
+def _other_again(places: Places, recorded: Comparison, candidate: Evidence, policy: GateConfig) -> Comparison:
+    label = recorded.baseline.label
+    if recorded.candidate.evidence_sha256 != candidate.sha256:
+        raise EvidenceFault(f"the comparison with {label} is one of another candidate")
+    folder = dict(places.further).get(label)
+    if folder is None:
+        raise EvidenceFault(f"the evaluation of the baseline {label} is not in the chain")
+    baseline = replace(read_evidence(folder, policy.fields), label=label)
+    return compare_distinct(baseline, candidate, policy).model_copy(update={"flips": []})
 
 
 def _decided_again(places: Places) -> Link:

@@ -1,5 +1,6 @@
 """evidence.json: written at the end of a run or of a gate decision with files."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,19 +9,23 @@ from harness.console import say
 from harness.errors import DataError, EvidenceFault
 from harness.gate.coverage import checkpoint_of, data_beside
 from harness.gate.evidence import read_evidence
-from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of, trained_of
+from harness.lineage.chain import EVIDENCE, Chain, Places, further_baselines
 from harness.lineage.machine import hardware
+from harness.lineage.steps import steps_of
+from harness.origin import origins
 from harness.records import load
 
 
-def write_evidence(places: Places, run_id: str, command: str) -> None:
+def write_evidence(places: Places, run_id: str, command: str, runs: Path) -> None:
     """evidence.json in the decision's folder; one that names the same steps already is kept as it is.
+
+    `runs` is where the further baselines that compare.json names are looked for.
 
     None is written, and why is said, where a record cannot be read: the verdict is INVALID then.
     """
     path = places.decision / EVIDENCE
     try:
-        steps = steps_of(places)
+        steps = steps_of(replace(places, further=further_baselines(places.decision, runs)))
     except (DataError, EvidenceFault) as fault:
         path.unlink(missing_ok=True)
         say(f"· no {EVIDENCE}: {fault}")
@@ -53,7 +58,7 @@ def places_of(decision: Path, baseline: Path, candidate: Path, runs: Path) -> Pl
     data = data_beside(checkpoint)
     if not checkpoint.is_dir():
         return Places(decision, baseline, candidate, data)
-    return Places(decision, baseline, candidate, data, checkpoint, trained_of(checkpoint))
+    return Places(decision, baseline, candidate, data, checkpoint, origins(checkpoint))
 
 
 def _steps_in(path: Path) -> object:

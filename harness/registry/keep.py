@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import EvidenceFault
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, Chain
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
 from harness.registry.registry import Act, Submission
@@ -19,18 +19,23 @@ from harness.store import disk_full_is_told, sha256_file, sha256_json
 PLACES = {
     "data": "data",
     "contract": "checkpoint",
-    "train": "checkpoint",
-    "scale": "checkpoint",
     BASELINE_STAGE: "eval/baseline",
     CANDIDATE_STAGE: "eval/candidate",
     "compare": ".",
     "gate": ".",
 }
+MADE_OF = {"train": "trained", "scale": "scaled"}
 
 
 def place_of(stage: str, chain: Chain) -> str:
-    """Where the copy keeps a stage's files; what a checkpoint was scaled from lies beside it, as in a run."""
-    return "trained" if stage == "train" and chain.step("scale") is not None else PLACES.get(stage, "")
+    """Where the copy keeps a stage's files: the weights that are served in checkpoint/, what they were made of beside
+    it, as in a run."""
+    if stage in MAKERS:
+        served = chain.served
+        return "checkpoint" if served is not None and served.stage == stage else MADE_OF[stage]
+    if stage.startswith(FURTHER):
+        return f"eval/further-{sha256_json(stage)[:8]}"
+    return PLACES.get(stage, "")
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from harness.base_model import weights_sha256
 from harness.config import GateConfig, validate
 from harness.console import say
 from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
+from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Evaluation, Verdict, load
 from harness.registry.history import Entry, valid_alias
 from harness.registry.policy import at_least_as_strict
@@ -19,12 +21,16 @@ INVALID = 12
 
 
 def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> Entry:
-    """The entry of the promotion. Raises PromotionRefused with every reason against it.
+    """The entry of the promotion; the one that stands where the alias points to the run's model already, and nothing
+    moves then. Raises PromotionRefused with every reason against it.
 
     Says so when the model was evaluated on a part of the items only: that evaluation can be no baseline.
     """
     valid_alias(act.alias)
     current = registry.current(act.alias)
+    if current is not None and _is_there(run / "checkpoint", current):
+        say(f"· {act.alias} points to this model already: the same weights under the same prompt contract")
+        return current
     submission = examined(run, decision or decision_of(run, act.alias), current, _demanded(registry, act.alias))
     entry = registry.promote(submission, act)
     if tasks := _stopped_early(submission.places.candidate):
@@ -34,6 +40,14 @@ def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> E
             f"{act.alias} whole."
         )
     return entry
+
+
+def _is_there(checkpoint: Path, current: Entry) -> bool:
+    """Whether an alias points to the model of a run, as both lie there now."""
+    if not (checkpoint / CONTRACT_FILE).is_file() or not any(checkpoint.glob("*.safetensors")):
+        return False
+    known = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
+    return (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == known
 
 
 def _stopped_early(evaluation: Path) -> list[str]:
@@ -154,8 +168,11 @@ def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, cur
 def _digests(chain: Chain, decision: Path) -> dict[str, str]:
     """What an entry of the history holds of the evidence."""
     made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
+    served = chain.served
+    unmerged = made.get("scale.weights", made["train.weights"])
     return {
-        "weights": made.get("scale.weights", made["train.weights"]),
+        "weights": served.outputs["weights"] if served else "",
+        "checkpoint": unmerged,
         "base": made.get("model.weights", ""),
         "contract": made["contract.digest"],
         "data": made["data.dataset"],

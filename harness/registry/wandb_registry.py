@@ -84,7 +84,7 @@ class WandbRegistry:
         path = f"{entity}{tracker.project}/{_artifact_name(f'{name}-model')}"
         try:
             for version in api.artifacts(type_name="model", name=path):
-                if version.metadata.get("sha256") == entry.digests["weights"]:
+                if version.metadata.get("sha256") == entry.digests.get("checkpoint", entry.digests["weights"]):
                     return version
         except (wandb.errors.Error, ValueError) as error:
             raise EnvironmentFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None

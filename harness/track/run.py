@@ -1,30 +1,66 @@
 """A finished run in W&B: one W&B run a stage, grouped by experiment, artifacts linked by what they were made from."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from harness.base_model import weights_sha256
 from harness.config import Config
 from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
 from harness.store import read_manifest, sha256_file, sha256_json
+from harness.track.live import live_curve, step_of
 from harness.track.samples import side_by_side
-from harness.track.tracker import Tracker, open_tracker
+from harness.track.tracker import Artifact, Tracker, open_tracker
 
 CANDIDATE, BASE = "eval/candidate", "eval/base"
 
 
 @dataclass(frozen=True)
 class _Finished:
-    """A run folder with what its stages recorded, and the names of its artifacts."""
+    """A run folder with what its stages recorded, and its artifacts: each is known with all it was made from."""
 
     folder: Path
     config: Config
     comparison: Comparison
     verdict: Verdict
 
-    def artifact(self, kind: str) -> str:
-        return f"{self.config.name}-{kind}"
+    @cached_property
+    def dataset(self) -> Artifact:
+        folder = self.folder / "data"
+        return self._made("dataset", folder, load(Dataset, folder / "audit.json").sha256)
+
+    @cached_property
+    def model(self) -> Artifact:
+        """Known by the digest that the registry knows it by."""
+        folder = self.folder / "checkpoint"
+        return self._made("model", folder, weights_sha256(folder), (self.dataset,), base_model=self.base_sha256)
+
+    @cached_property
+    def evaluation(self) -> Artifact | None:
+        """None where an INVALID verdict came before any evaluation."""
+        record = self.folder / CANDIDATE / "evaluation.json"
+        if not record.is_file():
+            return None
+        contract = load(Evaluation, record).contract_sha256
+        digests = {"base_model": self.base_sha256, "prompt_contract": contract}
+        return self._made("evaluation", record.parent, sha256_file(record), (self.model,), **digests)
+
+    @property
+    def decision(self) -> Artifact:
+        path, evaluation = self.folder / "verdict.json", self.evaluation
+        inputs = () if evaluation is None else (evaluation,)
+        return self._made("verdict", path, sha256_file(path), inputs, baseline=self.verdict.baseline.weights_sha256)
+
+    @property
+    def base_sha256(self) -> str:
+        """The weights that training started from."""
+        return str((read_manifest(training_folder(self.folder)) or {}).get("inputs", {}).get("base", ""))
+
+    def _made(self, kind: str, path: Path, sha256: str, inputs: tuple[Artifact, ...] = (), **digests: str) -> Artifact:
+        known = {name: digest for name, digest in digests.items() if digest}
+        return Artifact(f"{self.config.name}-{kind}", kind, path, sha256, inputs, known)
 
 
 def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
@@ -38,23 +74,47 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
         tracker.finish(verdict.exit_code if stage == "gate" else 0)
 
 
-def open_stage(folder: Path, config: Config, stage: str) -> Tracker:
+@contextmanager
+def watched(folder: Path, config: Config, fingerprint: str, curve: Path) -> Iterator[None]:
+    """While the block trains, its curve goes to the W&B run that `track_run` completes afterwards.
+
+    Online only: offline nobody can watch, and one folder a stage is written at the end.
+    """
+    if config.tracker.kind == "none" or config.tracker.mode == "offline":
+        yield
+        return
+    with live_curve(curve, lambda: open_stage(folder, config, "train", [fingerprint])):
+        yield
+
+
+def open_stage(folder: Path, config: Config, stage: str, fingerprints: Sequence[str] = ()) -> Tracker:
     """The tracker of one stage of a run. Its name holds the digest of the stage's inputs, so a stage that is done
-    again with other inputs is another W&B run, and one that was interrupted is the same."""
+    again with other inputs is another W&B run, and one that was interrupted is the same; and the stage's place, so
+    that a sync of all folders, in the order of their names, finds what a stage used.
+
+    `fingerprints` are those of a stage that is not done yet.
+    """
+    digest = sha256_json([stage, *(fingerprints or _fingerprints(folder, stage))])
     return open_tracker(
         config.tracker,
         folder=folder,
         group=config.name,
         stage=stage,
-        run_name=f"{folder.name}-{stage}-{_inputs_digest(folder, stage)[:8]}",
+        run_name=f"{folder.name}-{list(STAGES).index(stage) + 1}-{stage}-{digest[:8]}",
         settings=config.model_dump(),
     )
 
 
-def _inputs_digest(folder: Path, stage: str) -> str:
-    made_in = {"audit": ["data"], "train": ["checkpoint"]}
-    manifests = [read_manifest(folder / name) or {} for name in made_in.get(stage, [BASE, CANDIDATE])]
-    return sha256_json([stage, *(manifest.get("fingerprint") for manifest in manifests)])
+def _fingerprints(folder: Path, stage: str) -> list[object]:
+    made_in = {"audit": [folder / "data"], "train": [training_folder(folder)]}
+    places = made_in.get(stage, [folder / BASE, folder / CANDIDATE])
+    return [(read_manifest(place) or {}).get("fingerprint") for place in places]
+
+
+def training_folder(folder: Path) -> Path:
+    """What training wrote: with alpha below 1 the checkpoint is made from it."""
+    trained = folder / "trained"
+    return trained if trained.is_dir() else folder / "checkpoint"
 
 
 def _audit(tracker: Tracker, run: _Finished) -> None:
@@ -62,40 +122,34 @@ def _audit(tracker: Tracker, run: _Finished) -> None:
     counts = {f"data/{finding.code}": float(finding.rows) for finding in data.findings}
     counts |= {f"data/{source.source}/kept": float(source.kept) for source in data.sources}
     tracker.summary({"data/rows": float(data.rows), "data/conflicts": float(data.conflicts), **counts})
-    tracker.artifact(run.artifact("dataset"), "dataset", run.folder / "data", data.sha256, [])
+    tracker.artifact(run.dataset)
 
 
 def _train(tracker: Tracker, run: _Finished) -> None:
     for line in (run.folder / "checkpoint" / "train.jsonl").read_text().splitlines():
-        values = {key: value for key, value in json.loads(line).items() if isinstance(value, int | float)}
-        tracker.metrics({f"train/{k}": float(v) for k, v in values.items() if k != "step"}, int(values["step"]))
+        step, values = step_of(line)
+        tracker.metrics(values, step)
     summary = load(TrainingSummary, run.folder / "checkpoint" / "training.json").model_dump()
     tracker.summary({f"train/{k}": float(v) for k, v in summary.items() if isinstance(v, int | float)})
-    weights = run.verdict.candidate.weights_sha256
-    uses = [run.artifact("dataset")]
-    tracker.artifact(run.artifact("model"), "model", run.folder / "checkpoint", weights, uses, "candidate")
+    tracker.artifact(run.model, "candidate")
 
 
 def _evaluate(tracker: Tracker, run: _Finished) -> None:
     tracker.summary({metric.key: metric.candidate for metric in run.comparison.whole})
     tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.whole})
-    path = run.folder / CANDIDATE
-    if not (path / "evaluation.json").is_file():  # an INVALID verdict may come before any evaluation
+    path, evaluation = run.folder / CANDIDATE, run.evaluation
+    if evaluation is None:
         return
     for task in load(Evaluation, path / "evaluation.json").tasks:
         columns, rows = side_by_side(run.folder / BASE, path, task, run.config.tracker.samples_per_task)
         tracker.table(f"samples/{task}", columns, rows)
-    digest = sha256_file(path / "evaluation.json")
-    tracker.artifact(run.artifact("evaluation"), "evaluation", path, digest, [run.artifact("model")])
+    tracker.artifact(evaluation)
 
 
 def _gate(tracker: Tracker, run: _Finished) -> None:
     tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.whole})
     tracker.summary({"gate/exit_code": float(run.verdict.exit_code)})
-    path = run.folder / "verdict.json"
-    evaluated = (run.folder / CANDIDATE / "evaluation.json").is_file()
-    uses = [run.artifact("evaluation")] if evaluated else []
-    tracker.artifact(run.artifact("verdict"), "verdict", path, sha256_file(path), uses)
+    tracker.artifact(run.decision)
     if run.verdict.verdict != "PASS":
         tracker.alert(f"{run.verdict.verdict}: {run.folder.name}", "\n".join(run.verdict.reasons))
     tracker.view([metric.key for metric in run.comparison.whole])

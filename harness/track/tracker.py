@@ -1,14 +1,31 @@
 """Experiment tracking: W&B, or nothing. A tracker that fails never stops the run it watches."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from harness.config import TrackerConfig
 from harness.errors import EnvironmentFault, MissingDependency
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished file or folder (kind: dataset, model, evaluation, verdict), and the artifacts it was made from.
+
+    `path` is where it stays: nothing is copied, and an offline run is uploaded later from there. `digests` name what
+    it was made from beside `inputs`, and is kept in no artifact of its own (the base model, the prompt contract).
+    """
+
+    name: str
+    kind: str
+    path: Path
+    sha256: str
+    inputs: tuple["Artifact", ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tracker(Protocol):
@@ -23,12 +40,8 @@ class Tracker(Protocol):
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         """Samples of one task."""
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
-        """A finished file or folder (kind: dataset, model, evaluation, verdict), made from the artifacts `uses`.
-
-        `alias` names this version beside `latest` (candidate, production).
-        `path` is where it stays: nothing is copied, and an offline run is uploaded later from there.
-        """
+    def artifact(self, made: Artifact, alias: str = "") -> None:
+        """What the stage made. `alias` names this version beside `latest` (candidate, production)."""
 
     def alert(self, title: str, text: str) -> None:
         """Tells the people who watch the project."""
@@ -52,7 +65,7 @@ class NoTracker:
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         pass
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
+    def artifact(self, made: Artifact, alias: str = "") -> None:
         pass
 
     def alert(self, title: str, text: str) -> None:
@@ -81,8 +94,8 @@ class SafeTracker:
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
         self._attempt(lambda: self._tracker.table(name, columns, rows))
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
-        self._attempt(lambda: self._tracker.artifact(name, kind, path, digest, uses, alias))
+    def artifact(self, made: Artifact, alias: str = "") -> None:
+        self._attempt(lambda: self._tracker.artifact(made, alias))
 
     def alert(self, title: str, text: str) -> None:
         self._attempt(lambda: self._tracker.alert(title, text))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import TrackerConfig
-from harness.track.redact import without_secrets
+from harness.redact import without_secrets
+from harness.track.tracker import Artifact
 
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 300.0
@@ -39,9 +40,12 @@ class WandbTracker:
             config=without_secrets(settings),
             settings=_settings(),
         )
+        self._first_step = int(self._run.starting_step)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        self._run.log(values, step=step)
+        """A run that goes on keeps the steps it has: W&B takes none twice."""
+        if step >= self._first_step:
+            self._run.log(values, step=step)
 
     def summary(self, values: dict[str, float]) -> None:
         self._run.summary.update(values)
@@ -52,18 +56,11 @@ class WandbTracker:
         with _staged_in(self._staging):
             self._run.log({name: wandb.Table(columns=columns, data=rows, allow_mixed_types=True)})
 
-    def artifact(self, name: str, kind: str, path: Path, digest: str, uses: list[str], alias: str = "") -> None:
-        import wandb
-
-        self._declare(uses)
-        artifact = wandb.Artifact(_artifact_name(name), type=kind, metadata={"sha256": digest, "inputs": uses})
-        for file in _files(path.resolve()):
-            name_inside = file.name if path.is_file() else file.relative_to(path.resolve()).as_posix()
-            # Run folders never change once complete: no second copy in W&B's staging folder or cache.
-            artifact.add_file(str(file), name=name_inside, policy="immutable", skip_cache=True)
-        aliases = ["latest", *([alias] if alias else [])]
+    def artifact(self, made: Artifact, alias: str = "") -> None:
+        for used in made.inputs:
+            self._use(used)
         with _staged_in(self._staging):
-            self._run.log_artifact(artifact, aliases=aliases)
+            self._run.log_artifact(_draft(made), aliases=["latest", *([alias] if alias else [])])
 
     def alert(self, title: str, text: str) -> None:
         self._run.alert(title=title[:63], text=text, level="ERROR")
@@ -78,17 +75,32 @@ class WandbTracker:
     def finish(self, exit_code: int) -> None:
         self._run.finish(exit_code=exit_code)
 
-    def _declare(self, uses: list[str]) -> None:
-        """Lineage on the server. Offline there is none to ask: the artifact's metadata `inputs` holds it."""
-        import wandb
+    def _use(self, used: Artifact) -> None:
+        """Declares an input: built again from the same files, it has the digest of the version on the server.
 
-        if self._run.offline:
-            return
-        for name in uses:
-            try:
-                self._run.use_artifact(f"{_artifact_name(name)}:latest")
-            except wandb.errors.CommError:
-                continue  # not on this server (made elsewhere, or tracked offline); `inputs` names it
+        `use_artifact` refuses to be called offline. What it does with an artifact that is not on the server yet is
+        done here as well: the record says so, and the sync declares the use (and uploads what it does not find).
+        """
+        with _staged_in(self._staging):
+            if self._run.offline:
+                self._run._log_artifact(_draft(used), aliases=[], is_user_created=True, use_after_commit=True)
+            else:
+                self._run.use_artifact(_draft(used))
+
+
+def _draft(made: Artifact) -> Any:
+    """W&B's artifact; the same files under the same names always have the same digest there."""
+    import wandb
+
+    inputs = [_artifact_name(used.name) for used in made.inputs]
+    metadata = {"sha256": made.sha256, "inputs": inputs, **made.digests}
+    artifact = wandb.Artifact(_artifact_name(made.name), type=made.kind, metadata=metadata)
+    root = made.path.resolve()
+    for file in _files(root):
+        inside = file.name if root.is_file() else file.relative_to(root).as_posix()
+        # Run folders never change once complete: no second copy in W&B's staging folder or cache.
+        artifact.add_file(str(file), name=inside, policy="immutable", skip_cache=True)
+    return artifact
 
 
 def logged_in() -> bool:
@@ -107,6 +119,7 @@ def _settings() -> Any:
 
     return wandb.Settings(
         silent=True,
+        reinit="create_new",  # the run of one stage is never taken for that of another, nor for a caller's own
         console="off",
         save_code=False,
         disable_code=True,

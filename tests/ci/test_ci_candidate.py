@@ -1,19 +1,30 @@
 """What `harness ci` evaluates, what it takes over, and what it refuses before anything is evaluated."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_folders import answers, one_task
-from run_folders import POLICY_OF_TESTS
+from run_folders import BASE_SHA, POLICY_OF_TESTS, N, write_evaluation, write_run
 
+from harness.base_model import weights_sha256
 from harness.ci import candidate as ci
 from harness.compose import config_for
 from harness.config import Config
+from harness.decision import compare_folders, write_verdict
 from harness.errors import UsageError
 from harness.evaluate.several import EVALUATE
+from harness.lineage.verify import broken, verify_evidence
+from harness.lineage.write import places_of, write_evidence
+from harness.origin import write_origin
+from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Checkpoint
+from harness.registry.files import FileRegistry
+from harness.registry.history import Entry, write_history
+from harness.registry.promotion import promote
+from harness.registry.registry import Act
 from harness.store import stage
 
 
@@ -38,6 +49,86 @@ def test_a_further_baseline_without_evaluation_is_refused_first(config: Config, 
         ci.decide_candidate("no such candidate", "base", str(path), config, tmp_path / "out", "test")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "contract", "against", "there"),
+    [
+        ("w", "c", "production", True),
+        ("other", "c", "production", False),
+        ("w", "other", "production", False),
+        ("w", "c", "runs/mine", False),
+    ],
+)
+def test_what_is_in_production_already(
+    weights: str, contract: str, against: str, there: bool, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Entry(
+        number=1, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
+        digests={"weights": "w", "contract": "c"}, policy={}, previous="",
+    ).sealed()  # fmt: skip
+    registry = Path(config.runs_dir).parent / "registry"
+    registry.mkdir()
+    write_history(registry, [entry])
+    monkeypatch.setattr(ci, "resolve_checkpoint", lambda *_: model(Path(weights), contract))
+    assert ci.already_there("runs/mine", against, config) == (entry if there else None)
+
+
+def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the data over training and merge to the evaluation; promoted, both lie in the registry."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    runs = Path(config.runs_dir)
+    run = write_run(runs / "mine", 220)
+    whole = merged(run, tmp_path / "cache" / "merged")
+    evaluation = evaluated(runs, runs / "evaluate-1" / "eval" / "mine", whole)
+    sides = ci.Sides("base", "mine", (model(tmp_path, "c"), model(whole, "c")))
+    out = run / "against" / "base"
+    places = ci._places(out, sides, run / "eval" / "base", evaluation, runs)
+    assert places == places_of(out, run / "eval" / "base", evaluation, runs), "`harness gate` finds the same"
+    comparison = compare_folders((places.baseline, places.candidate), ("base", "mine"), runs, lambda _: places.data)
+    write_verdict(POLICY_OF_TESTS, comparison, out)
+    write_evidence(places, "base", "test", runs)
+    told = [link.line() for link in verify_evidence(out)]
+    for link in ("data.dataset → train", "train.weights → merge", "merge.weights → evaluate_candidate"):
+        assert any(line.startswith(f"OK      {link}: ") for line in told)
+    registry = FileRegistry(tmp_path / "registry")
+    entry = promote(registry, run, out, Act("production", "ada", ""))
+    assert entry.digests["weights"] == weights_sha256(registry.model_folder(entry) / "checkpoint")
+    assert entry.digests["checkpoint"] == weights_sha256(run / "checkpoint")
+    assert broken(registry.verify()) == []
+
+
+def merged(run: Path, cache: Path) -> Path:
+    """The whole model of a run's adapter, as the cache holds it."""
+    adapter = run / "checkpoint"
+
+    def work(out: Path) -> None:
+        (out / "model.safetensors").write_bytes(b"base and adapter")
+        shutil.copy(adapter / CONTRACT_FILE, out)
+        write_origin(out, adapter)
+
+    inputs = {"adapter": weights_sha256(adapter), "base": BASE_SHA, "dtype": "bfloat16"}
+    inputs["contract"] = Contract.load(adapter).digest
+    return stage(cache, cache / "x" / "model", "merge", inputs, work)[0]
+
+
+def evaluated(runs: Path, folder: Path, checkpoint: Path) -> Path:
+    asked = Contract.load(checkpoint).digest
+    write_evaluation(runs, folder, answers(220, N), folder.name, weights_sha256(checkpoint), asked)
+    return folder
+
+
+def test_a_folder_with_the_weights_of_a_run_is_linked_to_it(config: Config, tmp_path: Path) -> None:
+    """As where a team keeps its adapters in a repository of their own."""
+    runs = Path(config.runs_dir)
+    run = write_run(runs / "mine", 220)
+    shutil.copytree(run / "checkpoint", tmp_path / "adapters" / "support")
+    sides = ci.Sides("base", "adapters/support", (model(tmp_path, "c"), model(tmp_path / "adapters" / "support", "c")))
+    evaluation = evaluated(runs, runs / "evaluate-1" / "eval" / "support", run / "checkpoint")
+    places = ci._places(tmp_path / "out", sides, run / "eval" / "base", evaluation, runs)
+    assert (places.data, places.checkpoint) == (run / "data", run / "checkpoint")
 
 
 @pytest.mark.parametrize("failed", [0, 2])

@@ -8,7 +8,7 @@ import pytest
 from harness.ci.candidate import ci_config, out_folder
 from harness.compose import config_for
 from harness.errors import ConfigError
-from harness.scaling import ORIGIN
+from harness.origin import write_origin
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "runs" / "note" / "checkpoint").mkdir(parents=True)
     (tmp_path / "runs" / "note" / "config.yaml").write_text(json.dumps(config.model_dump()))
     (tmp_path / "copied").mkdir()
-    (tmp_path / "copied" / ORIGIN).write_text(json.dumps({"scaled_from": str(tmp_path / "runs/note/checkpoint")}))
+    write_origin(tmp_path / "copied", tmp_path / "runs/note/checkpoint")
     return tmp_path / "runs"
 
 

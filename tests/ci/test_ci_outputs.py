@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.ci.outputs import annotations, write_failure, write_outputs
+from harness.ci.outputs import annotations, write_failure, write_outputs, write_unchanged
 from harness.errors import ServerFault
 from harness.records import Side, Verdict
+from harness.registry.history import Entry
 
 SIDE = Side(label="x", weights_sha256="w", contract_sha256="c")
+ENTRY = Entry(
+    number=2, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
+    digests={"weights": "w", "contract": "c"}, policy={}, previous="",
+)  # fmt: skip
 HOSTILE = "quiz fell\n::set-output name=verdict::PASS\r\n100% `@team`"
 
 
@@ -58,6 +63,24 @@ def test_a_reason_starts_no_command_of_its_own(name: str, level: str, tmp_path: 
     assert len(lines) == 1
     assert lines[0].startswith(f"::{level} title={name}::quiz fell")
     assert "100%25" in lines[0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_candidate_that_is_there_already(
+    named: bool, tmp_path: Path, github: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The files beside a run belong to the decision that the promotion rests on."""
+    out = tmp_path / "out" if named else None
+    write_unchanged("runs/mine", ENTRY, out)
+    told = dict(line.split("=", 1) for line in github["GITHUB_OUTPUT"].read_text().splitlines()[1:])
+    assert (told["verdict"], told["exit_code"]) == ("UNCHANGED", "0")
+    assert "runs/mine is production already (mine-1, entry 2)" in github["GITHUB_STEP_SUMMARY"].read_text()
+    notice, line = capsys.readouterr().out.splitlines()
+    assert notice.startswith("::notice title=UNCHANGED::")
+    assert line.startswith("UNCHANGED: runs/mine is production already")
+    assert ("folder" in told) == named
+    if out is not None:
+        assert (out / "comment.md").read_text().startswith("<!-- tuning-harness-verdict -->")
 
 
 def test_a_failure_before_the_verdict(github: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """The gate knows whether the training data were checked against what the candidate is judged by."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from harness.errors import EvidenceFault
 from harness.evaluation import evaluation_items
 from harness.gate.coverage import data_of, uncovered
 from harness.gate.evidence import Evidence, read_evidence
+from harness.origin import write_origin
 from harness.pipeline import Run, judge
 from harness.records import Checkpoint, Dataset
-from harness.scaling import ORIGIN
 from harness.store import sha256_json
 
 ITEMS = 50
@@ -106,9 +105,22 @@ def test_a_scaled_copy_is_held_to_the_data_of_the_run_it_was_made_from(
     run, copied = run_folder(tmp_path / "runs", {"quiz": ITEMS}), tmp_path / "cache" / "scaled" / "x-0.5" / "model"
     copied.mkdir(parents=True)
     (copied / "adapter_model.safetensors").write_bytes(b"half")
-    (copied / ORIGIN).write_text(json.dumps({"scaled_from": str(run / "checkpoint"), "alpha": 0.5}))
+    write_origin(copied, run / "checkpoint", alpha=0.5)
     found = replace(evidence(tmp_path / "later"), weights_sha256=weights_sha256(copied))
     assert data_of(tmp_path / "later", found, tmp_path / "runs") == run / "data"
+
+
+def test_a_copy_of_a_model_from_elsewhere_has_no_data_here_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    copied = tmp_path / "cache" / "merged" / "x" / "model"
+    for folder in (copied, tmp_path / "theirs" / "adapter"):
+        folder.mkdir(parents=True)
+    (copied / "model.safetensors").write_bytes(b"whole")
+    write_origin(copied, tmp_path / "theirs" / "adapter")
+    found = replace(evidence(tmp_path / "later"), weights_sha256=weights_sha256(copied))
+    assert data_of(tmp_path / "later", found, tmp_path / "runs") is None
 
 
 def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from harness import cli
 from harness.config import ServeConfig
 from harness.serve import server
 from harness.serve.server import Endpoint, ServerPlan
+from harness.track.tracker import Artifact, NoTracker, Tracker
 
 ITEMS = 120
 ANSWERS = {"grant": "granted", "licence": "granted under the License"}  # words that the tiny tokenizer knows whole
@@ -183,12 +184,28 @@ def call(*arguments: str) -> Outcome:
     return Outcome(code, said.getvalue())
 
 
+class Tracked(NoTracker):
+    """One W&B run as its server would see it."""
+
+    def __init__(self, name: str, stage: str):
+        self.name, self.stage = name, stage
+        self.losses: list[float] = []
+        self.made: list[str] = []
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        self.losses.append(values["train/loss"])
+
+    def artifact(self, made: Artifact, alias: str = "") -> None:
+        self.made.append(made.kind)
+
+
 class Story:
     """The organisation at work: candidates by name, and what became of each."""
 
     def __init__(self, project: Path):
         self.project = project
         self.told: dict[str, Outcome] = {}
+        self.tracked: list[Tracked] = []
 
     def train(self, name: str, rows: str, *overrides: str, verb: str = "run") -> Outcome:
         """A candidate trained on rows that all have one answer; `run` also judges it against its base model."""
@@ -199,8 +216,21 @@ class Story:
         """`harness ci`: the candidate against production."""
         return call("ci", str(self.run(name)), "--policy", "story")
 
-    def promote(self, name: str) -> Outcome:
-        return call("promote", str(self.run(name)), "--who", "ada", "--why", f"promote {name}")
+    def promote(self, name: str, *options: str) -> Outcome:
+        return call("promote", str(self.run(name)), "--who", "ada", "--why", f"promote {name}", *options)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """W&B online, with a stand-in for its server: `tracked` holds every W&B run that is opened."""
+
+        def opened(_: Any, *, run_name: str, stage: str, **__: Any) -> Tracker:
+            self.tracked.append(Tracked(run_name, stage))
+            return self.tracked[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("harness.pipeline.check_tracker", lambda _: None)
+            patch.setattr("harness.track.run.open_tracker", opened)
+            yield
 
     def run(self, name: str) -> Path:
         (folder,) = (path.parent for path in self.project.glob(f"runs/{name}-*/config.yaml"))
@@ -214,14 +244,16 @@ def play(story: Story) -> Story:
     told |= {"better": story.train("better", "licence"), "better too early": story.promote("better")}
     told |= {"better gated": story.gate("better"), "better promoted": story.promote("better")}
     told |= {"better in production": call("verify", "production")}
-    for name, rows, override in (
+    told |= {"better gated again": story.gate("better"), "better promoted again": story.promote("better")}
+    for name, rows, *overrides in (
         ("forgetful", "grant", "train.seed=1"),
-        ("hasty", "licence", "suite=few"),
+        ("hasty", "licence", "suite=few", "alpha=0.8"),
     ):
-        told |= {name: story.train(name, rows, override), f"{name} gated": story.gate(name)}
+        told |= {name: story.train(name, rows, *overrides), f"{name} gated": story.gate(name)}
         told |= {f"{name} promoted": story.promote(name)}
     told |= {"otherwise": story.train("otherwise", "licence", "template=alpaca", verb="train")}
     told |= {"otherwise gated": story.gate("otherwise"), "otherwise promoted": story.promote("otherwise")}
+    told |= _between(story)
     told |= _tampered(story)
     told |= {"rollback": call("registry", "rollback", "--who", "grace", "--why", "complaints")}
     told |= {"first in production": call("verify", "production")}
@@ -229,9 +261,20 @@ def play(story: Story) -> Story:
     return story
 
 
+def _between(story: Story) -> dict[str, Outcome]:
+    """Half of what the better one learnt: as a run of its own, and named by hand beside the base model."""
+    half, out = story.train("half", "licence", "alpha=0.5"), str(story.project / "by-hand")
+    told = {"half": half, "half verified": call("verify", str(story.run("half")))}
+    told |= {"half promoted": story.promote("half", "--alias", "canary"), "canary": call("verify", "canary")}
+    named = call("ci", f"{story.run('better')}@0.5", "--against", "base", "--policy", "story", "--out", out)
+    return told | {"by hand": named, "by hand verified": call("verify", out)}
+
+
 def _tampered(story: Story) -> dict[str, Outcome]:
-    """A candidate as good as the better one; its weights are changed after its verdict."""
-    told = {"twin": story.train("twin", "licence", "train.seed=2"), "twin gated": story.gate("twin")}
+    """A candidate as good as the better one, watched while it learns; its weights are changed after its verdict."""
+    with story.watched():
+        told = {"twin": story.train("twin", "licence", "train.seed=2", "tracker=wandb", "tracker.mode=online")}
+    told |= {"twin gated": story.gate("twin")}
     path = story.run("twin") / "checkpoint" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from story import Outcome, Story, call
 
+from harness.lineage.chain import Chain
+from harness.records import load
+
 pytestmark = pytest.mark.integration
 
 
@@ -38,6 +41,50 @@ def test_a_better_candidate_is_promoted(told: dict[str, Outcome]) -> None:
     assert told["better gated"].code == 0, told["better gated"].said
     assert told["better promoted"].code == 0, told["better promoted"].said
     assert told["better in production"].code == 0, told["better in production"].said
+
+
+def test_a_candidate_that_is_in_production_already_needs_no_decision(story: Story, told: dict[str, Outcome]) -> None:
+    """A job that runs again after the promotion: nothing moves, and what the promotion rests on stays."""
+    assert told["better gated again"].code == 0
+    assert "UNCHANGED: " in told["better gated again"].said
+    assert told["better promoted again"].code == 0
+    assert "production points to this model already" in told["better promoted again"].said
+    compared = json.loads((story.run("better") / "against" / "production" / "compare.json").read_text())
+    assert compared["baseline"]["weights_sha256"] != compared["candidate"]["weights_sha256"]
+
+
+def test_a_checkpoint_between_base_and_trained_model_is_promoted(story: Story, told: dict[str, Outcome]) -> None:
+    """Its chain goes from the data over the training and alpha to the promotion."""
+    for act in ("half", "half verified", "half promoted", "canary"):
+        assert told[act].code == 0, told[act].said
+    (kept,) = story.project.glob("registry/models/half-*")
+    chain = load(Chain, kept / "evidence.json")
+    steps = {step.stage: step for step in chain.steps}
+    assert steps["train"].inputs["data.dataset"] == steps["data"].outputs["dataset"]
+    assert steps["scale"].inputs["train.weights"] == steps["train"].outputs["weights"]
+    assert steps["evaluate_candidate"].inputs["scale.weights"] == steps["scale"].outputs["weights"]
+    assert chain.promotion["weights"] == steps["scale"].outputs["weights"] != steps["train"].outputs["weights"]
+    assert json.loads((kept / "checkpoint" / "origin.json").read_text()) == {"made_from": "../trained", "alpha": 0.5}
+
+
+def test_a_checkpoint_named_with_alpha_is_linked_to_the_data_of_its_run(story: Story, told: dict[str, Outcome]) -> None:
+    assert told["by hand"].code == 0, told["by hand"].said
+    assert told["by hand verified"].code == 0, told["by hand verified"].said
+    for link in ("data.dataset → train", "train.weights → scale", "scale.weights → evaluate_candidate"):
+        assert f"OK      {link}: " in told["by hand verified"].said
+    folders = (story.run("better"), story.project / "by-hand")
+    better, half = ({step.stage: step for step in load(Chain, one / "evidence.json").steps} for one in folders)
+    assert better["data"].outputs == half["data"].outputs
+
+
+def test_those_who_watch_see_the_curve_in_the_run_that_is_completed_later(story: Story) -> None:
+    live, *later = story.tracked
+    curve = [json.loads(line) for line in (story.run("twin") / "checkpoint" / "train.jsonl").read_text().splitlines()]
+    assert (live.stage, live.losses, live.made) == ("train", [row["loss"] for row in curve], [])
+    assert {tracked.stage: tracked.made for tracked in later} == {
+        "audit": ["dataset"], "train": ["model"], "evaluate": ["evaluation"], "gate": ["verdict"]
+    }  # fmt: skip
+    assert live.name == next(tracked.name for tracked in later if tracked.stage == "train")
 
 
 def test_forgetting_that_the_base_model_cannot_show_is_refused(story: Story, told: dict[str, Outcome]) -> None:
@@ -78,7 +125,7 @@ def test_the_rollback_brings_the_first_back(told: dict[str, Outcome]) -> None:
 def test_the_history_verifies_and_tells_it_all(told: dict[str, Outcome]) -> None:
     assert told["verify"].code == 0, told["verify"].said
     acts = [line.split()[2] for line in told["list"].said.splitlines() if " by " in line]
-    assert acts == ["promote", "promote", "rollback"]
+    assert acts == ["promote", "promote", "promote", "rollback"]
     assert "by grace: complaints" in told["list"].said
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,11 @@ from harness.decision import write_verdict
 from harness.errors import EvidenceFault
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
-from harness.lineage.chain import EVIDENCE, Chain, Places, steps_of
+from harness.lineage.chain import EVIDENCE, Chain, Places
+from harness.lineage.steps import steps_of
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
-from harness.records import load
+from harness.records import Comparison, load
 from harness.store import sha256_file, stage, write_json
 from harness.training import scale_stage
 
@@ -84,7 +86,7 @@ class TestChain:
         run, other = (write_run(tmp_path / "runs" / name, 220, alpha=0.5) for name in ("half", "other"))
         shutil.rmtree(run / "trained")
         shutil.copytree(other / "trained", run / "trained")
-        write_evidence(Places.of_run(run), run.name, "forged")
+        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
         anchored(run)
         told = broken(verify_evidence(run))
         assert [line.partition(":")[0] for line in told] == ["train.fingerprint → scale"]
@@ -97,12 +99,12 @@ class TestChain:
 
     def test_the_same_evidence_is_not_written_anew(self, run: Path) -> None:
         before = (run / EVIDENCE).stat().st_mtime_ns
-        write_evidence(Places.of_run(run), run.name, "another command")
+        write_evidence(Places.of_run(run), run.name, "another command", run.parent)
         assert (run / EVIDENCE).stat().st_mtime_ns == before
 
 
 class TestFurtherBaselines:
-    """A comparison with a further baseline: which evaluation it was, and that it is one of the same candidate."""
+    """A comparison with a further baseline follows from that baseline's samples, as the main one does."""
 
     def judged(self, run: Path, further: Path, candidate: Path) -> Path:
         base, mine, theirs, against = (
@@ -114,25 +116,61 @@ class TestFurtherBaselines:
                 (further.name, "candidate"),
             )
         )
-        other = compare(replace(against, label="runs/other.v2"), theirs, POLICY_OF_TESTS)
+        other = compare(replace(against, label=further.name), theirs, POLICY_OF_TESTS)
+        other = other.model_copy(update={"flips": []})
         comparison = compare(base, mine, POLICY_OF_TESTS).model_copy(update={"others": [other]})
         out = run / "against" / "both"
         write_verdict(POLICY_OF_TESTS, comparison, out)
-        write_evidence(places_of(out, run / "eval" / "base", run / "eval" / "candidate", run.parent), "both", "test")
+        self.write(run, out)
         return out
 
-    def test_the_chain_holds_its_digest(self, run: Path) -> None:
-        other = write_run(run.with_name("other"), 210)
+    def write(self, run: Path, out: Path) -> None:
+        places = places_of(out, run / "eval" / "base", run / "eval" / "candidate", run.parent)
+        write_evidence(places, "both", "test", run.parent)
+
+    @pytest.fixture
+    def other(self, run: Path) -> Path:
+        return write_run(run.with_name("other.v2"), 210)
+
+    def test_the_chain_holds_its_evaluation(self, run: Path, other: Path) -> None:
         out = self.judged(run, other, run)
-        step = load(Chain, out / EVIDENCE).step("compare")
+        chain = load(Chain, out / EVIDENCE)
+        step, compared = chain.step("baseline other.v2"), chain.step("compare")
         assert step is not None
-        assert step.inputs["baseline runs/other.v2"] == read_evidence(other / "eval" / "candidate").sha256
+        assert compared is not None
+        assert (out / step.folder).resolve() == other / "eval" / "candidate"
+        assert compared.inputs["baseline other.v2.evidence"] == step.outputs["evidence"]
         assert broken(verify_evidence(out)) == []
 
-    def test_a_comparison_of_another_candidate(self, run: Path) -> None:
-        other, better = (write_run(run.with_name(name), right) for name, right in (("other", 210), ("better", 390)))
+    def test_numbers_that_do_not_follow_from_its_samples(self, run: Path, other: Path) -> None:
+        out = self.judged(run, other, run)
+        comparison = load(Comparison, out / "compare.json")
+        (further,) = comparison.others
+        softened = [further.metrics[0].model_copy(update={"delta": 0.9}), *further.metrics[1:]]
+        further = further.model_copy(update={"metrics": softened})
+        write_verdict(POLICY_OF_TESTS, comparison.model_copy(update={"others": [further]}), out)
+        self.write(run, out)
+        (told,) = broken(verify_evidence(out))
+        assert told.startswith("comparison made again: others[0].metrics[0].delta: 0.9 is recorded")
+
+    def test_samples_that_were_changed(self, run: Path, other: Path) -> None:
+        out = self.judged(run, other, run)
+        edit(other / "eval" / "candidate" / "samples_quiz.jsonl", lambda text: text.replace("1.0", "0.0", 1))
+        assert any("baseline other.v2 files: " in told for told in broken(verify_evidence(out)))
+
+    def test_an_evaluation_that_the_chain_does_not_hold(self, run: Path, other: Path) -> None:
+        out = self.judged(run, other, run)
+        edit(out / EVIDENCE, lambda text: json.dumps(without(json.loads(text), "baseline other.v2")))
+        assert any("the baseline other.v2 is not in the chain" in told for told in broken(verify_evidence(out)))
+
+    def test_a_comparison_of_another_candidate(self, run: Path, other: Path) -> None:
+        better = write_run(run.with_name("better"), 390)
         (told,) = broken(verify_evidence(self.judged(run, other, better)))
-        assert "the comparison with runs/other.v2 is one of another candidate" in told
+        assert "the comparison with other.v2 is one of another candidate" in told
+
+
+def without(chain: dict[str, Any], stage: str) -> dict[str, Any]:
+    return chain | {"steps": [step for step in chain["steps"] if step["stage"] != stage]}
 
 
 class TestVerify:
@@ -179,7 +217,7 @@ class TestForgery:
 
     def test_a_manifest_with_other_inputs(self, run: Path) -> None:
         edit(run / "checkpoint" / "stage.json", lambda text: text.replace('"base": "bbb', '"base": "ccc'))
-        write_evidence(Places.of_run(run), run.name, "forged")
+        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
         assert not (run / EVIDENCE).exists(), "nothing is made of a manifest that contradicts itself"
 
     def test_another_model_s_evaluation(self, run: Path) -> None:
@@ -187,7 +225,7 @@ class TestForgery:
         other = write_run(run.with_name("second"), 390)
         shutil.rmtree(run / "eval" / "candidate")
         shutil.copytree(other / "eval" / "candidate", run / "eval" / "candidate")
-        write_evidence(Places.of_run(run), run.name, "forged")
+        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
         anchored(run)
         told = broken(verify_evidence(run))
         assert any(line.startswith("train.weights → evaluate_candidate: took") for line in told)
@@ -196,7 +234,7 @@ class TestForgery:
     def test_another_run_s_training_data(self, run: Path) -> None:
         path = run / "data" / "audit.json"
         edit(path, lambda text: text.replace("i" * 64, "j" * 64))
-        write_evidence(Places.of_run(run), run.name, "forged")
+        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
         anchored(run)
         assert any(
             "stage.json no longer match" in line or "changed after" in line for line in broken(verify_evidence(run))
@@ -205,7 +243,7 @@ class TestForgery:
     def test_a_softer_policy_put_in_afterwards(self, run: Path) -> None:
         failed = write_run(run.with_name("worse"), 150)
         edit(failed / "policy.json", lambda text: text.replace("5 points", "40 points", 1))
-        write_evidence(Places.of_run(failed), failed.name, "forged")
+        write_evidence(Places.of_run(failed), failed.name, "forged", failed.parent)
         anchored(failed)
         assert any(line.startswith("verdict made again: verdict: 'FAIL'") for line in broken(verify_evidence(failed)))
 

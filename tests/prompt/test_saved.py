@@ -15,6 +15,7 @@ from faulty_contract import Bench, settings_of
 from harness.base_model import load_tokenizer
 from harness.errors import DataError, EvidenceFault
 from harness.evaluate.merge import merged, reasons_to_merge
+from harness.origin import origin_of
 from harness.prompt import card
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract
@@ -188,6 +189,7 @@ class TestMerged:
         _, contract = trained("added tokens", tiny_base, tmp_path / "adapter")
         whole = merged(tmp_path / "adapter", tiny_base, "float32", ["added tokens"])
         assert Contract.load(whole) == contract
+        assert origin_of(whole) == tmp_path / "adapter"
         assert load_tokenizer(whole).encode("<|disclaimer|>", add_special_tokens=False) == [1024]
         assert (whole / CONTRACT_FILE).is_file()
 

@@ -18,6 +18,7 @@ from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, POLICY, Places
 from harness.lineage.write import places_of, write_evidence
+from harness.origin import write_origin
 from harness.prompt.contract import Contract, sha256_text
 from harness.records import Dataset, SourceCount, Verdict
 
@@ -82,7 +83,7 @@ def write_run(
     sides = (("base", baseline, BASE_SHA), ("candidate", right, weights_sha256(checkpoint)))
     for label, score, weights in sides:
         early = stopped_at if label == "candidate" else None
-        _evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
+        write_evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
     (folder / "config.yaml").write_text(config)
     asked.save(folder)
     _judge(folder, demands)
@@ -97,7 +98,7 @@ def _scaled(runs: Path, trained: Path, alpha: float) -> Path:
             if file.name != store.MANIFEST:
                 shutil.copyfile(file, out / file.name)
         (out / "adapter_model.safetensors").write_bytes(f"{alpha} of {trained}".encode())
-        (out / "scaled.json").write_text(json.dumps({"scaled_from": str(trained), "alpha": alpha}))
+        write_origin(out, trained, alpha=alpha)
 
     manifest = store.read_manifest(trained)
     assert manifest is not None
@@ -112,7 +113,7 @@ def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF
     comparison = compare(before, after, demands)
     faults = [*comparison.faults, *uncovered(run / "data", read_evidence(candidate))]
     verdict = write_verdict(demands, comparison.model_copy(update={"faults": faults}), out)
-    write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test")
+    write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test", run.parent)
     return verdict
 
 
@@ -120,7 +121,7 @@ def _judge(folder: Path, demands: GateConfig) -> None:
     base, candidate = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
     comparison = compare(base, candidate, demands)
     write_verdict(demands, comparison, folder)
-    write_evidence(Places.of_run(folder), folder.name, "test")
+    write_evidence(Places.of_run(folder), folder.name, "test", folder.parent)
     names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)
     store.write_json(folder / "run.json", {"outputs": {name: store.sha256_file(folder / name) for name in names}})
 
@@ -146,7 +147,7 @@ def _write_data(out: Path) -> None:
     ).save(out / "audit.json")
 
 
-def _evaluation(
+def write_evaluation(
     runs: Path,
     folder: Path,
     values: Sequence[float],

@@ -102,6 +102,17 @@ class TestPromotion:
     def test_a_name_that_is_no_alias_stays_a_name(self, registry: FileRegistry) -> None:
         assert resolved("runs/first", registry.folder) == "runs/first"
 
+    def test_the_model_that_is_there_moves_nothing(
+        self, two: FileRegistry, runs: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A job that runs again; the run of the model before is another matter."""
+        before = two.history()
+        assert promote(two, runs / "second", None, ACT) == before[-1]
+        assert two.history() == before
+        assert "production points to this model already" in capsys.readouterr().err
+        with pytest.raises(PromotionRefused):
+            promote(two, runs / "first", None, ACT)
+
     def test_a_better_candidate_replaces_production(self, two: FileRegistry) -> None:
         current = two.current(ALIAS)
         assert current is not None

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, sample
 
+from harness.base_model import weights_sha256
 from harness.compose import config_for
 from harness.config import Config
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.records import Dataset, SourceCount, TrainingSummary, Verdict
+from harness.store import write_json
 from harness.track.run import track_run
 from harness.track.samples import side_by_side
 
@@ -39,6 +41,8 @@ def finished(tmp_path: Path) -> tuple[Path, Verdict]:
     dataset = Dataset(rows=4, sha256="d" * 64, sources=[count], decontaminated_against="", evaluation_items=0)
     dataset.save(folder / "data" / "audit.json")
     curve = [{"step": float(n), "loss": 2.0 / n, "learning_rate": 1e-3} for n in (1, 2, 3)]
+    (folder / "checkpoint" / "model.safetensors").write_bytes(b"weights")
+    write_json(folder / "checkpoint" / "stage.json", {"stage": "train", "inputs": {"base": "b" * 64}})
     (folder / "checkpoint" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve))
     summary = {name: 1 for name in TrainingSummary.model_fields if TrainingSummary.model_fields[name].is_required()}
     TrainingSummary.model_validate(summary).save(folder / "checkpoint" / "training.json")
@@ -68,12 +72,32 @@ def test_every_stage_is_a_run_of_one_group(finished: tuple[Path, Verdict], confi
     assert runs["evaluate"]["summary"]["base/smoke/arc/acc"] == 1.0
     assert runs["gate"]["summary"]["delta/smoke/arc/acc"] == pytest.approx(-0.9)
     assert runs["audit"]["summary"]["data/rows"] == 4
-    assert {kind: found["artifacts"] for kind, found in runs.items()} == {
-        "audit": {"dataset": []},
-        "train": {"model": [f"{config.name}-dataset"]},
-        "evaluate": {"evaluation": [f"{config.name}-model"]},
-        "gate": {"verdict": [f"{config.name}-evaluation"]},
-    }
+
+
+def test_lineage_is_there_after_a_sync(finished: tuple[Path, Verdict], config: Config) -> None:
+    """Every stage uses the very version (type, digest) that another one made."""
+    folder, verdict = finished
+    track_run(folder, config, verdict)
+    runs = {found["run"]["job_type"]: found for found in map(read, logs(folder))}
+    made = {stage: [a["type"] for a in found["artifacts"]] for stage, found in runs.items()}
+    assert made == {"audit": ["dataset"], "train": ["model"], "evaluate": ["evaluation"], "gate": ["verdict"]}
+    used = {stage: [a["type"] for a in found["used"]] for stage, found in runs.items()}
+    assert used == {"audit": [], "train": ["dataset"], "evaluate": ["model"], "gate": ["evaluation"]}
+    versions = {(a["name"], a["digest"]) for found in runs.values() for a in found["artifacts"]}
+    assert {(a["name"], a["digest"]) for found in runs.values() for a in found["used"]} < versions
+    metadata = {a["type"]: json.loads(a["metadata"]) for found in runs.values() for a in found["artifacts"]}
+    assert metadata["model"]["base_model"] == metadata["evaluation"]["base_model"] == "b" * 64
+    assert metadata["model"]["sha256"] == weights_sha256(folder / "checkpoint")
+
+
+def test_a_sync_of_all_folders_makes_every_artifact_before_it_is_used(
+    finished: tuple[Path, Verdict], config: Config
+) -> None:
+    """`wandb sync` takes them in the order of their names."""
+    folder, verdict = finished
+    track_run(folder, config, verdict)
+    names = sorted(path.name for path in folder.glob("wandb/offline-run-*"))
+    assert [name.split("-")[6] for name in names] == ["audit", "train", "evaluate", "gate"]
 
 
 def test_fail_raises_an_alert_that_says_why(finished: tuple[Path, Verdict], config: Config) -> None:
@@ -108,13 +132,14 @@ def logs(folder: Path) -> list[Path]:
 
 def read(log: Path) -> dict[str, Any]:
     """What wandb's own reader finds in an offline run."""
-    found: dict[str, Any] = {"history": [], "artifacts": {}, "alerts": []}
+    found: dict[str, Any] = {"history": [], "artifacts": [], "used": [], "alerts": []}
     for line in _inspect("--json", str(log)).splitlines():
         record = json.loads(line)
         if record["type"] == "history":
             found["history"].append(record["history"]["item"])
         elif record["type"] == "artifact" and record["artifact"]["type"] != "run_table":
-            found["artifacts"][record["artifact"]["type"]] = json.loads(record["artifact"]["metadata"])["inputs"]
+            kind = "used" if record["artifact"].get("use_after_commit") else "artifacts"
+            found[kind].append(record["artifact"])
         elif record["type"] == "alert":
             found["alerts"].append(record["alert"])
         elif record["type"] == "run":

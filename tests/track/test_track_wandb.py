@@ -11,7 +11,7 @@ import pytest
 
 from harness.config import TrackerConfig
 from harness.errors import EnvironmentFault
-from harness.track.tracker import Tracker, check_tracker, open_tracker
+from harness.track.tracker import Artifact, Tracker, check_tracker, open_tracker
 
 pytest.importorskip("wandb")
 pytestmark = pytest.mark.usefixtures("own_wandb_home")
@@ -69,27 +69,56 @@ def test_nothing_about_this_machine_is_kept(tmp_path: Path) -> None:
     assert not kinds & {"environment", "stats", "output", "output_raw"}
 
 
-def test_artifacts_name_their_inputs_and_are_not_copied(tmp_path: Path) -> None:
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Artifact, Artifact]:
+    """A model, and the verdict on it."""
     run = tmp_path / "run"
     (run / "checkpoint" / "sub").mkdir(parents=True)
     (run / "checkpoint" / "sub" / "model.safetensors").write_bytes(b"weights")
     (run / "verdict.json").write_text("{}")
+    model = Artifact("disclaimer/model", "model", run / "checkpoint", "b" * 64, digests={"base_model": "a" * 64})
+    return model, Artifact("disclaimer-verdict", "verdict", run / "verdict.json", "c" * 64, (model,))
+
+
+def artifacts(folder: Path) -> list[dict[str, Any]]:
+    return [record["artifact"] for record in records(folder) if record["type"] == "artifact"]
+
+
+def test_artifacts_name_their_inputs_and_are_not_copied(tmp_path: Path, made: tuple[Artifact, Artifact]) -> None:
+    run = tmp_path / "run"
     tracker = open_offline(run)
-    tracker.artifact("disclaimer/model", "model", run / "checkpoint", "b" * 64, ["disclaimer-dataset"], "candidate")
-    tracker.artifact("disclaimer-verdict", "verdict", run / "verdict.json", "c" * 64, ["disclaimer-model"])
+    tracker.artifact(made[0], "candidate")
+    tracker.artifact(made[1])
     tracker.finish(0)
-    model, verdict = (record["artifact"] for record in records(run) if record["type"] == "artifact")
-    assert (model["name"], model["type"], set(model["aliases"])) == (
-        "disclaimer-model",
-        "model",
-        {"latest", "candidate"},
-    )
-    assert json.loads(model["metadata"]) == {"sha256": "b" * 64, "inputs": ["disclaimer-dataset"]}
-    (entry,) = model["manifest"]["contents"]
-    assert entry["path"] == "sub/model.safetensors"
-    assert Path(entry["local_path"]) == run / "checkpoint" / "sub" / "model.safetensors"
+    model, used, verdict = artifacts(run)
+    assert (model["name"], model["type"]) == ("disclaimer-model", "model")
+    assert set(model["aliases"]) == {"latest", "candidate"}
+    assert json.loads(model["metadata"]) == {"sha256": "b" * 64, "inputs": [], "base_model": "a" * 64}
+    assert "use_after_commit" not in model
+    for artifact in (model, used):
+        (entry,) = artifact["manifest"]["contents"]
+        assert entry["path"] == "sub/model.safetensors"
+        assert Path(entry["local_path"]) == run / "checkpoint" / "sub" / "model.safetensors"
     assert json.loads(verdict["metadata"])["inputs"] == ["disclaimer-model"]
     assert [entry["path"] for entry in verdict["manifest"]["contents"]] == ["verdict.json"]
+    copies = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"weights"]
+    assert copies == [run / "checkpoint" / "sub" / "model.safetensors"]
+
+
+def test_an_input_is_declared_as_the_version_that_its_own_stage_made(
+    tmp_path: Path, made: tuple[Artifact, Artifact]
+) -> None:
+    """After a sync the server finds the same name and digest, and links it: no version is made of an input."""
+    for folder, artifact in zip(("train", "gate"), made, strict=True):
+        tracker = open_offline(tmp_path / folder)
+        tracker.artifact(artifact)
+        tracker.finish(0)
+    (model,) = artifacts(tmp_path / "train")
+    used, verdict = artifacts(tmp_path / "gate")
+    assert {key: used[key] for key in ("name", "type", "digest")} == {k: model[k] for k in ("name", "type", "digest")}
+    assert (used["use_after_commit"], used["user_created"], used["finalize"]) == (True, True, True)
+    assert used["aliases"] == ["latest"], "no other alias moves with an input"
+    assert "use_after_commit" not in verdict
 
 
 def test_samples_stay_in_the_run_folder(tmp_path: Path) -> None:
@@ -119,7 +148,7 @@ def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path: Path, capsys: py
     (tmp_path / "run").write_text("a file where the folder should be")
     tracker = open_offline(tmp_path / "run")
     tracker.metrics({"loss": 1.0}, 1)
-    tracker.artifact("x", "model", tmp_path / "missing", "", [])
+    tracker.artifact(Artifact("x", "model", tmp_path / "missing", ""))
     tracker.finish(0)
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
@@ -129,7 +158,7 @@ def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path: Path, capsys: py
 def test_a_failure_in_the_middle_keeps_what_came_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracker = open_offline(tmp_path / "run")
     tracker.summary({"smoke/disclaimer/recall": 0.5})
-    tracker.artifact("x", "dataset", tmp_path / "missing", "", [])
+    tracker.artifact(Artifact("x", "dataset", tmp_path / "missing", ""))
     tracker.summary({"smoke/disclaimer/recall": 0.7})
     tracker.finish(0)
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -13,8 +13,10 @@ import tiny
 
 from harness.errors import UsageError
 from harness.records import TrainingSummary, load
+from harness.track.live import live_curve
+from harness.track.tracker import NoTracker
 from harness.train.finetune import finetune
-from harness.train.progress import Progress, mark_complete
+from harness.train.progress import CURVE, Progress, mark_complete
 
 pytestmark = pytest.mark.integration
 STEPS = 9
@@ -112,12 +114,26 @@ def test_killed_at_several_steps_it_ends_with_the_same_bits(
     assert steps == list(range(1, before.steps + 1))
 
 
-def test_a_full_training_goes_on_too(tiny_base: Path, tmp_path: Path) -> None:
+class Seen(NoTracker):
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        assert step not in self.losses
+        self.losses[step] = values["train/loss"]
+
+
+def test_a_full_training_goes_on_too_and_so_does_its_live_curve(tiny_base: Path, tmp_path: Path) -> None:
     settings = ("train.method=full", "train.learning_rate=1e-3")
     whole, training = (Trained(tiny_base, tmp_path / name, *settings) for name in ("whole", "killed"))
     whole.run()
     assert training.in_child(signal_at(5, signal.SIGKILL)) == -signal.SIGKILL
-    assert training.run().resumed_at == [4]
+    seen = Seen()
+    with live_curve(training.progress / CURVE, lambda: seen):
+        assert training.run().resumed_at == [4]
+    curve = Progress(training.progress).curve()
+    assert seen.losses == {int(row["step"]): row["loss"] for row in curve}
+    assert list(seen.losses) == list(range(1, len(curve) + 1))
     assert training.weights == whole.weights
 
 

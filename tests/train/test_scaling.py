@@ -1,6 +1,7 @@
 """One training gives the whole curve between base and trained model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import tiny
 from harness.base_model import load_model, with_adapter
 from harness.errors import DataError, UsageError
 from harness.evaluate.checkpoint import locate
-from harness.scaling import origin_of, scale, split_alpha
+from harness.origin import origin_of
+from harness.scaling import scale, split_alpha
 
 pytestmark = pytest.mark.integration
 
@@ -86,9 +88,21 @@ def test_a_name_with_alpha_is_made_once_and_knows_its_origin(
     assert locate(f"{tiny_adapter}@1.0", config)[0] == tiny_adapter
 
 
-def test_a_change_that_is_no_product_is_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_copy_whose_run_is_gone_is_made_again_from_one_with_the_same_weights(
+    tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody knows what data the weights come from."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    first, second = (shutil.copytree(tiny_adapter, tmp_path / name) for name in ("first", "second"))
+    config = tiny.config(tiny_base)
+    folder, _ = locate(f"{first}@0.5", config)
+    assert origin_of(folder) == first
+    shutil.rmtree(first)
+    assert locate(f"{second}@0.5", config)[0] == folder
+    assert origin_of(folder) == second
 
+
+def test_a_change_that_is_no_product_is_refused(tiny_base: Path, tiny_adapter: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_adapter, tmp_path / "dora")
     path = tmp_path / "dora" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_dora": True}))

@@ -1,7 +1,8 @@
-"""Settings without secrets, before they leave this machine or reach a log."""
+"""Settings and command lines without secrets, before they leave this machine or are written down."""
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 
 REMOVED = "[removed]"
@@ -16,6 +17,8 @@ _SECRET_VALUE = re.compile(
     r"|\bBearer\s+\S+|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 _SHORTEST_SECRET = 8
+_SETTINGS = {"slice_key"}  # of ours, and no secret in spite of its name
+_ASSIGNED = re.compile(r"""([\w.-]+)(["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,}\]]+)""")
 
 
 def without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
@@ -24,8 +27,29 @@ def without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
     A secret is a value whose name says so, text that has the form of a known key, and the value of an
     environment variable whose name says so.
     """
-    known = [value for name, value in os.environ.items() if _secret_name(name) and len(value) >= _SHORTEST_SECRET]
+    known = _known()
     return {str(name): _clean(str(name), value, known) for name, value in settings.items()}
+
+
+def command_without_secrets(command: str) -> str:
+    """A command line, its words quoted where they have to be, with "[removed]" for secrets: the same values as in
+    settings, be they given as `name=value`, `--name value` or inside a value (`env={name: value}`)."""
+    known, words, told = _known(), shlex.split(command), []
+    for before, word in zip(["", *words], words, strict=False):
+        if before.startswith("--") and "=" not in before and _secret_name(before):
+            told.append(REMOVED)
+            continue
+        name, equals, value = word.partition("=")
+        told.append(f"{name}{equals}{_clean(name, _assigned_clean(value), known)}" if equals else _text(word, known))
+    return shlex.join(told)
+
+
+def _assigned_clean(text: str) -> str:
+    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{REMOVED if _secret_name(found[1]) else found[3]}", text)
+
+
+def _known() -> list[str]:
+    return [value for name, value in os.environ.items() if _secret_name(name) and len(value) >= _SHORTEST_SECRET]
 
 
 def _clean(name: str, value: object, known: list[str]) -> object:
@@ -35,13 +59,17 @@ def _clean(name: str, value: object, known: list[str]) -> object:
         return REMOVED
     if isinstance(value, list | tuple):
         return [_clean("", inner, known) for inner in value]
-    if not isinstance(value, str):
-        return value
+    return _text(value, known) if isinstance(value, str) else value
+
+
+def _text(text: str, known: list[str]) -> str:
     for secret in known:
-        value = value.replace(secret, REMOVED)
-    return _SECRET_VALUE.sub(REMOVED, value)
+        text = text.replace(secret, REMOVED)
+    return _SECRET_VALUE.sub(REMOVED, text)
 
 
 def _secret_name(name: str) -> bool:
+    if name.rpartition(".")[2] in _SETTINGS:
+        return False
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z0-9]+", words))
