@@ -21,7 +21,7 @@ from gate_tables import header, row
 
 from harness.gate.columns import Column
 from harness.gate.comparison import compare
-from harness.gate.evidence import Evidence, read_evidence
+from harness.gate.evidence import Evidence, read_sides
 from harness.gate.verdict import decide
 from harness.records import TaskIdentity
 
@@ -85,7 +85,8 @@ def write(folder: Path, tasks: int, items: int, binary: bool, side: str) -> int:
     for name in names:
         _samples(folder / f"samples_{name}.jsonl", name, items, binary, side)
     listed = {
-        "results": {}, "group_subtasks": {"general": names}, "n-shot": dict.fromkeys(names, 0),
+        "results": {name: {} for name in names}, "group_subtasks": {"general": names},
+        "n-shot": dict.fromkeys(names, 0),
         "configs": {name: {"task": name} for name in names}, "versions": dict.fromkeys(names, 1),
         "n-samples": {name: {"original": items, "effective": items} for name in names},
         "higher_is_better": {name: {"acc": True} for name in names}, "model_name": side,
@@ -112,7 +113,7 @@ def _samples(path: Path, task: str, items: int, binary: bool, side: str) -> None
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each part, after the imports, and the largest resident set in bytes."""
     times = [time.perf_counter()]
-    evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
+    evidence = read_sides([folder / side for side in ("baseline", "candidate")])
     times.append(time.perf_counter())
     rules = policy(0.03)
     comparison = compare(evidence[0], evidence[1], rules)

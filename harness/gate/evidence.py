@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from harness.errors import DataError, EvidenceFault
 from harness.gate.columns import Column
 from harness.gate.results_file import ResultsFile, read_results
-from harness.gate.samples import read_samples
+from harness.gate.samples import Samples, read_samples
 from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
@@ -37,6 +38,12 @@ class Evidence:
     flip_share: Mapping[str, float] = field(default_factory=dict)
 
 
+def read_sides(folders: Sequence[Path], fields: Sequence[str] = FIELDS) -> list[Evidence]:
+    """`read_evidence` of each folder, side by side: digests and sorting leave the interpreter free."""
+    with ThreadPoolExecutor(len(folders)) as pool:
+        return list(pool.map(lambda folder: read_evidence(folder, fields), folders))
+
+
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
     """The evaluation in a folder, with the named fields of its documents (for slices and clusters).
 
@@ -60,11 +67,10 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         record = load(Evaluation, folder / "evaluation.json")
     except (DataError, UnicodeDecodeError) as error:
         raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
-    for task, identity in record.tasks.items():
-        path = folder / f"samples_{task}.jsonl"
-        if not path.is_file() or sha256_file(path) != identity.samples_sha256:
-            raise EvidenceFault(f"{path} is missing or was edited: it does not match evaluation.json")
-    found = {task: _scored(read_samples(folder / f"samples_{task}.jsonl", fields)) for task in record.tasks}
+    found = {
+        task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
+        for task, identity in record.tasks.items()
+    }
     return Evidence(
         label=record.label,
         suite=record.suite,
@@ -76,6 +82,20 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
         flip_share=record.aa_flip_share or {},
     )
+
+
+def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
+    """The samples of a file; raises EvidenceFault when it does not have this digest, whatever else is wrong with it."""
+    edited = f"{path} is missing or was edited: it does not match evaluation.json"
+    if not path.is_file():
+        raise EvidenceFault(edited)
+    try:
+        samples = read_samples(path, fields)
+    except EvidenceFault as fault:
+        raise EvidenceFault(edited) if sha256_file(path) != digest else fault from None
+    if samples.sha256 != digest:
+        raise EvidenceFault(edited)
+    return samples.columns
 
 
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
@@ -107,9 +127,9 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
     samples = {task: read_samples(paths[-1], fields, found.filters(task)) for task, paths in files.items()}
-    for task, columns in samples.items():
-        _require_reported(found, results, task, columns)
-    identities = {task: _identity(found, task, paths[-1], samples[task]) for task, paths in files.items()}
+    for task, read in samples.items():
+        _require_reported(found, results, task, read.columns)
+    identities = {task: _identity(found, task, read) for task, read in samples.items()}
     return Evidence(
         label=found.model_name or folder.name,
         suite="lm_eval",
@@ -117,7 +137,7 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
         contract_sha256=_asked_how(found),
         identities=identities,
         groups=dict(_groups(results, found)),
-        samples={task: _scored(columns) for task, columns in samples.items()},
+        samples={task: _scored(read.columns) for task, read in samples.items()},
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
     )
 
@@ -167,7 +187,8 @@ def _sample_files(results: Path, task: str) -> list[Path]:
     return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
-def _identity(found: ResultsFile, task: str, samples: Path, columns: Mapping[str, Column]) -> TaskIdentity:
+def _identity(found: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
+    columns = samples.columns
     scored = _items(_scored(columns))
     asked = found.asked(task)
     directions = found.higher_is_better.get(task, {})
@@ -175,7 +196,7 @@ def _identity(found: ResultsFile, task: str, samples: Path, columns: Mapping[str
         version=str(found.versions.get(task)),
         num_fewshot=found.shots.get(task) or 0,
         generation=json.dumps(found.configs[task].generation_kwargs, sort_keys=True),
-        samples_sha256=sha256_file(samples),
+        samples_sha256=samples.sha256,
         asked=scored if asked is None else asked,
         scored=scored,
         failed=0,
