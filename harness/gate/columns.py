@@ -51,7 +51,7 @@ class Column:
     def coded(self, field: str) -> npt.NDArray[np.str_]:
         """Each item's value of a document field as text; '' where the document has none."""
         codes = self.fields.get(field)
-        if codes is None:
+        if codes is None or (codes == NONE).all():
             return np.full(len(self), "")
         return np.array([*self.names[field], ""])[codes]
 

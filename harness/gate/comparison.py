@@ -88,7 +88,7 @@ def _undirected(
 
 
 class _Measure:
-    """Turns pairs into metrics under one policy; `faults` are cluster keys that do not hold for every item."""
+    """Turns pairs into metrics under one policy; `faults` are keys of clusters and slices that do not hold for all items."""
 
     def __init__(self, suite: str, policy: GateConfig | None):
         self._suite = suite
@@ -102,6 +102,8 @@ class _Measure:
 
     def task(self, pairs: Pairs) -> Iterator[MetricComparison]:
         """The metric on all items, then on each slice."""
+        if told := pairs.resliced(self._slice_key):
+            self._faults[told] = None
         yield self._metric(pairs.task, "all", [pairs])
         for name, part in pairs.by_slice(self._slice_key).items():
             yield self._metric(pairs.task, name, [part])

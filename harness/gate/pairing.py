@@ -56,6 +56,13 @@ class Pairs:
             return f"task {self.task}: the {field} of {changed} items, which the policy clusters by, differs"
         return None
 
+    def resliced(self, field: str) -> str | None:
+        """Why the items cannot be sliced by a document field; None when each has the same value on both sides."""
+        if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
+            told = f"task {self.task}: the {field} of {changed} items, which slices are made of, differs"
+            return f"{told} between the two sides; evaluate both on the same documents"
+        return None
+
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
         """The pairs of each value of a document field that any item has, by name."""
         codes = self.right.fields.get(field)
