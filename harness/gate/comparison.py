@@ -88,7 +88,7 @@ def _undirected(
 
 
 class _Measure:
-    """Turns pairs into metrics under one policy; `faults` are keys of clusters and slices that do not hold for all items."""
+    """Turns pairs into metrics under one policy; `faults` are cluster and slice keys that fail for some item."""
 
     def __init__(self, suite: str, policy: GateConfig | None):
         self._suite = suite
