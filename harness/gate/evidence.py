@@ -12,6 +12,7 @@ from harness.errors import DataError, EvidenceFault
 from harness.gate.columns import Column
 from harness.gate.results_file import ResultsFile, read_results
 from harness.gate.samples import Samples, read_samples
+from harness.gate.weights import Weighting, equally_weighted
 from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
@@ -24,6 +25,7 @@ ROUNDING = 1e-4
 class Evidence:
     """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
 
+    `equal_weights` tells of a (group, metric) whether its tasks count equally, where the reported mean tells.
     `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips.
     """
 
@@ -36,6 +38,7 @@ class Evidence:
     samples: Mapping[str, Mapping[str, Column]]
     sha256: str = ""
     flip_share: Mapping[str, float] = field(default_factory=dict)
+    equal_weights: Weighting = field(default_factory=dict)
 
 
 def read_sides(folders: Sequence[Path], fields: Sequence[str] = FIELDS) -> list[Evidence]:
@@ -81,7 +84,15 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         samples=found,
         sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
         flip_share=record.aa_flip_share or {},
+        equal_weights=equally_weighted(record.groups, found, _reported(record)),
     )
+
+
+def _reported(record: Evaluation) -> dict[str, dict[str, float]]:
+    """The means of groups as the record tells them."""
+    return {
+        group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
+    }
 
 
 def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
@@ -130,15 +141,18 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
     for task, read in samples.items():
         _require_reported(found, results, task, read.columns)
     identities = {task: _identity(found, task, read) for task, read in samples.items()}
+    groups = dict(_groups(results, found))
+    columns = {task: _scored(read.columns) for task, read in samples.items()}
     return Evidence(
         label=found.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
         contract_sha256=_asked_how(found),
         identities=identities,
-        groups=dict(_groups(results, found)),
-        samples={task: _scored(read.columns) for task, read in samples.items()},
+        groups=groups,
+        samples=columns,
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
+        equal_weights=equally_weighted(groups, columns, found.group_means),
     )
 
 

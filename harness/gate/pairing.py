@@ -10,6 +10,7 @@ import numpy.typing as npt
 from harness.gate.columns import NONE, Column
 from harness.gate.evidence import Evidence
 from harness.gate.sequential import first_items
+from harness.gate.weights import weighting_faults
 from harness.records import Direction, Stopped, TaskIdentity
 
 FloatArray = npt.NDArray[np.float64]
@@ -94,6 +95,7 @@ def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
         for side in (baseline, candidate):
             if missing := sorted(set(side.groups.get(group, [])) - set(side.samples)):
                 faults.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
+    faults += weighting_faults(baseline.equal_weights, candidate.equal_weights)
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
         faults += _identity_faults(task, baseline, candidate)
     return faults
