@@ -21,7 +21,7 @@ from gate_tables import header, row
 
 from harness.gate.columns import Column
 from harness.gate.comparison import compare
-from harness.gate.evidence import Evidence, read_sides
+from harness.gate.evidence import Evidence, read_evidence
 from harness.gate.verdict import decide
 from harness.records import TaskIdentity
 
@@ -113,7 +113,7 @@ def _samples(path: Path, task: str, items: int, binary: bool, side: str) -> None
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each part, after the imports, and the largest resident set in bytes."""
     times = [time.perf_counter()]
-    evidence = read_sides([folder / side for side in ("baseline", "candidate")])
+    evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
     times.append(time.perf_counter())
     rules = policy(0.03)
     comparison = compare(evidence[0], evidence[1], rules)

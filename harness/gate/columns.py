@@ -98,12 +98,13 @@ def columns_of(
         for name in ("prompts", "targets"):
             _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
     answered = np.array(rows.samples, dtype=np.int64)
+    kept: Any = slice(None) if first.all() else first
     table = {
-        name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
+        name: np.array(getattr(rows, name), dtype=np.int64)[order][kept]
         for name in ("prompts", "targets", "places", "choices", "docs")
     }
-    fields = {name: np.array(codes, dtype=np.int64)[order][first] for name, codes in rows.fields.items()}
-    items = items[first]
+    fields = {name: np.array(codes, dtype=np.int64)[order][kept] for name, codes in rows.fields.items()}
+    items = items[kept]
     position = np.empty(len(order), dtype=np.int64)
     position[order] = group
     for metric in sorted({*rows.values, *rows.unscored}):
@@ -111,7 +112,8 @@ def columns_of(
         of = np.array(indices, dtype=np.int64)
         at = position[of]
         counts = np.bincount(at, minlength=len(items))
-        scored = counts > 0
+        scored: Any = counts > 0
+        scored = slice(None) if scored.all() else scored  # no copies of what is whole
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
         samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int64)
         key = metric if filter_ == "none" else f"{metric},{filter_}"

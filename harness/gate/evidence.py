@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,12 +38,6 @@ class Evidence:
     sha256: str = ""
     flip_share: Mapping[str, float] = field(default_factory=dict)
     equal_weights: Weighting = field(default_factory=dict)
-
-
-def read_sides(folders: Sequence[Path], fields: Sequence[str] = FIELDS) -> list[Evidence]:
-    """`read_evidence` of each folder, side by side: digests and sorting leave the interpreter free."""
-    with ThreadPoolExecutor(len(folders)) as pool:
-        return list(pool.map(lambda folder: read_evidence(folder, fields), folders))
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:

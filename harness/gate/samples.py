@@ -73,17 +73,17 @@ class _Reader:
 
     def read(self) -> str:
         """Takes every row; returns the sha256 of exactly the bytes that were read."""
-        place, digest = 0, hashlib.sha256()
+        place, whole = 0, hashlib.sha256()
         with self.path.open("rb") as file, ThreadPoolExecutor(1) as beside:
             while block := file.read(BLOCK) + file.readline():
-                hashed = beside.submit(digest.update, block)
+                hashed = beside.submit(whole.update, block)
                 taken = self._block.take(block, place) if self._block else 0
                 self.number += taken
                 if not taken:
                     self._one_by_one(block, place)
                 place += len(block)
                 hashed.result()
-        return digest.hexdigest()
+        return whole.hexdigest()
 
     def _one_by_one(self, block: bytes, place: int) -> None:
         for line in BytesIO(block):
@@ -222,14 +222,14 @@ def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ())
     """
     reader = _Reader(path, fields, filters)
     try:
-        digest = reader.read()
+        sha256 = reader.read()
     except UnicodeDecodeError as error:
         raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
     names = {name: list(codes) for name, codes in reader.codes.items()}
     columns = {
         key: column for filter_, rows in reader.rows.items() for key, column in columns_of(path, filter_, rows, names)
     }
-    return Samples(columns, digest)
+    return Samples(columns, sha256)
 
 
 def _responses(raw: msgspec.Raw) -> int:
