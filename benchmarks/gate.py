@@ -54,7 +54,7 @@ def main() -> None:
         coverage(replicates)
     elif given.what == "clusters":
         gate_clusters.coverage(replicates)
-        gate_clusters.errors(max(replicates // 10, 100))
+        gate_clusters.errors(replicates)
     elif given.what == "continuous":
         gate_scores.continuous(replicates, given.only)
     elif given.what == "looks":

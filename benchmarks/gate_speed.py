@@ -85,7 +85,8 @@ def write(folder: Path, tasks: int, items: int, binary: bool, side: str) -> int:
     for name in names:
         _samples(folder / f"samples_{name}.jsonl", name, items, binary, side)
     listed = {
-        "results": {}, "group_subtasks": {"general": names}, "n-shot": dict.fromkeys(names, 0),
+        "results": {name: {} for name in names}, "group_subtasks": {"general": names},
+        "n-shot": dict.fromkeys(names, 0),
         "configs": {name: {"task": name} for name in names}, "versions": dict.fromkeys(names, 1),
         "n-samples": {name: {"original": items, "effective": items} for name in names},
         "higher_is_better": {name: {"acc": True} for name in names}, "model_name": side,

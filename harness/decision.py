@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.base_model import weights_sha256
 from harness.compose import gate_values
 from harness.config import GateConfig, validate
-from harness.errors import DataError, EvidenceFault
+from harness.errors import DataError, EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, resolve_evaluation
 from harness.gate.comparison import compare_distinct
 from harness.gate.coverage import data_of, uncovered
@@ -98,7 +98,7 @@ def compare_all(
     comparison = compare_distinct(baseline, candidate, policy)
     others, same = [], []
     for name in dict.fromkeys([*(policy.baselines if policy else []), *anchors]):
-        folder = resolve_evaluation(name, runs)
+        folder = baseline_folder(name, runs)
         _require_run_weights(folder)
         other = read_evidence(folder, policy.fields if policy else FIELDS)
         if other.sha256 == baseline.sha256:
@@ -107,6 +107,17 @@ def compare_all(
             found = compare_distinct(replace(other, label=name), candidate, policy)
             others.append(found.model_copy(update={"flips": []}))
     return comparison.model_copy(update={"others": others, "same": same})
+
+
+def baseline_folder(name: str, runs: Path) -> Path:
+    """The evaluation of a further baseline; raises UsageError that tells how to set it where there is none."""
+    try:
+        return resolve_evaluation(name, runs)
+    except UsageError as error:
+        told = f"the further baseline '{name}' has no evaluation: {error}"
+        if Path(name).name == name:
+            told += f" An alias is set once by: harness promote RUN --alias {name}"
+        raise UsageError(told) from None
 
 
 def _require_run_weights(folder: Path) -> None:

@@ -19,9 +19,9 @@ from harness.data.settings import section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.tables import read_rows, read_validation_rows
 from harness.data.task_files import check_task_files, require_unseen
-from harness.decision import compare_all, unusable, write_verdict
+from harness.decision import baseline_folder, compare_all, unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
-from harness.evaluate.checkpoint import CANDIDATE, checkpoint, resolve_evaluation
+from harness.evaluate.checkpoint import CANDIDATE, checkpoint
 from harness.evaluate.several import evaluate_checkpoints
 from harness.evaluation import evaluation_items, hub_folder, tasks_of
 from harness.examination import BASE, base_checkpoint, examine
@@ -111,7 +111,7 @@ def check(config: Config) -> None:
         lambda: check_task_files(task.name for task in config.tasks),
         lambda: config.template.file and read_template(config.template.file),
         lambda: config.accelerate_config and accelerate_file(config.accelerate_config),
-        *(lambda name=name: resolve_evaluation(name, Path(config.runs_dir)) for name in config.gate.baselines),
+        *(lambda name=name: baseline_folder(name, Path(config.runs_dir)) for name in config.gate.baselines),
     ]
     for probe in probes:
         try:

@@ -86,7 +86,8 @@ class MetricComparison(Measured):
 
     `lowest` and `highest` bound the items' values on both sides. `differences` (turned, item by item) are kept unless
     the counts of a right/wrong metric say everything; `clusters` numbers the cluster of each. `strata` are the tasks
-    of a group. `effective_n` is how many independent items the candidate's mean is worth (n without clusters).
+    of a group, which count by size, or the same with `equal_weights`. `effective_n` is how many independent items the
+    candidate's mean is worth (None: n).
     """
 
     lowest: float = 0.0
@@ -95,6 +96,7 @@ class MetricComparison(Measured):
     clusters: list[int] | None = None
     clustered_by: str | None = None
     strata: list[Stratum] | None = None
+    equal_weights: bool = False
     effective_n: float | None = None
 
 

@@ -9,9 +9,9 @@ from harness.compose import config_for, gate_values
 from harness.config import Config, GateConfig, read_yaml, validate
 from harness.console import say
 from harness.data.task_files import check_task_files
-from harness.decision import compare_folders, unusable, write_verdict
+from harness.decision import baseline_folder, compare_folders, unusable, write_verdict
 from harness.errors import EvidenceFault, UsageError
-from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint, resolve_evaluation
+from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
 from harness.gate.coverage import data_beside
@@ -78,7 +78,7 @@ def _require_baselines(policy: GateConfig, runs: Path) -> None:
     faults = []
     for name in policy.baselines:
         try:
-            resolve_evaluation(name, runs)
+            baseline_folder(name, runs)
         except UsageError as error:
             faults.append(f"  - baseline {name}: {error}")
     if faults:

@@ -51,7 +51,7 @@ class Column:
     def coded(self, field: str) -> npt.NDArray[np.str_]:
         """Each item's value of a document field as text; '' where the document has none."""
         codes = self.fields.get(field)
-        if codes is None:
+        if codes is None or (codes == NONE).all():
             return np.full(len(self), "")
         return np.array([*self.names[field], ""])[codes]
 
@@ -87,7 +87,7 @@ def columns_of(
 ) -> Iterator[tuple[str, Column]]:
     items = np.array(rows.items, dtype=np.bytes_)
     rows.items.clear()
-    order = np.argsort(items, kind="stable")
+    order = _order(items)
     items = items[order]
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
     first = np.ones(len(items), dtype=bool)
@@ -98,12 +98,13 @@ def columns_of(
         for name in ("prompts", "targets"):
             _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
     answered = np.array(rows.samples, dtype=np.int64)
+    kept: Any = slice(None) if first.all() else first
     table = {
-        name: np.array(getattr(rows, name), dtype=np.int64)[order][first]
+        name: np.array(getattr(rows, name), dtype=np.int64)[order][kept]
         for name in ("prompts", "targets", "places", "choices", "docs")
     }
-    fields = {name: np.array(codes, dtype=np.int64)[order][first] for name, codes in rows.fields.items()}
-    items = items[first]
+    fields = {name: np.array(codes, dtype=np.int64)[order][kept] for name, codes in rows.fields.items()}
+    items = items[kept]
     position = np.empty(len(order), dtype=np.int64)
     position[order] = group
     for metric in sorted({*rows.values, *rows.unscored}):
@@ -111,7 +112,8 @@ def columns_of(
         of = np.array(indices, dtype=np.int64)
         at = position[of]
         counts = np.bincount(at, minlength=len(items))
-        scored = counts > 0
+        scored: Any = counts > 0
+        scored = slice(None) if scored.all() else scored  # no copies of what is whole
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
         samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int64)
         key = metric if filter_ == "none" else f"{metric},{filter_}"
@@ -129,6 +131,15 @@ def columns_of(
                 **{name: column[scored] for name, column in table.items()},
             ),
         )
+
+
+def _order(items: npt.NDArray[np.bytes_]) -> npt.NDArray[np.intp]:
+    """The stable order of the items; sorted by their first eight bytes, little is left to compare."""
+    if not len(items) or items.itemsize % 8:
+        return np.argsort(items, kind="stable")
+    heads = items.view(">u8")[:: items.itemsize // 8].astype(np.uint64)
+    order = np.argsort(heads, kind="stable")
+    return order[np.argsort(items[order], kind="stable")]
 
 
 def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: Any) -> None:

@@ -88,7 +88,7 @@ def _undirected(
 
 
 class _Measure:
-    """Turns pairs into metrics under one policy; `faults` are cluster keys that do not hold for every item."""
+    """Turns pairs into metrics under one policy; `faults` are cluster and slice keys that fail for some item."""
 
     def __init__(self, suite: str, policy: GateConfig | None):
         self._suite = suite
@@ -102,6 +102,8 @@ class _Measure:
 
     def task(self, pairs: Pairs) -> Iterator[MetricComparison]:
         """The metric on all items, then on each slice."""
+        if told := pairs.resliced(self._slice_key):
+            self._faults[told] = None
         yield self._metric(pairs.task, "all", [pairs])
         for name, part in pairs.by_slice(self._slice_key).items():
             yield self._metric(pairs.task, name, [part])
@@ -110,9 +112,10 @@ class _Measure:
         """A group's metric on its pooled items (each of its tasks is one stratum of them)."""
         same = {group: tasks for group, tasks in candidate.groups.items() if group in baseline.groups}
         found = group_pairs(same, pairs)
-        return [self._metric(group, "all", parts) for (group, _), parts in found.items()]
+        equally = {**baseline.equal_weights, **candidate.equal_weights}
+        return [self._metric(key[0], "all", parts, equally.get(key, False)) for key, parts in found.items()]
 
-    def _metric(self, task: str, slice_: str, parts: Sequence[Pairs]) -> MetricComparison:
+    def _metric(self, task: str, slice_: str, parts: Sequence[Pairs], equally: bool = False) -> MetricComparison:
         first = parts[0]
         before = np.concatenate([part.left.values for part in parts])
         after = np.concatenate([part.right.values for part in parts])
@@ -123,34 +126,54 @@ class _Measure:
         self._faults |= dict.fromkeys(told for part in parts if field and (told := part.unclustered(field)))
         clusters = _clusters(parts, field)
         strata = _strata(parts) if len(parts) > 1 or task != first.task else None
+        weights = _weights(parts, equally)
         metric = MetricComparison(
             suite=self._suite,
             task=task,
             slice=slice_,
             metric=first.metric,
             n=len(difference),
-            baseline=float(before.mean()),
-            candidate=float(after.mean()),
-            delta=float(difference.mean()),
+            baseline=float((weights * before).mean()),
+            candidate=float((weights * after).mean()),
+            delta=float((weights * difference).mean()),
             ci_low=-1.0,
             ci_high=1.0,
             only_baseline_right=lost if binary else None,
             only_candidate_right=gained if binary else None,
             direction=first.direction,
-            beyond_chance=_beyond_chance(parts, before, after) if binary else None,
-            relative_drop=_relative(before, after, first.direction, clusters is not None),
+            beyond_chance=_beyond_chance(parts, before, after) if binary and not equally else None,
+            relative_drop=_relative(weights * before, weights * after, first.direction, clusters is not None),
             lowest=float(min(before.min(), after.min())),
             highest=float(max(before.max(), after.max())),
-            differences=None if binary and clusters is None else difference.tolist(),
+            differences=None if binary and clusters is None else _kept(difference, weights, clusters).tolist(),
             clusters=None if clusters is None else clusters.tolist(),
             clustered_by=field if clusters is not None else None,
             strata=strata,
-            effective_n=None
-            if clusters is None or len(set(clusters.tolist())) < 2
-            else float(effective_items(after, clusters)),
+            equal_weights=equally,
+            effective_n=_effective(after, weights, clusters),
         )
         low, high = interval(metric, LEVEL)
         return metric.model_copy(update={"ci_low": low, "ci_high": high})
+
+
+def _weights(parts: Sequence[Pairs], equally: bool) -> Any:
+    """What each item counts, 1 on average: by itself, or so that each part counts the same."""
+    sizes = np.array([len(part) for part in parts])
+    of_parts = sizes.sum() / (len(sizes) * sizes) if equally else np.ones(len(sizes))
+    return np.repeat(of_parts, sizes)
+
+
+def _kept(difference: Any, weights: Any, clusters: Any) -> Any:
+    """Strata have their own weights; cluster sums take each item's difference by what it counts."""
+    return difference if clusters is None else weights * difference
+
+
+def _effective(after: Any, weights: Any, clusters: Any) -> float | None:
+    """How many independent items of equal weight tell as much (Kish 1965); None where all of them do."""
+    if clusters is not None and len(set(clusters.tolist())) > 1:
+        return float(effective_items(weights * after, clusters))
+    unequal = clusters is None and np.ptp(weights) > 0
+    return float(weights.sum() ** 2 / (weights**2).sum()) if unequal else None
 
 
 def _strata(parts: Sequence[Pairs]) -> list[Stratum]:

@@ -10,7 +10,8 @@ import numpy as np
 from harness.errors import DataError, EvidenceFault
 from harness.gate.columns import Column
 from harness.gate.results_file import ResultsFile, read_results
-from harness.gate.samples import read_samples
+from harness.gate.samples import Samples, read_samples
+from harness.gate.weights import Weighting, equally_weighted
 from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
@@ -23,6 +24,7 @@ ROUNDING = 1e-4
 class Evidence:
     """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
 
+    `equal_weights` tells of a (group, metric) whether its tasks count equally, where the reported mean tells.
     `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips.
     """
 
@@ -35,6 +37,7 @@ class Evidence:
     samples: Mapping[str, Mapping[str, Column]]
     sha256: str = ""
     flip_share: Mapping[str, float] = field(default_factory=dict)
+    equal_weights: Weighting = field(default_factory=dict)
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
@@ -60,11 +63,10 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         record = load(Evaluation, folder / "evaluation.json")
     except (DataError, UnicodeDecodeError) as error:
         raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
-    for task, identity in record.tasks.items():
-        path = folder / f"samples_{task}.jsonl"
-        if not path.is_file() or sha256_file(path) != identity.samples_sha256:
-            raise EvidenceFault(f"{path} is missing or was edited: it does not match evaluation.json")
-    found = {task: _scored(read_samples(folder / f"samples_{task}.jsonl", fields)) for task in record.tasks}
+    found = {
+        task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
+        for task, identity in record.tasks.items()
+    }
     return Evidence(
         label=record.label,
         suite=record.suite,
@@ -75,7 +77,29 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         samples=found,
         sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
         flip_share=record.aa_flip_share or {},
+        equal_weights=equally_weighted(record.groups, found, _reported(record)),
     )
+
+
+def _reported(record: Evaluation) -> dict[str, dict[str, float]]:
+    """The means of groups as the record tells them."""
+    return {
+        group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
+    }
+
+
+def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
+    """The samples of a file; raises EvidenceFault when it does not have this digest, whatever else is wrong with it."""
+    edited = f"{path} is missing or was edited: it does not match evaluation.json"
+    if not path.is_file():
+        raise EvidenceFault(edited)
+    try:
+        samples = read_samples(path, fields)
+    except EvidenceFault as fault:
+        raise EvidenceFault(edited) if sha256_file(path) != digest else fault from None
+    if samples.sha256 != digest:
+        raise EvidenceFault(edited)
+    return samples.columns
 
 
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
@@ -107,18 +131,21 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
     samples = {task: read_samples(paths[-1], fields, found.filters(task)) for task, paths in files.items()}
-    for task, columns in samples.items():
-        _require_reported(found, results, task, columns)
-    identities = {task: _identity(found, task, paths[-1], samples[task]) for task, paths in files.items()}
+    for task, read in samples.items():
+        _require_reported(found, results, task, read.columns)
+    identities = {task: _identity(found, task, read) for task, read in samples.items()}
+    groups = dict(_groups(results, found))
+    columns = {task: _scored(read.columns) for task, read in samples.items()}
     return Evidence(
         label=found.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
         contract_sha256=_asked_how(found),
         identities=identities,
-        groups=dict(_groups(results, found)),
-        samples={task: _scored(columns) for task, columns in samples.items()},
+        groups=groups,
+        samples=columns,
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
+        equal_weights=equally_weighted(groups, columns, found.group_means),
     )
 
 
@@ -167,7 +194,8 @@ def _sample_files(results: Path, task: str) -> list[Path]:
     return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
-def _identity(found: ResultsFile, task: str, samples: Path, columns: Mapping[str, Column]) -> TaskIdentity:
+def _identity(found: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
+    columns = samples.columns
     scored = _items(_scored(columns))
     asked = found.asked(task)
     directions = found.higher_is_better.get(task, {})
@@ -175,7 +203,7 @@ def _identity(found: ResultsFile, task: str, samples: Path, columns: Mapping[str
         version=str(found.versions.get(task)),
         num_fewshot=found.shots.get(task) or 0,
         generation=json.dumps(found.configs[task].generation_kwargs, sort_keys=True),
-        samples_sha256=sha256_file(samples),
+        samples_sha256=samples.sha256,
         asked=scored if asked is None else asked,
         scored=scored,
         failed=0,

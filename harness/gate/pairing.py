@@ -10,6 +10,7 @@ import numpy.typing as npt
 from harness.gate.columns import NONE, Column
 from harness.gate.evidence import Evidence
 from harness.gate.sequential import first_items
+from harness.gate.weights import weighting_faults
 from harness.records import Direction, Stopped, TaskIdentity
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,6 +57,13 @@ class Pairs:
             return f"task {self.task}: the {field} of {changed} items, which the policy clusters by, differs"
         return None
 
+    def resliced(self, field: str) -> str | None:
+        """Why the items cannot be sliced by a document field; None when each has the same value on both sides."""
+        if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
+            told = f"task {self.task}: the {field} of {changed} items, which slices are made of, differs"
+            return f"{told} between the two sides; evaluate both on the same documents"
+        return None
+
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
         """The pairs of each value of a document field that any item has, by name."""
         codes = self.right.fields.get(field)
@@ -87,6 +95,7 @@ def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
         for side in (baseline, candidate):
             if missing := sorted(set(side.groups.get(group, [])) - set(side.samples)):
                 faults.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
+    faults += weighting_faults(baseline.equal_weights, candidate.equal_weights)
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
         faults += _identity_faults(task, baseline, candidate)
     return faults

@@ -44,6 +44,7 @@ class ResultsFile(_Part):
     versions: dict[str, str | int | float | None] = {}
     higher_is_better: dict[str, dict[str, bool | None]] = {}
     group_subtasks: dict[str, list[str]] = {}
+    group_results: dict[str, dict[str, Any]] = Field(default={}, alias="groups")
     model_name: str | None = None
     chat_template_sha: str | None = None
     system_instruction_sha: str | None = None
@@ -55,6 +56,14 @@ class ResultsFile(_Part):
     @property
     def tasks(self) -> list[str]:
         return [task for task in self.configs if task not in self.groups]
+
+    @property
+    def group_means(self) -> dict[str, dict[str, float]]:
+        """What is reported of each group, by metric (`metric,filter` for any filter but none)."""
+        return {
+            group: {key.removesuffix(",none"): value for key, value in means.items() if isinstance(value, int | float)}
+            for group, means in self.group_results.items()
+        }
 
     def asked(self, task: str) -> int | None:
         """How many documents were to be asked, where the file says so."""

@@ -4,12 +4,16 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from harness.errors import EvidenceFault
+from harness.gate.blocks import Block, choices, code
 from harness.gate.columns import NONE, Column, Rows, columns_of
 from harness.gate.texts import prompt_of
 
@@ -19,6 +23,7 @@ KNOWN = frozenset(
 HASHED = ("doc_hash", "prompt_hash", "metrics")
 PLAIN = (*HASHED, "doc_id", "target_hash", "filter", "repeat")
 WHOLE = (True, True, True)
+BLOCK = 2**18  # bytes of lines that are taken at once: few enough to stay in a cache
 
 # name, attribute of the decoded row, and where its items' positions and values go
 _Sinks = list[tuple[str, str, "array[int]", "array[float]"]]
@@ -41,11 +46,13 @@ class _Reader:
             described,
             rename={f"field{i}": name for i, name in enumerate(fields)},
             frozen=True,
+            gc=False,
         )
         self._metrics: list[str] = []
         self._decoder = self._decoder_of([])
         self._alike: tuple[str, list[str]] | None = None
         self._sinks: _Sinks = []
+        self._block: Block | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
         """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
@@ -64,16 +71,29 @@ class _Reader:
         self._metrics = list(metrics)
         return msgspec.json.Decoder(msgspec.defstruct("Sample", [*known, *named], rename=rename))
 
-    def read(self) -> None:
-        place = 0
-        with self.path.open("rb") as file:
-            for self.number, line in enumerate(file, 1):
-                if not line.isspace():
-                    try:
-                        self._take(line, place)
-                    except (OverflowError, RecursionError):
-                        raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
-                place += len(line)
+    def read(self) -> str:
+        """Takes every row; returns the sha256 of exactly the bytes that were read."""
+        place, whole = 0, hashlib.sha256()
+        with self.path.open("rb") as file, ThreadPoolExecutor(1) as beside:
+            while block := file.read(BLOCK) + file.readline():
+                hashed = beside.submit(whole.update, block)
+                taken = self._block.take(block, place) if self._block else 0
+                self.number += taken
+                if not taken:
+                    self._one_by_one(block, place)
+                place += len(block)
+                hashed.result()
+        return whole.hexdigest()
+
+    def _one_by_one(self, block: bytes, place: int) -> None:
+        for line in BytesIO(block):
+            self.number += 1
+            if not line.isspace():
+                try:
+                    self._take(line, place)
+                except (OverflowError, RecursionError):
+                    raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
+            place += len(line)
 
     def _take(self, line: bytes, place: int) -> None:
         row = self._decoded(line)
@@ -85,13 +105,12 @@ class _Reader:
         rows.prompts.append(hash(row.prompt_hash))
         rows.targets.append(hash(str(row.target_hash)))
         rows.places.append(place)
-        rows.choices.append(_choices(row.arguments))
+        rows.choices.append(choices(row.arguments))
         rows.samples.append(_responses(row.resps))
         rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
         rows.repeats.append(NONE if row.repeat is None else row.repeat)
         for attribute, codes, column in self._coded:
-            value = getattr(row.doc, attribute)
-            column.append(NONE if value is None else codes.setdefault(str(value), len(codes)))
+            column.append(code(codes, getattr(row.doc, attribute)))
         for name, attribute, indices, values in self._sinks:
             raw = getattr(row, attribute)
             score = raw if type(raw) is float else _value(raw, row.resps)
@@ -117,6 +136,8 @@ class _Reader:
             (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
             for name in dict.fromkeys(row.metrics)
         ]
+        plain = self._shape == WHOLE and row.metrics and len(set(row.metrics)) == len(row.metrics)
+        self._block = Block(row, self._rows, self._document, self.codes) if plain else None
         return row
 
     def _decoded(self, line: bytes) -> Any:
@@ -185,27 +206,30 @@ class _Reader:
         return EvidenceFault(f"{self.path} line {self.number} {what}")
 
 
-def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> dict[str, Column]:
-    """Columns by metric (`metric,filter` for any filter but none), with the document fields `fields` as codes.
+@dataclass(frozen=True)
+class Samples:
+    """Columns by metric (`metric,filter` for any filter but none), and the digest of the bytes they were read from."""
+
+    columns: dict[str, Column]
+    sha256: str
+
+
+def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> Samples:
+    """The columns of a file, with the document fields `fields` as codes.
 
     `filters` are the task's, in order, for old files whose rows do not name theirs.
     Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
     """
     reader = _Reader(path, fields, filters)
     try:
-        reader.read()
+        sha256 = reader.read()
     except UnicodeDecodeError as error:
         raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
     names = {name: list(codes) for name, codes in reader.codes.items()}
-    return {
+    columns = {
         key: column for filter_, rows in reader.rows.items() for key, column in columns_of(path, filter_, rows, names)
     }
-
-
-def _choices(arguments: Any) -> int:
-    """How many answers were scored by likelihood: one request each; a generation is one request."""
-    count = len(arguments) if arguments else 0
-    return count if count > 1 else 0
+    return Samples(columns, sha256)
 
 
 def _responses(raw: msgspec.Raw) -> int:

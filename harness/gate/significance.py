@@ -44,7 +44,7 @@ def gain_p(metric: MetricComparison, margin: float, width: float) -> float:
     """
     lost, gained = metric.only_baseline_right, metric.only_candidate_right
     counted = 0.0
-    if lost is not None and gained is not None and width == 1:
+    if lost is not None and gained is not None and width == 1 and not metric.equal_weights:
         counted = superiority_p(lost, gained, metric.n, margin)
         if _counted(metric):
             return counted
@@ -66,7 +66,7 @@ def _noninferiority_p(metric: MetricComparison, d: Any, margin: float) -> float:
     if metric.clusters is not None:
         return clustered_noninferiority_p(d, np.array(metric.clusters), margin, SEED)
     if _stratified(metric):
-        return stratified_noninferiority_p(d, _labels(metric.strata or []), margin)
+        return stratified_noninferiority_p(d, _labels(metric.strata or []), margin, metric.equal_weights)
     return noninferiority_p_continuous(d, margin, SEED)
 
 
@@ -74,13 +74,13 @@ def fail_p(metric: MetricComparison) -> float:
     """One-sided p of H0: Δ ≥ 0; small when the candidate is worse."""
     if _counted(metric):
         return mcnemar_midp_harm(metric.only_baseline_right or 0, metric.only_candidate_right or 0)
-    if metric.n < 2 or not _several(metric.clusters):
+    if judgeable(metric) is not None:
         return 1.0
     d = differences(metric)
     if metric.clusters is not None:
         return clustered_harm_p(d, np.array(metric.clusters), SEED)
     if _stratified(metric):
-        return stratified_harm_p(d, _labels(metric.strata or []))
+        return stratified_harm_p(d, _labels(metric.strata or []), metric.equal_weights)
     return harm_p_continuous(d, SEED)
 
 
@@ -88,14 +88,14 @@ def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
     """Two-sided interval of Δ; as wide as shares can be where the items are too few for any."""
     if _counted(metric):
         return tango_interval(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, level)
-    if metric.n < 2 or not _several(metric.clusters):
+    if judgeable(metric) is not None:
         reach = max(1.0, metric.highest - metric.lowest)
         return -reach, reach
     d = differences(metric)
     if metric.clusters is not None:
         return clustered_interval(d, np.array(metric.clusters), level, SEED)
     if _stratified(metric):
-        return stratified_interval(d, _labels(metric.strata or []), level)
+        return stratified_interval(d, _labels(metric.strata or []), level, metric.equal_weights)
     return interval_continuous(d, level, SEED)
 
 
@@ -139,9 +139,15 @@ def items_for_floor(share: float, floor: float, alpha: float, power: float) -> i
 
 
 def differences(metric: MetricComparison) -> Any:
-    """Δ item by item, shape (n,); of a right/wrong metric rebuilt from its counts, whose order is of no use."""
+    """Δ item by item, shape (n,); of a right/wrong metric rebuilt from its counts, whose order is of no use.
+
+    Of a group that weighs its tasks equally they are in the order of its tasks.
+    """
     if metric.differences is not None:
         return np.array(metric.differences)
+    if metric.equal_weights:
+        counts = [(one.lost, one.gained, one.n - one.lost - one.gained) for one in metric.strata or []]
+        return np.concatenate([np.repeat([-1.0, 1.0, 0.0], count) for count in counts])
     lost, gained = metric.only_baseline_right or 0, metric.only_candidate_right or 0
     return np.repeat([-1.0, 1.0, 0.0], [lost, gained, metric.n - lost - gained])
 
@@ -152,11 +158,14 @@ def judgeable(metric: MetricComparison) -> str | None:
         return "was measured on a single item"
     if not _several(metric.clusters):
         return f"was measured on a single cluster of {metric.clustered_by}"
+    if metric.equal_weights and metric.clusters is None and not _stratified(metric):
+        return "weighs its tasks equally, and one of them has a single item"
     return None
 
 
 def _counted(metric: MetricComparison) -> bool:
-    return metric.differences is None and metric.clusters is None and metric.only_baseline_right is not None
+    plain = metric.differences is None and metric.clusters is None and not metric.equal_weights
+    return plain and metric.only_baseline_right is not None
 
 
 def _several(clusters: Sequence[int] | None) -> bool:

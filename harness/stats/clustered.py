@@ -27,7 +27,8 @@ def clustered_noninferiority_p(d: FloatArray, clusters: Labels, margin: float, s
 
     Under 20 clusters the wild cluster bootstrap with the null imposed (Cameron, Gelbach & Miller 2008), which for
     a mean flips the signs of cluster sums. The larger p of it and, for right/wrong, Tango's statistic over the root
-    of the design effect (Rao & Scott 1992), with t for its normal: t alone passes too often where losses are rare;
+    of the design effect (Rao & Scott 1992), with t for its normal, whose degrees of freedom are those of the design
+    effect (`effective_freedom`): t alone passes too often where losses are rare and lie in few clusters;
     for other skewed scores, the BCa cluster bootstrap. Never below the p of the same items taken as independent, nor
     the chance that as many items as these are worth show none of the total failures that would make up the margin.
     Raises ValueError on fewer than 2 clusters, unequal lengths, non-finite differences or a margin outside (0, 1).
@@ -40,7 +41,7 @@ def clustered_noninferiority_p(d: FloatArray, clusters: Labels, margin: float, s
         return max(p, _skewed_p(sums, sizes, -margin, seed))
     lost, gained = _flips(sample)
     statistic = tango_statistic(lost, gained, len(sample), -margin)
-    adjusted = t.sf(statistic / math.sqrt(max(1.0, design_effect(sample, clusters))), len(sums) - 1)
+    adjusted = t.sf(statistic / math.sqrt(max(1.0, design_effect(sample, clusters))), effective_freedom(sums, sizes))
     return max(p, float(adjusted), noninferiority_p(lost, gained, len(sample), margin))
 
 
@@ -127,6 +128,21 @@ def effective_items(d: FloatArray, clusters: Labels) -> float:
     if float(np.ptp(sample)) == 0:
         return float(len(sums))
     return len(sample) / max(1.0, design_effect(sample, clusters))
+
+
+def effective_freedom(sums: FloatArray, sizes: FloatArray) -> float:
+    """Degrees of freedom of the variance between clusters: 2σ⁴/Var(σ²), at most G − 1 (Satterthwaite 1946).
+
+    Var(σ²) = σ⁴·(excess kurtosis/G + 2/(G − 1)), from what the clusters show (Pan & Wall 2002): where few clusters hold
+    most of the spread, its estimate is worth less. `sums` and `sizes` of the clusters have shape (clusters,).
+    """
+    values = _cluster_values(sums, sizes)
+    centred = values - values.mean()
+    spread, groups = float((centred**2).mean()), len(values)
+    if spread <= 1e-24:
+        return float(groups - 1)
+    excess = max(float((centred**4).mean()) / spread**2 - 3, 0.0)
+    return min(groups - 1.0, 2 / (excess / groups + 2 / (groups - 1)))
 
 
 def _by_cluster(d: FloatArray, clusters: Labels) -> tuple[FloatArray, FloatArray, FloatArray]:

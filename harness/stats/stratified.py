@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
 from harness.stats.checks import FloatArray, require_open_unit, require_sample
+from harness.stats.paired import null_variance
 
 Labels = npt.NDArray[Any]
 
@@ -28,16 +30,12 @@ def stratified_noninferiority_p(d: FloatArray, strata: Labels, margin: float, eq
     Raises ValueError on a stratum of one item, unequal lengths, non-finite differences or a margin outside (0, 1).
     """
     require_open_unit("margin", margin)
-    mean, error, freedom = _estimate(d, strata, equal_weights)
-    return _above_p(mean + margin, error, freedom, len(d))
+    return _above_p(d, strata, -margin, equal_weights)
 
 
 def stratified_harm_p(d: FloatArray, strata: Labels, equal_weights: bool = False) -> float:
     """One-sided p of H0: weighted mean ≥ 0, small when the candidate is worse; 1 when all differences are 0."""
-    mean, error, freedom = _estimate(d, strata, equal_weights)
-    if mean == 0 and error == 0:
-        return 1.0
-    return _above_p(-mean, error, freedom, len(d))
+    return _above_p(-require_sample(d), strata, 0.0, equal_weights) if np.any(d) else 1.0
 
 
 def stratified_interval(
@@ -50,7 +48,7 @@ def stratified_interval(
     require_open_unit("level", level)
     mean, error, freedom = _estimate(d, strata, equal_weights)
     tail = (1 - level) / 2
-    reach = float(t.isf(tail, freedom)) * error if error > 0 else 1 - tail ** (1 / len(d))
+    reach = float(t.isf(tail, freedom)) * error if error > 0 else _hidden(d, strata, tail, equal_weights)
     return mean - reach, mean + reach
 
 
@@ -65,7 +63,7 @@ def _estimate(d: FloatArray, strata: Labels, equal_weights: bool) -> tuple[float
         raise ValueError("every stratum needs at least 2 items")
     means = np.bincount(index, weights=sample) / sizes
     variances = np.bincount(index, weights=(sample - means[index]) ** 2) / (sizes - 1)
-    weights = np.full(len(sizes), 1 / len(sizes)) if equal_weights else sizes / sizes.sum()
+    weights = _weights(sizes, equal_weights)
     parts = weights**2 * variances / sizes
     total = float(parts.sum())
     if total <= 1e-24:
@@ -74,9 +72,56 @@ def _estimate(d: FloatArray, strata: Labels, equal_weights: bool) -> tuple[float
     return float(weights @ means), math.sqrt(total), freedom
 
 
-def _above_p(distance: float, error: float, freedom: float, n: int) -> float:
-    """p of a weighted mean that lies `distance` above the bound; never below the chance of unseen total failures."""
+def _above_p(d: FloatArray, strata: Labels, bound: float, equal_weights: bool) -> float:
+    """p of H0: weighted mean ≤ bound; never below the chance that as many total failures as H0 needs went unseen.
+
+    Of right/wrong answers whose tasks weigh the same, never below the score test's either, with each stratum's
+    variance under H0: few answers change in a small stratum, and t trusts what little it shows.
+    """
+    mean, error, freedom = _estimate(d, strata, equal_weights)
+    distance = mean - bound
     if error == 0 and distance <= 0:
         return 1.0
-    unseen = (1 - min(max(distance, 0.0), 1.0)) ** n
-    return max(unseen, float(t.sf(distance / error, freedom)) if error > 0 else 0.0)
+    p = float(t.sf(distance / error, freedom)) if error > 0 else 0.0
+    if equal_weights and np.isin(d, (-1.0, 0.0, 1.0)).all():
+        p = max(p, _score_p(d, strata, bound))
+    sizes = np.unique(strata, return_counts=True)[1].astype(np.float64)
+    return max(_unseen_p(sizes, _weights(sizes, equal_weights), min(max(distance, 0.0), 1.0)), p)
+
+
+def _score_p(d: FloatArray, strata: Labels, bound: float) -> float:
+    """p of H0: mean of the strata's Δ ≤ bound, the variances those of Tango's (1998) score test in each stratum."""
+    index = np.unique(strata, return_inverse=True)[1]
+    lost, gained, sizes = (
+        np.bincount(index, weights=flag).astype(np.float64) for flag in (d < 0, d > 0, np.ones(len(d)))
+    )
+    variance = float(null_variance(lost, gained, sizes, bound).sum()) / len(sizes) ** 2
+    distance = float(((gained - lost) / sizes).mean()) - bound
+    return float(norm.sf(distance / math.sqrt(variance))) if variance > 0 else float(distance <= 0)
+
+
+def _weights(sizes: FloatArray, equal_weights: bool) -> FloatArray:
+    return np.full(len(sizes), 1 / len(sizes)) if equal_weights else sizes / sizes.sum()
+
+
+def _unseen_p(sizes: FloatArray, weights: FloatArray, drop: float) -> float:
+    """The largest chance that no item shows total failures which bring the weighted mean down by `drop`.
+
+    Shares s of the strata maximise Π(1 − s)^size subject to Σ weight·s = drop: 1 − s = level·size/weight, at most 1.
+    """
+    if drop >= 1:
+        return 0.0
+    ratio = sizes / weights
+
+    def kept(level: float) -> FloatArray:
+        return np.asarray(np.minimum(1.0, level * ratio), dtype=np.float64)
+
+    level = brentq(lambda level: float(weights @ (1 - kept(level))) - drop, 0.0, 1 / float(ratio.min()), xtol=1e-15)
+    return float(np.prod(kept(float(level)) ** sizes))
+
+
+def _hidden(d: FloatArray, strata: Labels, tail: float, equal_weights: bool) -> float:
+    """The largest drop of the weighted mean that goes unseen with chance `tail`."""
+    sizes = np.unique(strata, return_counts=True)[1].astype(np.float64)
+    weights = _weights(sizes, equal_weights)
+    return float(brentq(lambda drop: _unseen_p(sizes, weights, drop) - tail, 0.0, 1 - 1e-9))

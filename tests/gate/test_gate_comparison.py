@@ -303,3 +303,13 @@ def test_flips_of_an_identical_model_are_noted(tmp_path: Path) -> None:
     (paths[1] / "evaluation.json").write_text(json.dumps(record))
     verdict = decide(policy(), compare_both(read_evidence(path) for path in paths))
     assert "an identical model flips 1.2% of these items" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize("names", [["urgent", "calm"], ["calm", None]])
+def test_slices_that_differ_between_the_sides_are_invalid(tmp_path: Path, names: list[Any]) -> None:
+    """Otherwise the candidate's documents alone would decide which items a slice holds."""
+    sides = [sliced(RIGHT, ["calm", "urgent"]), sliced(RIGHT, names)]
+    verdict = decide(policy(), compared(tmp_path, sides, policy()))
+    assert verdict.verdict == "INVALID"
+    changed = 100 if names[0] == "urgent" else 50
+    assert f"the slice of {changed} items, which slices are made of, differs" in verdict.reasons[0]

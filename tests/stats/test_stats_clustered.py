@@ -16,6 +16,7 @@ from harness.stats.clustered import (
     clustered_interval,
     clustered_noninferiority_p,
     design_effect,
+    effective_freedom,
     effective_items,
     intraclass_correlation,
 )
@@ -148,3 +149,36 @@ def test_outcomes_are_in_range(items: list[tuple[float, int]], data: st.DataObje
     low, high = clustered_interval(d, clusters, 0.95, seed=0)
     assert low <= d.mean() + 1e-9
     assert high >= d.mean() - 1e-9
+
+
+def test_degrees_of_freedom_are_those_of_normal_clusters_or_fewer() -> None:
+    sizes = np.full(40, 10.0)
+    even = np.tile([-1.0, 1.0], 20)
+    assert effective_freedom(even, sizes) == 39
+    assert effective_freedom(np.zeros(40), sizes) == 39
+    normal = [effective_freedom(np.random.default_rng(seed).normal(0, 1, 40), sizes) for seed in range(50)]
+    assert 25 < np.mean(normal) <= 39
+
+
+def test_spread_that_one_cluster_holds_is_worth_little() -> None:
+    """With kurtosis κ = (G² − 3G + 3)/(G − 1) of a single odd cluster: 2/((κ − 3)/G + 2/(G − 1))."""
+    groups = 30
+    kurtosis = (groups**2 - 3 * groups + 3) / (groups - 1)
+    sums = np.zeros(groups)
+    sums[4] = -6.0
+    expected = 2 / ((kurtosis - 3) / groups + 2 / (groups - 1))
+    assert effective_freedom(sums, np.full(groups, 10.0)) == pytest.approx(expected)
+    assert expected < 3
+
+
+def test_losses_in_few_clusters_pass_in_at_most_one_of_twenty_models_at_the_margin() -> None:
+    """30 clusters of 10, ψ = 0.10, correlation 0.3, Δ = −δ: 5.8% passed with G − 1 degrees of freedom."""
+    generator = np.random.default_rng(12)
+    rates, clusters = np.array([0.075, 0.025, 0.9]), np.repeat(np.arange(30), 10)
+    passed = 0
+    for _ in range(2000):
+        own = np.repeat(generator.dirichlet(rates * (1 / 0.3 - 1), 30), 10, axis=0)
+        luck = generator.random(300)
+        d = np.where(luck < own[:, 0], -1.0, np.where(luck < own[:, 0] + own[:, 1], 1.0, 0.0))
+        passed += clustered_noninferiority_p(d, clusters, 0.05, seed=0) <= 0.05
+    assert passed / 2000 <= 0.055

@@ -1,0 +1,117 @@
+"""Rows of a samples file that are like the one before them, a block of lines at a time: what makes big files quick.
+
+The decoder's types say what such a row is: the same filter and metrics with a number for each, as many requests, each
+answered once. A block with any other row is left to the reader that takes rows one by one.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from harness.gate.columns import NONE, Rows
+
+Codes = dict[str, dict[str, int]]
+OPEN, CLOSE, NEWLINE = b"{}\n"
+
+
+class Block:
+    """Takes blocks of rows that are like `row` into `rows`; `codes` number the values of the document's fields."""
+
+    def __init__(self, row: Any, rows: Rows, document: Any, codes: Codes):
+        self._rows = rows
+        self._metrics = [(name, f"metric{i}") for i, name in enumerate(row.metrics)]
+        self._fields = [(name, f"field{i}") for i, name in enumerate(codes)]
+        self._codes = codes
+        self._choices = choices(row.arguments)
+        wanted: list[Any] = [
+            *((name, str) for name in ("doc_hash", "prompt_hash", "target_hash")),
+            ("metrics", tuple[tuple(Literal[name] for name in row.metrics)]),  # type: ignore[misc]
+            ("filter", Literal[row.filter], *(["none"] if row.filter == "none" else [])),
+            ("doc_id", int),
+            ("repeat", int | None, None),
+            ("doc", document, document()),
+            _requests(row.arguments),
+            ("resps", _listed([_listed([msgspec.Raw])] * max(1, len(row.arguments or ())))),
+            *((attribute, float) for _, attribute in self._metrics),
+        ]
+        rename = {attribute: name for name, attribute in self._metrics}
+        alike = msgspec.defstruct("Alike", wanted, rename=rename, kw_only=True, gc=False)
+        self._decode = msgspec.json.Decoder(alike).decode_lines
+
+    def take(self, block: bytes, place: int) -> int:
+        """How many rows the block, at byte `place`, held: 0 when not all were like the first, and nothing was taken."""
+        starts = _starts(block)
+        try:
+            found = self._decode(block) if starts is not None else []
+            items = [row.doc_hash.encode() for row in found]
+            documents = array("q", [row.doc_id for row in found])
+            repeats = array("q", [NONE if row.repeat is None else row.repeat for row in found])
+        except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
+            return 0
+        if starts is None or len(found) != len(starts):
+            return 0
+        rows, first = self._rows, len(self._rows.items)
+        rows.items.extend(items)
+        rows.docs.extend(documents)
+        rows.repeats.extend(repeats)
+        rows.prompts.extend([hash(row.prompt_hash) for row in found])
+        rows.targets.extend([hash(row.target_hash) for row in found])
+        rows.places.frombytes((starts + place).tobytes())
+        rows.choices.extend([self._choices] * len(found))
+        rows.samples.extend([1] * len(found))
+        for name, attribute in self._metrics:
+            indices, scores = rows.values[name]
+            indices.extend(range(first, first + len(found)))
+            scores.extend(map(attrgetter(attribute), found))
+        for name, attribute in self._fields:
+            named = [getattr(row.doc, attribute) for row in found]
+            unnamed = named.count(None) == len(named)
+            codes = self._codes[name]
+            rows.fields[name].extend([NONE] * len(named) if unnamed else [code(codes, value) for value in named])
+        return len(found)
+
+
+def _starts(block: bytes) -> Any:
+    """Where each line begins; None unless each begins and ends with a brace.
+
+    No value can then reach over a line's end, as nothing but a new value opens a brace after a closed one: as many
+    values as lines are one a line.
+    """
+    found = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(found == NEWLINE)
+    ends = ends if block.endswith(b"\n") else np.append(ends, len(block))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    whole = (ends > starts).all() and (found[starts] == OPEN).all() and (found[ends - 1] == CLOSE).all()
+    return starts.astype(np.int64) if whole else None
+
+
+def _listed(parts: Sequence[Any]) -> Any:
+    """The type of a list with exactly these parts."""
+    fields = [(f"part{i}", part) for i, part in enumerate(parts)]
+    return msgspec.defstruct("Listed", fields, array_like=True, forbid_unknown_fields=True, gc=False)
+
+
+def _requests(arguments: Any) -> tuple[Any, ...]:
+    """The field `arguments` with exactly as many requests, and of the same names where they have names."""
+    if not arguments:
+        return ("arguments", None, None)
+    if not isinstance(arguments, Mapping):
+        return ("arguments", _listed([msgspec.Raw] * len(arguments)))
+    fields = [(f"part{i}", msgspec.Raw) for i in range(len(arguments))]
+    rename = {f"part{i}": name for i, name in enumerate(arguments)}
+    return ("arguments", msgspec.defstruct("Named", fields, rename=rename, forbid_unknown_fields=True, gc=False))
+
+
+def choices(arguments: Any) -> int:
+    """How many answers were scored by likelihood: one request each; a generation is one request."""
+    count = len(arguments) if arguments else 0
+    return count if count > 1 else 0
+
+
+def code(codes: dict[str, int], value: Any) -> int:
+    """The number of a document field's value; NONE where it has none."""
+    return NONE if value is None else codes.setdefault(str(value), len(codes))

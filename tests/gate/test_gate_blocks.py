@@ -1,0 +1,108 @@
+"""Big samples files are read in blocks of lines: with the same outcome as line by line, whatever stands in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluation_folders import lines, sample
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import EvidenceFault
+from harness.gate import samples as reading
+from harness.gate.samples import read_samples
+from harness.store import sha256_file
+
+CHANGES: list[dict[str, Any]] = [
+    {"acc": float("nan")},
+    {"acc": None},
+    {"acc": True},
+    {"filter": "strict"},
+    {"metrics": ["acc", "f1"], "f1": 0.5},
+    {"resps": [["a"], ["b"]], "arguments": [["q", " a"], ["q", " b"]]},
+    {"resps": [["a", "b"]], "acc": [0, 1]},
+    {"doc": {"slice": "rare"}},
+    {"doc_hash": "ü"},
+    {"doc_id": "7"},
+    {"target_hash": 3},
+    {"repeat": 0},
+]
+
+
+def found(path: Path) -> Any:
+    """Everything that is read, or the fault that is told."""
+    try:
+        read = read_samples(path, ["slice"])
+    except EvidenceFault as fault:
+        return str(fault)
+    columns = {name: (vars(column) | {"path": None}) for name, column in read.columns.items()}
+    return read.sha256, columns
+
+
+def one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.gate.blocks.Block.take", lambda *_: 0)
+        return found(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 59), st.sampled_from(CHANGES)), max_size=3),
+    cut=st.none() | st.integers(1, 400),
+    joined=st.none() | st.integers(0, 58),
+    block=st.sampled_from([1, 700, 5000, 2**18]),
+)
+def test_blocks_read_what_lines_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    changes: list[tuple[int, dict[str, Any]]],
+    cut: int | None,
+    joined: int | None,
+    block: int,
+) -> None:
+    rows = [sample(n, float(n % 2), doc={"slice": "odd" if n % 2 else None}) for n in range(60)]
+    for number, change in changes:
+        rows[number] = rows[number] | change
+    text = lines(rows)
+    if joined is not None:  # two rows on one line, and an empty line
+        parts = text.splitlines(keepends=True)
+        parts[joined] = parts[joined].rstrip("\n")
+        text = "".join([*parts, "\n"])
+    path = tmp_path_factory.mktemp("rows") / "samples_quiz.jsonl"
+    path.write_bytes(text.encode()[: -cut if cut else None])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "BLOCK", block)
+        np.testing.assert_equal(found(path), one_by_one(path, patch))
+
+
+def test_a_file_of_like_rows_is_taken_in_blocks_and_digested_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "samples_quiz.jsonl"
+    path.write_text(lines([sample(n, float(n % 2)) for n in range(500)]))
+    monkeypatch.setattr(reading, "BLOCK", 4096)
+    taken: list[int] = []
+    monkeypatch.setattr(reading._Reader, "_take", counted(reading._Reader._take, taken))
+    read = read_samples(path, [])
+    assert len(read.columns["acc"]) == 500
+    assert len(taken) < 50
+    assert read.sha256 == sha256_file(path)
+
+
+def counted(method: Any, calls: list[int]) -> Any:
+    def call(*arguments: Any) -> None:
+        calls.append(1)
+        method(*arguments)
+
+    return call
+
+
+def test_a_damaged_row_far_into_a_file_is_named_by_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = lines([sample(n, 1.0) for n in range(300)]).splitlines(keepends=True)
+    rows[250] = json.dumps({"doc_id": 250}) + "\n"
+    path = tmp_path / "samples_quiz.jsonl"
+    path.write_text("".join(rows))
+    monkeypatch.setattr(reading, "BLOCK", 4096)
+    with pytest.raises(EvidenceFault, match="line 251"):
+        read_samples(path, [])
