@@ -265,6 +265,6 @@ def most_lost(c: int, n: int, margin: float) -> int:
 
 def test_a_clear_gain_is_found_on_few_and_on_many_items() -> None:
     assert superiority_p(1, 20, 30, 0.1) < 0.001
-    assert superiority_p(0, 500, 3000, 0.1) < 1e-6
-    assert superiority_p(30, 30000, 100_000, 0.2) < 1e-6
+    assert superiority_p(0, 500, 3000, 0.1) < 1e-5
+    assert superiority_p(30, 30000, 100_000, 0.2) < 1e-5
     assert superiority_p(2, 7, 50, 0.1) == 1.0
