@@ -3,7 +3,7 @@
     python benchmarks/gate.py errors     [--replicates 100000]
     python benchmarks/gate.py coverage   [--replicates 100000]
     python benchmarks/gate.py clusters   [--replicates 100000]
-    python benchmarks/gate.py continuous [--replicates 2000]
+    python benchmarks/gate.py continuous [--replicates 100000]
     python benchmarks/gate.py looks      [--replicates 100000]
     python benchmarks/gate.py pairs      --data ../shared/data
     python benchmarks/gate.py speed
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="continuous, speed: rows whose name holds this")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
-    replicates = given.replicates or (2000 if given.what == "continuous" else 100_000)
+    replicates = given.replicates or 100_000
     if given.what == "errors":
         errors(replicates)
     elif given.what == "coverage":

@@ -1,6 +1,7 @@
 """How long the gate takes from two lm-eval output folders to a verdict, and how much memory.
 
-Each size runs in a process of its own; memory is the largest resident set of that process.
+Each size runs in a process of its own; memory is the sum of its largest resident set and that of the process beside it
+that reads the other side of big evidence.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from gate_tables import header, row
 
 from harness.gate.columns import Column
 from harness.gate.comparison import compare
-from harness.gate.evidence import Evidence, read_evidence
+from harness.gate.evidence import Evidence, read_sides
 from harness.gate.verdict import decide
 from harness.records import TaskIdentity
 
@@ -113,7 +114,7 @@ def _samples(path: Path, task: str, items: int, binary: bool, side: str) -> None
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each part, after the imports, and the largest resident set in bytes."""
     times = [time.perf_counter()]
-    evidence = [read_evidence(folder / side) for side in ("baseline", "candidate")]
+    evidence = read_sides((folder / "baseline", folder / "candidate"))
     times.append(time.perf_counter())
     rules = policy(0.03)
     comparison = compare(evidence[0], evidence[1], rules)
@@ -123,7 +124,8 @@ def measure(folder: Path) -> dict[str, float]:
     if decided.verdict == "INVALID":
         raise SystemExit("; ".join(decided.reasons))
     parts = dict(zip(("read", "compared", "decided"), (b - a for a, b in pairwise(times)), strict=True))
-    return {**parts, "bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {**parts, "bytes": 1024 * sum(used)}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from harness.errors import DataError, EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, resolve_evaluation
 from harness.gate.comparison import compare_distinct
 from harness.gate.coverage import data_of, uncovered
-from harness.gate.evidence import FIELDS, Evidence, read_evidence
+from harness.gate.evidence import FIELDS, Evidence, read_evidence, read_sides
 from harness.gate.verdict import decide
 from harness.lineage.chain import EVIDENCE, POLICY
 from harness.lineage.write import places_of, write_evidence
@@ -78,7 +78,7 @@ def compare_folders(
     `data_for` finds what the candidate was trained on, where that is known.
     """
     fields = policy.fields if policy else FIELDS
-    before, after = (read_evidence(folder, fields) for folder in sides)
+    before, after = read_sides((sides[0], sides[1]), fields)
     if before.label == after.label:
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
     comparison = compare_all(before, after, runs, policy, anchors)

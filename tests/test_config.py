@@ -19,7 +19,7 @@ EXPECTED = {
     "audit": 2,
     "data": 9,
     "experiment": 5,
-    "gate": 4,
+    "gate": 5,
     "model": 7,
     "serve": 1,
     "suite": 6,

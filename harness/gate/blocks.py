@@ -58,8 +58,8 @@ class Block:
         rows.items.extend(items)
         rows.docs.extend(documents)
         rows.repeats.extend(repeats)
-        rows.prompts.extend([hash(row.prompt_hash) for row in found])
-        rows.targets.extend([hash(row.target_hash) for row in found])
+        rows.prompts.extend([digest(row.prompt_hash) for row in found])
+        rows.targets.extend([digest(row.target_hash) for row in found])
         rows.places.frombytes((starts + place).tobytes())
         rows.choices.extend([self._choices] * len(found))
         rows.samples.extend([1] * len(found))
@@ -104,6 +104,11 @@ def _requests(arguments: Any) -> tuple[Any, ...]:
     fields = [(f"part{i}", msgspec.Raw) for i in range(len(arguments))]
     rename = {f"part{i}": name for i, name in enumerate(arguments)}
     return ("arguments", msgspec.defstruct("Named", fields, rename=rename, forbid_unknown_fields=True, gc=False))
+
+
+def digest(text: str) -> int:
+    """61 bits that are the same in every process, as hash() of a text is not: of a number it is the remainder."""
+    return hash(int.from_bytes(text.encode("utf-8", "surrogatepass"), "big"))
 
 
 def choices(arguments: Any) -> int:

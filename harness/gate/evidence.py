@@ -1,13 +1,16 @@
 """Reading evaluations: our own folders, and lm-eval output folders made elsewhere."""
 
 import json
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harness.errors import DataError, EvidenceFault
+from harness.errors import DataError, EnvironmentFault, EvidenceFault
 from harness.gate.columns import Column
 from harness.gate.results_file import ResultsFile, read_results
 from harness.gate.samples import Samples, read_samples
@@ -16,6 +19,7 @@ from harness.records import Evaluation, TaskIdentity, load
 from harness.store import read_manifest, require_unchanged, sha256_file, sha256_json
 
 FIELDS = ("slice",)
+WORTH_A_PROCESS = 100_000_000  # bytes of samples; fewer are read before another process has started
 MEANS = ("acc", "acc_norm", "exact_match")  # what lm-eval reports as the mean over items
 ROUNDING = 1e-4
 
@@ -38,6 +42,20 @@ class Evidence:
     sha256: str = ""
     flip_share: Mapping[str, float] = field(default_factory=dict)
     equal_weights: Weighting = field(default_factory=dict)
+
+
+def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
+    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own."""
+    first, second = folders
+    if sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl")) < WORTH_A_PROCESS:
+        return read_evidence(first, fields), read_evidence(second, fields)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        beside = pool.submit(read_evidence, second, fields)
+        here = read_evidence(first, fields)
+        try:
+            return here, beside.result()
+        except BrokenProcessPool:
+            raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:

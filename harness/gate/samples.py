@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from harness.errors import EvidenceFault
-from harness.gate.blocks import Block, choices, code
+from harness.gate.blocks import Block, choices, code, digest
 from harness.gate.columns import NONE, Column, Rows, columns_of
 from harness.gate.texts import prompt_of
 
@@ -102,8 +102,8 @@ class _Reader:
         rows = self._rows
         index = len(rows.items)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
-        rows.prompts.append(hash(row.prompt_hash))
-        rows.targets.append(hash(str(row.target_hash)))
+        rows.prompts.append(digest(row.prompt_hash))
+        rows.targets.append(digest(str(row.target_hash)))
         rows.places.append(place)
         rows.choices.append(choices(row.arguments))
         rows.samples.append(_responses(row.resps))

@@ -9,8 +9,9 @@ import pytest
 from evaluation_folders import Folder, answers, lines, one_task, sample, samples
 
 from harness.errors import EvidenceFault, HarnessError
+from harness.gate.columns import ARRAYS
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
+from harness.gate.evidence import read_evidence, read_sides
 from harness.records import Comparison
 from harness.store import sha256_file, stage
 
@@ -234,3 +235,23 @@ def test_lm_eval_results_that_are_none(tmp_path: Path, text: str) -> None:
 def test_a_folder_without_any_evaluation(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no evaluation"):
         read_evidence(tmp_path)
+
+
+def test_big_evidence_is_read_beside_and_compares_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests of prompts and targets have to be the same numbers in another process."""
+    folders = one_task(RIGHT).write(tmp_path / "a"), one_task(answers(80, 100)).write_lm_eval(tmp_path / "b")
+    monkeypatch.setattr("harness.gate.evidence.WORTH_A_PROCESS", 0)
+    beside, here = read_sides(folders), tuple(map(read_evidence, folders))
+    for one, other in zip(beside, here, strict=True):
+        assert one.sha256 == other.sha256
+        left, right = one.samples["quiz"]["acc"], other.samples["quiz"]["acc"]
+        assert all((getattr(left, name) == getattr(right, name)).all() for name in ARRAYS)
+
+
+def test_damage_is_told_from_another_process_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = one_task(RIGHT).write(tmp_path / "a"), one_task(RIGHT).write(tmp_path / "b")
+    with (folders[1] / "samples_quiz.jsonl").open("a") as file:
+        file.write("{")
+    monkeypatch.setattr("harness.gate.evidence.WORTH_A_PROCESS", 0)
+    with pytest.raises(EvidenceFault, match="was edited"):
+        read_sides(folders)

@@ -10,13 +10,14 @@ from evaluation_folders import Folder, answers, compare_both, guard, one_task, p
 from harness.compose import gate_values
 from harness.config import GateConfig, RuleConfig, validate
 from harness.config_gate import WaiverConfig
-from harness.errors import ConfigError
+from harness.decision import compare_evaluations
+from harness.errors import ConfigError, UsageError
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.records import Verdict
 
 GOOD = answers(180, 200)
-SHIPPED = ["clinical", "default", "smoke", "strict"]
+SHIPPED = ["clinical", "default", "release", "smoke", "strict"]
 TODAY = date(2030, 6, 15)
 WAIVER: dict[str, Any] = {"name": "small suite", "reason": "the large one comes in July", "expires": TODAY}
 
@@ -80,7 +81,7 @@ def test_shipped_policies_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_metric_that_no_shipped_policy_knows_is_shown(tmp_path: Path, name: str) -> None:
-    gate = validate(GateConfig, gate_values(name) | {"require": []})
+    gate = validate(GateConfig, gate_values(name) | {"require": [], "baselines": []})
     known = ["arc_easy", "clinical_note", "over_behaviour"]
     metrics = {"arc_easy": "acc", "clinical_note": "format", "over_behaviour": "no_leak", "mine": "rouge"}
     sides = [Folder({task: samples([1.0] * 200, metric) for task, metric in metrics.items()}) for _ in "ab"]
@@ -107,6 +108,19 @@ def test_strict_tolerates_less_than_default_and_smoke_more() -> None:
         gate = validate(GateConfig, gate_values(name))
         margins[name] = next(rule.margin_of(0.9) for rule in gate.rules if rule.metric == "*/general_smoke/acc")
     assert (margins["strict"] or 1) < (margins["default"] or 1) < (margins["smoke"] or 1)
+
+
+def test_release_is_default_against_production_and_an_anchor() -> None:
+    release, default = (validate(GateConfig, gate_values(name)) for name in ("release", "default"))
+    assert release.baselines == ["production", "anchor"]
+    assert release == default.model_copy(update={"name": "release", "baselines": release.baselines})
+
+
+def test_an_anchor_that_nobody_set_is_told_with_how_to_set_it(tmp_path: Path) -> None:
+    sides = [str(one_task(GOOD, label=name).write(tmp_path / name)) for name in ("base", "mine")]
+    one_task(GOOD).write(tmp_path / "production")
+    with pytest.raises(UsageError, match=r"'anchor' has no evaluation.*harness promote RUN --alias anchor"):
+        compare_evaluations(sides[0], sides[1], tmp_path, policy(baselines=["production", "anchor"]))
 
 
 def test_a_deciding_rule_without_metrics_of_its_own_is_told(tmp_path: Path) -> None:
