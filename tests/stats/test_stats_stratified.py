@@ -80,7 +80,7 @@ def right_wrong(lost: list[int], gained: list[int], sizes: list[int]) -> tuple[F
 
 def test_lower_limits_of_many_samples_are_those_of_each() -> None:
     cells = np.array([(7, 1, 21), (16, 6, 161), (25, 28, 618), (0, 9, 40), (0, 0, 30)], dtype=np.float64)
-    found = tango_lower(*cells.T, z=1.959963984540054)
+    found = tango_lower(cells[:, 0], cells[:, 1], cells[:, 2], 1.959963984540054)
     assert found == pytest.approx([tango_interval(int(b), int(c), int(n))[0] for b, c, n in cells], abs=1e-9)
 
 
