@@ -6,6 +6,7 @@ first of them are asked of those functions too, and must agree.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -116,7 +117,7 @@ def _above_p(samples: Samples, bound: float) -> Floats:
 def _sets(groups: int) -> npt.NDArray[np.int64]:
     """The sets of clusters whose means stand for sign flips: those of `harness.stats.clustered`."""
     if groups <= 12:
-        return (np.arange(1, 2**groups)[:, None] >> np.arange(groups)) & 1
+        return np.asarray((np.arange(1, 2**groups)[:, None] >> np.arange(groups)) & 1)
     chosen = np.random.default_rng(0).integers(0, 2, size=(10_000, groups))
     return chosen[chosen.any(axis=1)]
 
@@ -139,7 +140,7 @@ def noninferiority(samples: Samples, margin: float) -> Floats:
     freedom = np.minimum(groups - 1, 2 / (np.where(spread > 1e-24, excess, 0) / groups + 2 / (groups - 1)))
     adjusted = np.asarray(t.sf(statistic / np.sqrt(np.maximum(1.0, samples.design)), freedom))
     independent = samples.by_flips(lambda lost, gained: noninferiority_p(lost, gained, n, margin))
-    return np.maximum.reduce([_above_p(samples, -margin), adjusted, independent])
+    return np.maximum(np.maximum(_above_p(samples, -margin), adjusted), independent)
 
 
 def harm(samples: Samples) -> Floats:
@@ -177,15 +178,20 @@ def coverage(replicates: int) -> None:
         for delta in (0.0, -margin):
             drawn = differences(design, delta, replicates, 700 + seed)
             held = covered(Samples.of(drawn), delta)
-            _agree(drawn, held, lambda d, c, delta=delta: _holds(clustered_interval(d, c, 0.95, 0), delta))
+            _agree(drawn, held, partial(_holds, delta))
             share = float(held.mean())
             shown = within(share, 0.935, 0.965) if groups >= FEW_CLUSTERS else f"{share:.2%}"
             row(groups, size, discordance, correlation, delta, shown, f"{_naive(drawn, delta):.2%}")
     print()
 
 
-def _holds(bounds: tuple[float, float], delta: float) -> bool:
-    return bounds[0] <= delta <= bounds[1]
+def _holds(delta: float, d: Floats, clusters: Floats) -> bool:
+    low, high = clustered_interval(d, clusters, 0.95, 0)
+    return low <= delta <= high
+
+
+def _passes(margin: float, d: Floats, clusters: Floats) -> float:
+    return clustered_noninferiority_p(d, clusters, margin, 0)
 
 
 def _naive(drawn: Differences, delta: float) -> float:
@@ -206,7 +212,7 @@ def errors(replicates: int) -> None:
         p_worse, p_equal = (noninferiority(Samples.of(drawn), margin) for drawn in (worse, equal))
         p_harm = harm(Samples.of(equal))
         for drawn, found in ((worse, p_worse), (equal, p_equal)):
-            _agree(drawn, found, lambda d, c, margin=margin: clustered_noninferiority_p(d, c, margin, 0))
+            _agree(drawn, found, partial(_passes, margin))
         _agree(equal, p_harm, lambda d, c: clustered_harm_p(d, c, 0))
         passed, failed, kept = (float(np.mean(p <= 0.05)) for p in (p_worse, p_harm, p_equal))
         row(*design, at_most(passed, 0.055), at_most(failed, 0.055), f"{kept:.1%}")

@@ -118,7 +118,7 @@ def _unseen(d: Floats, margin: float) -> Floats:
 def _skewed(d: Floats) -> npt.NDArray[np.bool_]:
     centred = d - d.mean(axis=1, keepdims=True)
     skewness = (centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5
-    return np.abs(skewness) > SKEWED * np.sqrt(d.shape[1])
+    return np.asarray(np.abs(skewness) > SKEWED * np.sqrt(d.shape[1]))
 
 
 @cache

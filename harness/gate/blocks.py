@@ -39,14 +39,14 @@ class Block:
             *((attribute, float) for _, attribute in self._metrics),
         ]
         rename = {attribute: name for name, attribute in self._metrics}
-        alike = msgspec.defstruct("Alike", wanted, rename=rename, kw_only=True, gc=False)
+        alike: Any = msgspec.defstruct("Alike", wanted, rename=rename, kw_only=True, gc=False)
         self._decode = msgspec.json.Decoder(alike).decode_lines
 
     def take(self, block: bytes, place: int) -> int:
         """How many rows the block, at byte `place`, held: 0 when not all were like the first, and nothing was taken."""
         starts = _starts(block)
         try:
-            found = self._decode(block) if starts is not None else []
+            found: list[Any] = self._decode(block) if starts is not None else []
             items = [row.doc_hash.encode() for row in found]
             documents = array("q", [row.doc_id for row in found])
             repeats = array("q", [NONE if row.repeat is None else row.repeat for row in found])

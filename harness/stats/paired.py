@@ -20,6 +20,7 @@ NUISANCE_ALPHA = 1e-6
 NEGLIGIBLE = 1e-12
 TIE = 1e-9
 EDGE = 1e-12
+HALVINGS = 40
 
 
 def tango_statistic(b: int, c: int, n: int, delta0: float) -> float:
@@ -87,6 +88,20 @@ def tango_interval(b: int, c: int, n: int, level: float = 0.95) -> tuple[float, 
     return -_upper_bound(c, b, n, z), _upper_bound(b, c, n, z)
 
 
+def tango_lower(b: FloatArray, c: FloatArray, n: FloatArray, z: float) -> FloatArray:
+    """Lower limit of Δ for each of several samples: where the score statistic is z; all arrays of one shape."""
+    estimate = (c - b) / n
+    low, high = np.full_like(estimate, -1 + EDGE), estimate
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        lost, gained = np.where(middle < 0, c, b), np.where(middle < 0, b, c)
+        size = np.abs(middle)
+        error = np.sqrt((2 * _lost_rate(lost, gained, n, size) + size * (1 - size)) / n)
+        inside = estimate - middle <= z * error
+        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
+    return np.asarray(high, dtype=np.float64)
+
+
 def _require_counts(b: int, c: int, n: int) -> None:
     for name, value in (("b", b), ("c", c), ("n", n)):
         require_count(name, value)
@@ -94,14 +109,7 @@ def _require_counts(b: int, c: int, n: int) -> None:
         raise ValueError(f"need n >= 1 and b + c <= n, got b={b}, c={c}, n={n}")
 
 
-def null_variance(b: FloatArray, c: FloatArray, n: FloatArray, delta0: float) -> FloatArray:
-    """Variance of (c − b)/n under H0: Δ = delta0 at the likeliest rates (Tango 1998); arrays of one shape."""
-    if delta0 < 0:
-        return null_variance(c, b, n, -delta0)
-    return (2 * _lost_rate(b, c, n, delta0) + delta0 * (1 - delta0)) / n
-
-
-def _lost_rate(b: FloatArray, c: FloatArray, n: FloatArray | int, delta0: float) -> FloatArray:
+def _lost_rate(b: FloatArray, c: FloatArray, n: FloatArray | int, delta0: FloatArray | float) -> FloatArray:
     """P(only baseline right) that maximises the likelihood under H0: Δ = delta0 ≥ 0.
 
     It is the larger root of 2n·q² − linear·q − b·drift = 0; the roots are real and have opposite signs.

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import statsmodels.api as sm
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy.stats import binom, ttest_1samp, ttest_ind
 
 from harness.stats.checks import FloatArray
-from harness.stats.paired import tango_interval
+from harness.stats.paired import noninferiority_p, tango_interval, tango_lower
 from harness.stats.stratified import (
     stratified_harm_p,
     stratified_interval,
@@ -70,3 +70,40 @@ def test_impossible_strata_are_refused() -> None:
         stratified_mean(np.zeros(3), np.array([0, 0, 1]))
     with pytest.raises(ValueError, match="a stratum for each"):
         stratified_mean(np.zeros(3), np.zeros(2))
+
+
+def right_wrong(lost: list[int], gained: list[int], sizes: list[int]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    cells = zip(lost, gained, sizes, strict=True)
+    d = np.concatenate([np.repeat([-1.0, 1.0, 0.0], [b, c, n - b - c]) for b, c, n in cells])
+    return d, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def test_lower_limits_of_many_samples_are_those_of_each() -> None:
+    cells = np.array([(7, 1, 21), (16, 6, 161), (25, 28, 618), (0, 9, 40), (0, 0, 30)], dtype=np.float64)
+    found = tango_lower(cells[:, 0], cells[:, 1], cells[:, 2], 1.959963984540054)
+    assert found == pytest.approx([tango_interval(int(b), int(c), int(n))[0] for b, c, n in cells], abs=1e-9)
+
+
+def test_one_stratum_of_right_and_wrong_is_tangos_test() -> None:
+    d, strata = right_wrong([30], [25], [600])
+    p = stratified_noninferiority_p(d, strata, 0.05, equal_weights=True)
+    assert p == pytest.approx(noninferiority_p(30, 25, 600, 0.05), rel=0.05)
+
+
+@pytest.mark.parametrize("small", [30, 50, 100])
+def test_losses_of_a_small_stratum_pass_in_at_most_one_of_twenty_models_at_the_margin(small: int) -> None:
+    """By enumeration of the small stratum, whose Δ of −0.2 comes from losses alone, where t passes too often."""
+    lost = np.arange(small + 1)
+    p = [
+        stratified_noninferiority_p(*right_wrong([int(b), 1], [0, 1], [small, 400]), 0.1, equal_weights=True)
+        for b in lost
+    ]
+    assert 0.01 < binom.pmf(lost, small, 0.2)[np.array(p) <= 0.05].sum() <= 0.05
+
+
+def test_what_a_small_stratum_may_hide_counts_by_its_weight() -> None:
+    d, strata = right_wrong([0, 0], [0, 0], [40, 400])
+    assert stratified_noninferiority_p(d, strata, 0.02, equal_weights=True) == pytest.approx(0.96**40)
+    assert stratified_noninferiority_p(d, strata, 0.02) == pytest.approx(0.98**440)
+    low, _ = stratified_interval(d, strata, 0.95, equal_weights=True)
+    assert (1 + 2 * low) ** 40 == pytest.approx(0.025, rel=1e-6)
