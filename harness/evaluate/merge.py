@@ -63,7 +63,8 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
 def _same_tokenizer(adapter: Path, base: Path) -> bool:
     own = tokenizer_folder(adapter, base)
-    if own == base or _tokenizer_files(own) == _tokenizer_files(base):
+    whole = all((folder / "tokenizer.json").is_file() for folder in (own, base))
+    if own == base or (whole and _tokenizer_files(own) == _tokenizer_files(base)):
         return True
     return tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
 

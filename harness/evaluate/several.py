@@ -4,7 +4,7 @@ An evaluation whose inputs are unchanged is taken over; answers to requests that
 journals; a server is started when something is left to ask.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -82,7 +82,7 @@ def evaluate_checkpoints(
     waiting = [label for label in checkpoints if not _is_done(job, label)]
     if looks is not None and any(label not in looks.whole for label in waiting):
         waiting = list(checkpoints)  # the rule looks at all of them; what was answered before comes from the journals
-    sound = cache(lambda: [require_saved(Path(checkpoints[n].path), Path(checkpoints[n].base_path)) for n in waiting])
+    sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
     folders = {label: _finished(job, label, _nothing_to_do) for label in checkpoints if label not in waiting}
     if folders:
         say(f"· evaluation of {', '.join(folders)} (unchanged, reused)")
@@ -90,6 +90,11 @@ def evaluate_checkpoints(
         group = {label: checkpoints[label] for label in waiting if checkpoints[label].base_path == base}
         folders |= _evaluate(job, group, sound)
     return {label: folders[label] for label in checkpoints}
+
+
+def _require_all_saved(checkpoints: Iterable[Checkpoint]) -> None:
+    for found in checkpoints:
+        require_saved(Path(found.path), Path(found.base_path))
 
 
 def require_saved(folder: Path, base: Path) -> None:
@@ -120,7 +125,7 @@ def _nothing_to_do(folder: Path) -> None:
     raise AssertionError(f"{folder} was evaluated and is not there")
 
 
-def _evaluate(job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], object]) -> dict[str, Path]:
+def _evaluate(job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], None]) -> dict[str, Path]:
     """Asks all models of a group everything that no journal knows, and writes their evaluations.
 
     `sound` raises for a checkpoint that is not what it says; the server is on its way meanwhile.
