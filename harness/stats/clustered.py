@@ -23,14 +23,16 @@ Labels = npt.NDArray[Any]
 
 
 def clustered_noninferiority_p(d: FloatArray, clusters: Labels, margin: float, seed: int) -> float:
-    """One-sided p of H0: mean ≤ −margin: cluster-robust t with G − 1 degrees of freedom (Cameron & Miller 2015).
+    """One-sided p of H0: mean ≤ −margin: cluster-robust t (Cameron & Miller 2015).
 
-    Under 20 clusters the wild cluster bootstrap with the null imposed (Cameron, Gelbach & Miller 2008), which for
-    a mean flips the signs of cluster sums. The larger p of it and, for right/wrong, Tango's statistic over the root
-    of the design effect (Rao & Scott 1992), with t for its normal, whose degrees of freedom are those of the design
-    effect (`effective_freedom`): t alone passes too often where losses are rare and lie in few clusters;
-    for other skewed scores, the BCa cluster bootstrap. Never below the p of the same items taken as independent, nor
-    the chance that as many items as these are worth show none of the total failures that would make up the margin.
+    Its degrees of freedom are `effective_freedom`: with G − 1 it passes too often where few clusters hold most of the
+    spread, as those of a small task do in a group whose tasks weigh the same. Under 20 clusters the wild cluster
+    bootstrap with the null imposed (Cameron, Gelbach & Miller 2008), which for a mean flips the signs of cluster sums.
+    The larger p of it and, for right/wrong, Tango's statistic over the root of the design effect (Rao & Scott 1992),
+    with t of the same degrees of freedom for its normal: t alone passes too often where losses are rare and lie in few
+    clusters; for other skewed scores, the BCa cluster bootstrap. Never below the p of the same items taken as
+    independent, nor the chance that as many items as these are worth show none of the total failures that would make
+    up the margin.
     Raises ValueError on fewer than 2 clusters, unequal lengths, non-finite differences or a margin outside (0, 1).
     """
     require_open_unit("margin", margin)
@@ -76,7 +78,7 @@ def clustered_interval(d: FloatArray, clusters: Labels, level: float, seed: int)
         reach = (1 - tail ** (1 / len(sums))) * (farthest + abs(mean))
         return mean - reach, mean + reach
     if len(sums) >= FEW_CLUSTERS:
-        reach = float(t.isf(tail, len(sums) - 1)) * error
+        reach = float(t.isf(tail, effective_freedom(sums, sizes))) * error
         return mean - reach, mean + reach
     means = np.sort(_subset_means(sums, sizes, seed))
     outside = math.floor(tail * (len(means) + 1))
@@ -164,7 +166,7 @@ def _mean_above_p(sums: FloatArray, sizes: FloatArray, bound: float, seed: int) 
     if error <= 1e-12:
         return 0.0 if distance > 0 else 1.0
     if len(sums) >= FEW_CLUSTERS:
-        return float(t.sf(distance / error, len(sums) - 1))
+        return float(t.sf(distance / error, effective_freedom(sums, sizes)))
     # Flipping the signs of a set of clusters reaches the observed sum exactly when their mean is at most the bound.
     means = _subset_means(sums, sizes, seed)
     return float((1 + np.count_nonzero(means <= bound + 1e-12)) / (1 + len(means)))
