@@ -18,6 +18,7 @@ from harness.stats.paired import tango_lower
 
 Labels = npt.NDArray[Any]
 FARTHEST = 38.0  # beyond it the normal distribution has no p
+ROUNDING = 1e-12  # of sums of weights
 
 
 def stratified_mean(d: FloatArray, strata: Labels, equal_weights: bool = False) -> float:
@@ -120,7 +121,9 @@ def _unseen_p(sizes: FloatArray, weights: FloatArray, drop: float) -> float:
 
     Shares s of the strata maximise Π(1 − s)^size subject to Σ weight·s = drop: 1 − s = level·size/weight, at most 1.
     """
-    if drop >= 1:
+    if drop <= ROUNDING:
+        return 1.0
+    if drop >= 1 - ROUNDING:
         return 0.0
     ratio = sizes / weights
 

@@ -107,3 +107,18 @@ def test_what_a_small_stratum_may_hide_counts_by_its_weight() -> None:
     assert stratified_noninferiority_p(d, strata, 0.02) == pytest.approx(0.98**440)
     low, _ = stratified_interval(d, strata, 0.95, equal_weights=True)
     assert (1 + 2 * low) ** 40 == pytest.approx(0.025, rel=1e-6)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_layout_of_strata_has_p_and_limits(seed: int, equal: bool) -> None:
+    """Better, worse, equal, all lost and all won candidates, whatever the rounding of the weights."""
+    generator = np.random.default_rng(seed)
+    for sizes in ([51, 40, 33, 19, 21, 7, 9], generator.integers(2, 60, generator.integers(2, 60)).tolist()):
+        d, strata = items(sizes, [0.5] * len(sizes), seed)
+        assert stratified_harm_p(d, strata, equal) == 1.0
+        assert stratified_harm_p(np.full(len(d), -1.0), strata, equal) == 0.0
+        assert stratified_noninferiority_p(np.full(len(d), 1.0), strata, 0.02, equal) < 0.05
+        assert stratified_noninferiority_p(d - 0.5, strata, 0.02, equal) <= 1
+        low, high = stratified_interval(np.zeros(len(d)), strata, 0.95, equal)
+        assert -1 <= low < 0 < high <= 1
