@@ -52,6 +52,7 @@ class _Reader:
         self._decoder = self._decoder_of([])
         self._alike: tuple[str, list[str]] | None = None
         self._sinks: _Sinks = []
+        self._blocks: dict[tuple[str, ...], Block | None] = {}
         self._block: Block | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
@@ -125,6 +126,8 @@ class _Reader:
         """The row again, once this filter and these metrics have their columns."""
         if clash := KNOWN.intersection(row.metrics):
             raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
+        if not _is_text(row.filter, *row.metrics):
+            raise self._fault("has a filter or a metric whose name is no text: it is damaged")
         if new := sorted(set(row.metrics) - set(self._metrics)):
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)
@@ -136,9 +139,20 @@ class _Reader:
             (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
             for name in dict.fromkeys(row.metrics)
         ]
-        plain = self._shape == WHOLE and row.metrics and len(set(row.metrics)) == len(row.metrics)
-        self._block = Block(row, self._rows, self._document, self.codes) if plain else None
+        key = (row.filter, *row.metrics)
+        if key not in self._blocks:
+            self._blocks[key] = self._block_of(row)
+        self._block = self._blocks[key]
         return row
+
+    def _block_of(self, row: Any) -> Block | None:
+        """None where such rows are only read one by one."""
+        if self._shape != WHOLE or not row.metrics or len(set(row.metrics)) < len(row.metrics):
+            return None
+        try:
+            return Block(row, self._rows, self._document, self.codes)
+        except (ValueError, TypeError):  # a request whose name no decoder takes
+            return None
 
     def _decoded(self, line: bytes) -> Any:
         try:
@@ -225,11 +239,22 @@ def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ())
         sha256 = reader.read()
     except UnicodeDecodeError as error:
         raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
+    except ValueError as error:
+        raise EvidenceFault(f"{path} line {reader.number} is not an lm-eval sample: {error}") from None
     names = {name: list(codes) for name, codes in reader.codes.items()}
     columns = {
         key: column for filter_, rows in reader.rows.items() for key, column in columns_of(path, filter_, rows, names)
     }
     return Samples(columns, sha256)
+
+
+def _is_text(*names: str) -> bool:
+    """Whether all can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _responses(raw: msgspec.Raw) -> int:

@@ -106,3 +106,33 @@ def test_a_damaged_row_far_into_a_file_is_named_by_its_line(tmp_path: Path, monk
     monkeypatch.setattr(reading, "BLOCK", 4096)
     with pytest.raises(EvidenceFault, match="line 251"):
         read_samples(path, [])
+
+
+def test_rows_of_alternating_filters_make_one_block_a_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples_quiz.jsonl"
+    filters = ("none", "strict")
+    path.write_text(lines([sample(n, float(n % 2), filter=one) for n in range(50) for one in filters]))
+    made: list[int] = []
+    monkeypatch.setattr(reading.Block, "__init__", counted(reading.Block.__init__, made))
+    read = read_samples(path, [])
+    assert len(made) == 2
+    assert [len(read.columns[name]) for name in ("acc", "acc,strict")] == [50, 50]
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\n", "\x00", "\ud800"])
+def test_requests_of_any_name_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "samples_quiz.jsonl"
+    rows = [sample(n, 1.0, arguments={name: ["Question?"]}) for n in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read_samples(path, []).columns["acc"]) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"filter": "\ud800"}, *({"metrics": [name], name: 1.0} for name in ('a"b', "a\\b", "a\n", "\x00", "\ud800"))],
+)
+def test_names_that_no_sample_has_are_named_by_their_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "samples_quiz.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [sample(0, 1.0), sample(1, 1.0) | change]))
+    with pytest.raises(EvidenceFault, match="line 2"):
+        read_samples(path, [])
