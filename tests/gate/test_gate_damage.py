@@ -11,7 +11,7 @@ from evaluation_folders import Folder, answers, guard, policy, sample, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
+from harness.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
@@ -175,3 +175,12 @@ def test_evidence_made_in_another_way_never_passes(change: dict[str, Any], first
     with TemporaryDirectory() as root:
         sides = written(Path(root), [other, speaking()] if first else [speaking(), other], True)
         assert outcome(*sides) == "INVALID"
+
+
+@pytest.mark.parametrize("change", [{"filter": "\ud800"}, {"metrics": ['a"b']}, {"metrics": ["\ud800"]}])
+def test_edited_samples_are_told_as_edited_whatever_they_hold(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = speaking().write(tmp_path / "a")
+    with (path / "samples_quiz.jsonl").open("a") as file:
+        file.write(json.dumps(sample(100, 1.0) | change) + "\n")
+    with pytest.raises(EvidenceFault, match="was edited"):
+        read_evidence(path)

@@ -89,6 +89,23 @@ def test_few_items_of_a_task_that_counts_much_never_pass_a_narrow_margin(tmp_pat
     assert decide(gate, compared(tmp_path, BEFORE, {"small": 36, "large": 301}, gate=gate)).verdict == "INCONCLUSIVE"
 
 
+def test_a_better_model_passes_in_a_group_of_many_sizes(tmp_path: Path) -> None:
+    """Of these sizes the shares of unseen failures add up to just under 1."""
+    rights: dict[str, tuple[int, int]] = {f"t{n}": (n // 2, n) for n in (51, 40, 33, 19, 21, 7, 9)}
+    sides = []
+    for label, more in (("base", 0), ("mine", 2)):
+        tasks = {task: samples(answers(right + more, n)) for task, (right, n) in rights.items()}
+        mean = float(np.mean([(right + more) / n for right, n in rights.values()]))
+        written = Folder(tasks, groups={"all": list(tasks)}, label=label).write_lm_eval(
+            tmp_path / label, groups={"all": {"acc,none": mean, "alias": "all"}}
+        )
+        sides.append(read_evidence(written))
+    gate = policy(guard("*/all/acc", margin="10 points"))
+    comparison = compare_both(sides, gate)
+    assert of_group(comparison).equal_weights
+    assert decide(gate, comparison).verdict == "PASS"
+
+
 def test_sides_that_weigh_a_group_differently_are_invalid(tmp_path: Path) -> None:
     comparison = compared(tmp_path, BEFORE, AFTER, (True, False))
     assert any("group all: acc weighs tasks by their size on one side" in fault for fault in comparison.faults)
