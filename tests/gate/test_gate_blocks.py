@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from harness.errors import EvidenceFault
 from harness.gate import samples as reading
+from harness.gate.blocks import Block
 from harness.gate.samples import read_samples
 from harness.store import sha256_file
 
@@ -113,7 +114,7 @@ def test_rows_of_alternating_filters_make_one_block_a_filter(tmp_path: Path, mon
     filters = ("none", "strict")
     path.write_text(lines([sample(n, float(n % 2), filter=one) for n in range(50) for one in filters]))
     made: list[int] = []
-    monkeypatch.setattr(reading.Block, "__init__", counted(reading.Block.__init__, made))
+    monkeypatch.setattr(Block, "__init__", counted(Block.__init__, made))
     read = read_samples(path, [])
     assert len(made) == 2
     assert [len(read.columns[name]) for name in ("acc", "acc,strict")] == [50, 50]

@@ -184,21 +184,21 @@ def test_losses_in_few_clusters_pass_in_at_most_one_of_twenty_models_at_the_marg
     assert passed / 2000 <= 0.055
 
 
-def test_few_heavy_clusters_pass_in_at_most_one_of_seventeen_models_at_the_margin() -> None:
-    """10 clusters of a small task weigh what 1,000 of a large one do, Δ = −δ: 7% passed with G − 1 degrees."""
-    generator = np.random.default_rng(2)
-    weights = np.repeat([3030 / 60, 3030 / 6000], [30, 3000])
+def test_losses_in_few_heavy_clusters_pass_in_at_most_one_of_twenty_models_at_the_margin() -> None:
+    """10 clusters of a small task count what 100 of a large one do, Δ = −δ: 6.4% passed with G − 1 degrees."""
+    generator = np.random.default_rng(12)
+    weights, clusters = np.repeat([330 / 60, 330 / 600], [30, 300]), np.arange(330) // 3
     passed = 0
-    for _ in range(1000):
-        d = weights * generator.normal(-0.05, 0.25, 3030).clip(-1, 1)
-        passed += clustered_noninferiority_p(d, np.arange(3030) // 3, 0.05, seed=0) <= 0.05
-    assert passed / 1000 <= 0.06
+    for _ in range(2000):
+        d = weights * generator.choice([-1.0, 0.0, 1.0], 330, p=[0.125, 0.8, 0.075])
+        passed += clustered_noninferiority_p(d, clusters, 0.05, seed=0) <= 0.05
+    assert passed / 2000 <= 0.055
 
 
 def test_interval_and_test_have_the_same_degrees_of_freedom() -> None:
     d, clusters = scores(30, 4, 0.1, 0.7, seed=10)
     d[:8] *= 9
     d[60:68] *= 9
-    assert effective_freedom(np.bincount(clusters, weights=d), np.full(30, 4.0)) < 20
+    assert effective_freedom(np.bincount(clusters, weights=d).astype(np.float64), np.full(30, 4.0)) < 20
     low, _ = clustered_interval(d, clusters, 0.9, seed=0)
     assert clustered_noninferiority_p(d, clusters, -low, seed=0) == pytest.approx(0.05)
