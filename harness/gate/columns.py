@@ -66,9 +66,13 @@ class Column:
 
 @dataclass
 class Rows:
-    """The columns of one filter while its file is read: every row once, metrics by name."""
+    """The columns of one filter while its file is read: every row once, metrics by name.
+
+    Items are gathered in `items` and packed into `packed`, which take less memory.
+    """
 
     items: list[bytes] = field(default_factory=list)
+    packed: list[npt.NDArray[np.bytes_]] = field(default_factory=list)
     prompts: "array[int]" = field(default_factory=lambda: array("q"))
     targets: "array[int]" = field(default_factory=lambda: array("q"))
     places: "array[int]" = field(default_factory=lambda: array("q"))
@@ -81,12 +85,27 @@ class Rows:
     unscored: dict[str, int] = field(default_factory=dict)
     lists: dict[str, int] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    def pack(self) -> None:
+        if self.items:
+            self.packed.append(np.array(self.items, dtype=np.bytes_))
+            self.items.clear()
+
+    def handed_over(self, name: str) -> npt.NDArray[np.int64]:
+        """A column as an array; it is held no longer here, so that a big file's columns exist once."""
+        found: array[int] = getattr(self, name)
+        setattr(self, name, array("q"))
+        return np.frombuffer(found, dtype=np.int64)
+
 
 def columns_of(
     path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
-    items = np.array(rows.items, dtype=np.bytes_)
-    rows.items.clear()
+    rows.pack()
+    items = np.concatenate(rows.packed or [np.empty(0, dtype=np.bytes_)])
+    rows.packed.clear()
     order = _order(items)
     items = items[order]
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
@@ -97,12 +116,9 @@ def columns_of(
         _require_distinct(path, items, group, repeats, np.array(rows.places, dtype=np.int64)[order])
         for name in ("prompts", "targets"):
             _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
-    answered = np.array(rows.samples, dtype=np.int64)
+    answered = rows.handed_over("samples")
     kept: Any = slice(None) if first.all() else first
-    table = {
-        name: np.array(getattr(rows, name), dtype=np.int64)[order][kept]
-        for name in ("prompts", "targets", "places", "choices", "docs")
-    }
+    table = {name: rows.handed_over(name)[order][kept] for name in ("prompts", "targets", "places", "choices", "docs")}
     fields = {name: np.array(codes, dtype=np.int64)[order][kept] for name, codes in rows.fields.items()}
     items = items[kept]
     position = np.empty(len(order), dtype=np.int64)

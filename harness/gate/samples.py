@@ -52,6 +52,7 @@ class _Reader:
         self._decoder = self._decoder_of([])
         self._alike: tuple[str, list[str]] | None = None
         self._sinks: _Sinks = []
+        self._like: Any = None
         self._block: Block | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
@@ -77,13 +78,21 @@ class _Reader:
         with self.path.open("rb") as file, ThreadPoolExecutor(1) as beside:
             while block := file.read(BLOCK) + file.readline():
                 hashed = beside.submit(whole.update, block)
-                taken = self._block.take(block, place) if self._block else 0
+                taken = self._taken(block, place)
                 self.number += taken
                 if not taken:
                     self._one_by_one(block, place)
                 place += len(block)
                 hashed.result()
         return whole.hexdigest()
+
+    def _taken(self, block: bytes, place: int) -> int:
+        """How many rows were taken at once: none before there is a row that others can be like."""
+        if self._like is None:
+            return 0
+        if self._block is None:
+            self._block = Block(self._like, self._rows, self._document, self.codes)
+        return self._block.take(block, place)
 
     def _one_by_one(self, block: bytes, place: int) -> None:
         for line in BytesIO(block):
@@ -100,7 +109,7 @@ class _Reader:
         if self._alike != (row.filter, row.metrics):
             row = self._switched(row, line)
         rows = self._rows
-        index = len(rows.items)
+        index = len(rows)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
         rows.prompts.append(digest(row.prompt_hash))
         rows.targets.append(digest(str(row.target_hash)))
@@ -137,7 +146,7 @@ class _Reader:
             for name in dict.fromkeys(row.metrics)
         ]
         plain = self._shape == WHOLE and row.metrics and len(set(row.metrics)) == len(row.metrics)
-        self._block = Block(row, self._rows, self._document, self.codes) if plain else None
+        self._like, self._block = (row if plain else None), None
         return row
 
     def _decoded(self, line: bytes) -> Any:
