@@ -32,10 +32,10 @@ class Column:
     targets: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     places: npt.NDArray[np.int64]
-    choices: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int32]
     docs: npt.NDArray[np.int64]
-    samples: npt.NDArray[np.int64]
-    fields: Mapping[str, npt.NDArray[np.int64]]
+    samples: npt.NDArray[np.int32]
+    fields: Mapping[str, npt.NDArray[np.int32]]
     names: Mapping[str, Sequence[str]]
     unscored: int
     lists: int = 0
@@ -76,9 +76,9 @@ class Rows:
     prompts: "array[int]" = field(default_factory=lambda: array("q"))
     targets: "array[int]" = field(default_factory=lambda: array("q"))
     places: "array[int]" = field(default_factory=lambda: array("q"))
-    choices: "array[int]" = field(default_factory=lambda: array("q"))
+    choices: "array[int]" = field(default_factory=lambda: array("i"))
     docs: "array[int]" = field(default_factory=lambda: array("q"))
-    samples: "array[int]" = field(default_factory=lambda: array("q"))
+    samples: "array[int]" = field(default_factory=lambda: array("i"))
     repeats: "array[int]" = field(default_factory=lambda: array("q"))
     fields: dict[str, "array[int]"] = field(default_factory=dict)
     values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
@@ -93,11 +93,11 @@ class Rows:
             self.packed.append(np.array(self.items, dtype=np.bytes_))
             self.items.clear()
 
-    def handed_over(self, name: str) -> npt.NDArray[np.int64]:
+    def handed_over(self, name: str) -> npt.NDArray[Any]:
         """A column as an array; it is held no longer here, so that a big file's columns exist once."""
         found: array[int] = getattr(self, name)
-        setattr(self, name, array("q"))
-        return np.frombuffer(found, dtype=np.int64)
+        setattr(self, name, array(found.typecode))
+        return np.frombuffer(found, dtype=found.typecode)
 
 
 def columns_of(
@@ -119,7 +119,7 @@ def columns_of(
     answered = rows.handed_over("samples")
     kept: Any = slice(None) if first.all() else first
     table = {name: rows.handed_over(name)[order][kept] for name in ("prompts", "targets", "places", "choices", "docs")}
-    fields = {name: np.array(codes, dtype=np.int64)[order][kept] for name, codes in rows.fields.items()}
+    fields = {name: np.array(codes, dtype=np.int32)[order][kept] for name, codes in rows.fields.items()}
     items = items[kept]
     position = np.empty(len(order), dtype=np.int64)
     position[order] = group
@@ -131,7 +131,7 @@ def columns_of(
         scored: Any = counts > 0
         scored = slice(None) if scored.all() else scored  # no copies of what is whole
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
-        samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int64)
+        samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int32)
         key = metric if filter_ == "none" else f"{metric},{filter_}"
         yield (
             key,

@@ -4,7 +4,6 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -75,15 +74,14 @@ class _Reader:
     def read(self) -> str:
         """Takes every row; returns the sha256 of exactly the bytes that were read."""
         place, whole = 0, hashlib.sha256()
-        with self.path.open("rb") as file, ThreadPoolExecutor(1) as beside:
+        with self.path.open("rb") as file:
             while block := file.read(BLOCK) + file.readline():
-                hashed = beside.submit(whole.update, block)
+                whole.update(block)
                 taken = self._taken(block, place)
                 self.number += taken
                 if not taken:
                     self._one_by_one(block, place)
                 place += len(block)
-                hashed.result()
         return whole.hexdigest()
 
     def _taken(self, block: bytes, place: int) -> int:
@@ -138,7 +136,7 @@ class _Reader:
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)
         self._alike = (row.filter, row.metrics)
-        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("q") for name in self.codes}))
+        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("i") for name in self.codes}))
         coded = enumerate(self.codes.items())
         self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
         self._sinks = [
