@@ -64,10 +64,10 @@ def in_memory(items: int) -> None:
 
 def _evidence(right: npt.NDArray[np.bool_], path: Path) -> Evidence:
     n = len(right)
-    none = np.zeros(n, dtype=np.int64)
+    none, few = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int32)
     column = Column(
         path=path, items=np.sort(np.arange(n).astype("S64")), prompts=none, targets=none, values=right.astype(float),
-        places=none, choices=none, docs=np.arange(n), samples=none + 1, fields={}, names={},
+        places=none, choices=few, docs=np.arange(n), samples=few + 1, fields={}, names={},
         unscored=0,
     )  # fmt: skip
     identity = TaskIdentity(

@@ -54,8 +54,9 @@ class Block:
             return 0
         if starts is None or len(found) != len(starts):
             return 0
-        rows, first = self._rows, len(self._rows.items)
-        rows.items.extend(items)
+        rows, first = self._rows, len(self._rows)
+        rows.pack()
+        rows.packed.append(np.array(items, dtype=np.bytes_))
         rows.docs.extend(documents)
         rows.repeats.extend(repeats)
         rows.prompts.extend([digest(row.prompt_hash) for row in found])

@@ -32,10 +32,10 @@ class Column:
     targets: npt.NDArray[np.int64]
     values: npt.NDArray[np.float64]
     places: npt.NDArray[np.int64]
-    choices: npt.NDArray[np.int64]
+    choices: npt.NDArray[np.int32]
     docs: npt.NDArray[np.int64]
-    samples: npt.NDArray[np.int64]
-    fields: Mapping[str, npt.NDArray[np.int64]]
+    samples: npt.NDArray[np.int32]
+    fields: Mapping[str, npt.NDArray[np.int32]]
     names: Mapping[str, Sequence[str]]
     unscored: int
     lists: int = 0
@@ -66,27 +66,46 @@ class Column:
 
 @dataclass
 class Rows:
-    """The columns of one filter while its file is read: every row once, metrics by name."""
+    """The columns of one filter while its file is read: every row once, metrics by name.
+
+    Items are gathered in `items` and packed into `packed`, which take less memory.
+    """
 
     items: list[bytes] = field(default_factory=list)
+    packed: list[npt.NDArray[np.bytes_]] = field(default_factory=list)
     prompts: "array[int]" = field(default_factory=lambda: array("q"))
     targets: "array[int]" = field(default_factory=lambda: array("q"))
     places: "array[int]" = field(default_factory=lambda: array("q"))
-    choices: "array[int]" = field(default_factory=lambda: array("q"))
+    choices: "array[int]" = field(default_factory=lambda: array("i"))
     docs: "array[int]" = field(default_factory=lambda: array("q"))
-    samples: "array[int]" = field(default_factory=lambda: array("q"))
+    samples: "array[int]" = field(default_factory=lambda: array("i"))
     repeats: "array[int]" = field(default_factory=lambda: array("q"))
     fields: dict[str, "array[int]"] = field(default_factory=dict)
     values: dict[str, tuple["array[int]", "array[float]"]] = field(default_factory=dict)
     unscored: dict[str, int] = field(default_factory=dict)
     lists: dict[str, int] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    def pack(self) -> None:
+        if self.items:
+            self.packed.append(np.array(self.items, dtype=np.bytes_))
+            self.items.clear()
+
+    def handed_over(self, name: str) -> npt.NDArray[Any]:
+        """A column as an array; it is held no longer here, so that a big file's columns exist once."""
+        found: array[int] = getattr(self, name)
+        setattr(self, name, array(found.typecode))
+        return np.frombuffer(found, dtype=found.typecode)
+
 
 def columns_of(
     path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
-    items = np.array(rows.items, dtype=np.bytes_)
-    rows.items.clear()
+    rows.pack()
+    items = np.concatenate(rows.packed or [np.empty(0, dtype=np.bytes_)])
+    rows.packed.clear()
     order = _order(items)
     items = items[order]
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
@@ -97,13 +116,10 @@ def columns_of(
         _require_distinct(path, items, group, repeats, np.array(rows.places, dtype=np.int64)[order])
         for name in ("prompts", "targets"):
             _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
-    answered = np.array(rows.samples, dtype=np.int64)
+    answered = rows.handed_over("samples")
     kept: Any = slice(None) if first.all() else first
-    table = {
-        name: np.array(getattr(rows, name), dtype=np.int64)[order][kept]
-        for name in ("prompts", "targets", "places", "choices", "docs")
-    }
-    fields = {name: np.array(codes, dtype=np.int64)[order][kept] for name, codes in rows.fields.items()}
+    table = {name: rows.handed_over(name)[order][kept] for name in ("prompts", "targets", "places", "choices", "docs")}
+    fields = {name: np.array(codes, dtype=np.int32)[order][kept] for name, codes in rows.fields.items()}
     items = items[kept]
     position = np.empty(len(order), dtype=np.int64)
     position[order] = group
@@ -115,7 +131,7 @@ def columns_of(
         scored: Any = counts > 0
         scored = slice(None) if scored.all() else scored  # no copies of what is whole
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
-        samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int64)
+        samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int32)
         key = metric if filter_ == "none" else f"{metric},{filter_}"
         yield (
             key,

@@ -43,9 +43,9 @@ class Pairs:
     def binary(self) -> bool:
         return all(bool(((values == 0) | (values == 1)).all()) for values in (self.left.values, self.right.values))
 
-    def codes(self, field: str) -> npt.NDArray[np.int64]:
+    def codes(self, field: str) -> npt.NDArray[np.int32]:
         """The number of each item's value of a document field, NONE where it has none."""
-        return self.right.fields.get(field, np.full(len(self), NONE))
+        return self.right.fields.get(field, np.full(len(self), NONE, dtype=np.int32))
 
     def unclustered(self, field: str) -> str | None:
         """Why the items cannot be clustered by a document field; None when each has it, the same on both sides."""

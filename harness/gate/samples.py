@@ -4,7 +4,6 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -52,7 +51,7 @@ class _Reader:
         self._decoder = self._decoder_of([])
         self._alike: tuple[str, list[str]] | None = None
         self._sinks: _Sinks = []
-        self._blocks: dict[tuple[str, ...], Block | None] = {}
+        self._like: Any = None
         self._block: Block | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
@@ -75,16 +74,27 @@ class _Reader:
     def read(self) -> str:
         """Takes every row; returns the sha256 of exactly the bytes that were read."""
         place, whole = 0, hashlib.sha256()
-        with self.path.open("rb") as file, ThreadPoolExecutor(1) as beside:
+        with self.path.open("rb") as file:
             while block := file.read(BLOCK) + file.readline():
-                hashed = beside.submit(whole.update, block)
-                taken = self._block.take(block, place) if self._block else 0
+                whole.update(block)
+                taken = self._taken(block, place)
                 self.number += taken
                 if not taken:
                     self._one_by_one(block, place)
                 place += len(block)
-                hashed.result()
         return whole.hexdigest()
+
+    def _taken(self, block: bytes, place: int) -> int:
+        """How many rows were taken at once: none before there is a row that others can be like."""
+        if self._like is None:
+            return 0
+        if self._block is None:
+            try:
+                self._block = Block(self._like, self._rows, self._document, self.codes)
+            except (ValueError, TypeError):  # a request whose name no decoder takes
+                self._like = None
+                return 0
+        return self._block.take(block, place)
 
     def _one_by_one(self, block: bytes, place: int) -> None:
         for line in BytesIO(block):
@@ -101,7 +111,7 @@ class _Reader:
         if self._alike != (row.filter, row.metrics):
             row = self._switched(row, line)
         rows = self._rows
-        index = len(rows.items)
+        index = len(rows)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
         rows.prompts.append(digest(row.prompt_hash))
         rows.targets.append(digest(str(row.target_hash)))
@@ -132,27 +142,16 @@ class _Reader:
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)
         self._alike = (row.filter, row.metrics)
-        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("q") for name in self.codes}))
+        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("i") for name in self.codes}))
         coded = enumerate(self.codes.items())
         self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
         self._sinks = [
             (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
             for name in dict.fromkeys(row.metrics)
         ]
-        key = (row.filter, *row.metrics)
-        if key not in self._blocks:
-            self._blocks[key] = self._block_of(row)
-        self._block = self._blocks[key]
+        plain = self._shape == WHOLE and row.metrics and len(set(row.metrics)) == len(row.metrics)
+        self._like, self._block = (row if plain else None), None
         return row
-
-    def _block_of(self, row: Any) -> Block | None:
-        """None where such rows are only read one by one."""
-        if self._shape != WHOLE or not row.metrics or len(set(row.metrics)) < len(row.metrics):
-            return None
-        try:
-            return Block(row, self._rows, self._document, self.codes)
-        except (ValueError, TypeError):  # a request whose name no decoder takes
-            return None
 
     def _decoded(self, line: bytes) -> Any:
         try:
