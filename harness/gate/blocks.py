@@ -5,7 +5,7 @@ answered once. A block with any other row is left to the reader that takes rows 
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ class Block:
             items = [row.doc_hash.encode() for row in found]
             documents = array("q", [row.doc_id for row in found])
             repeats = array("q", [NONE if row.repeat is None else row.repeat for row in found])
+            prompts, targets = (_digests(map(attrgetter(name), found)) for name in ("prompt_hash", "target_hash"))
         except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
             return 0
         if starts is None or len(found) != len(starts):
@@ -59,20 +60,21 @@ class Block:
         rows.packed.append(np.array(items, dtype=np.bytes_))
         rows.docs.extend(documents)
         rows.repeats.extend(repeats)
-        rows.prompts.extend([digest(row.prompt_hash) for row in found])
-        rows.targets.extend([digest(row.target_hash) for row in found])
+        rows.prompts.extend(prompts)
+        rows.targets.extend(targets)
         rows.places.frombytes((starts + place).tobytes())
-        rows.choices.extend([self._choices] * len(found))
-        rows.samples.extend([1] * len(found))
+        rows.choices.extend(array("i", [self._choices]) * len(found))
+        rows.samples.extend(array("i", [1]) * len(found))
         for name, attribute in self._metrics:
             indices, scores = rows.values[name]
-            indices.extend(range(first, first + len(found)))
+            indices.frombytes(np.arange(first, first + len(found), dtype=np.int64).tobytes())
             scores.extend(map(attrgetter(attribute), found))
         for name, attribute in self._fields:
             named = [getattr(row.doc, attribute) for row in found]
-            unnamed = named.count(None) == len(named)
-            codes = self._codes[name]
-            rows.fields[name].extend([NONE] * len(named) if unnamed else [code(codes, value) for value in named])
+            if named.count(None) == len(named):
+                rows.fields[name].extend(array("i", [NONE]) * len(named))
+            else:
+                rows.fields[name].extend([code(self._codes[name], value) for value in named])
         return len(found)
 
 
@@ -109,7 +111,12 @@ def _requests(arguments: Any) -> tuple[Any, ...]:
 
 def digest(text: str) -> int:
     """61 bits that are the same in every process, as hash() of a text is not: of a number it is the remainder."""
-    return hash(int.from_bytes(text.encode("utf-8", "surrogatepass"), "big"))
+    return hash(int.from_bytes(text.encode("utf-8", "surrogatepass")))
+
+
+def _digests(texts: Iterable[str]) -> "array[int]":
+    """`digest` of each; raises UnicodeEncodeError where it would not encode plainly."""
+    return array("q", list(map(hash, map(int.from_bytes, map(str.encode, texts)))))
 
 
 def choices(arguments: Any) -> int:
