@@ -114,6 +114,10 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     assert entry.digests["weights"] == weights_sha256(registry.model_folder(entry) / "checkpoint")
     assert entry.digests["checkpoint"] == weights_sha256(run / "checkpoint")
     assert broken(registry.verify()) == []
+    copy = registry.model_folder(entry)
+    shutil.rmtree(run)
+    kept = places_of(copy, copy / "eval" / "baseline", copy / "eval" / "candidate", runs)
+    assert (kept.data, kept.training) == (copy / "data", copy / "trained"), "the copy leads to the training it keeps"
 
 
 def merged(run: Path, cache: Path) -> Path:
