@@ -16,16 +16,18 @@ _SECRET_VALUE = re.compile(
     r"\b(?:hf_|sk-|gh[opsu]_|github_pat_|glpat-|wandb_v\d_|xox[abp]-|AKIA|eyJ)[\w.-]{8,}"
     r"|\bBearer\s+\S+|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
-_SHORTEST_SECRET = 8
+_SHORTEST_SECRET, _SHORTEST_WORD = 8, 12
 _SETTINGS = {"slice_key"}  # of ours, and no secret in spite of its name
-_ASSIGNED = re.compile(r"""([\w.-]+)(["']?\s*[=:]\s*)("[^"]*"|'[^']*'|[^\s,}\]]+)""")
+_INNER_NAME = re.compile(r"""(?<![?&\w.-])([\w.-]+)["']?\s*[=:]""")
+_QUERY = re.compile(r"""(?<=[?&])([\w.-]+)=[^&#\s"']+""")
 
 
 def without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
     """`settings`, nested as it is, with "[removed]" for secrets.
 
-    A secret is a value whose name says so, text that has the form of a known key, and the value of an
-    environment variable whose name says so.
+    A secret is a value whose name says so (all of it, be it nested; in a URL's query too), text that has the form of
+    a known key, and the value of an environment variable whose name says so, from 12 characters on, or 8 with a digit
+    among them: `AUTH=disabled` makes no secret of a common word.
     """
     known = _known()
     return {str(name): _clean(str(name), value, known) for name, value in settings.items()}
@@ -33,30 +35,37 @@ def without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
 
 def command_without_secrets(command: str) -> str:
     """A command line, its words quoted where they have to be, with "[removed]" for secrets: the same values as in
-    settings, be they given as `name=value`, `--name value` or inside a value (`env={name: value}`)."""
+    settings, be they given as `name=value` or `--name value`; a value that names a secret inside goes as a whole
+    (`env={name: value}`), since nobody but Hydra can tell where the inner one ends."""
     known, words, told = _known(), shlex.split(command), []
     for before, word in zip(["", *words], words, strict=False):
         if before.startswith("--") and "=" not in before and _secret_name(before):
             told.append(REMOVED)
             continue
         name, equals, value = word.partition("=")
-        told.append(f"{name}{equals}{_clean(name, _assigned_clean(value), known)}" if equals else _text(word, known))
+        told.append(f"{name}{equals}{_clean(name, _told(value), known)}" if equals else _text(_told(word), known))
     return shlex.join(told)
 
 
-def _assigned_clean(text: str) -> str:
-    return _ASSIGNED.sub(lambda found: f"{found[1]}{found[2]}{REMOVED if _secret_name(found[1]) else found[3]}", text)
+def _told(value: str) -> str:
+    return REMOVED if any(_secret_name(name) for name in _INNER_NAME.findall(value)) else value
 
 
 def _known() -> list[str]:
-    return [value for name, value in os.environ.items() if _secret_name(name) and len(value) >= _SHORTEST_SECRET]
+    """The longest first: one may be part of another."""
+    found = {value for name, value in os.environ.items() if _secret_name(name) and _may_be_secret(value)}
+    return sorted(found, key=len, reverse=True)
+
+
+def _may_be_secret(value: str) -> bool:
+    return len(value) >= (_SHORTEST_SECRET if any(c.isdigit() for c in value) else _SHORTEST_WORD)
 
 
 def _clean(name: str, value: object, known: list[str]) -> object:
+    if _secret_name(name) and value not in (None, "", {}, []):
+        return REMOVED
     if isinstance(value, Mapping):
         return {str(key): _clean(str(key), inner, known) for key, inner in value.items()}
-    if _secret_name(name) and value not in (None, ""):
-        return REMOVED
     if isinstance(value, list | tuple):
         return [_clean("", inner, known) for inner in value]
     return _text(value, known) if isinstance(value, str) else value
@@ -65,6 +74,7 @@ def _clean(name: str, value: object, known: list[str]) -> object:
 def _text(text: str, known: list[str]) -> str:
     for secret in known:
         text = text.replace(secret, REMOVED)
+    text = _QUERY.sub(lambda found: f"{found[1]}={REMOVED}" if _secret_name(found[1]) else found[0], text)
     return _SECRET_VALUE.sub(REMOVED, text)
 
 

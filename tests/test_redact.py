@@ -45,6 +45,18 @@ def test_values_of_secret_environment_variables(monkeypatch: pytest.MonkeyPatch)
     assert without_secrets({"command": "login 'correct horse' now"}) == {"command": f"login '{REMOVED}' now"}
 
 
+def test_a_common_word_is_no_secret_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH", "disabled")
+    monkeypatch.setenv("API_KEY", "hunter22")
+    assert without_secrets({"mode": "disabled", "url": "h/hunter22"}) == {"mode": "disabled", "url": f"h/{REMOVED}"}
+
+
+def test_all_that_lies_under_the_name_of_a_secret() -> None:
+    settings = {"secrets": {"a": "hunter2"}, "l": [{"password": ["x"]}], "url": "https://h/?api_key=abc", "auth": {}}
+    told = {"secrets": REMOVED, "l": [{"password": REMOVED}], "url": f"https://h/?api_key={REMOVED}", "auth": {}}
+    assert without_secrets(settings) == told
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
@@ -52,7 +64,17 @@ def test_values_of_secret_environment_variables(monkeypatch: pytest.MonkeyPatch)
         ("harness run 'serve.api_key=a b'", "harness run 'serve.api_key=[removed]'"),
         ("harness ci RUN --api-key s3cr3t --smoke", "harness ci RUN --api-key '[removed]' --smoke"),
         ("harness ci RUN --password=s3cr3t", "harness ci RUN '--password=[removed]'"),
-        ("harness run 'env={HF_TOKEN: abc, LANG: C}'", "harness run 'env={HF_TOKEN: [removed], LANG: C}'"),
+        ("harness run 'env={HF_TOKEN: abc, LANG: C}'", "harness run 'env=[removed]'"),
+        ("harness run 'h={Authorization: Bearer mine}'", "harness run 'h=[removed]'"),
+        ("harness run 'env={PASSWORD: correct horse}'", "harness run 'env=[removed]'"),
+        ("harness run '+x={auth: {user: bob, pw: hunter2}}'", "harness run '+x=[removed]'"),
+        ("harness run 'x=[{name: a},{key:[s1,s2]}]'", "harness run 'x=[removed]'"),
+        ("harness run 'u=https://h/?api_key=abc&x=1'", "harness run 'u=https://h/?api_key=[removed]&x=1'"),
+        (
+            "harness run 'u={a: \"https://h/?x=1&token=abc\"}'",
+            "harness run 'u={a: \"https://h/?x=1&token=[removed]\"}'",
+        ),
+        ("harness ci 'https://h/?x=1&token=abc'", "harness ci 'https://h/?x=1&token=[removed]'"),
         ("harness evaluate hf_abcdefghijkl", "harness evaluate '[removed]'"),
         ("harness run model.path=https://me:pw@host/x", "harness run 'model.path=https://[removed]@host/x'"),
         ("harness run note=correct-horse", "harness run 'note=[removed]'"),

@@ -61,7 +61,8 @@ def decide_candidate(
 
 
 def already_there(candidate: str, against: str, config: Config) -> Entry | None:
-    """The entry that put this very model (weights and prompt contract) where the alias `against` points.
+    """The entry that put this very model (weights, an adapter's base too, and prompt contract) where the alias
+    `against` points.
 
     None for another model, and where `against` is no alias: two names of one model are a mistake there.
     """
@@ -70,7 +71,8 @@ def already_there(candidate: str, against: str, config: Config) -> Entry | None:
         return None
     found = resolve_checkpoint(candidate, config)
     same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
-    return current if same else None
+    on_its_base = found.kind == "full" or found.base_sha256 == current.digests.get("base")
+    return current if same and on_its_base else None
 
 
 def _require_baselines(policy: GateConfig, runs: Path) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT
 from harness.records import Verdict
 from harness.registry.history import Entry
+from harness.registry.promotion import AGAINST
 from harness.report.markdown import MARKER
 from harness.report.wording import one_line
+from harness.report.write import OUTPUTS
 
 UNCHANGED = "UNCHANGED"
+DECISION = (VERDICT, COMPARISON, POLICY, EVIDENCE)
+REPORTED = ("index.html", VERDICT, *OUTPUTS)
 COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json")
 
 
@@ -38,19 +43,33 @@ def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
 def write_unchanged(candidate: str, entry: Entry, out: Path | None) -> None:
     """The same for a candidate that the alias points to already: there is nothing to decide.
 
-    Files only where a folder was named: the one beside the run holds the decision that the promotion rests on.
+    Files only where a folder was named, and an earlier decision in it goes: nobody is to take that for this one. The
+    folder of a run stays as it is, and the one beside it: they hold the decision that the promotion rests on.
     """
+    out = None if out is None or _of_a_run(out) else out
     told = f"{candidate} is {entry.alias} already ({entry.model}, entry {entry.number}): nothing to decide"
     message = f"{MARKER}\n## {UNCHANGED}\n\n{told}: the same weights under the same prompt contract.\n"
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        _clear(out)
         for name in ("summary.md", "comment.md"):
             (out / name).write_text(message)
     _append("GITHUB_STEP_SUMMARY", message)
-    _append_outputs({"verdict": UNCHANGED, "exit_code": "0", **({"folder": str(out.resolve())} if out else {})})
+    folder = str(out.resolve()) if out else ""
+    _append_outputs({"verdict": UNCHANGED, "exit_code": "0", "report": "", "folder": folder})
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(f"::notice title={UNCHANGED}::{_escaped(one_line(told))}")
     print(f"{UNCHANGED}: {told}")
+
+
+def _of_a_run(out: Path) -> bool:
+    return (out / "run.json").is_file() or out.resolve().parent.name == AGAINST
+
+
+def _clear(out: Path) -> None:
+    """Removes the files of an earlier decision, and no others."""
+    for path in (*(out / name for name in (*DECISION, *COPIED)), *(out / "report" / name for name in REPORTED)):
+        path.unlink(missing_ok=True)
 
 
 def write_failure(error: HarnessError) -> None:

@@ -13,6 +13,7 @@ from harness.errors import EvidenceFault
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
+from harness.origin import SCALED, TRAINED
 from harness.registry.registry import Act, Submission
 from harness.store import disk_full_is_told, sha256_file, sha256_json
 
@@ -24,7 +25,7 @@ PLACES = {
     "compare": ".",
     "gate": ".",
 }
-MADE_OF = {"train": "trained", "scale": "scaled"}
+MADE_OF = {"train": TRAINED, "scale": SCALED}
 
 
 def place_of(stage: str, chain: Chain) -> str:

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from harness.base_model import weights_sha256
+from harness.base_model import is_adapter, weights_sha256
 from harness.config import GateConfig, validate
 from harness.console import say
 from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
+from harness.origin import origin_of
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Evaluation, Verdict, load
 from harness.registry.history import Entry, valid_alias
 from harness.registry.policy import at_least_as_strict
 from harness.registry.registry import Act, Registry, Submission
-from harness.store import sha256_file
+from harness.store import read_manifest, sha256_file
 
 NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
 AGAINST = "against"
@@ -47,7 +48,13 @@ def _is_there(checkpoint: Path, current: Entry) -> bool:
     if not (checkpoint / CONTRACT_FILE).is_file() or not any(checkpoint.glob("*.safetensors")):
         return False
     known = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
-    return (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == known
+    same = (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == known
+    return same and (not is_adapter(checkpoint) or _base_of(checkpoint) == current.digests.get("base"))
+
+
+def _base_of(adapter: Path) -> object:
+    """The digest of the base model that an adapter was trained on: its weights' digest leaves the base out."""
+    return ((read_manifest(origin_of(adapter)) or {}).get("inputs") or {}).get("base")
 
 
 def _stopped_early(evaluation: Path) -> list[str]:

@@ -19,9 +19,15 @@ class Curve:
         self._path, self._read, self._step = path, 0, 0
 
     def report(self, tracker: Tracker) -> None:
-        """Hands on the rows that are complete and of a later step than all before."""
-        for line in self._lines():
-            step, values = step_of(line)
+        """Hands on the rows that are complete and of a later step than all before; what is no row is left out.
+
+        What is no row may be the rest of one: the file was cut and grew again, so it is read from its beginning.
+        """
+        rows = [_row(line) for line in self._lines()]
+        if None in rows:
+            self._read = 0
+            rows = [_row(line) for line in self._lines()]
+        for step, values in filter(None, rows):
             if step > self._step:
                 tracker.metrics(values, step)
                 self._step = step
@@ -36,6 +42,13 @@ class Curve:
             complete, end, _ = file.read().rpartition(b"\n")
         self._read += len(complete) + len(end)
         return complete.splitlines()
+
+
+def _row(line: bytes) -> tuple[int, dict[str, float]] | None:
+    try:
+        return step_of(line)
+    except (ValueError, OverflowError, AttributeError, KeyError):
+        return None
 
 
 def step_of(line: str | bytes) -> tuple[int, dict[str, float]]:
@@ -64,7 +77,10 @@ def live_curve(path: Path, opened: Callable[[], Tracker]) -> Iterator[None]:
 
 def _follow(curve: Curve, opened: Callable[[], Tracker], over: threading.Event, codes: list[int]) -> None:
     tracker = opened()
-    while not over.wait(POLL_S):
+    try:
+        while not over.wait(POLL_S):
+            curve.report(tracker)
         curve.report(tracker)
-    curve.report(tracker)
-    tracker.finish(codes[-1])
+    finally:
+        over.wait()  # the exit code is known then
+        tracker.finish(codes[-1])

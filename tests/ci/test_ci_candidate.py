@@ -63,15 +63,31 @@ def test_a_further_baseline_without_evaluation_is_refused_first(config: Config, 
 def test_what_is_in_production_already(
     weights: str, contract: str, against: str, there: bool, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = Entry(
-        number=1, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
-        digests={"weights": "w", "contract": "c"}, policy={}, previous="",
-    ).sealed()  # fmt: skip
+    entry = promoted({"weights": "w", "contract": "c"})
     registry = Path(config.runs_dir).parent / "registry"
     registry.mkdir()
     write_history(registry, [entry])
     monkeypatch.setattr(ci, "resolve_checkpoint", lambda *_: model(Path(weights), contract))
     assert ci.already_there("runs/mine", against, config) == (entry if there else None)
+
+
+@pytest.mark.parametrize(("base", "there"), [("b", True), ("another", False)])
+def test_an_adapter_on_another_base_is_another_model(
+    base: str, there: bool, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = {"weights": "w", "contract": "c", "base": "b"}
+    monkeypatch.setattr(ci, "read_history", lambda _: [])
+    monkeypatch.setattr(ci, "current_of", lambda *_: promoted(digests))
+    adapter = model(Path("w"), "c").model_copy(update={"kind": "adapter", "base_sha256": base})
+    monkeypatch.setattr(ci, "resolve_checkpoint", lambda *_: adapter)
+    assert (ci.already_there("runs/mine", "production", config) is not None) == there
+
+
+def promoted(digests: dict[str, str]) -> Entry:
+    return Entry(
+        number=1, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
+        digests=digests, policy={}, previous="",
+    ).sealed()  # fmt: skip
 
 
 def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
@@ -98,6 +114,10 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     assert entry.digests["weights"] == weights_sha256(registry.model_folder(entry) / "checkpoint")
     assert entry.digests["checkpoint"] == weights_sha256(run / "checkpoint")
     assert broken(registry.verify()) == []
+    copy = registry.model_folder(entry)
+    shutil.rmtree(run)
+    kept = places_of(copy, copy / "eval" / "baseline", copy / "eval" / "candidate", runs)
+    assert (kept.data, kept.training) == (copy / "data", copy / "trained"), "the copy leads to the training it keeps"
 
 
 def merged(run: Path, cache: Path) -> Path:

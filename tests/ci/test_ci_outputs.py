@@ -78,9 +78,33 @@ def test_a_candidate_that_is_there_already(
     notice, line = capsys.readouterr().out.splitlines()
     assert notice.startswith("::notice title=UNCHANGED::")
     assert line.startswith("UNCHANGED: runs/mine is production already")
-    assert ("folder" in told) == named
+    assert (told["report"], told["folder"]) == ("", str(out) if out else "")
     if out is not None:
         assert (out / "comment.md").read_text().startswith("<!-- tuning-harness-verdict -->")
+
+
+EARLIER = ("verdict.json", "evidence.json", "junit.xml", "annotations.txt", "report/index.html", "report/verdict.json")
+
+
+def earlier_decision(out: Path) -> None:
+    (out / "report").mkdir(parents=True)
+    for name in (*EARLIER, "notes.txt"):
+        (out / name).write_text("FAIL")
+
+
+def test_an_earlier_decision_is_not_left_as_this_one(tmp_path: Path, github: dict[str, Path]) -> None:
+    out = tmp_path / "ci-report"
+    earlier_decision(out)
+    write_unchanged("runs/mine", ENTRY, out)
+    assert {path.name for path in out.rglob("*") if path.is_file()} == {"summary.md", "comment.md", "notes.txt"}
+
+
+def test_the_decision_that_the_promotion_rests_on_stays(tmp_path: Path, github: dict[str, Path]) -> None:
+    out = tmp_path / "mine" / "against" / "production"
+    earlier_decision(out)
+    write_unchanged("runs/mine", ENTRY, out)
+    assert all((out / name).read_text() == "FAIL" for name in EARLIER)
+    assert not (out / "summary.md").exists()
 
 
 def test_a_failure_before_the_verdict(github: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

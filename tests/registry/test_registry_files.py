@@ -113,6 +113,13 @@ class TestPromotion:
         with pytest.raises(PromotionRefused):
             promote(two, runs / "first", None, ACT)
 
+    def test_the_same_adapter_on_another_base_is_not_there(self, two: FileRegistry, runs: Path) -> None:
+        manifest = runs / "second" / "checkpoint" / MANIFEST
+        told = json.loads(manifest.read_text())
+        told["inputs"]["base"] = "another"
+        manifest.write_text(json.dumps(told))
+        assert refused(two, runs / "second").exit_code == 12
+
     def test_a_better_candidate_replaces_production(self, two: FileRegistry) -> None:
         current = two.current(ALIAS)
         assert current is not None

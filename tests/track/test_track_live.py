@@ -89,6 +89,39 @@ def test_steps_that_are_done_again_are_reported_once(curve: Path) -> None:
     assert seen.steps == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_curve_that_is_cut_and_has_grown_past_where_it_was_read(curve: Path) -> None:
+    seen = Seen()
+    read = live.Curve(curve)
+    add(curve, 1, 2, 3)
+    read.report(seen)
+    curve.write_text('{"step": 1, "loss": 0.123}\n')
+    add(curve, 2, 3, 4, 5, 6)
+    read.report(seen)
+    assert seen.steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", "7", '{"loss": 1}', '{"step": NaN}', '{"step": Infinity}'])
+def test_a_line_that_is_no_row_is_left_out(line: str, curve: Path) -> None:
+    seen = Seen()
+    with live_curve(curve, lambda: seen):
+        add(curve, 1)
+        curve.write_text(f"{curve.read_text()}{line}\n")
+        add(curve, 2)
+    assert (seen.steps, seen.codes) == ([1, 2], [0])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_tracker_that_takes_no_more_is_finished_all_the_same(curve: Path) -> None:
+    class Full(Seen):
+        def metrics(self, values: dict[str, float], step: int) -> None:
+            raise OSError("no space left")
+
+    full = Full()
+    with live_curve(curve, lambda: full):
+        add(curve, 1)
+    assert full.codes == [0]
+
+
 def test_a_training_that_fails_ends_its_run_as_failed(curve: Path) -> None:
     seen = Seen()
 
