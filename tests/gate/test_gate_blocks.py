@@ -109,14 +109,15 @@ def test_a_damaged_row_far_into_a_file_is_named_by_its_line(tmp_path: Path, monk
         read_samples(path, [])
 
 
-def test_rows_of_alternating_filters_make_one_block_a_filter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_alternating_filters_make_few_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "samples_quiz.jsonl"
     filters = ("none", "strict")
     path.write_text(lines([sample(n, float(n % 2), filter=one) for n in range(50) for one in filters]))
     made: list[int] = []
     monkeypatch.setattr(Block, "__init__", counted(Block.__init__, made))
+    monkeypatch.setattr(reading, "BLOCK", path.stat().st_size // 4)
     read = read_samples(path, [])
-    assert len(made) == 2
+    assert 1 <= len(made) <= 4  # one a piece of the file, not one a change of filter
     assert [len(read.columns[name]) for name in ("acc", "acc,strict")] == [50, 50]
 
 
