@@ -21,6 +21,7 @@ CHOSEN = ("arc_easy", "hellaswag", "openbookqa", "piqa", "lambada_openai", "mmlu
 GENERATED = ("gsm8k", "ifeval")
 ITEMS, NEW_TOKENS = 4, 12
 NATS = 1e-2
+SHARE = 2e-4  # of the 180 nats that a long choice costs a model of random weights, each token of it rounded to bf16
 needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies of hub datasets in {tiny.HUB}")
 
 
@@ -103,7 +104,7 @@ class TestStock:
     @pytest.mark.parametrize("task", CHOSEN)
     def test_likelihoods_and_scores_are_stock_lm_evals(self, both: dict[str, Any], model: str, task: str) -> None:
         for mine, theirs in pairs(both, model, task):
-            assert nats(mine) == pytest.approx(nats(theirs), abs=NATS)
+            assert nats(mine) == pytest.approx(nats(theirs), abs=NATS, rel=SHARE)
             assert marks(mine) == marks(theirs)
 
     @pytest.mark.parametrize("task", GENERATED)
