@@ -140,7 +140,7 @@ def noninferiority(samples: Samples, margin: float) -> Floats:
     freedom = np.minimum(groups - 1, 2 / (np.where(spread > 1e-24, excess, 0) / groups + 2 / (groups - 1)))
     adjusted = np.asarray(t.sf(statistic / np.sqrt(np.maximum(1.0, samples.design)), freedom))
     independent = samples.by_flips(lambda lost, gained: noninferiority_p(lost, gained, n, margin))
-    return np.maximum(np.maximum(_above_p(samples, -margin), adjusted), independent)
+    return np.asarray(np.maximum(np.maximum(_above_p(samples, -margin), adjusted), independent))
 
 
 def harm(samples: Samples) -> Floats:
