@@ -88,6 +88,15 @@ class Samples:
         return np.where(spread, self.error**2 / np.where(spread, independent, 1), 1.0)
 
     @property
+    def freedom(self) -> Floats:
+        """`effective_freedom` of `harness.stats.clustered`."""
+        centred = self.values - self.mean[:, None]
+        spread = (centred**2).mean(axis=1)
+        excess = np.maximum((centred**4).mean(axis=1) / np.where(spread > 1e-24, spread, 1) ** 2 - 3, 0)
+        found = 2 / (np.where(spread > 1e-24, excess, 0) / self.groups + 2 / (self.groups - 1))
+        return np.asarray(np.minimum(self.groups - 1, found))
+
+    @property
     def turned(self) -> "Samples":
         return Samples(-self.sums, self.size, self.gained, self.lost)
 
@@ -102,7 +111,7 @@ def _above_p(samples: Samples, bound: float) -> Floats:
     distance, error = samples.mean - bound, samples.error
     spread = error > 1e-12
     if samples.groups >= FEW_CLUSTERS:
-        p = np.asarray(t.sf(distance / np.where(spread, error, 1), samples.groups - 1))
+        p = np.asarray(t.sf(distance / np.where(spread, error, 1), samples.freedom))
     else:
         sets, counts = _sets(samples.groups), _counted(samples, lambda means: means <= bound + 1e-12)
         p = (1 + counts) / (1 + len(sets))
@@ -132,13 +141,9 @@ def _counted(samples: Samples, holds: Callable[[Floats], npt.NDArray[np.bool_]])
 
 
 def noninferiority(samples: Samples, margin: float) -> Floats:
-    n, groups = samples.n, samples.groups
+    n = samples.n
     statistic = samples.by_flips(lambda lost, gained: tango_statistic(lost, gained, n, -margin))
-    centred = samples.values - samples.mean[:, None]
-    spread = (centred**2).mean(axis=1)
-    excess = np.maximum((centred**4).mean(axis=1) / np.where(spread > 1e-24, spread, 1) ** 2 - 3, 0)
-    freedom = np.minimum(groups - 1, 2 / (np.where(spread > 1e-24, excess, 0) / groups + 2 / (groups - 1)))
-    adjusted = np.asarray(t.sf(statistic / np.sqrt(np.maximum(1.0, samples.design)), freedom))
+    adjusted = np.asarray(t.sf(statistic / np.sqrt(np.maximum(1.0, samples.design)), samples.freedom))
     independent = samples.by_flips(lambda lost, gained: noninferiority_p(lost, gained, n, margin))
     return np.asarray(np.maximum(np.maximum(_above_p(samples, -margin), adjusted), independent))
 
@@ -153,7 +158,7 @@ def covered(samples: Samples, delta: float) -> npt.NDArray[np.bool_]:
     """Whether the 95% interval holds delta."""
     error = samples.error
     if samples.groups >= FEW_CLUSTERS:
-        reach = np.where(error > 1e-12, t.isf(0.025, samples.groups - 1) * error,
+        reach = np.where(error > 1e-12, t.isf(0.025, samples.freedom) * error,
                          (1 - 0.025 ** (1 / samples.groups)) * (1 + np.abs(samples.mean)))  # fmt: skip
         return np.asarray(np.abs(samples.mean - delta) <= reach)
     outside = int(0.025 * (len(_sets(samples.groups)) + 1))
