@@ -158,7 +158,7 @@ def covered(samples: Samples, delta: float) -> npt.NDArray[np.bool_]:
     """Whether the 95% interval holds delta."""
     error = samples.error
     if samples.groups >= FEW_CLUSTERS:
-        reach = np.where(error > 1e-12, t.isf(0.025, samples.freedom) * error,
+        reach = np.where(error > 1e-12, t.isf(0.025, samples.groups - 1) * error,
                          (1 - 0.025 ** (1 / samples.groups)) * (1 + np.abs(samples.mean)))  # fmt: skip
         return np.asarray(np.abs(samples.mean - delta) <= reach)
     outside = int(0.025 * (len(_sets(samples.groups)) + 1))

@@ -63,7 +63,8 @@ def clustered_harm_p(d: FloatArray, clusters: Labels, seed: int) -> float:
 
 
 def clustered_interval(d: FloatArray, clusters: Labels, level: float, seed: int) -> tuple[float, float]:
-    """Two-sided interval for the mean: cluster-robust t; under 20 clusters the means of random sets of clusters.
+    """Two-sided interval for the mean: cluster-robust t with G − 1 degrees of freedom (those of the tests would cover
+    too much); under 20 clusters the means of random sets of clusters.
 
     The latter invert the sign-flip test of cluster sums (typical values, Hartigan 1969). With too few clusters for
     the level (under 6 for 95%), or with cluster means all equal, the limits are as far as scores in [0, 1] reach.
@@ -78,7 +79,7 @@ def clustered_interval(d: FloatArray, clusters: Labels, level: float, seed: int)
         reach = (1 - tail ** (1 / len(sums))) * (farthest + abs(mean))
         return mean - reach, mean + reach
     if len(sums) >= FEW_CLUSTERS:
-        reach = float(t.isf(tail, effective_freedom(sums, sizes))) * error
+        reach = float(t.isf(tail, len(sums) - 1)) * error
         return mean - reach, mean + reach
     means = np.sort(_subset_means(sums, sizes, seed))
     outside = math.floor(tail * (len(means) + 1))

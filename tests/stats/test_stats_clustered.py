@@ -195,10 +195,10 @@ def test_losses_in_few_heavy_clusters_pass_in_at_most_one_of_twenty_models_at_th
     assert passed / 2000 <= 0.055
 
 
-def test_interval_and_test_have_the_same_degrees_of_freedom() -> None:
+def test_where_few_clusters_hold_the_spread_the_test_is_more_cautious_than_the_interval() -> None:
     d, clusters = scores(30, 4, 0.1, 0.7, seed=10)
     d[:8] *= 9
     d[60:68] *= 9
     assert effective_freedom(np.bincount(clusters, weights=d).astype(np.float64), np.full(30, 4.0)) < 20
     low, _ = clustered_interval(d, clusters, 0.9, seed=0)
-    assert clustered_noninferiority_p(d, clusters, -low, seed=0) == pytest.approx(0.05)
+    assert 0.05 < clustered_noninferiority_p(d, clusters, -low, seed=0) < 0.1
