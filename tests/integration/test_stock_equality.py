@@ -21,7 +21,7 @@ CHOSEN = ("arc_easy", "hellaswag", "openbookqa", "piqa", "lambada_openai", "mmlu
 GENERATED = ("gsm8k", "ifeval")
 ITEMS, NEW_TOKENS = 4, 12
 NATS = 1e-2
-SHARE = 2e-4  # of the 180 nats that a long choice costs a model of random weights, each token of it rounded to bf16
+IN_FLIGHT = 8  # requests at once, here and there: batches of other sizes round otherwise
 needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies of hub datasets in {tiny.HUB}")
 
 
@@ -32,7 +32,8 @@ def both(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     listed = [f"{{name: {name}, limit: {ITEMS}}}" for name in CHOSEN]
     listed += [f"{{name: {name}, limit: {ITEMS}, max_new_tokens: {NEW_TOKENS}, num_fewshot: 0}}" for name in GENERATED]
     suite = f"suite.tasks=[{', '.join(listed)}]"
-    config = tiny.config(served.base, suite, f"hub_dir={tiny.HUB}", "domain_tasks=[]")
+    in_flight = f"serve.concurrency={IN_FLIGHT}"
+    config = tiny.config(served.base, suite, f"hub_dir={tiny.HUB}", "domain_tasks=[]", in_flight)
     loaded = load_tasks(config.tasks, tiny.HUB)
     samples = seeded_samples(loaded, config.tasks, config.suite.seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -58,7 +59,7 @@ def stock(served: Served, model: str, loaded: dict[str, Any], samples: dict[str,
         tokenizer=str(served.adapter),
         tokenizer_backend="huggingface",
         tokenized_requests=True,
-        num_concurrent=8,
+        num_concurrent=IN_FLIGHT,
         max_retries=1,
     )
     for task in loaded["tasks"].values():
@@ -104,7 +105,7 @@ class TestStock:
     @pytest.mark.parametrize("task", CHOSEN)
     def test_likelihoods_and_scores_are_stock_lm_evals(self, both: dict[str, Any], model: str, task: str) -> None:
         for mine, theirs in pairs(both, model, task):
-            assert nats(mine) == pytest.approx(nats(theirs), abs=NATS, rel=SHARE)
+            assert nats(mine) == pytest.approx(nats(theirs), abs=NATS)
             assert marks(mine) == marks(theirs)
 
     @pytest.mark.parametrize("task", GENERATED)
