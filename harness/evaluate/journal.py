@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 from harness.console import say
 from harness.errors import DiskFull
 from harness.store import sha256_json
@@ -108,6 +110,12 @@ def _begun_again(path: Path, scope: str, error: Exception) -> sqlite3.Connection
     return _connected(path, scope)
 
 
+def _busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+# SQLite's own wait does not cover the change to WAL: of several that begin a file at once, some are told "locked".
+@retry(retry=retry_if_exception(_busy), wait=wait_random(0.005, 0.05), stop=stop_after_delay(BUSY_S), reraise=True)
 def _connected(path: Path, scope: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:

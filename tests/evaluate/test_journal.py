@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,13 +80,26 @@ def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
 
 def test_two_processes_may_write(tmp_path: Path) -> None:
     both = [writer(tmp_path / "j.sqlite", first) for first in (0, 10**6)]
-    counts = [told(process, 40) for process in both]
-    for process in both:
-        kill(process)
+    try:
+        counts = [told(process, 40) for process in both]
+    finally:
+        for process in both:
+            kill(process)
     journal = Journal(tmp_path / "j.sqlite", {})
     wanted = [*range(counts[0] + 1), *range(10**6, counts[1] + 1)]
     assert len(dict(journal.found(map(request_key, wanted)))) == len(wanted)
     journal.close()
+
+
+def test_several_may_begin_one_file_at_once(tmp_path: Path) -> None:
+    def begin(path: Path) -> None:
+        barrier.wait()
+        Journal(path, {}).close()
+
+    barrier = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(100):
+            list(pool.map(begin, [tmp_path / f"{number}.sqlite"] * 8))
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 4096 + 17])
