@@ -20,7 +20,7 @@ def looks_of(
     suite: SuiteConfig,
     baseline: str,
     candidate: str,
-    known: Mapping[str, Path],
+    known: Mapping[str, Path] = MappingProxyType({}),
     beside: Mapping[str, str] = MappingProxyType({}),
 ) -> Looks | None:
     """The policy's looks at the candidate; None where the policy has none.
