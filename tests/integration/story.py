@@ -57,6 +57,11 @@ name: story
 seed: 0
 tasks: [{name: agree, max_new_tokens: 12, limit: 12}, {name: cite, max_new_tokens: 12, limit: 12}]
 """,
+    "conf/suite/half.yaml": """\
+name: story
+seed: 0
+tasks: [{name: agree, max_new_tokens: 12, limit: 60}, {name: cite, max_new_tokens: 12, limit: 60}]
+""",
     "conf/gate/story.yaml": """\
 name: story
 require: [guard, target]
@@ -283,19 +288,17 @@ def _between(story: Story) -> dict[str, Outcome]:
 
 
 def _in_looks(story: Story) -> dict[str, Outcome]:
-    """A candidate that nobody asked yet, against base model and production in looks: stopped in the middle, and again.
-
-    Then a run whose evaluation is there, whole.
+    """A candidate that nobody asked yet, in looks at half of the items, on which no baseline was evaluated: stopped in
+    the middle, and again. Then a run whose evaluation is there, whole.
     """
     out = str(story.project / "in-looks")
-    asked = ("ci", f"{story.run('better')}@0.9", "--against", "base", "--policy", "looks", "--out", out)
-    with _interrupted_after(50):
+    against = ("--against", "base", "--policy", "looks", "--out")
+    asked = ("ci", f"{story.run('better')}@0.9", *against, out, "experiment=story", "suite=half")
+    with _interrupted_after(35):
         told = {"looks interrupted": call(*asked)}
     told |= {"looks": call(*asked), "looks verified": call("verify", out)}
     again = str(story.project / "in-looks-again")
-    told |= {
-        "half in looks": call("ci", str(story.run("half")), "--against", "base", "--policy", "looks", "--out", again)
-    }
+    told |= {"half in looks": call("ci", str(story.run("half")), *against, again)}
     promoted = story.promote("half", "--alias", "looked", "--verdict", again)
     return told | {"half in looks promoted": promoted, "looked": call("verify", "looked")}
 
