@@ -245,7 +245,7 @@ class TestLooks:
                 for label, share in zip(labels, shares, strict=True)
             }
             asked.clear()
-            looks = looks_of(gate, config.suite, *labels)
+            looks = looks_of(gate, config.suite, "base", "candidate")
             found = asking.score(served, config, tasks_of(config), out, labels, journals, looks=looks)["candidate"]
             assert not any(key in known[label] for label, key in asked), "nothing is asked twice"
             stops = {task: (one.stopped_at, one.planned) for task, one in found.tasks.items()}
