@@ -174,7 +174,7 @@ def known_keys(group: str) -> set[str]:
     return set(annotation.model_fields)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(key=KEYS)
 def test_unknown_override_is_named_however_it_is_spelt(key: str) -> None:
     with pytest.raises(ConfigError, match=f"train.x{key}: unknown key"):
