@@ -1,5 +1,7 @@
 """A tiny model made on the spot, rows to train it on, and what the tests ask of processes."""
 
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -121,6 +123,32 @@ def port_of(endpoint: Endpoint) -> int:
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def exit_code(work: Callable[..., object], *arguments: Any) -> int:
+    """How `work` ends in a process of its own: minus the signal that ended it, 130 for an interruption.
+
+    The process is not forked off this one: threads (torch's, the tokenizer's) do not survive that, what they held does.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers.trainer", "peft", "harness.train.finetune"])
+    process = context.Process(target=_alone, args=(work, arguments))
+    process.start()
+    process.join()
+    code = process.exitcode
+    process.close()
+    assert code is not None
+    return code
+
+
+def _alone(work: Callable[..., object], arguments: Sequence[Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        work(*arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def processes() -> dict[int, tuple[int, str]]:
