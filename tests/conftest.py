@@ -100,12 +100,14 @@ def story(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Story":
 
 @pytest.fixture
 def own_wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B without an account, and without the settings of the machine that runs the tests."""
+    """W&B without an account, without the settings of the machine that runs the tests, and as patient as that needs."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CI", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "600")
+    monkeypatch.setattr("harness.track.wandb_tracker.INIT_TIMEOUT_S", 600.0)
     with warnings.catch_warnings():
         # wandb keeps a TemporaryDirectory for media until the interpreter collects it.
         warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
