@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -320,8 +321,8 @@ class TestTwoAtOnce:
         names = [f"run{number}" for number in range(4)]
         for name in names:
             write_run(runs / name, 220)
-        with multiprocessing.get_context("spawn").Pool(2) as pool:
-            outcomes = pool.map(_promoted, [(str(runs), name) for name in names])
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            outcomes = list(pool.map(_promoted, [(str(runs), name) for name in names]))
         assert sorted(outcomes) == [0, 12, 12, 12]
         assert len(registry.history()) == 1
         assert broken(registry.verify()) == []
