@@ -29,6 +29,7 @@ SUITE = (
     "domain_tasks=[]",
     f"suite.tasks=[{{name: {TASK}, limit: {ITEMS}, max_new_tokens: 32}}]",
     "serve.concurrency=2",
+    "model.dtype=float32",  # as the session's server, so that batches of other sizes give the same answers
     "serve.kv_cache_gib=1",
 )
 HEAVY = ("torch", "transformers", "lm_eval", "vllm", "datasets")
@@ -118,8 +119,7 @@ def test_it_goes_on_after_kill_9(
     config = config_for(overrides)
     undisturbed = asking.score(served, config, asking.tasks_of(config), tmp_path / "undisturbed", ["base"])["base"]
     assert undisturbed.scores == record.scores
-    pairs = zip(found, rows(tmp_path / "undisturbed" / "base"), strict=True)
-    assert sum(left["resps"] != right["resps"] for left, right in pairs) <= 2
+    assert [row["resps"] for row in found] == [row["resps"] for row in rows(tmp_path / "undisturbed" / "base")]
 
     again = subprocess.run(
         [sys.executable, "-c", AGAIN, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
