@@ -13,10 +13,10 @@ from harness.errors import INTERRUPTED, HarnessError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code (see docs/usage.md)."""
-    signal.signal(signal.SIGTERM, _terminated)
     silence_libraries()
     options, overrides = _split(parser(), sys.argv[1:] if arguments is None else list(arguments))
     options.overrides = overrides
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         return int(options.verb(options))
     except HarnessError as error:
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(f"harness: {error.strerror}: {error.filename or 'a file'}")
         return 3
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:

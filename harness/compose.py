@@ -3,6 +3,7 @@
 A `conf/` folder in the working directory is searched before the shipped one, group by group and file by file.
 """
 
+import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -158,7 +159,7 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     from omegaconf import OmegaConf
 
     search_user_conf_first()
-    folder = runs / ".sweeps" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    folder = runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"  # another may begin now
     quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
     arguments = ["harness", "--multirun", *overrides, f"hydra.sweep.dir={folder}", *quiet]
 

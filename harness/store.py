@@ -2,17 +2,20 @@
 
 A stage folder with a manifest is therefore complete. A stage whose fingerprint another run already has is
 taken over from there (hard links where the file system allows, copies elsewhere) after its digests are checked.
+Several processes may make one stage at once (in the cache, where no run's lock is): the first to finish is kept.
 """
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,13 +77,12 @@ def stage(
     if earlier == folder:
         return folder, True
     started = time.time()
-    with _temporary(folder) as temporary:
-        if earlier is not None:
-            shutil.copytree(earlier, temporary, copy_function=_link, dirs_exist_ok=True)
-        else:
+    with _temporary(folder, lambda: _stands(folder, fingerprint, accept)) as temporary:
+        reused = earlier is not None and _taken_over(earlier, temporary)
+        if not reused:
             work(temporary)
             _write_manifest(temporary, name, fingerprint, inputs, time.time() - started)
-    return folder, earlier is not None
+    return folder, reused
 
 
 def reusable(
@@ -88,7 +90,7 @@ def reusable(
 ) -> Path | None:
     """Where a stage with these inputs stands complete and unedited: `folder` itself, or in another run."""
     fingerprint = sha256_json({"stage": name, **inputs})
-    if _fingerprint_of(folder) == fingerprint and not changed_files(folder) and accept(folder):
+    if _stands(folder, fingerprint, accept):
         return folder
     return _find(runs, name, fingerprint, accept)
 
@@ -106,10 +108,16 @@ def changed_files(folder: Path) -> list[str]:
     """Files of a stage that are missing, or differ from the digests its manifest holds."""
     manifest = read_manifest(folder) or {}
     return [
-        name
-        for name, digest in manifest.get("outputs", {MANIFEST: ""}).items()
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+        name for name, digest in manifest.get("outputs", {MANIFEST: ""}).items() if _digest(folder / name) != digest
     ]
+
+
+def _digest(path: Path) -> str | None:
+    """None where there is no file: another process may remove it at any moment."""
+    try:
+        return sha256_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
 
 
 def require_unchanged(folder: Path) -> None:
@@ -139,10 +147,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name, then renames."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
-    temporary.replace(path)
+    """Writes JSON under a temporary name that nobody else uses, then renames."""
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:
@@ -198,18 +209,46 @@ def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str,
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
+def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
+    """A folder that takes the place of `folder` on the way out, unless another process has finished the same."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    _remove(temporary)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
         with disk_full_is_told(folder.parent):
             yield temporary
-            _remove(folder)
-            temporary.replace(folder)
+            while not finished() and not _replaced(temporary, folder):
+                pass
     finally:
         _remove(temporary)
+
+
+def _replaced(temporary: Path, folder: Path) -> bool:
+    """Puts one folder in place of another; False where another process did so at the same moment."""
+    try:
+        _remove(folder)
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not temporary.is_dir():
+            raise
+        return False
+    return True
+
+
+def _stands(folder: Path, fingerprint: str, accept: Callable[[Path], bool]) -> bool:
+    return _fingerprint_of(folder) == fingerprint and not changed_files(folder) and accept(folder)
+
+
+def _taken_over(earlier: Path, target: Path) -> bool:
+    """Whether all of a complete stage could be copied: another process may be making it anew. If not, nothing is."""
+    with suppress(shutil.Error, FileNotFoundError):
+        shutil.copytree(earlier, target, copy_function=_link, dirs_exist_ok=True)
+    manifest = read_manifest(target)
+    if manifest is not None and all((target / name).is_file() for name in manifest["outputs"]):
+        return True
+    _remove(target)
+    target.mkdir()
+    return False
 
 
 def _fingerprint_of(folder: Path) -> str | None:
@@ -219,12 +258,11 @@ def _fingerprint_of(folder: Path) -> str | None:
 
 def _find(runs: Path, name: str, fingerprint: str, accept: Callable[[Path], bool]) -> Path | None:
     """A complete, unedited stage with this fingerprint in any run."""
-    for path in sorted([*runs.glob(f"*/*/{MANIFEST}"), *runs.glob(f"*/*/*/{MANIFEST}")]):
-        folder = path.parent
-        manifest = read_manifest(folder) or {}
-        same = manifest.get("stage") == name and manifest.get("fingerprint") == fingerprint
-        hidden = any(part.startswith(".") for part in path.relative_to(runs).parts)
-        if same and not hidden and not changed_files(folder) and accept(folder):
+    # No Path.glob: it raises where a folder vanishes while it looks, and does not leave out hidden ones (temporary).
+    patterns = [f"*/*/{MANIFEST}", f"*/*/*/{MANIFEST}"]
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=runs)):  # noqa: PTH207
+        folder = (runs / path).parent
+        if (read_manifest(folder) or {}).get("stage") == name and _stands(folder, fingerprint, accept):
             return folder
     return None
 

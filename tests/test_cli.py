@@ -198,8 +198,10 @@ def test_sigterm_ends_like_ctrl_c(harness: Harness, tmp_path: Path, monkeypatch:
         return tmp_path
 
     monkeypatch.setattr("harness.report.write.write_report", terminate)
+    before = signal.getsignal(signal.SIGTERM)
     code, _ = harness("report", "run")
     assert code == 130
+    assert signal.getsignal(signal.SIGTERM) is before, "who called goes on as before"
 
 
 def test_a_defect_is_not_swallowed(harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

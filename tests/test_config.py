@@ -2,6 +2,7 @@
 
 import re
 import string
+from datetime import datetime, tzinfo
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import resources
-from harness.compose import choices, composed, config_for, gate_values, groups
+from harness import compose, resources
+from harness.compose import choices, composed, config_for, gate_values, groups, sweep
 from harness.config import Config, GateConfig, validate
 from harness.errors import ConfigError
 
@@ -102,6 +103,17 @@ def test_numbers_in_yaml_and_overrides_are_floats(tmp_path: Path, text: str, val
         assert rate == value
 
 
+def test_sweeps_that_begin_in_the_same_second_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Stopped":
+            return cls(2030, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(compose, "datetime", Stopped)
+    assert sweep(["experiment=finance_disclaimer", "train.seed=1,2"], tmp_path, lambda config: 10) == [10, 10]
+    assert sweep(["experiment=finance_disclaimer", "train.seed=3"], tmp_path, lambda config: 0) == [0]
+
+
 def test_several_values_need_a_sweep() -> None:
     with pytest.raises(ConfigError, match=r"train\.seed=1,2: .*-m"):
         config_for(["train.seed=1,2"])
@@ -174,7 +186,7 @@ def known_keys(group: str) -> set[str]:
     return set(annotation.model_fields)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(key=KEYS)
 def test_unknown_override_is_named_however_it_is_spelt(key: str) -> None:
     with pytest.raises(ConfigError, match=f"train.x{key}: unknown key"):

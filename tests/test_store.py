@@ -1,15 +1,19 @@
 """Run folders: what is complete, what is reused, and what a failure leaves behind."""
 
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import store
 from harness.errors import DiskFull, EvidenceFault, UsageError
 from harness.store import (
     MANIFEST,
@@ -21,6 +25,7 @@ from harness.store import (
     require_unchanged,
     sha256_json,
     stage,
+    write_json,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,6 +166,57 @@ def test_leftovers_of_the_same_process_id_are_not_mixed_in(tmp_path: Path) -> No
     (left / "stale.txt").write_text("stale")
     folder, _ = in_run(tmp_path, "a", {}, Work())
     assert visible(folder) == ["deep", "deep/more.txt", "out.txt", MANIFEST]
+
+
+def test_of_two_that_make_one_stage_at_once_the_first_to_finish_is_kept(tmp_path: Path) -> None:
+    """Somebody may be reading it already."""
+
+    def slower(folder: Path) -> None:
+        in_run(tmp_path, "a", {}, Work("first"))
+        Work("second")(folder)
+
+    folder, reused = in_run(tmp_path, "a", {}, slower)
+    assert (reused, (folder / "out.txt").read_text()) == (False, "first")
+    require_unchanged(folder)
+    assert visible(tmp_path) == ["a", "a/data", *(f"a/data/{name}" for name in visible(folder))]
+
+
+def test_a_stage_that_vanishes_while_it_is_taken_over_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_run(tmp_path, "a", {}, Work("theirs"))
+    link = store._link
+
+    def vanishing(source: str, target: str) -> None:
+        link(source, target)
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+
+    monkeypatch.setattr(store, "_link", vanishing)
+    folder, reused = in_run(tmp_path, "b", {}, Work("ours"))
+    assert (reused, (folder / "out.txt").read_text()) == (False, "ours")
+    require_unchanged(folder)
+
+
+def test_a_folder_that_vanishes_while_stages_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir, gone = os.scandir, tmp_path / "b" / "data"
+    gone.mkdir(parents=True)
+
+    def vanishing(path: Any = ".") -> Any:
+        if not isinstance(path, int) and Path(path) == gone:
+            gone.rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert not in_run(tmp_path, "a", {}, Work())[1]
+    assert not gone.exists(), "it was looked into"
+
+
+def test_records_written_at_once_are_whole(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        write_json(tmp_path / "record.json", [number] * 10_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(100)))
+    assert len(set(json.loads((tmp_path / "record.json").read_text()))) == 1
+    assert visible(tmp_path) == ["record.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "{}"])

@@ -36,6 +36,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._told():
             self._db = _opened(path, self._scope)
+        self._file = _inode(path)
 
     def found(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
         """The answers that are there, of those asked for."""
@@ -50,7 +51,8 @@ class Journal:
             raise
         except sqlite3.DatabaseError as error:
             self._db.close()
-            self._db = _begun_again(self._path, self._scope, error)
+            self._db = _opened(self._path, self._scope, error, self._file)
+            self._file = _inode(self._path)
             return None
         return None if row is None else json.loads(row[0])
 
@@ -91,23 +93,39 @@ def request_key(*parts: Any) -> bytes:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")).digest()
 
 
-def _opened(path: Path, scope: str) -> sqlite3.Connection:
-    """A connection; a damaged file is set aside, since answers can be asked for again."""
+def _opened(path: Path, scope: str, error: Exception | None = None, damaged: int | None = None) -> sqlite3.Connection:
+    """A connection; a damaged file is set aside, since answers can be asked for again.
+
+    One process at a time: none opens what another takes away. `error` was met in the file whose inode is `damaged`:
+    another process may have begun anew since.
+    """
+    from filelock import FileLock
+
+    with FileLock(path.with_suffix(".lock")).acquire(poll_interval=0.002):
+        if error is not None and _inode(path) == damaged:
+            _set_aside(path, error)
+        try:
+            return _connected(path, scope)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as fault:
+            _set_aside(path, fault)
+            return _connected(path, scope)
+
+
+def _inode(path: Path) -> int | None:
     try:
-        return _connected(path, scope)
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError as error:
-        return _begun_again(path, scope, error)
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
-def _begun_again(path: Path, scope: str, error: Exception) -> sqlite3.Connection:
+def _set_aside(path: Path, error: Exception) -> None:
     aside = path.with_suffix(f".damaged-{time.time_ns()}")
     path.replace(aside)
     for rest in ("-wal", "-shm"):
         path.with_name(path.name + rest).unlink(missing_ok=True)
     say(f"· {path.name} is damaged ({error}); it is kept as {aside.name} and begun again")
-    return _connected(path, scope)
 
 
 def _busy(error: BaseException) -> bool:

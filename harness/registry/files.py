@@ -65,9 +65,11 @@ class FileRegistry:
             return self._append(entries, "policy", act, "", "", {}, policy)
 
     def verify(self) -> list[Link]:
+        # Aliases are read before the history and written after it: nobody who promotes meanwhile makes one look ahead.
+        pointers = {path: self._kept_entry(path) for path in sorted((self.folder / ALIASES).glob("*.json"))}
         entries, faults = log.read_lines(log._lines(self.folder / HISTORY), HISTORY)
         links = [Link("history", f"{len(entries)} entries, each bound to the one before", "; ".join(faults))]
-        links += [self._pointer(path, entries) for path in sorted((self.folder / ALIASES).glob("*.json"))]
+        links += [self._pointer(path, pointer, entries) for path, pointer in pointers.items()]
         models = {entry.model: entry for entry in entries if entry.model}
         return links + [self._model_link(entry) for entry in models.values()]
 
@@ -88,13 +90,17 @@ class FileRegistry:
             lines = [f"  - {fault}" for fault in faults]
             raise EvidenceFault("\n".join([f"{entry.model} cannot be served again:", *lines]))
 
-    def _pointer(self, path: Path, entries: list[Entry]) -> Link:
+    def _kept_entry(self, path: Path) -> Entry | DataError:
+        try:
+            return load(Entry, path)
+        except DataError as error:
+            return error
+
+    def _pointer(self, path: Path, kept_entry: Entry | DataError, entries: list[Entry]) -> Link:
         """An alias file may be behind the history (a crash between the two writes), never ahead of it."""
         name = f"alias {path.stem}"
-        try:
-            kept_entry = load(Entry, path)
-        except DataError as error:
-            return Link(name, broken=str(error))
+        if isinstance(kept_entry, DataError):
+            return Link(name, broken=str(kept_entry))
         known = any(entry.hash == kept_entry.hash for entry in entries)
         told = "" if known else f"{path} holds entry {kept_entry.number}, which the history does not: it was cut off"
         return Link(name, f"entry {kept_entry.number} is in the history", told)

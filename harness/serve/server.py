@@ -1,6 +1,5 @@
 """The vLLM server process: started from the prompt contract, on loopback, with a key, stopped on every exit path."""
 
-import ctypes
 import json
 import os
 import secrets
@@ -18,6 +17,7 @@ from pathlib import Path
 from harness.config import ServeConfig
 from harness.console import say
 from harness.errors import EnvironmentFault, ServerFault
+from harness.processes import dies_with_parent, reserved_port
 from harness.prompt.contract import Contract
 from harness.prompt.saved import TEMPLATE_FILE
 from harness.serve.cpu_start import ONE_IMPORT
@@ -101,7 +101,7 @@ def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launc
     port = usable_port(config)
     endpoint = Endpoint(f"http://{config.host}:{port}", secrets.token_urlsafe(32), (BASE, *plan.adapters))
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as output:
+    with reserved_port(config.host, port), log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603
             server_command(plan, config, port),
             stdout=output,
@@ -109,7 +109,7 @@ def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launc
             stdin=subprocess.DEVNULL,
             env=server_environment(config, endpoint.key),
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=dies_with_parent(),
         )
         try:
             yield Launched(endpoint, process, config, time.monotonic())
@@ -260,8 +260,3 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _die_with_parent() -> None:
-    """Linux: the server gets SIGTERM when the harness dies, however it dies (prctl PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

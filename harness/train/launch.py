@@ -1,16 +1,15 @@
 """Training in several processes, under accelerate."""
 
-import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from harness.config import Config
 from harness.errors import ConfigError, EnvironmentFault
+from harness.processes import LOOPBACK, dies_with_parent, reserved_port
 from harness.train.material import Material
 from harness.train.model import device_of
 from harness.train.progress import Progress
@@ -25,17 +24,18 @@ def launch(config: Config, base: Path, material: Material, saved: Progress, resu
     path = saved.folder / JOB
     path.write_text(json.dumps({"config": config.model_dump(), **job}))
     (saved.folder / ERROR).unlink(missing_ok=True)
-    code = _run(launch_command(config, path), config.num_processes)
+    with reserved_port() as port:
+        code = _run(launch_command(config, path, port), config.num_processes)
     if code:
         raise_told(saved.folder / ERROR, code)
 
 
-def launch_command(config: Config, job: Path) -> list[str]:
-    """What starts the workers: accelerate on GPUs or by its own configuration file, torchrun on the CPU."""
+def launch_command(config: Config, job: Path, port: int) -> list[str]:
+    """What starts the workers: accelerate on GPUs or by its own configuration file, torchrun (at `port`) on the CPU."""
     count = str(config.num_processes)
     worker = ["-m", "harness.train.worker", str(job)]
     if config.accelerate_config is None and device_of(config.train) == "cpu":
-        where = ["--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(_free_port())]
+        where = ["--nnodes", "1", "--master-addr", LOOPBACK, "--master-port", str(port)]
         return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, *where, *worker]
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     if config.accelerate_config is not None:
@@ -65,7 +65,7 @@ def _run(command: list[str], processes: int) -> int:
             command,
             env=_environment(processes),
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=dies_with_parent(),
             stdin=subprocess.DEVNULL,
         )
         told = False
@@ -100,16 +100,3 @@ def _environment(processes: int) -> dict[str, str]:
     from harness.train.hardware import cores
 
     return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(max(1, cores() // processes))}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _die_with_parent() -> None:
-    """Linux: the workers get SIGTERM when the harness dies, however it dies (prctl PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -8,6 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the default of 5 the kernel may drop connections, and clients wait seconds
+
+
 @contextmanager
 def judge_server(
     reply: Callable[[dict[str, Any]], str], seen: list[dict[str, Any]], status: int = 200
@@ -27,7 +31,7 @@ def judge_server(
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    with Server(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:

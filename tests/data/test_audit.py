@@ -152,7 +152,7 @@ def test_nothing_left_says_why(tmp_path: Path) -> None:
         run(tmp_path, [row(1)], [{"id": "item", "text": row(1)["instruction"]}])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     kinds=st.lists(st.sampled_from(["good", "again", "item", "bare", "leak", "cut", "blank"]), max_size=14),
     seed=st.integers(0, 3),

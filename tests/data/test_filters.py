@@ -275,7 +275,11 @@ def test_batches_and_processes_do_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray sets options of its own that it deprecates
-def test_ray_gives_the_same_rows(tmp_path: Path) -> None:
+def test_ray_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else this machine does: Ray gives up on a slow start, a full memory and a full disk."""
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "600")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    monkeypatch.setenv("RAY_local_fs_capacity_threshold", "1")
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     light = {"behaviors": ["disclaimer"], "filters": {"quality": {"action": "drop"}}}  # models load slowly, thrice
     once = audited_by(tmp_path / "once", light)

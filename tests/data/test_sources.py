@@ -115,7 +115,7 @@ def test_a_conversation_that_is_none_says_why(tmp_path: Path, turns: Any, why: s
 CELLS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1).filter(str.strip)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pairs=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5))
 @pytest.mark.parametrize("kind", ["jsonl", "json", "pretty", "csv", "parquet", "jsonl.gz", "named json"])
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str, pairs: list[tuple[str, str]]) -> None:

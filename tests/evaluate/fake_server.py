@@ -31,6 +31,7 @@ class Renderer:
 
 class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # with the default of 5 the kernel may drop connections, and clients wait seconds
 
     def handle_error(self, *_: object) -> None:
         """A client that hangs up is no news."""
@@ -77,12 +78,16 @@ class FakeServer:
                 prompt = body["messages"][0]["content"]
                 with fake._counted():
                     status = fake._status(prompt)
-                    if type(self).dead or status == DIES:
-                        type(self).dead = True
-                        status = 500
-                    if status != HANGS_UP:
-                        fake.answered[prompt] += status == OK
-                        self._reply(status, _answer(prompt))
+                    with fake._lock:  # whatever was answered is on its way before anybody is told of a death
+                        self._say(prompt, status)
+
+            def _say(self, prompt: str, status: int) -> None:
+                if type(self).dead or status == DIES:
+                    type(self).dead = True
+                    status = 500
+                if status != HANGS_UP:
+                    fake.answered[prompt] += status == OK
+                    self._reply(status, _answer(prompt))
 
             def _reply(self, status: int, body: dict[str, Any]) -> None:
                 content = json.dumps(body).encode()

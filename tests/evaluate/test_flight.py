@@ -32,7 +32,7 @@ def fly(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int =
         assert one.question.context not in landed
         landed[one.question.context] = entries
 
-    config = ServeConfig(concurrency=concurrency, request_timeout_s=5)
+    config = ServeConfig(concurrency=concurrency, request_timeout_s=600)
     asked = [Asked("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
     with LiveServer(server.start) as live:
         Flight(Renderer(), config, land).run(asked, live, "test")  # type: ignore[arg-type]

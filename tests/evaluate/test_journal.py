@@ -117,6 +117,27 @@ def test_a_torn_file_loses_answers_and_nothing_more(
     again.close()
 
 
+def test_several_may_find_one_damaged_file_at_once(tmp_path: Path) -> None:
+    """One of them sets it aside; nobody sets aside what another has begun since."""
+
+    def begin(number: int) -> None:
+        barrier.wait()
+        journal = Journal(path, SCOPE)
+        journal.add({request_key(number): {"text": "new"}})
+        journal.close()
+
+    barrier = threading.Barrier(8)
+    for number in range(25):
+        path = tmp_path / f"{number}.sqlite"
+        path.write_bytes(b"no database at all" * 100)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
+        assert len(list(tmp_path.glob(f"{number}.damaged-*"))) == 1
+        journal = Journal(path, SCOPE)
+        assert len(journal) == 8
+        journal.close()
+
+
 def test_a_torn_log_loses_the_last_answers_only(tmp_path: Path) -> None:
     process = writer(tmp_path / "j.sqlite")
     told(process, 60)

@@ -76,13 +76,17 @@ def _sha1(body: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the default of 5 the kernel may drop connections, and clients wait seconds
+
+
 @contextmanager
 def hub(
     repositories: dict[str, dict[str, bytes]], refused: dict[str, tuple[int, str]]
 ) -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
     handler = type("Handler", (Hub,), {"repositories": repositories, "refused": refused, "asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+    with Server(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         try:
@@ -108,8 +112,10 @@ def run(address: str, folder: Path, *arguments: str, offline: bool = False) -> t
     """`harness …` as a user runs it, against the hub at `address`, with no cache of earlier runs."""
     home = {"HF_HOME": str(folder / f"hf{len(list(folder.iterdir()))}"), "HF_ENDPOINT": address, "HF_TOKEN": ""}
     settings = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1" if offline else "0", "HF_HUB_DISABLE_XET": "1"}
+    patience = {"HF_HUB_ETAG_TIMEOUT": "600", "HF_HUB_DOWNLOAD_TIMEOUT": "600"}  # this machine may be slow
     command = [sys.executable, "-m", "harness.cli", *arguments]
-    done = subprocess.run(command, cwd=folder, env=os.environ | home | settings, capture_output=True, text=True)
+    environment = os.environ | home | settings | patience
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -176,7 +176,7 @@ class KeptServers:
 
 def _ask(endpoint: Endpoint, act: str, body: dict[str, str]) -> None:
     url = f"{endpoint.url}/v1/{act}_lora_adapter"
-    answer = httpx.post(url, json=body, headers=endpoint.headers, timeout=60, trust_env=False)
+    answer = httpx.post(url, json=body, headers=endpoint.headers, timeout=600, trust_env=False)
     assert answer.status_code == 200, answer.text
 
 

@@ -179,7 +179,7 @@ class TestStockTasks:
 
         config = tiny.config(served.base, "suite.tasks=[{name: arc_easy, limit: 2}]", f"hub_dir={tiny.HUB}")
         score(served, config, "base", tmp_path)
-        model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(served.base, dtype=torch.float32)
         for row in samples(tmp_path / "base", "arc_easy"):
             for (prompt, choice), ((found, _greedy),) in zip(arguments(row), row["resps"], strict=True):
                 context = served.renderer.encode(prompt.rstrip())
@@ -187,7 +187,7 @@ class TestStockTasks:
                 with torch.no_grad():
                     logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
                 wanted = sum(float(logprobs[t - 1, ids[t]]) for t in range(len(context), len(ids)))
-                assert float(found) == pytest.approx(wanted, abs=2e-2 * (len(ids) - len(context)))
+                assert float(found) == pytest.approx(wanted, abs=1e-3 * (len(ids) - len(context)))
 
     def test_an_unknown_task_is_named_with_the_nearest(self) -> None:
         with pytest.raises(ConfigError, match=r"task arc_eazy: unknown\. Did you mean 'arc_easy'\?"):

@@ -116,13 +116,13 @@ class TestJournal:
         assert both["base"].scores == first.scores
 
     def test_together_and_alone_give_the_same_answers(self, served: Served, config: Config, tmp_path: Path) -> None:
-        """Requests to the base model and to an adapter share batches; what differs is bf16 noise."""
+        """Requests to the base model and to an adapter share batches."""
         loaded = tasks_of(config)
         asking.score(served, config, loaded, tmp_path / "together", ["base", "candidate"])
         for label in ("base", "candidate"):
             asking.score(served, config, loaded, tmp_path / "alone", [label])
-            pairs = zip(rows(tmp_path / "together" / label), rows(tmp_path / "alone" / label), strict=True)
-            assert sum(left["resps"] != right["resps"] for left, right in pairs) <= 1
+            together, alone = (rows(tmp_path / name / label) for name in ("together", "alone"))
+            assert [row["resps"] for row in together] == [row["resps"] for row in alone]
 
 
 class TestFailures:
@@ -189,8 +189,8 @@ class TestRepeats:
         for row in rows(tmp_path / "first" / "base"):
             (answers,) = row["resps"]
             assert len(set(answers)) == 3
-        pairs = list(zip(rows(tmp_path / "first" / "base"), rows(tmp_path / "again" / "base"), strict=True))
-        assert sum(left["resps"] == right["resps"] for left, right in pairs) >= len(pairs) - 1
+        first, again = (rows(tmp_path / name / "base") for name in ("first", "again"))
+        assert [row["resps"] for row in first] == [row["resps"] for row in again]
 
 
 class TestLooks:
@@ -265,7 +265,7 @@ class TestAA:
         assert len(counted) == 2 * ITEMS
         assert record.aa_flip_share is not None
         assert set(record.aa_flip_share) == {TASK}
-        assert 0 <= record.aa_flip_share[TASK] <= 0.25
+        assert record.aa_flip_share[TASK] == 0
         told = json.loads((tmp_path / "base" / "aa.json").read_text())["tasks"][TASK]
         assert told["items"] == ITEMS
         assert set(told["metrics"]) == {"acc"}
@@ -281,6 +281,6 @@ class TestAA:
         records = asking.score(served, config, tasks_of(config), tmp_path, labels)
         for label in labels:
             told = json.loads((tmp_path / label / "aa.json").read_text())["tasks"][CHOICES]
-            assert 0 <= told["max_nats"] < 0.5
+            assert 0 <= told["max_nats"] < 1e-3
             assert records[label].requests == 4 * CHOSEN
         assert compare(read_evidence(tmp_path / "base"), read_evidence(tmp_path / "candidate")).faults == []

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from xml.etree import ElementTree
@@ -282,15 +281,13 @@ def started(project: Path, log: Path, *overrides: str) -> Iterator["subprocess.P
     environment = os.environ | {"PYTHONPATH": str(tiny.ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "harness.cli", "run", "experiment=tiny", *overrides]
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=project,
-            env=environment,
-            stderr=output,
-            stdout=output,
-            start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            process = subprocess.Popen(
+                command, cwd=project, env=environment, stderr=output, stdout=output, start_new_session=True
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         try:
             yield process
         finally:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 CHOSEN = ("arc_easy", "hellaswag", "openbookqa", "piqa", "lambada_openai", "mmlu_anatomy")
 GENERATED = ("gsm8k", "ifeval")
 ITEMS, NEW_TOKENS = 4, 12
-NATS = 1e-2
+NATS = 1e-3
 IN_FLIGHT = 8  # requests at once, here and there: batches of other sizes round otherwise
 needs_hub = pytest.mark.skipif(not tiny.HUB.is_dir(), reason=f"no local copies of hub datasets in {tiny.HUB}")
 

@@ -1,7 +1,10 @@
 """A tiny model made on the spot, rows to train it on, and what the tests ask of processes."""
 
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +115,7 @@ class Served:
     pids: tuple[int, ...]
 
     def client(self, model: str) -> Client:
-        return Client(self.endpoint, model, timeout_s=60, concurrency=16)
+        return Client(self.endpoint, model, timeout_s=600, concurrency=16)
 
 
 def port_of(endpoint: Endpoint) -> int:
@@ -121,6 +124,32 @@ def port_of(endpoint: Endpoint) -> int:
 
 def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def exit_code(work: Callable[..., object], *arguments: Any) -> int:
+    """How `work` ends in a process of its own: minus the signal that ended it, 130 for an interruption.
+
+    The process is not forked off this one: threads (torch's, the tokenizer's) do not survive that, what they held does.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers.trainer", "peft", "harness.train.finetune"])
+    process = context.Process(target=_alone, args=(work, arguments))
+    process.start()
+    process.join()
+    code = process.exitcode
+    process.close()
+    assert code is not None
+    return code
+
+
+def _alone(work: Callable[..., object], arguments: Sequence[Any]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        work(*arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -147,8 +176,9 @@ def group_of(text: str) -> tuple[int, ...]:
 
 
 def alive(pids: Sequence[int]) -> list[int]:
+    """Those of a group's pids that still run in it: the system may have given a pid to another process since."""
     running = processes()
-    return [pid for pid in pids if pid in running]
+    return [pid for pid in pids if pid in running and running[pid][0] in pids]
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:
@@ -164,11 +194,10 @@ def listening(pids: Sequence[int]) -> list[tuple[str, int]]:
     """(hexadecimal address, port) of every TCP socket that these processes listen on."""
     held = set()
     for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            try:
-                held.add(str(link.readlink()))
-            except OSError:
-                continue
+        with suppress(FileNotFoundError):  # a process, or a file of it, that ended meanwhile
+            for link in list(Path(f"/proc/{pid}/fd").iterdir()):
+                with suppress(OSError):
+                    held.add(str(link.readlink()))
     found = []
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

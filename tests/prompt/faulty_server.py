@@ -55,7 +55,7 @@ def client(bench: Bench, change: Change | None = None, model: str = "candidate")
     if change is not None:
         endpoint = bench.served.endpoint
         headers = {"Authorization": f"Bearer {endpoint.key}"}
-        made._http = httpx.AsyncClient(base_url=endpoint.url, headers=headers, transport=Transport(change), timeout=60)
+        made._http = httpx.AsyncClient(base_url=endpoint.url, headers=headers, transport=Transport(change), timeout=600)
     return made
 
 

@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluation_folders import guard, policy
@@ -14,6 +16,7 @@ from harness.base_model import weights_sha256
 from harness.config_gate import SequentialConfig
 from harness.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
 from harness.lineage.verify import broken, verify_evidence
+from harness.registry import history
 from harness.registry.alias import registry_folder, resolved
 from harness.registry.files import FileRegistry
 from harness.registry.history import HISTORY, read_history
@@ -299,12 +302,27 @@ class TestTwoAtOnce:
         assert caught.value.exit_code == 12
         assert "late" not in [entry.run_id for entry in registry.history()]
 
+    def test_verified_while_somebody_promotes_the_history_is_no_shorter_than_an_alias(
+        self, two: FileRegistry, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = history.read_lines
+
+        def meanwhile(lines: list[str], where: str) -> Any:
+            found = read(lines, where)
+            monkeypatch.setattr(history, "read_lines", read)
+            two.rollback(ACT)
+            return found
+
+        monkeypatch.setattr(history, "read_lines", meanwhile)
+        assert broken(two.verify()) == []
+        assert len(two.history()) == 3
+
     def test_processes_that_start_together(self, runs: Path, registry: FileRegistry) -> None:
         names = [f"run{number}" for number in range(4)]
         for name in names:
             write_run(runs / name, 220)
-        with multiprocessing.get_context("spawn").Pool(2) as pool:
-            outcomes = pool.map(_promoted, [(str(runs), name) for name in names])
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            outcomes = list(pool.map(_promoted, [(str(runs), name) for name in names]))
         assert sorted(outcomes) == [0, 12, 12, 12]
         assert len(registry.history()) == 1
         assert broken(registry.verify()) == []

@@ -115,23 +115,19 @@ class TestTraining:
         assert {w.dtype for w in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
 
     def test_killed_while_examining_it_examines_again(self, tiny_base: Path, tmp_path: Path) -> None:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                progress = tmp_path / "progress"
-
-                def die(step: int, _: Path) -> Examined:
-                    if step == 4:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return found(step, 0.05, 0.0)
-
-                (tmp_path / "dead").mkdir()
-                config = tiny.config(tiny_base, *SETTINGS)
-                finetune(config, tiny_base, tiny.rows(12), tmp_path / "dead", progress, {}, die)
-            finally:
-                os._exit(1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        assert tiny.exit_code(_killed_while_examining, tiny_base, tmp_path) == -signal.SIGKILL
         summary, digests = self.train(tiny_base, tmp_path, {4: found(4, 0.05, 0.9)})
         assert [e.step for e in summary.examined][:3] == [2, 4, 6]
         assert summary.kept_step == 4
         assert 2 not in digests
+
+
+def _killed_while_examining(base: Path, folder: Path) -> None:
+    def judge(step: int, _: Path) -> Examined:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found(step, 0.05, 0.0)
+
+    (folder / "dead").mkdir()
+    config = tiny.config(base, *SETTINGS)
+    finetune(config, base, tiny.rows(12), folder / "dead", folder / "progress", {}, judge)

@@ -43,9 +43,9 @@ def test_the_same_curve_and_weights(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_commands(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
-    on_cpu = launch_command(tiny.config(Path("unused"), *TWO, "train.device=cpu"), job)
+    on_cpu = launch_command(tiny.config(Path("unused"), *TWO, "train.device=cpu"), job, 29500)
     assert on_cpu[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    own = launch_command(tiny.config(Path("unused"), *TWO, "accelerate_config=fsdp"), job)
+    own = launch_command(tiny.config(Path("unused"), *TWO, "accelerate_config=fsdp"), job, 29500)
     assert own[1:] == [
         "-m", "accelerate.commands.launch", "--config_file", str(accelerate_file("fsdp")), "--num_processes", "2",
         "-m", "harness.train.worker", str(job),

@@ -3,8 +3,8 @@
 import os
 import shutil
 import signal
-import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,57 +37,47 @@ class Trained:
         self.out.mkdir()
         return finetune(self.config, self.base, tiny.rows(12), self.out, self.progress, IDENTITY)
 
-    def in_child(self, prepare: Callable[[pytest.MonkeyPatch], None]) -> int:
-        """Trains in a forked process; returns how it ended (see os.waitstatus_to_exitcode)."""
-        pid = os.fork()
-        if pid == 0:
-            os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # torch's pool in new threads does not survive a fork
-            try:
-                prepare(pytest.MonkeyPatch())
-                self.run()
-                os._exit(0)
-            except KeyboardInterrupt:
-                os._exit(130)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def in_child(self, prepare: Callable[[], None]) -> int:
+        """Trains in a process of its own; returns how it ended (see tiny.exit_code)."""
+        return tiny.exit_code(_trained, self, prepare)
 
     @property
     def weights(self) -> bytes:
         return next(self.out.glob("*model.safetensors")).read_bytes()
 
 
-def signal_at(step: int, number: signal.Signals) -> Callable[[pytest.MonkeyPatch], None]:
+def _trained(training: Trained, prepare: Callable[[], None]) -> None:
+    prepare()
+    training.run()
+
+
+def signal_at(step: int, number: signal.Signals) -> Callable[[], None]:
     """The process gets a signal when the loss of a step is known, before anything of that step is saved."""
-
-    def prepare(patch: pytest.MonkeyPatch) -> None:
-        from harness.train.callbacks import StepWriter
-
-        usual = StepWriter.on_log
-
-        def on_log(self: Any, args: Any, state: Any, *others: Any, **values: Any) -> None:
-            usual(self, args, state, *others, **values)
-            if state.global_step == step:
-                os.kill(os.getpid(), number)
-
-        patch.setattr(StepWriter, "on_log", on_log)
-
-    return prepare
+    return partial(_signalled, step, number)
 
 
-def killed_while_saving(step: int) -> Callable[[pytest.MonkeyPatch], None]:
+def _signalled(step: int, number: signal.Signals) -> None:
+    from harness.train.callbacks import StepWriter
+
+    usual = StepWriter.on_log
+
+    def on_log(self: Any, args: Any, state: Any, *others: Any, **values: Any) -> None:
+        usual(self, args, state, *others, **values)
+        if state.global_step == step:
+            os.kill(os.getpid(), number)
+
+    pytest.MonkeyPatch().setattr(StepWriter, "on_log", on_log)
+
+
+def killed_while_saving(step: int) -> None:
     """All files of a checkpoint are there but the marker."""
 
-    def prepare(patch: pytest.MonkeyPatch) -> None:
-        def mark(folder: Path) -> None:
-            if folder.name == f"checkpoint-{step}":
-                os.kill(os.getpid(), signal.SIGKILL)
-            mark_complete(folder)
+    def mark(folder: Path) -> None:
+        if folder.name == f"checkpoint-{step}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        mark_complete(folder)
 
-        patch.setattr("harness.train.objective.mark_complete", mark)
-
-    return prepare
+    pytest.MonkeyPatch().setattr("harness.train.objective.mark_complete", mark)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +93,7 @@ def test_killed_at_several_steps_it_ends_with_the_same_bits(
     training = Trained(tiny_base, tmp_path / "killed")
     for step in (1, 2, 5, 6):
         assert training.in_child(signal_at(step, signal.SIGKILL)) == -signal.SIGKILL
-    assert training.in_child(killed_while_saving(8)) == -signal.SIGKILL
+    assert training.in_child(partial(killed_while_saving, 8)) == -signal.SIGKILL
     assert training.in_child(signal_at(STEPS, signal.SIGKILL)) == -signal.SIGKILL
     summary = training.run()
     assert training.weights == undisturbed.weights
