@@ -77,7 +77,7 @@ def main(overrides: list[str]) -> None:
                 patch.object(questions, "require_equal", watch.wrap(questions.require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
             ):
-                together.ask_all(None)
+                together.ask_all()
             seconds = time.monotonic() - together.started_at
             count = len(together.answers[BASE].values)
     print("| check | measured |\n| --- | --- |")

@@ -1,9 +1,10 @@
 """Evaluations → comparison → verdict, with its files: for a run, and for evaluations that are named by hand."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.base_model import weights_sha256
 from harness.compose import gate_values
@@ -72,16 +73,18 @@ def compare_folders(
     data_for: Callable[[Evidence], Path | None],
     policy: GateConfig | None = None,
     anchors: Sequence[str] = (),
+    further: Mapping[str, Path] = MappingProxyType({}),
 ) -> Comparison:
     """The comparison of two evaluation folders; `names` tell the sides apart where both have one label.
 
-    `data_for` finds what the candidate was trained on, where that is known.
+    `data_for` finds what the candidate was trained on, where that is known; `further` are evaluations of the policy's
+    further baselines, where others are meant than those that their names lead to.
     """
     fields = policy.fields if policy else FIELDS
     before, after = read_sides((sides[0], sides[1]), fields)
     if before.label == after.label:
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
-    comparison = compare_all(before, after, runs, policy, anchors)
+    comparison = compare_all(before, after, runs, policy, anchors, further)
     data = data_for(after)
     faults = uncovered(data, after) if data else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
@@ -93,12 +96,13 @@ def compare_all(
     runs: Path,
     policy: GateConfig | None = None,
     anchors: Sequence[str] = (),
+    further: Mapping[str, Path] = MappingProxyType({}),
 ) -> Comparison:
     """Candidate against baseline, and against every further baseline that differs from it."""
     comparison = compare_distinct(baseline, candidate, policy)
     others, same = [], []
     for name in dict.fromkeys([*(policy.baselines if policy else []), *anchors]):
-        folder = baseline_folder(name, runs)
+        folder = further.get(name) or baseline_folder(name, runs)
         _require_run_weights(folder)
         other = read_evidence(folder, policy.fields if policy else FIELDS)
         if other.sha256 == baseline.sha256:

@@ -1,10 +1,12 @@
-"""A policy's interim looks as the rule by which an evaluation stops: the candidate's items grow, the base has all."""
+"""A policy's interim looks as the rule by which an evaluation stops: the candidate's items grow, the baselines have
+all."""
 
-from collections.abc import Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 
-from harness.config import Config
+from harness.config import GateConfig, SuiteConfig
 from harness.evaluate.looks import Looks
 from harness.gate.comparison import compare
 from harness.gate.evidence import Evidence, read_evidence
@@ -13,29 +15,53 @@ from harness.records import Comparison
 from harness.store import code_version, sha256_json
 
 
-def looks_of(config: Config, baseline: str, candidate: str) -> Looks | None:
-    """The policy's looks at the candidate; None where the policy has none."""
-    policy = config.gate
+def looks_of(
+    policy: GateConfig,
+    suite: SuiteConfig,
+    baseline: str,
+    candidate: str,
+    known: Mapping[str, Path] = MappingProxyType({}),
+    beside: Mapping[str, str] = MappingProxyType({}),
+) -> Looks | None:
+    """The policy's looks at the candidate; None where the policy has none.
+
+    The policy's further baselines, by its names for them, are evaluations that are `known`, or the labels of models
+    that are evaluated `beside` the candidate.
+    """
     if policy.sequential is None:
         return None
-    seed = config.suite.seed
+    read = cache(partial(read_evidence, fields=policy.fields))
+    further = {name: read(folder).sha256 for name, folder in known.items()}
+    rule = [policy.model_dump(mode="json"), suite.name, further, code_version("gate", "stats", "looks")]
+
+    def decided_at(folders: Mapping[str, Path]) -> Collection[str]:
+        others = [known[name] if name in known else folders[beside[name]] for name in policy.baselines]
+        baselines = [read(folder) for folder in (folders[baseline], *others)]
+        return _decided(policy, suite, baselines, read_evidence(folders[candidate], policy.fields))
+
     return Looks(
         sizes=lambda planned: looks_at(policy, planned).counts,
-        order=lambda task, items: first_items(items, seed, task),
-        seed=seed,
-        rule=sha256_json([policy.model_dump(mode="json"), config.suite.name, code_version("gate", "stats", "looks")]),
-        decided=partial(_decided, config, baseline, candidate),
-        whole=(baseline,),
+        order=lambda task, items: first_items(items, suite.seed, task),
+        seed=suite.seed,
+        rule=sha256_json(rule),
+        decided=decided_at,
+        whole={baseline, *beside.values()},
     )
 
 
-def _decided(config: Config, baseline: str, candidate: str, folders: Mapping[str, Path]) -> Collection[str]:
-    """Tasks whose verdict no further item changes; none where the two cannot be compared."""
-    before, after = (read_evidence(folders[label], config.gate.fields) for label in (baseline, candidate))
-    comparison = compare(before, after, config.gate)
-    if comparison.faults:
+def _decided(policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidence], candidate: Evidence) -> set[str]:
+    """Tasks whose verdict no further item changes; none where the candidate cannot be compared with every baseline.
+
+    A further baseline that is the first one itself is tested once, as the gate does.
+    """
+    first, *others = baselines
+    distinct = [first, *(other for other in others if other.sha256 != first.sha256)]
+    comparisons = [compare(baseline, candidate, policy) for baseline in distinct]
+    if any(comparison.faults for comparison in comparisons):
         return set()
-    return decided(config.gate, config.suite, _progress(comparison, before, after), after.groups)
+    pairs = zip(comparisons, distinct, strict=True)
+    counts, *further = (list(_progress(comparison, baseline, candidate)) for comparison, baseline in pairs)
+    return decided(policy, suite, counts, candidate.groups, further)
 
 
 def _progress(comparison: Comparison, before: Evidence, after: Evidence) -> Iterator[Progress]:

@@ -207,13 +207,12 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
 
 
 def evaluate_stage(run: Run, candidate: Checkpoint) -> dict[str, Path]:
-    """eval/base and eval/candidate, on one server."""
+    """eval/base and eval/candidate, on one server where they share a base model."""
     base = base_checkpoint(local_model(run.config.model), candidate.contract_sha256)
     sides = {BASE: base, CANDIDATE: candidate}
     log = run.folder / "logs" / "vllm.log"
-    looks = looks_of(run.config, BASE, CANDIDATE) if candidate.kind == "adapter" else None
-    if looks is None and run.config.gate.sequential is not None:
-        say("· a whole model is evaluated on all items: looks need a server that base and candidate share")
+    further = {name: baseline_folder(name, run.runs) for name in run.config.gate.baselines}
+    looks = looks_of(run.config.gate, run.config.suite, BASE, CANDIDATE, further)
     return evaluate_checkpoints(sides, run.config, run.folder / "eval", log, tasks_of(run.config), looks)
 
 

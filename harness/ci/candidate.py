@@ -1,8 +1,9 @@
 """`harness ci`: a candidate against what is in production, evaluated where that is not done, and decided."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from harness import store
 from harness.compose import config_for, gate_values
@@ -12,11 +13,13 @@ from harness.data.task_files import check_task_files
 from harness.decision import baseline_folder, compare_folders, unusable, write_verdict
 from harness.errors import EvidenceFault, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, contract_of, resolve_checkpoint
+from harness.evaluate.looks import Looks
 from harness.evaluate.several import EVALUATE, evaluate_checkpoints, evaluation_inputs
 from harness.evaluation import tasks_of
 from harness.gate.coverage import data_beside
 from harness.lineage.chain import EVIDENCE, Places
 from harness.lineage.write import places_of, write_evidence
+from harness.looks import looks_of
 from harness.origin import origin_of, origins
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records import Checkpoint, Evaluation, Verdict, load
@@ -29,11 +32,35 @@ from harness.scaling import split_alpha
 
 @dataclass(frozen=True)
 class Sides:
-    """What is compared: the name it was given, and its checkpoint."""
+    """What is compared: the name it was given, and its checkpoint. `further` are the policy's further baselines that
+    can be served, by the policy's names."""
 
     baseline: str
     candidate: str
     checkpoints: tuple[Checkpoint, Checkpoint]
+    further: Mapping[str, Checkpoint] = field(default_factory=dict)
+
+    @property
+    def by_label(self) -> dict[str, Checkpoint]:
+        """The models by their names on the server and in the report: the baseline first, the candidate last. A model
+        that is several baselines is there once."""
+        baseline, candidate = self.checkpoints
+        baselines = {self.baseline: baseline}
+        for name, found in self.further.items():
+            if not any(_same(found, other) for other in baselines.values()):
+                baselines[name] = found
+        labels = [_label(name) for name in (*baselines, self.candidate)]
+        if labels[0] == labels[-1]:
+            raise UsageError(f"candidate and baseline are both {labels[0]}: name two models")
+        if len(set(labels)) < len(labels):
+            raise UsageError(f"two of these models have one name: {', '.join(labels)}")
+        return dict(zip(labels, [*baselines.values(), candidate], strict=True))
+
+    @property
+    def further_labels(self) -> dict[str, str]:
+        """The label of each further baseline, by the policy's name for it."""
+        named = list(self.by_label.items())[:-1]
+        return {name: next(label for label, one in named if _same(one, found)) for name, found in self.further.items()}
 
 
 def decide_candidate(
@@ -41,16 +68,19 @@ def decide_candidate(
 ) -> tuple[Verdict, Path]:
     """The verdict on a candidate, with all its files in `out`; returns it and the report's path."""
     gate = validate(GateConfig, gate_values(policy))
-    _require_baselines(gate, Path(config.runs_dir))
+    runs = Path(config.runs_dir)
+    further = _further_baselines(gate, runs)
     check_task_files(task.name for task in config.tasks)
     baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
-    sides = Sides(against, candidate, (baseline_model, candidate_model))
-    runs = Path(config.runs_dir)
+    served = {name: resolve_checkpoint(str(model), config) for name, model in _models(further).items()}
+    sides = Sides(against, candidate, (baseline_model, candidate_model), served)
     try:
         _require_one_contract(sides)
-        places = _places(out, sides, *evaluated(sides, config), runs)
+        _require_others(sides)
+        baseline, own, further = evaluated(sides, config, gate, further)
+        places = _places(out, sides, baseline, own, runs, further)
         folders, data = (places.baseline, places.candidate), places.data
-        comparison = compare_folders(folders, (against, candidate), runs, lambda _: data, gate)
+        comparison = compare_folders(folders, (against, candidate), runs, lambda _: data, gate, further=further)
     except EvidenceFault as fault:
         places, comparison = None, unusable(against, candidate, str(fault))
     verdict = write_verdict(gate, comparison, out)
@@ -75,26 +105,43 @@ def already_there(candidate: str, against: str, config: Config) -> Entry | None:
     return current if same and on_its_base else None
 
 
-def _require_baselines(policy: GateConfig, runs: Path) -> None:
-    """Before anything is evaluated: raises UsageError that lists the policy's further baselines without evaluation."""
-    faults = []
+def _further_baselines(policy: GateConfig, runs: Path) -> dict[str, Path]:
+    """The evaluations of the policy's further baselines, before anything is evaluated; raises UsageError that lists
+    those without one."""
+    faults, found = [], {}
     for name in policy.baselines:
         try:
-            baseline_folder(name, runs)
+            found[name] = baseline_folder(name, runs)
         except UsageError as error:
             faults.append(f"  - baseline {name}: {error}")
     if faults:
         raise UsageError("\n".join([f"policy {policy.name} names baselines that have no evaluation:", *faults]))
+    return found
 
 
-def _places(out: Path, sides: Sides, baseline: Path, candidate: Path, runs: Path) -> Places:
+def _models(further: Mapping[str, Path]) -> dict[str, Path]:
+    """The checkpoints beside evaluations of runs and promoted models; an evaluation named as such stays what it is."""
+    runs = {name: at.parent.parent for name, at in further.items() if at.name == CANDIDATE != Path(name).name}
+    return {name: run / "checkpoint" for name, run in runs.items() if (run / "checkpoint").is_dir()}
+
+
+def _places(
+    out: Path,
+    sides: Sides,
+    baseline: Path,
+    candidate: Path,
+    runs: Path,
+    further: Mapping[str, Path] = MappingProxyType({}),
+) -> Places:
     """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained, be it
     named by another folder with the same weights."""
     checkpoint = Path(sides.checkpoints[1].path)
     data = data_beside(checkpoint)
     if (data / "audit.json").is_file():
-        return Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
-    return places_of(out, baseline, candidate, runs)
+        found = Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
+    else:
+        found = places_of(out, baseline, candidate, runs)
+    return replace(found, further=tuple(further.items()))
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
@@ -133,52 +180,59 @@ def out_folder(candidate: str, against: str, runs: Path) -> Path:
 
 
 def _require_one_contract(sides: Sides) -> None:
-    """Two models that carry contracts must carry the same: neither is judged under a prompt it was not made for."""
-    carried = [c for c in sides.checkpoints if (Path(c.path) / CONTRACT_FILE).is_file()]
-    if len({Contract.load(Path(c.path)).digest for c in carried}) > 1:
-        first, second = (c.contract_sha256[:12] for c in sides.checkpoints)
-        raise EvidenceFault(
-            f"the prompt contracts differ: {sides.baseline} was trained and is served under {first}, "
-            f"{sides.candidate} under {second}; one cannot replace the other behind the same clients"
-        )
+    """Models that carry contracts must carry the same: none is judged under a prompt it was not made for."""
+    named = {sides.baseline: sides.checkpoints[0], **sides.further}
+    candidate = sides.checkpoints[1]
+    for name, other in named.items():
+        carried = [c for c in (other, candidate) if (Path(c.path) / CONTRACT_FILE).is_file()]
+        if len({Contract.load(Path(c.path)).digest for c in carried}) > 1:
+            first, second = (c.contract_sha256[:12] for c in (other, candidate))
+            raise EvidenceFault(
+                f"the prompt contracts differ: {name} was trained and is served under {first}, "
+                f"{sides.candidate} under {second}; one cannot replace the other behind the same clients"
+            )
 
 
-def evaluated(sides: Sides, config: Config) -> tuple[Path, Path]:
-    """The evaluation folders of baseline and candidate; what was evaluated under these settings is not done again."""
-    contract_holder = sides.checkpoints[1]
-    named = dict(zip(_labels(sides), sides.checkpoints, strict=True))
-    found = {label: _own_evaluation(checkpoint, contract_holder, config) for label, checkpoint in named.items()}
-    missing = _to_evaluate(sides, found)
-    if missing:
-        digest = store.sha256_json(
-            [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in missing.values()]]
-        )
-        folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
-        with store.locked(folder):
-            log = folder / "logs" / "vllm.log"
-            found |= evaluate_checkpoints(missing, config, folder / "eval", log, tasks_of(config))
-    baseline, candidate = (folder for folder in found.values() if folder is not None)
-    return baseline, candidate
+def _require_others(sides: Sides) -> None:
+    """A further baseline that is the candidate itself is a fault, since no test against it can fail."""
+    for name, found in sides.further.items():
+        if _same(found, sides.checkpoints[1]):
+            raise EvidenceFault(f"the further baseline {name} is the candidate itself; name another candidate")
 
 
-def _to_evaluate(sides: Sides, found: Mapping[str, Path | None]) -> dict[str, Checkpoint]:
-    """What has no evaluation yet, the candidate last: all are asked under the contract of the last.
+def _same(one: Checkpoint, other: Checkpoint) -> bool:
+    return (one.weights_sha256, one.base_sha256) == (other.weights_sha256, other.base_sha256)
 
-    The candidate is among them, its answers known, where the baseline alone would be asked under another contract.
+
+def evaluated(
+    sides: Sides, config: Config, policy: GateConfig, further: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[Path, Path, dict[str, Path]]:
+    """The evaluation folders of baseline, candidate and `further` baselines; what was evaluated under these settings
+    is not done again.
+
+    Where the policy has looks, the candidate's answers are looked at in their order, however many are known: a decision
+    never depends on what was answered before.
     """
-    named = dict(zip(found, sides.checkpoints, strict=True))
-    baseline, candidate = sides.checkpoints
-    missing = {label: checkpoint for label, checkpoint in named.items() if found[label] is None}
-    alone = list(missing.values()) == [baseline] and baseline.contract_sha256 != candidate.contract_sha256
-    return named if alone else missing
+    named, beside = sides.by_label, sides.further_labels
+    baseline, *_, candidate = named
+    fixed = {name: folder for name, folder in further.items() if name not in beside}
+    looks = looks_of(policy, config.suite, baseline, candidate, fixed, beside)
+    own = {label: _own_evaluation(checkpoint, named[candidate], config) for label, checkpoint in named.items()}
+    known = {label: found for label, found in own.items() if found and (looks is None or label != candidate)}
+    folders = known if len(known) == len(named) else _evaluate(named, config, looks, known)
+    return folders[baseline], folders[candidate], {**fixed, **{name: folders[label] for name, label in beside.items()}}
 
 
-def _labels(sides: Sides) -> tuple[str, str]:
-    """Names of the two on the server and in the report."""
-    baseline, candidate = (_label(name) for name in (sides.baseline, sides.candidate))
-    if baseline == candidate:
-        raise UsageError(f"candidate and baseline are both {candidate}: name two models")
-    return baseline, candidate
+def _evaluate(
+    named: Mapping[str, Checkpoint], config: Config, looks: Looks | None, known: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Evaluations in a folder of their own for these models and looks: those of another decision stay as they are."""
+    asked = [config.model_dump(exclude={"runs_dir"}), [found.model_dump() for found in named.values()]]
+    digest = store.sha256_json([*asked, looks.identity] if looks else asked)
+    folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
+    with store.locked(folder):
+        log = folder / "logs" / "vllm.log"
+        return evaluate_checkpoints(named, config, folder / "eval", log, tasks_of(config), looks, known)
 
 
 def _label(name: str) -> str:

@@ -13,9 +13,9 @@ class Looks:
     """How far to ask before each look: `sizes` gives the numbers of items of a task with so many planned, rising, in
     the end all of them; `order` the order in which its planned items are asked.
 
-    Models in `whole` are asked everything at once. `decided` is given the evaluation folders by label, complete for
-    what was asked so far, and names the tasks (leaves, not groups) that need no more items. `rule` names all of it:
-    what was decided by one rule is not taken over for another. It must depend on nothing but the folders.
+    Models in `whole` are asked everything before the first look. `decided` is given the evaluation folders by label,
+    complete for what was asked so far, and names the tasks (leaves, not groups) that need no more items. `rule` names
+    all of it: what was decided by one rule is not taken over for another. It must depend on nothing but the folders.
     """
 
     sizes: Callable[[int], Sequence[int]]

@@ -4,17 +4,17 @@ An evaluation whose inputs are unchanged is taken over; answers to requests that
 journals; a server is started when something is left to ask.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.base_model import tokenizer_folder
 from harness.config import Config
 from harness.console import say, timed
-from harness.errors import UsageError
 from harness.evaluate.checkpoint import contract_of
 from harness.evaluate.looks import Looks
 from harness.prompt.contract import CONTRACT_FILE, Contract
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
     from harness.evaluate.plan import Plan
     from harness.evaluate.serving import LiveServer
+    from harness.evaluate.together import Together
     from harness.prompt.render import Renderer
 
 EVALUATE = "evaluate"
@@ -55,10 +56,14 @@ class Job:
     def inputs(self, label: str) -> dict[str, Any]:
         """What decides the fingerprint of a label's evaluation; with looks, what the others are decides it too."""
         inputs = evaluation_inputs(self.checkpoints[label], self.contract, self.config)
-        if self.looks is not None and label not in self.looks.whole:
+        if self.looks is not None and not self.is_whole(label):
             sides = {name: [found.weights_sha256, found.base_sha256] for name, found in self.checkpoints.items()}
             inputs["looks"] = {**self.looks.identity, "sides": sides}
         return {**inputs, "label": label}
+
+    def is_whole(self, label: str) -> bool:
+        """Whether a model is asked everything, whatever looks see."""
+        return self.looks is None or label in self.looks.whole
 
 
 def evaluate_checkpoints(
@@ -68,28 +73,34 @@ def evaluate_checkpoints(
     log: Path,
     load: LoadTasks,
     looks: Looks | None = None,
+    known: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, Path]:
-    """Evaluation folders by label.
+    """Evaluation folders by label; those in `known` are there already.
 
-    All checkpoints are asked under the contract of the last one, so that they can be compared. Raises UsageError for
-    `looks` at checkpoints that do not share a base model.
+    All checkpoints are asked under the contract of the last one, so that they can be compared. `looks` see finished
+    evaluations of the models that are asked whole: base models with such alone come first.
     """
-    if looks is not None and len({found.base_path for found in checkpoints.values()}) > 1:
-        raise UsageError("evaluation in looks needs checkpoints that share a base model, and one server")
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
     job = Job(checkpoints, contract, config, out, log, load, looks)
-    waiting = [label for label in checkpoints if not _is_done(job, label)]
-    if looks is not None and any(label not in looks.whole for label in waiting):
-        waiting = list(checkpoints)  # the rule looks at all of them; what was answered before comes from the journals
+    missing = [label for label in checkpoints if label not in known]
+    waiting = [label for label in missing if not _is_done(job, label)]
     sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
-    folders = {label: _finished(job, label, _nothing_to_do) for label in checkpoints if label not in waiting}
-    if folders:
-        say(f"· evaluation of {', '.join(folders)} (unchanged, reused)")
-    for base in dict.fromkeys(checkpoints[label].base_path for label in waiting):
-        group = {label: checkpoints[label] for label in waiting if checkpoints[label].base_path == base}
-        folders |= _evaluate(job, group, sound)
+    done = {label: _finished(job, label, _nothing_to_do) for label in missing if label not in waiting}
+    if done:
+        say(f"· evaluation of {', '.join(done)} (unchanged, reused)")
+    folders = {**known, **done}
+    for group in sorted(_by_base(checkpoints, waiting), key=lambda group: not all(map(job.is_whole, group))):
+        folders |= _evaluate(job, group, sound, folders)
     return {label: folders[label] for label in checkpoints}
+
+
+def _by_base(checkpoints: Mapping[str, Checkpoint], labels: Sequence[str]) -> list[dict[str, Checkpoint]]:
+    """The labelled checkpoints in groups that one server can hold: a base model and its adapters."""
+    groups: dict[str, dict[str, Checkpoint]] = {}
+    for label in labels:
+        groups.setdefault(checkpoints[label].base_path, {})[label] = checkpoints[label]
+    return list(groups.values())
 
 
 def _require_all_saved(checkpoints: Iterable[Checkpoint]) -> None:
@@ -125,10 +136,13 @@ def _nothing_to_do(folder: Path) -> None:
     raise AssertionError(f"{folder} was evaluated and is not there")
 
 
-def _evaluate(job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], None]) -> dict[str, Path]:
+def _evaluate(
+    job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], None], done: Mapping[str, Path]
+) -> dict[str, Path]:
     """Asks all models of a group everything that no journal knows, and writes their evaluations.
 
-    `sound` raises for a checkpoint that is not what it says; the server is on its way meanwhile.
+    Those that looks are for come last: the looks see the evaluations of the others, and those in `done`. `sound` raises
+    for a checkpoint that is not what it says; the server is on its way meanwhile.
     """
     from harness.evaluate.serving import LiveServer, started
     from harness.evaluate.together import Together
@@ -142,15 +156,26 @@ def _evaluate(job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], Non
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         sound()
-        together = Together(_plan(job, renderer()), answers, server, job.config)
-        extents = together.ask_all(job.looks)
-        flips = together.ask_again(extents) if job.config.suite.aa else {}
-        folders = {}
-        for label, found in group.items():
-            whole = job.looks is None or label in job.looks.whole  # what looks decided belongs to what they looked at
-            write = partial(together.write, label, found.weights_sha256, extents[label], flips.get(label))
-            folders[label] = _finished(job, label, write, _is_final if whole else _never)
+        plan = _plan(job, renderer())
+        folders: dict[str, Path] = {}
+        for whole in (True, False):
+            if part := {label: one for label, one in answers.items() if job.is_whole(label) == whole}:
+                together = Together(plan, part, server, job.config)
+                folders |= _answered(job, together, None if whole else job.looks, {**done, **folders})
         return folders
+
+
+def _answered(job: Job, together: "Together", looks: Looks | None, done: Mapping[str, Path]) -> dict[str, Path]:
+    """The evaluations of models that are asked everything, or what the looks demand."""
+    extent = together.ask_all(looks, done)
+    flips = together.ask_again(extent) if job.config.suite.aa else {}
+    accept = _is_final if looks is None else _never  # what looks decided belongs to what they looked at
+    folders = {}
+    for label in together.answers:
+        weights = job.checkpoints[label].weights_sha256
+        write = partial(together.write, label, weights, extent, flips.get(label))
+        folders[label] = _finished(job, label, write, accept)
+    return folders
 
 
 def _begin_early(job: Job, server: "LiveServer") -> None:

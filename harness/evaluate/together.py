@@ -1,11 +1,12 @@
-"""One plan asked of all models of a server together, once or in looks, and once more for the A/A check."""
+"""One plan asked of models of a server together, once or in looks, and once more for the A/A check."""
 
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from harness.config import Config
 from harness.console import say
@@ -22,7 +23,7 @@ from harness.evaluate.serving import LiveServer
 
 @dataclass
 class Together:
-    """The models of one server with their answers by label."""
+    """Models of one server with their answers by label."""
 
     plan: Plan
     answers: dict[str, Answers]
@@ -30,24 +31,20 @@ class Together:
     config: Config
     started_at: float = field(default_factory=time.monotonic)
 
-    def ask_all(self, looks: Looks | None) -> dict[str, Extent]:
-        """Has everything answered, or what the looks demand; returns what that was, by label."""
+    def ask_all(self, looks: Looks | None = None, beside: Mapping[str, Path] = MappingProxyType({})) -> Extent:
+        """Has everything answered, or what the looks demand, which see the finished evaluations `beside` too; returns
+        what that was."""
         if looks is None:
-            self._ask(self.answers, None)
-            return dict.fromkeys(self.answers, Extent())
-        in_looks = {label: one for label, one in self.answers.items() if label not in looks.whole}
-        whole = {label: one for label, one in self.answers.items() if label in looks.whole}
-        if whole:
-            self._ask(whole, None)
+            self._ask(None)
+            return Extent()
         with ExitStack() as stack:
-            made = {label: self._result(stack, label, Extent()) for label in whole}
 
             def results(items: Items) -> Mapping[str, Path]:
-                return {**made, **{label: self._result(stack, label, Extent(items, looks.seed)) for label in in_looks}}
+                extent = Extent(items, looks.seed)
+                return {**beside, **{label: self._result(stack, label, extent) for label in self.answers}}
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
-            extent = Extent(looks.run(planned, lambda items: self._ask(in_looks, items), results), looks.seed)
-        return {label: extent if label in in_looks else Extent() for label in self.answers}
+            return Extent(looks.run(planned, self._ask, results), looks.seed)
 
     def _result(self, stack: ExitStack, label: str, extent: Extent) -> Path:
         """The evaluation of what a model was asked so far, in a folder that goes with the stack."""
@@ -55,17 +52,12 @@ class Together:
         self._write(label, "", extent, None, folder)
         return folder
 
-    def ask_again(self, extents: Mapping[str, Extent]) -> dict[str, Agreement]:
+    def ask_again(self, extent: Extent) -> dict[str, Agreement]:
         """Every question once more, in the opposite order and past the journal; what changed, by label."""
         again = {label: Answers(first.model, f"{label}, again", None) for label, first in self.answers.items()}
-        if len({id(extent.items) for extent in extents.values()}) == 1:
-            self._ask(again, next(iter(extents.values())).items, backwards=True)
-        else:
-            for label, one in again.items():
-                self._ask({label: one}, extents[label].items, backwards=True)
+        replace(self, answers=again)._ask(extent.items, backwards=True)
         found = {
-            label: agreement(self.plan, first, again[label], extents[label].items)
-            for label, first in self.answers.items()
+            label: agreement(self.plan, first, again[label], extent.items) for label, first in self.answers.items()
         }
         for label, agreed in found.items():
             say(f"  {label} asked twice: {agreed}")
@@ -83,8 +75,9 @@ class Together:
         if again is not None:
             again.save(folder / FILE)
 
-    def _ask(self, answers: Mapping[str, Answers], items: Items | None, backwards: bool = False) -> None:
+    def _ask(self, items: Items | None, backwards: bool = False) -> None:
         """Answers from the journals, then all that is missing in one flight."""
+        answers = self.answers
         questions = self.plan.questions(items)
         keys = {key for question in questions for key in question.keys}
         for one in answers.values():
@@ -95,10 +88,10 @@ class Together:
         if requests < total:
             say(f"  {total - requests} of {total} requests were answered before (journal)")
         if asked:
-            self._fly(asked[::-1] if backwards else asked, answers)
+            self._fly(asked[::-1] if backwards else asked)
 
-    def _fly(self, asked: list[Asked], answers: Mapping[str, Answers]) -> None:
-        by_label = {one.label: one for one in answers.values()}
+    def _fly(self, asked: list[Asked]) -> None:
+        by_label = {one.label: one for one in self.answers.values()}
 
         def landed(one: Asked, entries: dict[bytes, Entry] | Failure) -> None:
             by_label[one.label].land(one.question, entries)

@@ -18,10 +18,9 @@ class Ruled:
     against: str | None
     comparison: Comparison
 
-    @property
-    def whole(self) -> bool:
-        """On all items, against the verdict's own baseline: what counts as a guard at interim looks."""
-        return self.metric.slice == "all" and self.against is None
+    def at_looks(self, policy: GateConfig) -> bool:
+        """On all items, against a baseline that was known beforehand: what counts as a guard at interim looks."""
+        return self.metric.slice == "all" and (self.against is None or self.against in policy.baselines)
 
     @property
     def name(self) -> str:

@@ -53,33 +53,66 @@ def decided(
     suite: SuiteConfig,
     counts: Iterable[Progress],
     groups: Mapping[str, Sequence[str]] | None = None,
+    further: Sequence[Iterable[Progress]] = (),
 ) -> set[str]:
     """Tasks whose verdict is decided by every deciding rule at a look: no further item of them changes it.
 
-    Tasks that no rule decides, tasks inside a group that one decides, and rules that need all items (clusters,
-    slices, demanded gains, other scores than right/wrong) are never decided early; neither is anything against
-    several baselines.
+    `further` is the progress against each further baseline: guards hold against all of them, share one level of harm,
+    and a task is decided when it is against each. Tasks that no rule decides, tasks inside a group that one decides,
+    and rules that need all items (clusters, slices, demanded gains, other scores than right/wrong) are never decided
+    early.
     """
-    found = list(counts)
-    if policy.sequential is None or policy.baselines:
+    if policy.sequential is None:
         return set()
-    rules = {one: _rules(policy, suite.name, one.task, one.metric) for one in found}
-    above = {
-        (group, one.metric): _rules(policy, suite.name, group, one.metric)
-        for group, tasks in (groups or {}).items()
-        for one in found
-        if one.task in tasks
-    }
-    guards = _guards([*rules.values(), *(above[key] for key in above if _pooled(key, groups or {}, found))])
-    pooled = {task for (group, _), named in above.items() if named for task in (groups or {})[group]}
+    spoken = [_Spoken.of(policy, suite, counts, groups or {})]
+    spoken += [_Spoken.of(policy, suite, other, groups or {}).guards_alone() for other in further]
+    guards = sum(one.guards for one in spoken)
     settled: dict[str, list[bool]] = {}
-    for one, named in rules.items():
-        settled.setdefault(one.task, []).extend(_settled(policy, rule, one, guards) for rule in named)
+    for one in spoken:
+        for progress, named in one.rules:
+            settled.setdefault(progress.task, []).extend(_settled(policy, rule, progress, guards) for rule in named)
+    pooled = {task for one in spoken for task in one.pooled}
     return {task for task, done in settled.items() if done and all(done) and task not in pooled}
 
 
-def _guards(speaking: Iterable[Sequence[RuleConfig]]) -> int:
-    return sum(rule.role == "guard" for named in speaking for rule in named)
+@dataclass(frozen=True)
+class _Spoken:
+    """The deciding rules against one baseline: of tasks, of groups that will be compared; `pooled` are the tasks of
+    groups that a rule decides on."""
+
+    rules: Sequence[tuple[Progress, Sequence[RuleConfig]]]
+    above: Sequence[Sequence[RuleConfig]]
+    pooled: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, policy: GateConfig, suite: SuiteConfig, counts: Iterable[Progress], groups: Mapping[str, Sequence[str]]
+    ) -> "_Spoken":
+        found = list(counts)
+        above = {
+            (group, one.metric): _rules(policy, suite.name, group, one.metric)
+            for group, tasks in groups.items()
+            for one in found
+            if one.task in tasks
+        }
+        return cls(
+            rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in found],
+            above=[named for key, named in above.items() if _pooled(key, groups, found)],
+            pooled=frozenset(task for (group, _), named in above.items() if named for task in groups[group]),
+        )
+
+    @property
+    def guards(self) -> int:
+        return sum(map(len, map(_guards, [*(named for _, named in self.rules), *self.above])))
+
+    def guards_alone(self) -> "_Spoken":
+        """Further baselines are for guards only."""
+        rules = [(one, _guards(named)) for one, named in self.rules]
+        return _Spoken(rules, [_guards(named) for named in self.above], self.pooled)
+
+
+def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
+    return [rule for rule in rules if rule.role == "guard"]
 
 
 def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[Progress]) -> bool:

@@ -96,8 +96,8 @@ class Places:
         return cls(folder, baseline, candidate, found.get("data"), checkpoint, tuple(made[:-1]), further)
 
 
-def further_baselines(decision: Path, runs: Path) -> tuple[tuple[str, Path], ...]:
+def further_baselines(places: Places, runs: Path) -> tuple[tuple[str, Path], ...]:
     """The further baselines that compare.json names, with the folders of their evaluations."""
-    path = decision / COMPARISON
-    others = load(Comparison, path).others if path.is_file() else []
-    return tuple((one.baseline.label, resolve_evaluation(one.baseline.label, runs)) for one in others)
+    path, known = places.decision / COMPARISON, dict(places.further)
+    names = [one.baseline.label for one in load(Comparison, path).others] if path.is_file() else []
+    return tuple((name, known.get(name) or resolve_evaluation(name, runs)) for name in names)

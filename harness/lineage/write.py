@@ -19,13 +19,13 @@ from harness.records import load
 def write_evidence(places: Places, run_id: str, command: str, runs: Path) -> None:
     """evidence.json in the decision's folder; one that names the same steps already is kept as it is.
 
-    `runs` is where the further baselines that compare.json names are looked for.
+    `runs` is where the further baselines that compare.json names are looked for, unless `places` has them.
 
     None is written, and why is said, where a record cannot be read: the verdict is INVALID then.
     """
     path = places.decision / EVIDENCE
     try:
-        steps = steps_of(replace(places, further=further_baselines(places.decision, runs)))
+        steps = steps_of(replace(places, further=further_baselines(places, runs)))
     except (DataError, EvidenceFault) as fault:
         path.unlink(missing_ok=True)
         say(f"· no {EVIDENCE}: {fault}")

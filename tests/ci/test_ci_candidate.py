@@ -13,8 +13,9 @@ from harness.base_model import weights_sha256
 from harness.ci import candidate as ci
 from harness.compose import config_for
 from harness.config import Config
+from harness.config_gate import SequentialConfig
 from harness.decision import compare_folders, write_verdict
-from harness.errors import UsageError
+from harness.errors import EvidenceFault, UsageError
 from harness.evaluate.several import EVALUATE
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
@@ -169,19 +170,74 @@ def test_an_evaluation_with_failed_requests_is_made_again(
     assert ci._own_evaluation(checkpoint, checkpoint, config) == (None if failed else folder)
 
 
-@pytest.mark.parametrize(("contract", "asked"), [("mine", ["production"]), ("other", ["production", "note"])])
 def test_a_lone_baseline_is_asked_under_the_candidate_s_contract(
-    contract: str, asked: list[str], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[str] = []
+    """That of the last checkpoint counts; the candidate's own evaluation stands."""
+    given = asked_of(monkeypatch, tmp_path, {"c": tmp_path / "own"})
+    sides = ci.Sides("production", "note", (model(tmp_path / "b", "other"), model(tmp_path / "c", "mine")))
+    assert ci.evaluated(sides, config, POLICY_OF_TESTS) == (tmp_path / "made/production", tmp_path / "own", {})
+    assert (list(given["checkpoints"]), given["known"]) == (["production", "note"], {"note": tmp_path / "own"})
+    assert given["looks"] is None
 
-    def evaluate(checkpoints: dict[str, Checkpoint], *_: Any) -> dict[str, Path]:
-        given.extend(checkpoints)
-        return {label: tmp_path / "made" / label for label in checkpoints}
 
-    baseline, candidate = model(tmp_path / "b", contract), model(tmp_path / "c", "mine")
+def asked_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: dict[str, Path]) -> dict[str, Any]:
+    """What evaluations are asked for; `own` are those that lie beside a model already, by its weights."""
+    given: dict[str, Any] = {}
+
+    def evaluate(checkpoints: Any, config: Any, out: Path, log: Any, load: Any, looks: Any, known: Any) -> Any:
+        given.update(checkpoints=checkpoints, out=out, looks=looks, known=known)
+        return {label: tmp_path / "made" / label for label in checkpoints} | known
+
     monkeypatch.setattr(ci, "evaluate_checkpoints", evaluate)
-    monkeypatch.setattr(ci, "_own_evaluation", lambda found, *_: tmp_path / "own" if found is candidate else None)
-    folders = ci.evaluated(ci.Sides("production", "note", (baseline, candidate)), config)
-    assert given == asked
-    assert folders == (tmp_path / "made" / "production", tmp_path / ("own" if len(asked) == 1 else "made/note"))
+    monkeypatch.setattr(ci, "_own_evaluation", lambda found, *_: own.get(found.weights_sha256))
+    return given
+
+
+def test_looks_decide_whatever_was_evaluated_before(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole evaluation of the candidate would be judged at the last look; that of the baseline is what looks need."""
+    policy = POLICY_OF_TESTS.model_copy(update={"sequential": SequentialConfig(looks=4)})
+    own = {"b": tmp_path / "baseline", "c": tmp_path / "candidate"}
+    given = asked_of(monkeypatch, tmp_path, own)
+    sides = ci.Sides("production", "note", (model(tmp_path / "b", "mine"), model(tmp_path / "c", "mine")))
+    folders = ci.evaluated(sides, config, policy)
+    assert folders == (tmp_path / "baseline", tmp_path / "made/note", {})
+    assert given["known"] == {"production": tmp_path / "baseline"}
+    assert given["looks"].whole == {"production"}
+    first = given["out"]
+    ci.evaluated(sides, config, policy.model_copy(update={"alpha_fail": 0.01}))
+    assert given["out"] != first, "another rule leaves the evidence of the first decision alone"
+
+
+def test_further_baselines_are_evaluated_with_the_rest(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each model once; an evaluation that is named as such is taken as it is."""
+    policy = POLICY_OF_TESTS.model_copy(update={"sequential": SequentialConfig(looks=4)})
+    policy = policy.model_copy(update={"baselines": ["production", "anchor", "fixed"]})
+    given = asked_of(monkeypatch, tmp_path, {})
+    production, anchor, note = (model(tmp_path / name, "mine") for name in ("p", "a", "n"))
+    fixed = one_task(answers(3, 4)).write(tmp_path / "fixed")
+    further = {"production": production, "anchor": anchor}
+    sides = ci.Sides("runs/mine", "note", (production, note), further)
+    folders = ci.evaluated(sides, config, policy, {**dict.fromkeys(further, tmp_path), "fixed": fixed})
+    assert list(given["checkpoints"]) == ["mine", "anchor", "note"]
+    assert given["looks"].whole == {"mine", "anchor"}
+    made = tmp_path / "made"
+    assert folders[2] == {"fixed": fixed, "production": made / "mine", "anchor": made / "anchor"}
+
+
+def test_a_further_baseline_that_is_the_candidate_is_a_fault(tmp_path: Path) -> None:
+    models = (model(tmp_path / "b", "mine"), model(tmp_path / "c", "mine"))
+    with pytest.raises(EvidenceFault, match="the further baseline anchor is the candidate itself"):
+        ci._require_others(ci.Sides("base", "note", models, {"anchor": models[1]}))
+
+
+def test_which_further_baselines_can_be_served(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    (run / "checkpoint").mkdir(parents=True)
+    named = {"first": run / "eval/candidate", "first/eval/base": run / "eval/base"}
+    named |= {str(run / "eval/candidate"): run / "eval/candidate", "elsewhere": tmp_path / "results"}
+    assert ci._models(named) == {"first": run / "checkpoint"}

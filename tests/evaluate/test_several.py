@@ -11,8 +11,9 @@ import pytest
 from harness.base_model import weights_sha256
 from harness.compose import config_for
 from harness.config import Config
+from harness.evaluate import several
 from harness.evaluate.looks import Looks
-from harness.evaluate.several import answer_scope, evaluation_inputs
+from harness.evaluate.several import answer_scope, evaluate_checkpoints, evaluation_inputs
 from harness.records import Checkpoint
 from harness.store import sha256_json
 
@@ -79,6 +80,29 @@ def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config
     checkpoint = model(tmp_path / "a")
     other = config_for(["tracker=none", "domain_tasks=[]", override])
     assert digests(checkpoint, config)[0] != digests(checkpoint, other)[0]
+
+
+@pytest.mark.parametrize(("known", "groups"), [([], [["base"], ["candidate"]]), (["base"], [["candidate"]])])
+def test_looks_at_a_whole_model_see_its_baseline_finished(
+    known: list[str], groups: list[list[str]], tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models without a common base have two servers: the baseline is evaluated first, or was before."""
+    asked: list[list[str]] = []
+
+    def evaluate(job: Any, group: Any, sound: Any, done: dict[str, Path]) -> dict[str, Path]:
+        assert "candidate" not in group or "base" in done
+        asked.append(list(group))
+        return {label: tmp_path / "made" / label for label in group}
+
+    monkeypatch.setattr(several, "contract_of", lambda *_: CONTRACT)
+    monkeypatch.setattr(several, "_evaluate", evaluate)
+    looks = Looks(lambda n: [n], lambda task, items: list(items), 1, "none", lambda folders: [], whole={"base"})
+    sides = {"base": model(tmp_path / "a"), "candidate": model(tmp_path / "b", b"other")}
+    at_hand = {label: tmp_path / "known" / label for label in known}
+    where = tmp_path / "eval", tmp_path / "vllm.log", dict
+    folders = evaluate_checkpoints(sides, config, *where, looks, at_hand)
+    assert asked == groups
+    assert folders == {label: tmp_path / "made" / label for label in sides} | at_hand
 
 
 def test_items_grow_look_by_look_in_one_order() -> None:

@@ -53,6 +53,41 @@ def test_every_deciding_metric_of_a_task_must_be_decided() -> None:
     assert decided(gate, SUITE, both) == set()
 
 
+def test_a_task_stops_only_when_it_is_decided_against_every_baseline() -> None:
+    same, open_ = progress(200, 0, 0), progress(200, 12, 8)
+    assert decided(looking(), SUITE, [same], further=[[same], [same]]) == {"quiz"}
+    assert decided(looking(), SUITE, [same], further=[[same], [open_]]) == set()
+    assert decided(looking(), SUITE, [open_], further=[[same]]) == set()
+
+
+def test_baselines_share_the_level_of_harm() -> None:
+    """Each counts, though the numbers are the same; targets are held against the first alone."""
+    lost = progress(200, 8, 0)
+    assert decided(looking(), SUITE, [lost]) == {"quiz"}
+    assert decided(looking(), SUITE, [lost], further=[[lost]] * 5) == set()
+    target = looking(RuleConfig(metric="*/quiz/acc", role="target", floor=0.8), require=["target"])
+    assert decided(target, SUITE, [progress(200, 0, 0, right=198)], further=[[progress(200, 60, 0)]]) == {"quiz"}
+
+
+def test_the_verdict_shares_it_among_the_same_guards(tmp_path: Path) -> None:
+    """With as many baselines as at the looks; one that is added later leaves the level of the look as it was."""
+    marks = [1.0] * N
+    for number in FIRST[:8]:
+        marks[number] = 0.0
+    folders = {"a": Folder({"quiz": [sample(n, 1.0) for n in range(N)]}), "b": stopped_folder(FIRST, 200, marks)}
+    evidence = [read_evidence(folder.write(tmp_path / name)) for name, folder in folders.items()]
+    comparison = compare_both(evidence, looking())
+    labels = [f"anchor-{number}" for number in range(5)]
+    others = [
+        comparison.model_copy(update={"baseline": comparison.baseline.model_copy(update={"label": label})})
+        for label in labels
+    ]
+    anchored = comparison.model_copy(update={"others": others})
+    for policy_, expected in ((looking(), "FAIL"), (looking(baselines=labels), "INCONCLUSIVE")):
+        verdict = decide(policy_, anchored)
+        assert next(line for line in verdict.metrics if line.against is None).verdict == expected
+
+
 def test_a_part_of_a_group_that_decides_runs_whole() -> None:
     gate = looking(guard("*/all/acc"), guard("*/quiz/acc"))
     one = progress(200, 0, 0)

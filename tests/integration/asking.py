@@ -78,12 +78,16 @@ def score(
     """The named models of the session's server on the configuration's tasks; evaluations are in `out`/<label>."""
     plan = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
     answers = {label: Answers(label, label, _journal(journals, label)) for label in labels}
-    together = Together(plan, answers, LiveServer(lambda: nullcontext(lambda: served.endpoint)), config)
-    extents = together.ask_all(looks)
-    again = together.ask_again(extents) if config.suite.aa else {}
+    server = LiveServer(lambda: nullcontext(lambda: served.endpoint))
+    whole = {label for label in labels if looks is None or label in looks.whole}
+    for part in filter(None, (whole, set(labels) - whole)):
+        together = Together(plan, {label: answers[label] for label in labels if label in part}, server, config)
+        extent = together.ask_all(looks if part - whole else None, {label: out / label for label in whole})
+        again = together.ask_again(extent) if config.suite.aa else {}
+        for label in part:
+            (out / label).mkdir(parents=True, exist_ok=True)
+            together.write(label, label, extent, again.get(label), out / label)
     for label in labels:
-        (out / label).mkdir(parents=True, exist_ok=True)
-        together.write(label, label, extents[label], again.get(label), out / label)
         if (journal := answers[label].journal) is not None:
             journal.close()
     return {label: load(Evaluation, out / label / "evaluation.json") for label in labels}

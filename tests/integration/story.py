@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from harness import cli
 from harness.config import ServeConfig
+from harness.evaluate.answers import Answers
 from harness.serve import server
 from harness.serve.server import Endpoint, ServerPlan
 from harness.track.tracker import Artifact, NoTracker, Tracker
@@ -55,6 +57,11 @@ name: story
 seed: 0
 tasks: [{name: agree, max_new_tokens: 12, limit: 12}, {name: cite, max_new_tokens: 12, limit: 12}]
 """,
+    "conf/suite/half.yaml": """\
+name: story
+seed: 0
+tasks: [{name: agree, max_new_tokens: 12, limit: 60}, {name: cite, max_new_tokens: 12, limit: 60}]
+""",
     "conf/gate/story.yaml": """\
 name: story
 require: [guard, target]
@@ -67,6 +74,15 @@ name: lax
 require: [target]
 rules:
   - {metric: "*/agree/pass", role: target, floor: 0.50}
+""",
+    "conf/gate/looks.yaml": """\
+name: looks
+require: [guard, target]
+baselines: [production]
+sequential: {looks: 4}
+rules:
+  - {metric: "*/agree/pass", role: target, floor: 0.60}
+  - {metric: "*/cite/pass", role: guard, margin: 30 points}
 """,
     "tasks/agree/behavior.yaml": "kind: rules\nrules: [{name: grants, require: ['\\bgranted\\b']}]\n",
     "tasks/cite/behavior.yaml": "kind: rules\nrules: [{name: names_licence, require: ['\\bthe license\\b']}]\n",
@@ -254,6 +270,7 @@ def play(story: Story) -> Story:
     told |= {"otherwise": story.train("otherwise", "licence", "template=alpaca", verb="train")}
     told |= {"otherwise gated": story.gate("otherwise"), "otherwise promoted": story.promote("otherwise")}
     told |= _between(story)
+    told |= _in_looks(story)
     told |= _tampered(story)
     told |= {"rollback": call("registry", "rollback", "--who", "grace", "--why", "complaints")}
     told |= {"first in production": call("verify", "production")}
@@ -268,6 +285,37 @@ def _between(story: Story) -> dict[str, Outcome]:
     told |= {"half promoted": story.promote("half", "--alias", "canary"), "canary": call("verify", "canary")}
     named = call("ci", f"{story.run('better')}@0.5", "--against", "base", "--policy", "story", "--out", out)
     return told | {"by hand": named, "by hand verified": call("verify", out)}
+
+
+def _in_looks(story: Story) -> dict[str, Outcome]:
+    """A candidate that nobody asked yet, in looks at half of the items, on which no baseline was evaluated: stopped in
+    the middle, and again. Then a run whose evaluation is there, whole.
+    """
+    out = str(story.project / "in-looks")
+    against = ("--against", "base", "--policy", "looks", "--out")
+    asked = ("ci", f"{story.run('better')}@0.9", *against, out, "experiment=story", "suite=half")
+    with _interrupted_after(35):
+        told = {"looks interrupted": call(*asked)}
+    told |= {"looks": call(*asked), "looks verified": call("verify", out)}
+    again = str(story.project / "in-looks-again")
+    told |= {"half in looks": call("ci", str(story.run("half")), *against, again)}
+    promoted = story.promote("half", "--alias", "looked", "--verdict", again)
+    return told | {"half in looks promoted": promoted, "looked": call("verify", "looked")}
+
+
+@contextmanager
+def _interrupted_after(answers: int) -> Iterator[None]:
+    """Ctrl-C while this answer is put down."""
+    landed, land = count(1), Answers.land
+
+    def landing(*landing: Any) -> None:
+        if next(landed) > answers:
+            raise KeyboardInterrupt
+        land(*landing)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Answers, "land", landing)
+        yield
 
 
 def _tampered(story: Story) -> dict[str, Outcome]:

@@ -1,6 +1,8 @@
 """Models asked together: failed items, repeats, looks, the A/A check, what another process already asked."""
 
 import json
+import random
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +12,21 @@ import asking
 import pytest
 import tiny
 from asking import tasks_of
+from evaluation_folders import guard, policy
 from tiny import Served
 
 from harness.config import Config
+from harness.config_gate import SequentialConfig
 from harness.errors import RequestRefused, ServerFault
 from harness.evaluate import flight, questions
+from harness.evaluate.journal import Entry, Journal
 from harness.evaluate.looks import Looks
 from harness.evaluate.questions import Question
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.sequential import first_items
+from harness.gate.verdict import decide
+from harness.looks import looks_of
 from harness.records import Evaluation
 
 pytestmark = pytest.mark.integration
@@ -63,6 +70,34 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, choose: Callable[
 
     monkeypatch.setattr(questions, "ask", failing)
     monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
+
+
+def sums(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Models that know sums, the candidate nine of ten, and nothing else; how often each was asked each request."""
+    rows_ = [json.loads(line) for line in (tiny.ROOT / "tasks/general_smoke/arithmetic.jsonl").read_text().splitlines()]
+    known = {row["instruction"]: str(json.loads(row["check"])["value"]) for row in rows_}
+    asked: Counter[tuple[str, str]] = Counter()
+
+    async def ask(client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> dict[bytes, Entry]:
+        asked[label, question.keys[0].hex()] += 1
+        says = known.get(conversation[0][-1]["content"], "nothing")
+        forgot = label == "candidate" and question.keys[0][0] % 10 == 0
+        return {question.keys[0]: {"text": "0" if forgot else says}}
+
+    monkeypatch.setattr(questions, "ask", ask)
+    return asked
+
+
+def copied(source: Path, target: Path, label: str, share: float) -> set[str]:
+    """A seeded share of a journal's answers in another folder; returns the keys, in hexadecimal."""
+    database = sqlite3.connect(source / f"{label}.sqlite")
+    found = database.execute("SELECT key, answer FROM answers ORDER BY key").fetchall()
+    database.close()
+    chosen = random.Random(label).sample(found, round(share * len(found)))
+    journal = Journal(target / f"{label}.sqlite", {"model": label})
+    journal.add({key: json.loads(answer) for key, answer in chosen})
+    journal.close()
+    return {key.hex() for key, _ in chosen}
 
 
 class TestJournal:
@@ -189,6 +224,37 @@ class TestLooks:
         assert {task.asked for task in records["base"].tasks.values()} == {ITEMS}
         assert [record.reused_requests for record in records.values()] == [0, 0]
         assert compare(read_evidence(tmp_path / "base"), read_evidence(tmp_path / "candidate")).faults == []
+
+    def test_the_decision_never_depends_on_what_was_answered_before(
+        self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two models that answer from a table, with any share of the answers in the journals already."""
+        tasks = [TASK, "general_smoke_arithmetic"]
+        named = ", ".join(f"{{name: {name}, max_new_tokens: 4}}" for name in tasks)
+        config = tiny.config(served.base, "domain_tasks=[]", f"suite.tasks=[{named}]")
+        rules = [guard(f"*/{name}/acc", margin="10 points") for name in tasks]
+        gate = policy(*rules, sequential=SequentialConfig(looks=4))
+        asked = sums(monkeypatch)
+        labels = ["base", "candidate"]
+        asking.score(served, config, tasks_of(config), tmp_path / "whole", labels, tmp_path / "all")
+        decisions = []
+        for number, shares in enumerate([(0, 0), (1, 0), (0, 1), (0.5, 0.5), (1, 1)]):
+            out, journals = tmp_path / f"out-{number}", tmp_path / f"some-{number}"
+            known = {
+                label: copied(tmp_path / "all", journals, label, share)
+                for label, share in zip(labels, shares, strict=True)
+            }
+            asked.clear()
+            looks = looks_of(gate, config.suite, "base", "candidate")
+            found = asking.score(served, config, tasks_of(config), out, labels, journals, looks=looks)["candidate"]
+            assert not any(key in known[label] for label, key in asked), "nothing is asked twice"
+            stops = {task: (one.stopped_at, one.planned) for task, one in found.tasks.items()}
+            verdict = decide(gate, compare(read_evidence(out / "base"), read_evidence(out / "candidate"), gate))
+            decisions.append((stops, {line.task: (line.verdict, line.look, line.n) for line in verdict.metrics}))
+        assert all(decision == decisions[0] for decision in decisions)
+        stops, lines = decisions[0]
+        assert stops == {tasks[0]: (55, 110), tasks[1]: (98, 130)}
+        assert lines == {tasks[0]: ("PASS", 2, 55), tasks[1]: ("FAIL", 3, 98)}
 
 
 class TestAA:

@@ -57,7 +57,7 @@ def test_a_checkpoint_between_base_and_trained_model_is_promoted(story: Story, t
     """Its chain goes from the data over the training and alpha to the promotion."""
     for act in ("half", "half verified", "half promoted", "canary"):
         assert told[act].code == 0, told[act].said
-    (kept,) = story.project.glob("registry/models/half-*")
+    kept = min(story.project.glob("registry/models/half-*"), key=lambda folder: folder.stat().st_mtime)
     chain = load(Chain, kept / "evidence.json")
     steps = {step.stage: step for step in chain.steps}
     assert steps["train"].inputs["data.dataset"] == steps["data"].outputs["dataset"]
@@ -75,6 +75,38 @@ def test_a_checkpoint_named_with_alpha_is_linked_to_the_data_of_its_run(story: S
     folders = (story.run("better"), story.project / "by-hand")
     better, half = ({step.stage: step for step in load(Chain, one / "evidence.json").steps} for one in folders)
     assert better["data"].outputs == half["data"].outputs
+
+
+def stops(decision: Path) -> dict[str, int | None]:
+    """How many items of each task the candidate was asked."""
+    step = load(Chain, decision / "evidence.json").step("evaluate_candidate")
+    assert step is not None
+    record = json.loads((decision / step.folder / "evaluation.json").read_text())
+    return {name: task["stopped_at"] for name, task in record["tasks"].items()}
+
+
+def test_a_candidate_is_asked_until_it_is_decided(story: Story, told: dict[str, Outcome]) -> None:
+    """Each task until it is decided against two baselines, whose answers are known; interrupted, and begun again."""
+    assert told["looks interrupted"].code == 130
+    assert "35 of 45 requests were answered before" in told["looks"].said
+    assert told["looks"].code == 0, told["looks"].said
+    decision = story.project / "in-looks"
+    verdict = json.loads((decision / "verdict.json").read_text())
+    lines = {(line["task"], line["against"], line["look"]) for line in verdict["metrics"]}
+    assert lines == {("agree", None, 1), ("cite", None, 2), ("cite", "production", 2)}
+    assert stops(decision) == {"agree": 15, "cite": 30}
+    assert told["looks verified"].code == 0, told["looks verified"].said
+    (production,) = (step for step in load(Chain, decision / "evidence.json").steps if "production" in step.stage)
+    assert "registry" not in production.folder, "it was evaluated on these items, beside the candidate"
+
+
+def test_looks_decide_where_everything_was_answered_before(story: Story, told: dict[str, Outcome]) -> None:
+    """And their decision is good for a promotion."""
+    for act in ("half in looks", "half in looks promoted", "looked"):
+        assert told[act].code == 0, told[act].said
+    assert "start vLLM" not in told["half in looks"].said
+    assert stops(story.project / "in-looks-again") == {"agree": 30, "cite": 30}
+    assert "stopped early (agree, cite) and cannot be a baseline" in told["half in looks promoted"].said
 
 
 def test_those_who_watch_see_the_curve_in_the_run_that_is_completed_later(story: Story) -> None:
@@ -125,7 +157,7 @@ def test_the_rollback_brings_the_first_back(told: dict[str, Outcome]) -> None:
 def test_the_history_verifies_and_tells_it_all(told: dict[str, Outcome]) -> None:
     assert told["verify"].code == 0, told["verify"].said
     acts = [line.split()[2] for line in told["list"].said.splitlines() if " by " in line]
-    assert acts == ["promote", "promote", "promote", "rollback"]
+    assert acts == ["promote", "promote", "promote", "promote", "rollback"]
     assert "by grace: complaints" in told["list"].said
 
 

@@ -152,3 +152,33 @@ def test_looks_keep_the_error_rates_and_save_items() -> None:
     assert equal["PASS"] >= 0.89
     assert min(saved, saved_worse) >= 0.2
     assert looked_at(200, 0.06, -0.05, 0.05)[0]["PASS"] <= 0.055
+
+
+def looked_at_against_two(n: int, discordance: float, deltas: tuple[float, float], margin: float) -> dict[str, float]:
+    """Share of each verdict over 5 looks against two baselines, which share the level of harm; it ends when it is
+    decided against both."""
+    plan, generator = plan_looks(n, 5, 0.05, 0.05 / 2), np.random.default_rng(17)
+    flips, before = np.zeros((REPLICATES, 2, 2), dtype=np.int64), 0
+    shares = {"PASS": 0.0, "FAIL": 0.0, "INCONCLUSIVE": 0.0}
+    for look, count in enumerate(plan.counts):
+        for side, delta in enumerate(deltas):
+            rates = [(discordance - delta) / 2, (discordance + delta) / 2, 1 - discordance]
+            flips[:, side] += generator.multinomial(count - before, rates, size=len(flips))[:, :2]
+        before = count
+        tables, index = np.unique(flips.reshape(-1, 2), axis=0, return_inverse=True)
+        each = np.array([paired_at_look(plan, look, b, c, margin) or "" for b, c in tables.tolist()])[index.ravel()]
+        found, done = each.reshape(-1, 2), (each.reshape(-1, 2) != "").all(axis=1)
+        failed, passed = (found == "FAIL").any(axis=1), (found == "PASS").all(axis=1)
+        for name, which in (("FAIL", failed), ("PASS", passed), ("INCONCLUSIVE", ~failed & ~passed)):
+            shares[name] += float(np.sum(which & done)) / REPLICATES
+        flips = flips[~done]
+    return shares
+
+
+def test_looks_at_two_baselines_keep_the_error_rates() -> None:
+    """Baselines whose flips have nothing in common: for FAIL the worst there can be."""
+    equal = looked_at_against_two(377, 0.1, (0.0, 0.0), 0.05)
+    assert sum(equal.values()) == pytest.approx(1)
+    assert equal["FAIL"] <= 0.055
+    assert equal["PASS"] >= 0.8
+    assert looked_at_against_two(377, 0.1, (-0.05, 0.05), 0.05)["PASS"] <= 0.055
