@@ -54,7 +54,7 @@ class SideBySide:
     def __init__(self, count: int):
         self.count = count
         threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(count, "part", torch.set_num_threads, (max(1, threads // count),))
+        self._pool = ThreadPoolExecutor(count, "part", _limit, (max(1, threads // count),))
         started = Barrier(count)
         list(self._pool.map(lambda _: started.wait(), range(count)))
         torch.set_num_threads(threads)  # a thread's wish holds for itself, and for threads yet to come
@@ -65,6 +65,12 @@ class SideBySide:
 
     def close(self) -> None:
         self._pool.shutdown()
+
+
+def _limit(threads: int) -> None:
+    """A thread's first call takes the number that holds for all; the thread's own must come after it."""
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
 
 
 def together(batch: Sequence[dict[str, list[int]]]) -> Part:

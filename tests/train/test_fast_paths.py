@@ -272,6 +272,22 @@ class TestSideBySide:
         assert sum(loss for loss, _ in found) == pytest.approx(loss.item(), rel=1e-6)
         assert relative(sum(gradient for _, gradient in found), gradients(whole)) < 1e-5
 
+    def test_each_thread_has_its_share_of_the_cores(self) -> None:
+        import torch
+
+        from harness.train.side_by_side import SideBySide
+
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(4)
+            threads = SideBySide(2)
+            empty = {"part": torch.zeros(())}
+            assert list(threads.map(lambda _: torch.get_num_threads(), [empty] * 4)) == [2] * 4
+            assert torch.get_num_threads() == 4
+            threads.close()
+        finally:
+            torch.set_num_threads(before)
+
     @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 5))
     def test_no_row_is_cut_and_none_is_lost(self, sizes: list[int], sequences: int, at_once: int) -> None:
         import torch
