@@ -8,7 +8,9 @@ Prints Markdown. Needs a pretrained model's folder, and for the peer `pip instal
 """
 
 import argparse
+import itertools
 import json
+import os
 import random
 import subprocess
 import sys
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--trl-autocast", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="of the harness's training (launcher=accelerate)")
+    parser.add_argument("--trl-processes", type=int, nargs="+", default=[1], help="by accelerate launch, each tried")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     work = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
@@ -49,8 +52,10 @@ def peer(arguments: argparse.Namespace) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     ours = _child(arguments, "harness", arguments.length)
     _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds)
-    for length in arguments.trl_lengths:
-        _show_peer(f"TRL, packed to {length}", _child(arguments, "trl", length), ours, speeds)
+    for processes, length in itertools.product(arguments.trl_processes, arguments.trl_lengths):
+        if arguments.step_tokens // length >= processes:
+            run = _child(arguments, "trl", length, processes)
+            _show_peer(f"TRL, packed to {length}, {processes} process(es)", run, ours, speeds)
     print("\nafterwards:")
     _speeds(arguments.model)
 
@@ -123,10 +128,21 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def _child(arguments: argparse.Namespace, what: str, length: int) -> dict[str, Any]:
+def _child(arguments: argparse.Namespace, what: str, length: int, trl_processes: int = 1) -> dict[str, Any]:
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--num_processes", str(trl_processes), "--dynamo_backend", "no"]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        command = [sys.executable, __file__, what, "--model", str(arguments.model), "--rows", str(arguments.rows)]
+        command = [
+            sys.executable,
+            *(launch if trl_processes > 1 else ()),
+            __file__,
+            what,
+            "--model",
+            str(arguments.model),
+            "--rows",
+            str(arguments.rows),
+        ]
         command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
         command += ["--processes", str(arguments.processes)]
         command += ["--trl-autocast"] if arguments.trl_autocast else []
@@ -193,6 +209,7 @@ def run_trl(arguments: argparse.Namespace) -> None:
     from harness.train.memory import keep_memory
 
     keep_memory()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     tokenizer.chat_template = TEMPLATE.read_text()
     counted = {"tokens": 0, "supervised": 0}
@@ -221,7 +238,7 @@ def run_trl(arguments: argparse.Namespace) -> None:
             max_length=arguments.length,
             assistant_only_loss=True,
             per_device_train_batch_size=1,
-            gradient_accumulation_steps=arguments.step_tokens // arguments.length,
+            gradient_accumulation_steps=arguments.step_tokens // arguments.length // processes,
             learning_rate=LEARNING_RATE,
             lr_scheduler_type="constant",
             num_train_epochs=1,
@@ -238,7 +255,9 @@ def run_trl(arguments: argparse.Namespace) -> None:
     trainer.train()
     folder = arguments.out / "checkpoint"
     trainer.save_model(str(folder))
-    _write(arguments, folder, counted, stamps[-1] - stamps[0])
+    totals = trainer.accelerator.reduce(torch.tensor(list(counted.values())), "sum").tolist()
+    if trainer.is_world_process_zero():
+        _write(arguments, folder, dict(zip(counted, totals, strict=True)), stamps[-1] - stamps[0])
 
 
 def _write(arguments: argparse.Namespace, adapter: Path, counted: dict[str, int], seconds: float) -> None:

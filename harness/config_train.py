@@ -27,6 +27,7 @@ class LoraConfig(Group):
 class TrainConfig(Group):
     """Supervised fine-tuning. One optimiser step sees `sequences_per_step` packed sequences, over all processes.
 
+    `parts_at_once` of a step's rows are computed side by side on a CPU, 0 is one a core; memory grows with them.
     `too_long` says what becomes of rows over `sequence_length`: an error, dropped, or split at a turn. `train_on`
     takes the loss on every answer of a conversation or on its last one; `source_weights` multiply the loss of a
     source's tokens. `l2_to_start` and `kl_to_base` are the coefficients of two penalties against forgetting.
@@ -42,6 +43,7 @@ class TrainConfig(Group):
     epochs: Positive = 1
     sequence_length: Count = 512
     sequences_per_step: Count = 4
+    parts_at_once: Steps = 0
     too_long: Literal["error", "drop", "split"] = "error"
     train_on: Literal["all", "last"] = "all"
     source_weights: dict[str, Positive] = {}

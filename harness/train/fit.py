@@ -1,6 +1,7 @@
 """Training itself: the trainer with its callbacks, from the start or from the last complete checkpoint."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def fit(
         model = load_for_training(base, config.train, config.model.dtype)
         writer = StepWriter(material, config, model.get_input_embeddings().num_embeddings, file, bar)
         trainer = _trainer(config, material, progress, model, writer, interruption, examine)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        with closing(trainer):
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if interruption.asked:
         if trainer.is_world_process_zero():
             say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")

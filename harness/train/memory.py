@@ -4,7 +4,7 @@ import ctypes
 import gc
 import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # mallopt(3)
 
 
 def keep_memory() -> None:
@@ -16,6 +16,7 @@ def keep_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 2**30)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 64 * 2**20)
+        mallopt(_ARENA_MAX, 1)  # an arena of a thread's own holds 64 MB and maps whatever is larger anew each time
 
 
 def free_memory() -> None:

@@ -26,14 +26,22 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    shape: Any, trained: int, total: int, config: TrainConfig, dtype: str, device: str, length: int, supervised: int
+    shape: Any,
+    trained: int,
+    total: int,
+    config: TrainConfig,
+    dtype: str,
+    device: str,
+    length: int,
+    supervised: int,
+    at_once: int = 1,
 ) -> MemoryEstimate:
-    """Of one sequence of `length` tokens, `supervised` of them with a loss; `shape` is the model's configuration.
+    """Of `at_once` sequences of `length` tokens, `supervised` of them with a loss; `shape` is the model's config.
 
     AdamW in fp32: 16 bytes a trained parameter (weight, gradient, two moments), 18 with the bf16 copy that autocast
-    makes. What a layer keeps for the backward pass is counted from transformers' Llama with SDPA, about ±30% for
-    other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer stands in for its own). QLoRA
-    has embeddings and output layer in fp32.
+    makes, 4 for each further sequence. What a layer keeps for the backward pass is counted from transformers' Llama
+    with SDPA, about ±30% for other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer
+    stands in for its own). QLoRA has embeddings and output layer in fp32.
     """
     full = config.method == "full"
     frozen = 0 if full else total - trained
@@ -42,12 +50,12 @@ def estimate_memory(
         weights = tables * BYTES["float32"] + (frozen - tables) * _NF4
     else:
         weights = frozen * BYTES[dtype]
-    optimiser = trained * (18 if full and dtype != "float32" else 16)
+    optimiser = trained * (18 if full and dtype != "float32" else 16) + trained * 4 * (at_once - 1)
     layer = _layer_bytes(shape, BYTES[dtype], fp32_inputs=not full and device == "cuda")
     layers = shape.num_hidden_layers
     kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer
-    activations = length * kept + 3 * length**2
-    logits = supervised * shape.vocab_size * (8 + 2 * BYTES[dtype])
+    activations = at_once * (length * kept + 3 * length**2)
+    logits = at_once * supervised * shape.vocab_size * (8 + 2 * BYTES[dtype])
     gib = [part / 2**30 for part in (weights, optimiser, activations, logits)]
     return MemoryEstimate(gib[0], gib[1], gib[2], gib[3], _RUNTIME_GIB[device])
 

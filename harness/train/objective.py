@@ -9,6 +9,7 @@ from harness.config import Config
 from harness.train.material import Material
 from harness.train.penalties import kl_to_base, l2_to_start
 from harness.train.progress import mark_complete
+from harness.train.side_by_side import SideBySide, parts_at_once
 from harness.train.trainer import PackedTrainer
 
 
@@ -17,6 +18,8 @@ class ObjectiveTrainer(PackedTrainer):
 
     def __init__(self, material: Material, config: Config, **arguments: Any):
         processes = config.num_processes
+        at_once = parts_at_once(config.train, processes)
+        arguments["side_by_side"] = SideBySide(at_once) if at_once > 1 else None
         super().__init__(train_dataset=material.examples(processes), **arguments)
         settings, device = config.train, self.args.device
         self._settings = settings
@@ -25,7 +28,8 @@ class ObjectiveTrainer(PackedTrainer):
         replay = [roles.get(name) == "replay" for name in self._names]
         self._replay = torch.tensor(replay, device=device)
         self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
-        self._sums = torch.zeros(2, len(self._names), dtype=torch.float64, device=device)
+        parts = settings.sequences_per_step + at_once  # each has its own sums: threads never add to one
+        self._sums = torch.zeros(parts, 2, len(self._names), dtype=torch.float64, device=device)
         self._start = self._starting_weights() if settings.l2_to_start and settings.method == "full" else {}
         self._penalties = dict.fromkeys(("l2_to_start", "kl_to_base"), torch.zeros((), device=device))
 
@@ -46,7 +50,7 @@ class ObjectiveTrainer(PackedTrainer):
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """Weighted mean loss over the step's tokens, plus the penalties; scaled as gradients of processes are."""
         source = inputs["source"][0][supervised]
-        self._count(source, losses.detach())
+        self._count(self._sums[int(inputs.get("part", 0))], source, losses.detach())
         loss = (losses * self._weights[source]).sum() / items
         own = self.accelerator.unwrap_model(model)
         general = self._replay[source].nonzero().squeeze(1)
@@ -64,14 +68,14 @@ class ObjectiveTrainer(PackedTrainer):
         self._penalties[name] = self._penalties[name] + penalty.detach()
         return penalty
 
-    def _count(self, source: torch.Tensor, losses: torch.Tensor) -> None:
-        self._sums[0].index_add_(0, source, losses.double())
-        self._sums[1].index_add_(0, source, torch.ones_like(losses, dtype=torch.float64))
+    def _count(self, sums: torch.Tensor, source: torch.Tensor, losses: torch.Tensor) -> None:
+        sums[0].index_add_(0, source, losses.double())
+        sums[1].index_add_(0, source, torch.ones_like(losses, dtype=torch.float64))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each source's mean loss, and the penalties in use, to what is logged."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._sums, "sum")
+            sums = self.accelerator.reduce(self._sums.sum(0), "sum")
             totals, counts = sums.tolist()
             logs |= {f"loss/{n}": t / c for n, t, c in zip(self._names, totals, counts, strict=True) if c}
             for name, value in self._penalties.items():

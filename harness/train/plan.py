@@ -64,6 +64,8 @@ _PARTS = dataclasses.fields(MemoryEstimate)
 
 def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPlan:
     """Raises what `finetune` would raise before its first step."""
+    from harness.train.side_by_side import sequences_at_once
+
     tokenizer, contract = contract_for_training(config, base)
     prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
     what = material(prepared, config.train)
@@ -71,12 +73,12 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     trained, total = parameter_counts(model)
     longest = max(len(p.input_ids) for p in what.packs)
     supervised = max(p.supervised for p in what.packs)
-    memory = estimate_memory(
-        model.config, trained, total, config.train, config.model.dtype, device_of(config.train), longest, supervised
-    )
+    settings, at_once = config.train, sequences_at_once(config.train, config.num_processes)
+    device, dtype = device_of(settings), config.model.dtype
+    memory = estimate_memory(model.config, trained, total, settings, dtype, device, longest, supervised, at_once)
     counts = [what.tokens(step) for step in range(1, what.steps + 1)]
     tokens = sum(count[0] for count in counts)
-    speed, peak = _probe(config, base, what, memory)
+    speed, peak = _probe(config, base, what, memory, at_once)
     return TrainingPlan(
         rows=len(prepared.rows),
         sequences=len(what.packs),
@@ -93,12 +95,15 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     )
 
 
-def _probe(config: Config, base: Path, what: Material, memory: MemoryEstimate) -> tuple[float | None, float | None]:
-    """(tokens a second, peak GiB) of real steps of one sequence, the first of them not counted."""
+def _probe(
+    config: Config, base: Path, what: Material, memory: MemoryEstimate, per_step: int
+) -> tuple[float | None, float | None]:
+    """(tokens a second, peak GiB) of real steps of `per_step` sequences, the first of them not counted."""
     if memory.total * 2**30 > _ROOM * _free_bytes(config):
         return None, None
-    few = dataclasses.replace(what, order=what.order[:1] + what.order[: _PROBE - 1], per_step=1)
-    train = config.train.model_copy(update={"sequences_per_step": 1, "save_every": 0, "eval_every": 0})
+    steps = [what.order[:per_step], *(what.order[n * per_step : (n + 1) * per_step] for n in range(_PROBE - 1))]
+    few = dataclasses.replace(what, order=[number for step in steps for number in step], per_step=per_step)
+    train = config.train.model_copy(update={"sequences_per_step": per_step, "save_every": 0, "eval_every": 0})
     alone = config.model_copy(update={"train": train, "launcher": "none", "num_processes": 1})
     with tempfile.TemporaryDirectory() as folder:
         saved = Progress(Path(folder))

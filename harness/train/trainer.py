@@ -10,20 +10,23 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from harness.config import TrainConfig
 from harness.train.losses import token_losses
 from harness.train.packing import IGNORED
+from harness.train.side_by_side import SideBySide, apart, parts_at_once, together
 
 
 def training_arguments(
     config: TrainConfig, steps: int, out: Path, *, use_cpu: bool, processes: int = 1, bf16: bool = False
 ) -> TrainingArguments:
-    """One packed sequence a forward pass, `sequences_per_step` of them an optimiser step over all processes.
+    """`sequences_per_step` packed sequences an optimiser step, over all processes.
 
-    A callback says when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
+    One of them a forward pass; where parts of a step are computed side by side a whole step is one batch. A callback
+    says when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
     """
+    batch = config.sequences_per_step if parts_at_once(config, processes) > 1 else 1
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=config.sequences_per_step // processes,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=config.sequences_per_step // processes // batch,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(config.warmup_ratio * steps),
@@ -51,14 +54,48 @@ def training_arguments(
 
 
 class PackedTrainer(Trainer):
-    """Computes the loss of one packed sequence: summed cross-entropy over the tokens of the whole step."""
+    """Computes the loss of one packed sequence: summed cross-entropy over the tokens of the whole step.
 
-    def __init__(self, **arguments: Any):
-        super().__init__(data_collator=_collate, **arguments)
+    With `side_by_side` a batch is a whole step, and the gradients of its parts are added in their order: the same bits
+    whichever is done first.
+    """
+
+    def __init__(self, side_by_side: SideBySide | None = None, **arguments: Any):
+        super().__init__(data_collator=together, **arguments)
+        self._side_by_side = side_by_side
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The batch's loss, its gradients added to those of the parameters."""
+        if self._side_by_side is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+        def one(part: Any) -> Any:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
+            return loss.detach(), torch.autograd.grad(loss, parameters)
+
+        parts = apart(inputs, self.args.per_device_train_batch_size, self._side_by_side.count)
+        total = torch.zeros(())
+        for loss, gradients in self._side_by_side.map(one, parts):
+            total += loss
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return total
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers would count all parameters anew for every batch, and nothing reads the sum."""
+        return 0
+
+    def close(self) -> None:
+        """Ends the threads, if there are any."""
+        if self._side_by_side is not None:
+            self._side_by_side.close()
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -80,8 +117,3 @@ class PackedTrainer(Trainer):
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
         return losses.sum() / items
-
-
-def _collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-    """One packed sequence as tensors of shape (1, length), dtype int64."""
-    return {key: torch.tensor([values]) for key, values in batch[0].items()}

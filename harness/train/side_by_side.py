@@ -1,0 +1,101 @@
+"""Several packed sequences of a step at once on the CPU, each on cores of its own.
+
+The layers of a small model are too small to keep several cores busy with one sequence; a sequence a core is not.
+Imports torch: only the training stage imports this file.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from threading import Barrier
+from typing import Any
+
+import torch
+
+from harness.config_train import TrainConfig
+
+Part = dict[str, torch.Tensor]
+_SMALLEST = 128  # tokens of a part: the layers' products need some rows
+
+
+def parts_at_once(config: TrainConfig, processes: int = 1) -> int:
+    """How many parts of a step are computed side by side: as configured, or one a core.
+
+    One on a GPU, in several processes, where memory is to be saved, and for what threads would not repeat bit by bit
+    or may not share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
+    """
+    from harness.train.model import device_of
+
+    alone = (
+        processes > 1
+        or config.method != "lora"
+        or config.lora.dropout > 0
+        or config.kl_to_base > 0
+        or config.l2_to_start > 0
+        or config.gradient_checkpointing
+        or device_of(config) != "cpu"
+    )
+    if alone:
+        return 1
+    most = max(1, config.sequences_per_step * config.sequence_length // _SMALLEST)
+    return min(most, config.parts_at_once or torch.get_num_threads())
+
+
+def sequences_at_once(config: TrainConfig, processes: int = 1) -> int:
+    """How many sequences' activations are in memory at a time."""
+    return min(parts_at_once(config, processes), config.sequences_per_step)
+
+
+class SideBySide:
+    """`count` threads that share the cores evenly, each with PyTorch's own threads on its share."""
+
+    def __init__(self, count: int):
+        self.count = count
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(count, "part", _limit, (max(1, threads // count),))
+        started = Barrier(count)
+        list(self._pool.map(lambda _: started.wait(), range(count)))
+        torch.set_num_threads(threads)  # a thread's wish holds for itself, and for threads yet to come
+
+    def map(self, work: Callable[[Part], Any], parts: Sequence[Part]) -> Iterator[Any]:
+        """Results in the order of `parts`."""
+        return self._pool.map(work, parts)
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _limit(threads: int) -> None:
+    """A thread's first call takes the number that holds for all; the thread's own must come after it."""
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
+
+
+def together(batch: Sequence[dict[str, list[int]]]) -> Part:
+    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
+    return {key: torch.tensor([[value for one in batch for value in one[key]]]) for key in batch[0]}
+
+
+def apart(inputs: Part, sequences: int, at_once: int) -> list[Part]:
+    """The rows of a step of `sequences` packed sequences in parts of about equal length, a multiple of `at_once`.
+
+    No row is cut, so there may be fewer. Each part has its number `part`, an int64 of shape ().
+    """
+    starts = (inputs["position_ids"][0] == 0).nonzero()[:, 0].tolist()
+    tokens = inputs["position_ids"].shape[1]
+    count = math.ceil(sequences / at_once) * at_once
+    cuts = sorted({0, tokens, *(_nearest(starts, number * tokens / count) for number in range(1, count))})
+    sizes = [end - start for start, end in pairwise(cuts)]
+    columns = {key: value.split(sizes, dim=1) for key, value in inputs.items()}
+    return [
+        {**{key: cut[number] for key, cut in columns.items()}, "part": torch.tensor(number)}
+        for number in range(len(sizes))
+    ]
+
+
+def _nearest(starts: list[int], place: float) -> int:
+    """Of the sorted `starts` the one next to `place`."""
+    after = bisect_left(starts, place)
+    return min(starts[max(0, after - 1) : after + 1], key=lambda start: abs(start - place))
