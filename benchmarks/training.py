@@ -10,7 +10,6 @@ Prints Markdown. Needs a pretrained model's folder, and for the peer `pip instal
 import argparse
 import itertools
 import json
-import os
 import random
 import subprocess
 import sys
@@ -22,10 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-DATA = ("finance", "general", "support")
-TEMPLATE = ROOT / "harness" / "prompt" / "templates" / "chatml.jinja"
-LEARNING_RATE, RANK, ALPHA = 2e-4, 16, 32
-Row = dict[str, Any]
+from training_rows import ALPHA, LEARNING_RATE, RANK, shipped_rows  # noqa: E402
 
 
 def main() -> None:
@@ -38,6 +34,8 @@ def main() -> None:
     parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--trl-autocast", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="of the harness's training (launcher=accelerate)")
+    parser.add_argument("--parts", type=int, default=0, help="train.parts_at_once of the harness, 0 is one a core")
+    parser.add_argument("--rounds", type=int, default=1, help="all trainers again, so often: the machine's speed moves")
     parser.add_argument("--trl-processes", type=int, nargs="+", default=[1], help="by accelerate launch, each tried")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -50,12 +48,13 @@ def peer(arguments: argparse.Namespace) -> None:
     speeds = _speeds(arguments.model)
     print("| trainer | tokens | supervised | tokens/s | supervised/s | harness is | final loss | matrix speed |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    ours = _child(arguments, "harness", arguments.length)
-    _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds)
-    for processes, length in itertools.product(arguments.trl_processes, arguments.trl_lengths):
-        if arguments.step_tokens // length >= processes:
-            run = _child(arguments, "trl", length, processes)
-            _show_peer(f"TRL, packed to {length}, {processes} process(es)", run, ours, speeds)
+    for _ in range(arguments.rounds):
+        ours = _child(arguments, "harness", arguments.length)
+        _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds)
+        for processes, length in itertools.product(arguments.trl_processes, arguments.trl_lengths):
+            if arguments.step_tokens // length >= processes:
+                run = _child(arguments, "trl", length, processes)
+                _show_peer(f"TRL, packed to {length}, {processes} process(es)", run, ours, speeds)
     print("\nafterwards:")
     _speeds(arguments.model)
 
@@ -144,21 +143,11 @@ def _child(arguments: argparse.Namespace, what: str, length: int, trl_processes:
             str(arguments.rows),
         ]
         command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
-        command += ["--processes", str(arguments.processes)]
+        command += ["--processes", str(arguments.processes), "--parts", str(arguments.parts)]
         command += ["--trl-autocast"] if arguments.trl_autocast else []
         subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
         result: dict[str, Any] = json.loads((out / "result.json").read_text())
     return result
-
-
-def shipped_rows(count: int) -> list[Row]:
-    """A seeded sample of the shipped data, in the audit's shape."""
-    rows = [
-        {"id": f"{name}-{number}", "source": name, "topic": "", **json.loads(line)}
-        for name in DATA
-        for number, line in enumerate((ROOT / "data" / f"{name}.jsonl").read_text().splitlines())
-    ]
-    return random.Random(0).sample(rows, count)
 
 
 def run_harness(arguments: argparse.Namespace) -> None:
@@ -178,6 +167,7 @@ def run_harness(arguments: argparse.Namespace) -> None:
         "train.schedule": "constant",
         "train.warmup_ratio": 0.0,
         "train.epochs": 1,
+        "train.parts_at_once": arguments.parts,
         "train.lora.r": RANK,
         "train.lora.alpha": ALPHA,
     }
@@ -198,66 +188,11 @@ def run_harness(arguments: argparse.Namespace) -> None:
 
 
 def run_trl(arguments: argparse.Namespace) -> None:
-    """TRL's SFTTrainer on the same rows: packed, loss on the assistant's turns, no recomputation, fused AdamW."""
-    import torch
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    """`training_trl.train`, counted as `run_harness` is."""
+    from training_trl import train
 
-    from harness.prompt.messages import row_messages
-    from harness.train.memory import keep_memory
-
-    keep_memory()
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    tokenizer.chat_template = TEMPLATE.read_text()
-    counted = {"tokens": 0, "supervised": 0}
-    stamps: list[float] = []
-
-    class Counting(SFTTrainer):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            if stamps:
-                counted["tokens"] += inputs["input_ids"].numel()
-                counted["supervised"] += int((inputs["labels"] != -100).sum())
-            return super().compute_loss(model, inputs, *rest, **more)
-
-    class Stamps(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            stamps.append(time.perf_counter())
-
-    trainer = Counting(
-        model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa"),
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list([{"messages": row_messages(row)} for row in shipped_rows(arguments.rows)]),
-        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
-        callbacks=[Stamps()],
-        args=SFTConfig(
-            output_dir=str(arguments.out / "trl"),
-            packing=True,
-            max_length=arguments.length,
-            assistant_only_loss=True,
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=arguments.step_tokens // arguments.length // processes,
-            learning_rate=LEARNING_RATE,
-            lr_scheduler_type="constant",
-            num_train_epochs=1,
-            bf16=arguments.trl_autocast,
-            gradient_checkpointing=False,
-            optim="adamw_torch_fused",
-            logging_steps=1,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=False,
-        ),
-    )
-    trainer.train()
-    folder = arguments.out / "checkpoint"
-    trainer.save_model(str(folder))
-    totals = trainer.accelerator.reduce(torch.tensor(list(counted.values())), "sum").tolist()
-    if trainer.is_world_process_zero():
-        _write(arguments, folder, dict(zip(counted, totals, strict=True)), stamps[-1] - stamps[0])
+    if (counted := train(arguments)) is not None:
+        _write(arguments, arguments.out / "checkpoint", *counted)
 
 
 def _write(arguments: argparse.Namespace, adapter: Path, counted: dict[str, int], seconds: float) -> None:
