@@ -7,14 +7,24 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from harness.group import Count, Group
 
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 Power = Annotated[float, Field(gt=0.5, lt=1)]
+FIELD_NAME = re.compile(r'[^"\\\x00-\x1f]+')  # what the reader of samples takes as a name in JSON
 MARGIN = re.compile(r"(?P<size>\d+(?:\.\d+)?)\s*(?P<unit>points?|units?|%\s*of\s+baseline)")
 MARGIN_FORMS = "'2 points' (of 100 on the metric's range), '5% of baseline', or '0.3 units' (of the metric itself)"
+
+
+def _field_name(name: str) -> str:
+    if not FIELD_NAME.fullmatch(name):
+        raise ValueError("is no name of a field: it is empty, or holds a quote, a backslash or a control character")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_field_name)]
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class RuleConfig(Group):
     alpha: Alpha | None = None
     power: Power | None = None
     minimum_n: Count | None = None
-    cluster: str | None = None
+    cluster: FieldName | None = None
     slices: list[str] = []
     optional: bool = False
     on_missing: Literal["block"] | WaiverConfig = "block"
@@ -141,7 +151,7 @@ class GateConfig(Group):
     alpha_fail: Alpha = 0.05
     power: Power = 0.9
     minimum_n: Count = 1
-    slice_key: str = "slice"
+    slice_key: FieldName = "slice"
     sequential: SequentialConfig | None = None
 
     @field_validator("rules")

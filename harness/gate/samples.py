@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from harness.config_gate import FIELD_NAME
 from harness.errors import EvidenceFault
 from harness.gate.blocks import Block, choices, code, digest
 from harness.gate.columns import NONE, Column, Rows, columns_of
@@ -138,6 +139,8 @@ class _Reader:
             raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
         if not _is_text(row.filter, *row.metrics):
             raise self._fault("has a filter or a metric whose name is no text: it is damaged")
+        if odd := [name for name in row.metrics if not FIELD_NAME.fullmatch(name)]:
+            raise self._fault(f"has the metric {odd[0]!r}; quotes, backslashes and control characters name none")
         if new := sorted(set(row.metrics) - set(self._metrics)):
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)

@@ -53,6 +53,15 @@ def test_whole_evidence_passes(tmp_path: Path, ours: bool) -> None:
     assert outcome(*written(tmp_path, [speaking(), speaking()], ours)) == "PASS"
 
 
+@pytest.mark.parametrize("name", ['"acc"', "a\\b", "a\nb"])
+def test_a_metric_whose_name_cannot_be_read_is_told(tmp_path: Path, name: str) -> None:
+    for side in written(tmp_path, [speaking(), speaking()], ours=False):
+        (path,) = side.glob("samples_*.jsonl")
+        path.write_text(path.read_text().replace('"acc"', json.dumps(name)))
+    with pytest.raises(EvidenceFault, match="quotes, backslashes and control characters name none"):
+        compare(read_evidence(tmp_path / "a"), read_evidence(tmp_path / "b"))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.booleans())
 def test_damaged_items_never_pass(data: st.DataObject, ours: bool) -> None:

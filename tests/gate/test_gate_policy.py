@@ -31,6 +31,13 @@ def reasons(verdict: Verdict) -> str:
     return "\n".join(verdict.reasons)
 
 
+@pytest.mark.parametrize("name", ['a "quoted" field', "back\\slash", "two\nlines", ""])
+def test_fields_that_no_document_can_have(name: str) -> None:
+    rule = {"metric": "*", "role": "guard", "margin": "2 points", "cluster": name}
+    with pytest.raises(ConfigError, match=r"(?s)cluster: .*is no name of a field.*slice_key: .*is no name of a field"):
+        validate(GateConfig, {"name": "p", "slice_key": name, "rules": [rule]})
+
+
 @pytest.mark.parametrize(
     "margin", [0.05, 5, "5", "0.05", "5 percent", "points", "0 points", "100 points", "-1 points", ["2 points", 3]]
 )
