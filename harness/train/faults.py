@@ -61,6 +61,7 @@ def _memory(material: Material, config: TrainConfig, step: int) -> str:
     longest = max((len(packed.input_ids) for packed in material.members(step)), default=0)
     ways = ["a smaller train.sequence_length"]
     ways += [] if config.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+    ways += ["train.parts_at_once=1 (on a CPU)"] if config.parts_at_once != 1 else []
     ways += ["train.method=lora or qlora"] if config.method == "full" else []
     return (
         f"out of memory at step {step} of {material.steps} (a sequence of {longest} tokens). Try "

@@ -43,7 +43,7 @@ def fit(
     ):
         bar.initial = bar.n = int(resume.name.rpartition("-")[2]) if resume else 0
         model = load_for_training(base, config.train, config.model.dtype)
-        writer = StepWriter(material, config, model.get_input_embeddings().num_embeddings, file, bar)
+        writer = StepWriter(material, config, len(model.get_input_embeddings().weight), file, bar)
         trainer = _trainer(config, material, progress, model, writer, interruption, examine)
         with closing(trainer):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -65,8 +65,10 @@ def _trainer(
 ) -> Any:
     from harness.train.callbacks import Examination, Saving
     from harness.train.objective import ObjectiveTrainer
+    from harness.train.side_by_side import draws_lots, parts_at_once
     from harness.train.trainer import training_arguments
 
+    at_once = 1 if draws_lots(model) else parts_at_once(config)
     arguments = training_arguments(
         config.train,
         material.steps,
@@ -74,11 +76,12 @@ def _trainer(
         use_cpu=device_of(config.train) == "cpu",
         processes=config.num_processes,
         bf16=config.train.method == "full" and config.model.dtype == "bfloat16",
+        at_once=at_once,
     )
     callbacks: list[Any] = [writer, Saving(config, material.steps, interruption)]
     if examine is not None:
         callbacks.append(Examination(config, material.steps, examine))
-    return ObjectiveTrainer(material, config, model=model, args=arguments, callbacks=callbacks)
+    return ObjectiveTrainer(material, config, at_once, model=model, args=arguments, callbacks=callbacks)
 
 
 def _save(trainer: Any, config: Config, out: Path) -> None:

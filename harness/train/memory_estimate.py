@@ -39,7 +39,7 @@ def estimate_memory(
     """Of `at_once` sequences of `length` tokens, `supervised` of them with a loss; `shape` is the model's config.
 
     AdamW in fp32: 16 bytes a trained parameter (weight, gradient, two moments), 18 with the bf16 copy that autocast
-    makes, 4 for each further sequence. What a layer keeps for the backward pass is counted from transformers' Llama
+    makes, 4 for each of several sequences. What a layer keeps for the backward pass is counted from transformers' Llama
     with SDPA, about ±30% for other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer
     stands in for its own). QLoRA has embeddings and output layer in fp32.
     """
@@ -50,7 +50,7 @@ def estimate_memory(
         weights = tables * BYTES["float32"] + (frozen - tables) * _NF4
     else:
         weights = frozen * BYTES[dtype]
-    optimiser = trained * (18 if full and dtype != "float32" else 16) + trained * 4 * (at_once - 1)
+    optimiser = trained * (18 if full and dtype != "float32" else 16) + (trained * 4 * at_once if at_once > 1 else 0)
     layer = _layer_bytes(shape, BYTES[dtype], fp32_inputs=not full and device == "cuda")
     layers = shape.num_hidden_layers
     kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer

@@ -9,18 +9,16 @@ from harness.config import Config
 from harness.train.material import Material
 from harness.train.penalties import kl_to_base, l2_to_start
 from harness.train.progress import mark_complete
-from harness.train.side_by_side import SideBySide, parts_at_once
+from harness.train.side_by_side import SideBySide
 from harness.train.trainer import PackedTrainer
 
 
 class ObjectiveTrainer(PackedTrainer):
     """Trains on `material`; what is logged at every step holds the mean loss of every source."""
 
-    def __init__(self, material: Material, config: Config, **arguments: Any):
-        processes = config.num_processes
-        at_once = parts_at_once(config.train, processes)
+    def __init__(self, material: Material, config: Config, at_once: int = 1, **arguments: Any):
         arguments["side_by_side"] = SideBySide(at_once) if at_once > 1 else None
-        super().__init__(train_dataset=material.examples(processes), **arguments)
+        super().__init__(train_dataset=material.examples(config.num_processes), **arguments)
         settings, device = config.train, self.args.device
         self._settings = settings
         self._names = material.sources

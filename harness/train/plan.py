@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 from harness.config import Config
@@ -13,6 +14,7 @@ from harness.records import LongRows
 from harness.train.finetune import contract_for_training
 from harness.train.fit import fit
 from harness.train.material import Material, material
+from harness.train.memory import keep_memory
 from harness.train.memory_estimate import MemoryEstimate, estimate_memory
 from harness.train.model import device_of, parameter_counts
 from harness.train.packing import padding_share
@@ -66,6 +68,7 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     """Raises what `finetune` would raise before its first step."""
     from harness.train.side_by_side import sequences_at_once
 
+    keep_memory()
     tokenizer, contract = contract_for_training(config, base)
     prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
     what = material(prepared, config.train)
@@ -73,7 +76,7 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     trained, total = parameter_counts(model)
     longest = max(len(p.input_ids) for p in what.packs)
     supervised = max(p.supervised for p in what.packs)
-    settings, at_once = config.train, sequences_at_once(config.train, config.num_processes)
+    settings, at_once = config.train, sequences_at_once(config)
     device, dtype = device_of(settings), config.model.dtype
     memory = estimate_memory(model.config, trained, total, settings, dtype, device, longest, supervised, at_once)
     counts = [what.tokens(step) for step in range(1, what.steps + 1)]
@@ -101,13 +104,16 @@ def _probe(
     """(tokens a second, peak GiB) of real steps of `per_step` sequences, the first of them not counted."""
     if memory.total * 2**30 > _ROOM * _free_bytes(config):
         return None, None
-    steps = [what.order[:per_step], *(what.order[n * per_step : (n + 1) * per_step] for n in range(_PROBE - 1))]
-    few = dataclasses.replace(what, order=[number for step in steps for number in step], per_step=per_step)
-    train = config.train.model_copy(update={"sequences_per_step": per_step, "save_every": 0, "eval_every": 0})
+    from harness.train.side_by_side import parts_at_once
+
+    few = [*what.order[:per_step], *islice(cycle(what.order), per_step * (_PROBE - 1))]
+    what = dataclasses.replace(what, order=few, per_step=per_step)
+    fixed = {"sequences_per_step": per_step, "parts_at_once": parts_at_once(config), "save_every": 0, "eval_every": 0}
+    train = config.train.model_copy(update=fixed)
     alone = config.model_copy(update={"train": train, "launcher": "none", "num_processes": 1})
     with tempfile.TemporaryDirectory() as folder:
         saved = Progress(Path(folder))
-        fit(alone, base, few, saved, None, Path(folder) / "out")
+        fit(alone, base, what, saved, None, Path(folder) / "out")
         curve = saved.curve()[1:] or saved.curve()
     tokens = sum(row["tokens_per_s"] * row["seconds"] for row in curve)
     return tokens / sum(row["seconds"] for row in curve), max(row["memory_gib"] for row in curve)

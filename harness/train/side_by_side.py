@@ -14,38 +14,45 @@ from typing import Any
 
 import torch
 
-from harness.config_train import TrainConfig
+from harness.config import Config
 
 Part = dict[str, torch.Tensor]
 _SMALLEST = 128  # tokens of a part: the layers' products need some rows
 
 
-def parts_at_once(config: TrainConfig, processes: int = 1) -> int:
+def parts_at_once(config: Config) -> int:
     """How many parts of a step are computed side by side: as configured, or one a core.
 
-    One on a GPU, in several processes, where memory is to be saved, and for what threads would not repeat bit by bit
-    or may not share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
+    One on a GPU, under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may
+    not share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
     """
     from harness.train.model import device_of
 
+    train = config.train
     alone = (
-        processes > 1
-        or config.method != "lora"
-        or config.lora.dropout > 0
-        or config.kl_to_base > 0
-        or config.l2_to_start > 0
-        or config.gradient_checkpointing
-        or device_of(config) != "cpu"
+        config.launcher != "none"
+        or train.method != "lora"
+        or train.lora.dropout > 0
+        or train.kl_to_base > 0
+        or train.l2_to_start > 0
+        or train.gradient_checkpointing
+        or device_of(train) != "cpu"
     )
     if alone:
         return 1
-    most = max(1, config.sequences_per_step * config.sequence_length // _SMALLEST)
-    return min(most, config.parts_at_once or torch.get_num_threads())
+    most = max(1, train.sequences_per_step * train.sequence_length // _SMALLEST)
+    return min(most, train.parts_at_once or torch.get_num_threads())
 
 
-def sequences_at_once(config: TrainConfig, processes: int = 1) -> int:
+def sequences_at_once(config: Config) -> int:
     """How many sequences' activations are in memory at a time."""
-    return min(parts_at_once(config, processes), config.sequences_per_step)
+    return min(parts_at_once(config), config.train.sequences_per_step)
+
+
+def draws_lots(model: Any) -> bool:
+    """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
+    layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    return layers or getattr(model.config, "attention_dropout", 0) > 0
 
 
 class SideBySide:
@@ -64,7 +71,7 @@ class SideBySide:
         return self._pool.map(work, parts)
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _limit(threads: int) -> None:

@@ -10,18 +10,25 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from harness.config import TrainConfig
 from harness.train.losses import token_losses
 from harness.train.packing import IGNORED
-from harness.train.side_by_side import SideBySide, apart, parts_at_once, together
+from harness.train.side_by_side import SideBySide, apart, together
 
 
 def training_arguments(
-    config: TrainConfig, steps: int, out: Path, *, use_cpu: bool, processes: int = 1, bf16: bool = False
+    config: TrainConfig,
+    steps: int,
+    out: Path,
+    *,
+    use_cpu: bool,
+    processes: int = 1,
+    bf16: bool = False,
+    at_once: int = 1,
 ) -> TrainingArguments:
     """`sequences_per_step` packed sequences an optimiser step, over all processes.
 
-    One of them a forward pass; where parts of a step are computed side by side a whole step is one batch. A callback
-    says when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
+    One of them a forward pass; where several parts are computed `at_once` a whole step is one batch. A callback says
+    when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
     """
-    batch = config.sequences_per_step if parts_at_once(config, processes) > 1 else 1
+    batch = config.sequences_per_step if at_once > 1 else 1
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
@@ -78,14 +85,14 @@ class PackedTrainer(Trainer):
         def one(part: Any) -> Any:
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
-            return loss.detach(), torch.autograd.grad(loss, parameters)
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
         parts = apart(inputs, self.args.per_device_train_batch_size, self._side_by_side.count)
         total = torch.zeros(())
         for loss, gradients in self._side_by_side.map(one, parts):
             total += loss
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+                _add(parameter, gradient)
         return total
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -117,3 +124,13 @@ class PackedTrainer(Trainer):
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
         return losses.sum() / items
+
+
+def _add(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
+    """As `backward` does: a part need not use every parameter, and optimisers count on a parameter's own layout."""
+    if gradient is None:
+        return
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    else:
+        parameter.grad.add_(gradient)

@@ -1,14 +1,11 @@
 """What is computed in fewer passes is what transformers, peft and PyTorch compute: values and gradients."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.config_train import TrainConfig
 from harness.prompt.render import Rendered
@@ -249,82 +246,3 @@ class TestValidation:
         from harness.train.validation import by_length
 
         assert by_length([5, 90, 30, 31, 6, 200], 64) == [[5], [1], [3, 2], [4, 0]]
-
-
-class TestSideBySide:
-    def test_parts_in_threads_give_the_gradients_of_the_whole(self, tiny_base: Path) -> None:
-        import torch
-
-        from harness.train.side_by_side import SideBySide, apart
-
-        together = rows(60, 3, 25, 90, 14, 70)
-        whole, cut = adapted(tiny_base), adapted(tiny_base)
-        loss = summed_loss(whole, together)
-        loss.backward()
-        packed = join(together)
-        columns = ("input_ids", "position_ids", "labels")
-        parts = apart({name: torch.tensor([getattr(packed, name)]) for name in columns}, 1, 2)
-        assert len(parts) == 2
-        threads = SideBySide(2)
-        parameters = [p for p in cut.parameters() if p.requires_grad]
-        found = list(threads.map(lambda part: part_gradients(cut, part, parameters), parts))
-        threads.close()
-        assert sum(loss for loss, _ in found) == pytest.approx(loss.item(), rel=1e-6)
-        assert relative(sum(gradient for _, gradient in found), gradients(whole)) < 1e-5
-
-    def test_each_thread_has_its_share_of_the_cores(self) -> None:
-        import torch
-
-        from harness.train.side_by_side import SideBySide
-
-        before = torch.get_num_threads()
-        try:
-            torch.set_num_threads(4)
-            threads = SideBySide(2)
-            empty = {"part": torch.zeros(())}
-            assert list(threads.map(lambda _: torch.get_num_threads(), [empty] * 4)) == [2] * 4
-            assert torch.get_num_threads() == 4
-            threads.close()
-        finally:
-            torch.set_num_threads(before)
-
-    @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 5))
-    def test_no_row_is_cut_and_none_is_lost(self, sizes: list[int], sequences: int, at_once: int) -> None:
-        import torch
-
-        from harness.train.side_by_side import apart
-
-        positions = torch.tensor([[place for size in sizes for place in range(size)]])
-        parts = apart({"position_ids": positions, "row": torch.arange(positions.shape[1])[None]}, sequences, at_once)
-        assert torch.cat([part["row"] for part in parts], 1).tolist() == [list(range(positions.shape[1]))]
-        assert all(part["position_ids"][0, 0] == 0 for part in parts)
-        assert len(parts) <= math.ceil(sequences / at_once) * at_once
-        assert max(part["row"].shape[1] for part in parts) <= positions.shape[1] / len(parts) + 2 * max(sizes)
-
-    @pytest.mark.parametrize(
-        "setting",
-        [
-            {"kl_to_base": 0.1},
-            {"l2_to_start": 0.1},
-            {"lora": {"dropout": 0.1}},
-            {"method": "full"},
-            {"gradient_checkpointing": True},
-            {"parts_at_once": 1},
-        ],
-        ids=str,
-    )
-    def test_what_threads_would_not_repeat_is_computed_alone(self, setting: dict[str, Any]) -> None:
-        from harness.train.side_by_side import parts_at_once
-
-        assert parts_at_once(TrainConfig(device="cpu", **{"parts_at_once": 4, **setting})) == 1
-        assert parts_at_once(TrainConfig(device="cpu", parts_at_once=4)) == 4
-        assert parts_at_once(TrainConfig(device="cpu", parts_at_once=4), processes=2) == 1
-
-
-def part_gradients(model: Any, part: Any, parameters: list[Any]) -> tuple[float, Any]:
-    import torch
-
-    from harness.train.trainer import PackedTrainer
-
-    loss = PackedTrainer.compute_loss(object.__new__(PackedTrainer), model, part, num_items_in_batch=1)
-    return loss.item(), torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, parameters)])

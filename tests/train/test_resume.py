@@ -104,6 +104,16 @@ def test_killed_at_several_steps_it_ends_with_the_same_bits(
     assert steps == list(range(1, before.steps + 1))
 
 
+def test_parts_that_are_computed_side_by_side_end_with_the_same_bits_too(tiny_base: Path, tmp_path: Path) -> None:
+    settings = ("train.lora.dropout=0", "train.parts_at_once=2", "train.sequences_per_step=2", "train.epochs=5")
+    whole, training = (Trained(tiny_base, tmp_path / name, *settings) for name in ("whole", "killed"))
+    whole.run()
+    for step in (3, 5):
+        assert training.in_child(signal_at(step, signal.SIGKILL)) == -signal.SIGKILL
+    assert training.run().resumed_at == [2, 4]
+    assert training.weights == whole.weights
+
+
 class Seen(NoTracker):
     def __init__(self) -> None:
         self.losses: dict[int, float] = {}
