@@ -92,14 +92,17 @@ def test_two_processes_may_write(tmp_path: Path) -> None:
 
 
 def test_several_may_begin_one_file_at_once(tmp_path: Path) -> None:
-    def begin(path: Path) -> None:
+    def begin(path: Path) -> int:
         barrier.wait()
-        Journal(path, {}).close()
+        journal = Journal(path, {})
+        entries = len(journal)
+        journal.close()
+        return entries
 
     barrier = threading.Barrier(8)
     with ThreadPoolExecutor(8) as pool:
         for number in range(100):
-            list(pool.map(begin, [tmp_path / f"{number}.sqlite"] * 8))
+            assert list(pool.map(begin, [tmp_path / f"{number}.sqlite"] * 8)) == [0] * 8
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 4096 + 17])
