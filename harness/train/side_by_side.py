@@ -1,6 +1,6 @@
-"""Several packed sequences of a step at once on the CPU, each on cores of its own.
+"""The rows of a step in parts that are computed at once on the CPU, each on cores of its own.
 
-The layers of a small model are too small to keep several cores busy with one sequence; a sequence a core is not.
+The layers of a small model are too small to keep several cores busy with one sequence; a part for each core is not.
 Imports torch: only the training stage imports this file.
 """
 
@@ -52,7 +52,7 @@ def sequences_at_once(config: Config) -> int:
 def draws_lots(model: Any) -> bool:
     """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
     layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-    return layers or getattr(model.config, "attention_dropout", 0) > 0
+    return layers or bool(getattr(model.config, "attention_dropout", None))
 
 
 class SideBySide:
