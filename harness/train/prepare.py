@@ -80,7 +80,10 @@ def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
 
 
 def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row, Rendered]]:
-    """The row's turns as several rows that fit, a system message before each; empty when one exchange does not fit."""
+    """The row's turns as several rows that fit, a system message before each; empty when one exchange does not fit.
+
+    Where the loss is on the last answer alone, the row that holds it: the others would teach nothing.
+    """
     system, exchanges = _exchanges(row_messages(row))
     parts: list[tuple[Row, Rendered]] = []
     start = 0
@@ -97,7 +100,7 @@ def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row,
             return []
         start = fitting[0]
         parts.append(fitting[1:])
-    return parts
+    return parts[-1:] if config.train_on == "last" else parts
 
 
 def _exchanges(turns: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list[list[dict[str, str]]]]:

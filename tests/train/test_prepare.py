@@ -69,6 +69,16 @@ def test_a_split_loses_no_turn_and_fits(renderer: Renderer, system: str | None) 
     assert turns == [turn for turn in json.loads(whole["messages"]) if turn["role"] != "system"]
 
 
+def test_a_split_keeps_the_loss_on_the_last_answer_alone(renderer: Renderer) -> None:
+    found = prepared(renderer, [talk(9)], too_long="split", train_on="last")
+    (row,), (rendered,) = found.rows, found.rendered
+    turns = json.loads(row["messages"])
+    assert turns == json.loads(talk(9)["messages"])[-len(turns) :]
+    taken = [i for i, on in zip(rendered.ids, rendered.mask, strict=True) if on]
+    assert renderer.decode(taken) == f"Answer 8.{renderer.contract.end_of_turn}"
+    assert found.long.split == {"talk-9": 1}
+
+
 def test_nothing_left_is_an_error(renderer: Renderer) -> None:
     with pytest.raises(DataError, match="no row fits into 256 tokens"):
         prepared(renderer, [lone(500)], too_long="drop")
