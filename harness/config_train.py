@@ -8,6 +8,7 @@ from harness.group import Count, Group, Positive, Share
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
 
 
 class LoraConfig(Group):
@@ -57,7 +58,7 @@ class TrainConfig(Group):
     eval_limit: Count = 64
     stop_on_forgetting: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _applicable(self) -> "TrainConfig":

@@ -1,5 +1,6 @@
 """Loading the pretrained model for training, with a LoRA adapter on it."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,12 @@ def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": quantisation, "device_map": {"": torch.cuda.current_device()}}
+    return {"quantization_config": quantisation, "device_map": {"": own_gpu()}}
+
+
+def own_gpu() -> int:
+    """The GPU of this process among those of the machine; accelerate takes the same, but only later."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def merge_whole(folder: Path, base: Path, dtype: str) -> None:

@@ -15,6 +15,7 @@ from harness.prompt.contract import Contract
 from harness.prompt.saved import check_saved
 from harness.records import TrainingSummary
 from harness.train.finetune import finetune
+from harness.train.model import own_gpu
 
 pytestmark = pytest.mark.integration
 FAST = ("train.learning_rate=1e-2", "train.schedule=constant", "train.warmup_ratio=0.0", "train.epochs=3")
@@ -92,6 +93,11 @@ class TestAdapters:
         with pytest.raises(EnvironmentFault, match=r"train\.method=qlora needs a GPU.*train\.method=lora"):
             trained(tiny_base, tmp_path / "out", "train.method=qlora", "train.device=cpu")
 
+    def test_each_process_takes_a_gpu_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert own_gpu() == 0
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert own_gpu() == 3
+
     def test_gradient_checkpointing_changes_no_loss(self, tiny_base: Path, tmp_path: Path, plain: Path) -> None:
         trained(tiny_base, tmp_path / "out", "train.gradient_checkpointing=true")
         assert losses(tmp_path / "out") == pytest.approx(losses(plain), rel=1e-3)
@@ -151,10 +157,10 @@ class TestSources:
     ("overrides", "message"),
     [
         (["train.method=full", "train.kl_to_base=0.1"], "kl_to_base needs train.method=lora"),
+        (["train.seed=-1"], r"train\.seed: .*greater than or equal to 0"),
         (["train.lora.dora=true", "train.l2_to_start=0.1"], "not defined for train.lora.dora"),
         (["num_processes=2"], "need launcher=accelerate"),
         (["launcher=accelerate", "num_processes=3"], "not a multiple of num_processes"),
-        (["launcher=accelerate", "num_processes=2", "train.eval_every=5"], "works with launcher=none only"),
     ],
 )
 def test_settings_that_do_not_go_together(overrides: list[str], message: str) -> None:
