@@ -179,8 +179,6 @@ class Config(Group):
             raise ValueError("num_processes and accelerate_config need launcher=accelerate")
         if self.train.sequences_per_step % self.num_processes:
             raise ValueError("train.sequences_per_step is not a multiple of num_processes: the steps would differ")
-        if self.launcher == "accelerate" and self.train.eval_every:
-            raise ValueError("train.eval_every works with launcher=none only")
         unknown = sorted(set(self.train.source_weights) - set(self.data.sources))
         if unknown:
             raise ValueError(f"train.source_weights names no source of data.sources: {', '.join(unknown)}")

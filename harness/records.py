@@ -107,8 +107,10 @@ class TrainingSummary(Record):
     """What training did: the curve is in train.jsonl beside it.
 
     `order_sha256` is the digest of every token in the order of training. `kept_step` is the step whose weights were
-    kept. `padding_share` is the share of the sequences' length that holds no row. The validation losses (nats a
-    supervised token) are those of the kept weights and of the base model, on rows set aside from training.
+    kept. `parts_at_once` of a step were computed side by side; `threads` are PyTorch's in each process, from step 1 on
+    and after each time that training went on: the last bits depend on both. `padding_share` is the share of the
+    sequences' length that holds no row. The validation losses (nats a supervised token) are those of the kept
+    weights and of the base model, on rows set aside from training.
     """
 
     rows: int
@@ -136,6 +138,8 @@ class TrainingSummary(Record):
     sources: dict[str, int] = {}
     peak_memory_gib: float | None = None
     processes: int = 1
+    parts_at_once: int | None = None
+    threads: list[int] = []
     hardware: dict[str, str] = {}
     versions: dict[str, str] = {}
 

@@ -22,6 +22,7 @@ class StepWriter(TrainerCallback):
     def __init__(self, material: Material, config: Config, vocabulary: int, file: TextIO, bar: Any):
         self.material, self.config, self.vocabulary, self.file, self.bar = material, config, vocabulary, file, bar
         self.running = 1
+        self.by_loss: Callable[[], list[int]] = list  # the trainer's, once there is one
         self._started = time.monotonic()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -37,7 +38,7 @@ class StepWriter(TrainerCallback):
             self.file.flush()
             self.bar.set_postfix_str(_shown(row))
             self.bar.update(1)
-        check_step(row, self.material, self.config.train, self.vocabulary)
+        check_step(row, self.material, self.config.train, self.vocabulary, self.by_loss)
 
     def _row(self, step: int, logs: dict[str, float]) -> dict[str, float]:
         seconds = max(time.monotonic() - self._started, 1e-9)
@@ -52,25 +53,29 @@ def _shown(row: dict[str, float]) -> str:
 
 
 class Saving(TrainerCallback):
-    """Says when a checkpoint is due: by count, before an examination, and when somebody asked training to stop."""
+    """Says when a checkpoint is due: by count, before an examination, and when somebody asked training to stop.
+
+    Launched processes end at an examination: they are started anew after it.
+    """
 
     def __init__(self, config: Config, steps: int, interruption: Interruption):
         self.settings, self.steps, self.interruption = config.train, steps, interruption
-        self.processes = config.num_processes
+        self.processes, self.launched = config.num_processes, config.launcher != "none"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         every = self.settings.save_every
         due = bool(every) and step % every == 0 and step < self.steps
-        asked = self._asked()
-        control.should_save = due or asked or examination_due(self.settings.eval_every, step, self.steps)
-        control.should_training_stop = control.should_training_stop or asked
+        asked = self._asked(args.device)
+        examined = examination_due(self.settings.eval_every, step, self.steps)
+        control.should_save = due or asked or examined
+        control.should_training_stop = control.should_training_stop or asked or (examined and self.launched)
 
-    def _asked(self) -> bool:
-        """Every process stops after the same step."""
+    def _asked(self, device: torch.device) -> bool:
+        """Every process stops after the same step. `device` is one that the processes' backend speaks from."""
         if self.processes == 1:
-            return self.interruption.asked
-        flag = torch.tensor(float(self.interruption.asked))
+            return self.interruption.look()
+        flag = torch.tensor(float(self.interruption.look()), device=device)
         torch.distributed.all_reduce(flag)
         self.interruption.asked = bool(flag)
         return self.interruption.asked

@@ -42,12 +42,12 @@ class Examiner:
             say(f"  training stops at step {step}: {', '.join(self.saved.examined()[-1].failed_guards)} got worse")
         return not self.stopped
 
-    def catch_up(self, step: int, checkpoint: Path) -> None:
-        """Examines a checkpoint that an interruption left unexamined."""
+    def catch_up(self, step: int, checkpoint: Path, steps: int) -> None:
+        """Examines the checkpoint of `step` of `steps` where that is due and not done yet."""
         from harness.train.callbacks import examination_due
 
         known = {found.step for found in self.saved.examined()}
-        if step not in known and examination_due(self.config.train.eval_every, step, -1):
+        if step not in known and examination_due(self.config.train.eval_every, step, steps):
             self(step, checkpoint)
 
     @property

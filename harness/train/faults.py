@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.config_train import TrainConfig
@@ -13,28 +13,42 @@ _SHOWN = 10
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc")
 _NO_SPACE = ("no space left", "failed writing file", "file write failed", "unexpected pos")
 EXPLODED = 3.0
+PENALTIES = ("l2_to_start", "kl_to_base")
 
 
-def check_step(values: Mapping[str, float], material: Material, config: TrainConfig, vocabulary: int) -> None:
-    """Raises TrainingFault for a loss or gradient that is no number, or a loss EXPLODED times that of guessing."""
-    step, loss, norm = int(values["step"]), values["loss"], values["grad_norm"]
-    guessing = math.log(vocabulary)
+def check_step(
+    values: Mapping[str, float],
+    material: Material,
+    config: TrainConfig,
+    vocabulary: int,
+    by_loss: Callable[[], list[int]] = list,
+) -> None:
+    """Raises TrainingFault for a loss or gradient that is no number, or a loss EXPLODED times that of guessing.
+
+    The loss without penalties; guessing counts as the heaviest source does. `by_loss` gives the numbers of the step's
+    rows, the highest loss first.
+    """
+    step, loss, norm = int(values["step"]), values["loss"], values.get("grad_norm", 0.0)
+    guessing = math.log(vocabulary) * max([1.0, *config.source_weights.values()])
+    plain = loss - sum(values.get(penalty, 0.0) for penalty in PENALTIES)
     if not math.isfinite(loss):
         what = f"the loss is {loss}"
     elif not math.isfinite(norm):
         what = f"the gradient norm is {norm}"
-    elif loss > EXPLODED * guessing:
-        what = f"the loss is {loss:.1f}, where guessing gives {guessing:.1f},"
+    elif plain > EXPLODED * guessing:
+        what = f"the loss is {plain:.1f}, where guessing gives {guessing:.1f},"
     else:
         return
+    rows = [material.row_ids[number] for number in by_loss()]
+    which = "the rows of that step, the highest loss first" if rows else "the rows of that step"
     raise TrainingFault(
         f"{what} at step {step} of {material.steps}: training diverged. Lower train.learning_rate (now "
-        f"{config.learning_rate:g}) or look at the rows of that step: {rows_told(material, step)}"
+        f"{config.learning_rate:g}) or look at {which}: "
+        f"{rows_told(rows or material.rows_of(step))}"
     )
 
 
-def rows_told(material: Material, step: int) -> str:
-    rows = material.rows_of(step)
+def rows_told(rows: Sequence[str]) -> str:
     return ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
 
 
@@ -65,5 +79,5 @@ def _memory(material: Material, config: TrainConfig, step: int) -> str:
     ways += ["train.method=lora or qlora"] if config.method == "full" else []
     return (
         f"out of memory at step {step} of {material.steps} (a sequence of {longest} tokens). Try "
-        f"{', '.join(ways)}; harness train --dry-run tells what is expected. Rows: {rows_told(material, step)}"
+        f"{', '.join(ways)}; harness train --dry-run tells what is expected. Rows: {rows_told(material.rows_of(step))}"
     )

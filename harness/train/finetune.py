@@ -108,14 +108,33 @@ def _weights(config: Config, base: Path, what: Material, saved: Progress, out: P
         say(f"  going on from step {done} of {what.steps}")
         saved.note_resumed(done)
         if examiner is not None:
-            examiner.catch_up(done, resume)
+            examiner.catch_up(done, resume, what.steps)
     if examiner is None or not examiner.stopped:
         if config.launcher == "accelerate":
-            launch(config, base, what, saved, resume, out)
+            _launched(config, base, what, saved, resume, out, examiner)
         else:
             fit(config, base, what, saved, resume, out, examiner)
     if examiner is not None:
         examiner.write_kept(out)
+
+
+def _launched(
+    config: Config,
+    base: Path,
+    what: Material,
+    saved: Progress,
+    resume: Path | None,
+    out: Path,
+    examiner: Examiner | None,
+) -> None:
+    """Trains in processes of their own, which end at every examination and are started anew after it."""
+    launch(config, base, what, saved, resume, out)
+    while examiner is not None and (latest := saved.latest()):
+        examiner.catch_up(*latest, what.steps)
+        step, checkpoint = latest
+        if examiner.stopped or step == what.steps:
+            return
+        launch(config, base, what, saved, checkpoint, out)
 
 
 def _summary(
@@ -149,6 +168,8 @@ def _summary(
         sources=rows_by_source(prepared.rows),
         peak_memory_gib=round(max(row["memory_gib"] for row in curve), 3),
         processes=config.num_processes,
+        parts_at_once=starts[0].parts_at_once if (starts := saved.starts()) else 1,
+        threads=[start.threads for start in starts],
         hardware=hardware(),
         versions=versions(),
     )

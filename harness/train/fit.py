@@ -1,6 +1,6 @@
 """Training itself: the trainer with its callbacks, from the start or from the last complete checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from harness.train.faults import told
 from harness.train.interruption import Interruption
 from harness.train.material import Material
 from harness.train.model import device_of, load_for_training
-from harness.train.progress import CURVE, Progress
+from harness.train.progress import CURVE, STOP, Progress, Start
 
 Examine = Callable[[int, Path], bool]
 
@@ -29,12 +29,13 @@ def fit(
     """Trains on `material` and writes the weights into `out`; `resume` is the checkpoint in `progress` to go on from.
 
     Raises TrainingFault when training diverges or runs out of memory, DiskFull, and KeyboardInterrupt (after a
-    checkpoint) when it was asked to stop.
+    checkpoint) when it was asked to stop. Launched processes end with a checkpoint where an examination is due.
     """
     from harness.train.callbacks import StepWriter
 
     writer: StepWriter | None = None
-    interruption = Interruption()
+    launched = config.launcher != "none"
+    interruption = Interruption(progress.folder / STOP if launched else None)
     with (
         told(material, config.train, lambda: writer.running if writer else 1),
         (progress.folder / CURVE).open("a") as file,
@@ -44,14 +45,43 @@ def fit(
         bar.initial = bar.n = int(resume.name.rpartition("-")[2]) if resume else 0
         model = load_for_training(base, config.train, config.model.dtype)
         writer = StepWriter(material, config, len(model.get_input_embeddings().weight), file, bar)
-        trainer = _trainer(config, material, progress, model, writer, interruption, examine)
+        earlier = progress.starts() if resume else []
+        start = started(config, model, earlier)
+        trainer = _trainer(config, material, progress, model, writer, interruption, examine, start.parts_at_once)
+        writer.by_loss = trainer.rows_by_loss
+        if trainer.is_world_process_zero():
+            progress.note_starts([*earlier, start])
+            _tell_difference(earlier, start)
         with closing(trainer):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if interruption.asked:
         if trainer.is_world_process_zero():
             say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")
         raise KeyboardInterrupt
-    _save(trainer, config, out)
+    if not launched or trainer.state.global_step == material.steps:
+        _save(trainer, config, out)
+
+
+def started(config: Config, model: Any, earlier: Sequence[Start] = ()) -> Start:
+    """How `model` is trained here; what goes on keeps its number of parts, for another number rounds otherwise."""
+    import torch
+
+    from harness.train.side_by_side import draws_lots, parts_at_once
+
+    parts = 1 if draws_lots(model) else parts_at_once(config)
+    device = device_of(config.train)
+    if earlier and earlier[0].device == device:
+        parts = earlier[0].parts_at_once
+    return Start(device, torch.get_num_threads(), parts)
+
+
+def _tell_difference(earlier: Sequence[Start], now: Start) -> None:
+    if earlier and earlier[0] != now:
+        first = earlier[0]
+        say(
+            f"  note: training was started on {first.device} with {first.threads} threads and goes on with "
+            f"{now.threads} on {now.device}: its last bits may differ from those of an undisturbed training"
+        )
 
 
 def _trainer(
@@ -62,13 +92,12 @@ def _trainer(
     writer: Any,
     interruption: Interruption,
     examine: Examine | None,
+    at_once: int,
 ) -> Any:
     from harness.train.callbacks import Examination, Saving
     from harness.train.objective import ObjectiveTrainer
-    from harness.train.side_by_side import draws_lots, parts_at_once
     from harness.train.trainer import training_arguments
 
-    at_once = 1 if draws_lots(model) else parts_at_once(config)
     arguments = training_arguments(
         config.train,
         material.steps,

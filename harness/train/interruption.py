@@ -4,13 +4,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Interruption:
-    """Whether somebody asked training to stop."""
+    """Whether somebody asked training to stop: with a signal, or with the file `stop`."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, stop: Path | None = None) -> None:
+        self.asked, self._stop = False, stop
+
+    def look(self) -> bool:
+        """Whether it is asked by now."""
+        self.asked = self.asked or (self._stop is not None and self._stop.exists())
+        return self.asked
 
     def _note(self, _signal: int, _frame: object) -> None:
         if self.asked:

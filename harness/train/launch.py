@@ -2,9 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from harness.config import Config
@@ -12,9 +12,10 @@ from harness.errors import ConfigError, EnvironmentFault
 from harness.processes import LOOPBACK, dies_with_parent, reserved_port
 from harness.train.material import Material
 from harness.train.model import device_of
-from harness.train.progress import Progress
+from harness.train.progress import STOP, Progress
 
 JOB, MATERIAL, ERROR = "job.json", "material.json", "error.json"
+_POLL_S = 0.2
 
 
 def launch(config: Config, base: Path, material: Material, saved: Progress, resume: Path | None, out: Path) -> None:
@@ -23,9 +24,12 @@ def launch(config: Config, base: Path, material: Material, saved: Progress, resu
     job = {"base": str(base), "progress": str(saved.folder), "resume": resume and str(resume), "out": str(out)}
     path = saved.folder / JOB
     path.write_text(json.dumps({"config": config.model_dump(), **job}))
-    (saved.folder / ERROR).unlink(missing_ok=True)
+    for name in (ERROR, STOP):
+        (saved.folder / name).unlink(missing_ok=True)
     with reserved_port() as port:
-        code = _run(launch_command(config, path, port), config.num_processes)
+        code = _run(launch_command(config, path, port), config.num_processes, saved.folder / STOP)
+    with saved.in_use():  # what accelerate starts may outlive it
+        pass
     if code:
         raise_told(saved.folder / ERROR, code)
 
@@ -55,8 +59,12 @@ def accelerate_file(name: str) -> Path:
     return path
 
 
-def _run(command: list[str], processes: int) -> int:
-    """The exit code; SIGTERM and Ctrl-C are handed on, so that the workers save first."""
+def _run(command: list[str], processes: int, stop: Path) -> int:
+    """The exit code; on SIGTERM and Ctrl-C the workers save first, told by the file `stop`.
+
+    The signal itself is not handed on: torchrun kills its processes 30 s after one, accelerate at once. On a second
+    one it is.
+    """
     from harness.train.interruption import Interruption
 
     interruption = Interruption()
@@ -68,15 +76,14 @@ def _run(command: list[str], processes: int) -> int:
             preexec_fn=dies_with_parent(),
             stdin=subprocess.DEVNULL,
         )
-        told = False
-        while True:
-            try:
-                code = process.wait(0.2)
-                break
-            except subprocess.TimeoutExpired:
-                if interruption.asked and not told:
-                    process.send_signal(signal.SIGTERM)
-                    told = True
+        try:
+            while (code := process.poll()) is None:
+                if interruption.asked:
+                    stop.touch()
+                time.sleep(_POLL_S)
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     if interruption.asked:
         raise KeyboardInterrupt
     return code

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Material:
 
     @property
     def sources(self) -> list[str]:
-        """Names of the sources; a token's source is an index into them."""
+        """Names of the sources."""
         return sorted(set(self.row_sources))
 
     def members(self, step: int) -> list[Packed]:
@@ -45,19 +46,9 @@ class Material:
 
     def examples(self, processes: int) -> list[dict[str, list[int]]]:
         """The trainer's dataset, in training order; packs that come again are the same objects."""
-        index = {name: number for number, name in enumerate(self.sources)}
         ordered = padded(self.packs, self.order, processes)
-        made = {key: self._example(packed, index) for key, packed in {id(p): p for p in ordered}.items()}
+        made = {key: _example(packed) for key, packed in {id(p): p for p in ordered}.items()}
         return [made[id(packed)] for packed in ordered]
-
-    def _example(self, packed: Packed, index: dict[str, int]) -> dict[str, list[int]]:
-        source: list[int] = []
-        conversation = -1
-        for position in packed.position_ids:
-            conversation += position == 0
-            source.append(index[self.row_sources[packed.rows[conversation]]])
-        columns = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "labels": packed.labels}
-        return {**columns, "source": source}
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -79,6 +70,14 @@ def material(prepared: Prepared, config: TrainConfig) -> Material:
         row_sources=[str(row["source"]) for row in prepared.rows],
         per_step=config.sequences_per_step,
     )
+
+
+def _example(packed: Packed) -> dict[str, list[int]]:
+    """With the number of its row for every token."""
+    starts = [position == 0 for position in packed.position_ids]
+    row = [packed.rows[number - 1] for number in accumulate(starts)]
+    columns = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "labels": packed.labels}
+    return {**columns, "row": row}
 
 
 def rows_by_source(rows: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -1,9 +1,11 @@
 """The whole objective: weighted sources, penalties, losses by source. Imports torch: only training imports this."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from harness.config import Config
 from harness.train.material import Material
@@ -11,6 +13,8 @@ from harness.train.penalties import kl_to_base, l2_to_start
 from harness.train.progress import mark_complete
 from harness.train.side_by_side import SideBySide
 from harness.train.trainer import PackedTrainer
+
+_OVER_PROCESSES = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
 
 
 class ObjectiveTrainer(PackedTrainer):
@@ -28,8 +32,10 @@ class ObjectiveTrainer(PackedTrainer):
         self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
         parts = settings.sequences_per_step + at_once  # each has its own sums: threads never add to one
         self._sums = torch.zeros(parts, 2, len(self._names), dtype=torch.float64, device=device)
+        self._source_of = torch.tensor([self._names.index(name) for name in material.row_sources], device=device)
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of a step: numbers of rows, losses of their tokens
         self._start = self._starting_weights() if settings.l2_to_start and settings.method == "full" else {}
-        self._penalties = dict.fromkeys(("l2_to_start", "kl_to_base"), torch.zeros((), device=device))
+        self._penalties = dict.fromkeys(_OVER_PROCESSES, torch.zeros((), device=device))
 
     def _starting_weights(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
@@ -47,7 +53,9 @@ class ObjectiveTrainer(PackedTrainer):
 
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """Weighted mean loss over the step's tokens, plus the penalties; scaled as gradients of processes are."""
-        source = inputs["source"][0][supervised]
+        row = inputs["row"][0][supervised]
+        source = self._source_of[row]
+        self._seen.append((row, losses.detach()))
         self._count(self._sums[int(inputs.get("part", 0))], source, losses.detach())
         loss = (losses * self._weights[source]).sum() / items
         own = self.accelerator.unwrap_model(model)
@@ -78,7 +86,20 @@ class ObjectiveTrainer(PackedTrainer):
             logs |= {f"loss/{n}": t / c for n, t, c in zip(self._names, totals, counts, strict=True) if c}
             for name, value in self._penalties.items():
                 if getattr(self._settings, name):
-                    logs[name] = float(value)
+                    logs[name] = float(self.accelerator.reduce(value, _OVER_PROCESSES[name]))
                     self._penalties[name] = torch.zeros_like(value)
             self._sums.zero_()
         super().log(logs, start_time)
+        self._seen.clear()
+
+    def rows_by_loss(self) -> list[int]:
+        """Numbers of the rows of the step that is logged, highest mean loss first, before all what is no number.
+
+        Of all processes, which have to ask for it together.
+        """
+        rows, of_token = torch.cat([row for row, _ in self._seen]).unique(return_inverse=True)
+        losses = torch.cat([losses for _, losses in self._seen]).double().nan_to_num(nan=math.inf)
+        sums = torch.zeros(len(rows), dtype=torch.float64, device=losses.device).index_add_(0, of_token, losses)
+        means = sums / of_token.bincount(minlength=len(rows))
+        found = gather_object(list(zip(means.tolist(), rows.tolist(), strict=True)))
+        return [row for _, row in sorted(found, key=lambda pair: (-pair[0], pair[1]))]

@@ -1,7 +1,6 @@
 """What a training would be: steps, tokens, rows that are too long, parameters, memory, time. Nothing is trained."""
 
 import dataclasses
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from harness.config import Config
 from harness.prompt.render import Renderer
 from harness.records import LongRows
 from harness.train.finetune import contract_for_training
-from harness.train.fit import fit
+from harness.train.fit import fit, started
 from harness.train.material import Material, material
 from harness.train.memory import keep_memory
 from harness.train.memory_estimate import MemoryEstimate, estimate_memory
@@ -20,7 +19,7 @@ from harness.train.model import device_of, parameter_counts
 from harness.train.packing import padding_share
 from harness.train.parameters import skeleton
 from harness.train.prepare import Row, long_rows_told, prepare
-from harness.train.progress import Progress
+from harness.train.progress import Progress, Start
 
 _PROBE = 3
 _ROOM = 0.8
@@ -43,6 +42,7 @@ class TrainingPlan:
     memory: MemoryEstimate
     seconds: float | None
     peak_gib: float | None
+    start: Start
 
     def lines(self) -> Iterator[str]:
         share = self.supervised / self.tokens
@@ -52,6 +52,7 @@ class TrainingPlan:
             yield f"rows over {self.long.limit} tokens: none"
         yield f"steps: {self.steps}, {self.tokens} tokens, {share:.0%} of them supervised"
         yield f"parameters trained: {self.trained} of {self.total} ({self.trained / self.total:.2%})"
+        yield f"computed on: {self.start.device}, {self.start.threads} threads, {self._parts} of a step at once"
         parts = ", ".join(f"{field.name} {getattr(self.memory, field.name):.2f}" for field in _PARTS)
         yield f"expected memory: {self.memory.total:.2f} GiB a process, unsharded (by formula: {parts})"
         if self.seconds is None or self.peak_gib is None:
@@ -60,14 +61,16 @@ class TrainingPlan:
             yield f"memory at its peak in a probe of {_PROBE} steps: {self.peak_gib:.2f} GiB"
             yield f"expected time: {self.seconds:.0f} s (from that probe, one process), without start and saving"
 
+    @property
+    def _parts(self) -> str:
+        return "1 part" if self.start.parts_at_once == 1 else f"{self.start.parts_at_once} parts"
+
 
 _PARTS = dataclasses.fields(MemoryEstimate)
 
 
 def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPlan:
     """Raises what `finetune` would raise before its first step."""
-    from harness.train.side_by_side import sequences_at_once
-
     keep_memory()
     tokenizer, contract = contract_for_training(config, base)
     prepared = prepare(Renderer(contract, tokenizer), rows, config.train)
@@ -76,12 +79,13 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     trained, total = parameter_counts(model)
     longest = max(len(p.input_ids) for p in what.packs)
     supervised = max(p.supervised for p in what.packs)
-    settings, at_once = config.train, sequences_at_once(config)
-    device, dtype = device_of(settings), config.model.dtype
-    memory = estimate_memory(model.config, trained, total, settings, dtype, device, longest, supervised, at_once)
+    settings, start = config.train, _shared(started(config, model), config.num_processes)
+    at_once = min(start.parts_at_once, settings.sequences_per_step)
+    shape, dtype = model.config, config.model.dtype
+    memory = estimate_memory(shape, trained, total, settings, dtype, start.device, longest, supervised, at_once)
     counts = [what.tokens(step) for step in range(1, what.steps + 1)]
     tokens = sum(count[0] for count in counts)
-    speed, peak = _probe(config, base, what, memory, at_once)
+    speed, peak = _probe(config, base, what, memory, at_once, start.parts_at_once)
     return TrainingPlan(
         rows=len(prepared.rows),
         sequences=len(what.packs),
@@ -95,20 +99,24 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
         memory=memory,
         seconds=tokens / speed if speed else None,
         peak_gib=peak,
+        start=start,
     )
 
 
+def _shared(start: Start, processes: int) -> Start:
+    """Several processes share the cores."""
+    return dataclasses.replace(start, threads=max(1, start.threads // processes))
+
+
 def _probe(
-    config: Config, base: Path, what: Material, memory: MemoryEstimate, per_step: int
+    config: Config, base: Path, what: Material, memory: MemoryEstimate, per_step: int, parts: int
 ) -> tuple[float | None, float | None]:
     """(tokens a second, peak GiB) of real steps of `per_step` sequences, the first of them not counted."""
     if memory.total * 2**30 > _ROOM * _free_bytes(config):
         return None, None
-    from harness.train.side_by_side import parts_at_once
-
     few = [*what.order[:per_step], *islice(cycle(what.order), per_step * (_PROBE - 1))]
     what = dataclasses.replace(what, order=few, per_step=per_step)
-    fixed = {"sequences_per_step": per_step, "parts_at_once": parts_at_once(config), "save_every": 0, "eval_every": 0}
+    fixed = {"sequences_per_step": per_step, "parts_at_once": parts, "save_every": 0, "eval_every": 0}
     train = config.train.model_copy(update=fixed)
     alone = config.model_copy(update={"train": train, "launcher": "none", "num_processes": 1})
     with tempfile.TemporaryDirectory() as folder:
@@ -124,4 +132,6 @@ def _free_bytes(config: Config) -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
+    import psutil
+
+    return float(psutil.virtual_memory().available)  # with what the kernel gives back, such as cached files

@@ -6,17 +6,24 @@ A checkpoint is complete once its marker is there; the marker is written last, a
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from filelock import FileLock, Timeout
+
+from harness.console import say
+from harness.errors import EnvironmentFault, UsageError
 from harness.records import Examined
 from harness.store import write_json
 
 COMPLETE = "complete.json"
 CURVE = "train.jsonl"
-_IDENTITY, _EXAMINED, _RESUMED = "identity.json", "examined.json", "resumed.json"
+STOP = "stop"  # while this file is there, launched processes save and end
+_IDENTITY, _EXAMINED, _RESUMED, _STARTS = "identity.json", "examined.json", "resumed.json", "starts.json"
+_LOCK, _PATIENCE_S = ".lock", 600.0
 _MEANING = {
     "base": "the base model's weights",
     "data": "the dataset",
@@ -29,6 +36,15 @@ _MEANING = {
 }
 
 
+@dataclass(frozen=True)
+class Start:
+    """What the bits of a training depend on beside its identity: device, threads, parts of a step at once."""
+
+    device: str
+    threads: int
+    parts_at_once: int
+
+
 class Progress:
     """The folder of an unfinished training."""
 
@@ -39,6 +55,8 @@ class Progress:
         """Starts, or goes on with what was started with the same `identity`; raises UsageError that names changes."""
         identity = json.loads(json.dumps(identity, default=str))
         self.folder.mkdir(parents=True, exist_ok=True)
+        with self.in_use():
+            pass
         path = self.folder / _IDENTITY
         if not path.is_file():
             write_json(path, identity)
@@ -48,6 +66,28 @@ class Progress:
                 f"the unfinished training in {self.folder} was started with something else: {'; '.join(told)}. "
                 f"Restore it to go on, or start anew after: rm -r {self.folder}"
             )
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Held by the process that writes here; waits for one that outlived the training it belonged to.
+
+        Raises EnvironmentFault when that does not end.
+        """
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"  waiting for a process of an earlier start, which still writes to {self.folder}")
+            try:
+                lock.acquire(timeout=_PATIENCE_S)
+            except Timeout:
+                raise EnvironmentFault(
+                    f"a training process of an earlier start still writes to {self.folder}; stop it, and start again"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def latest(self) -> tuple[int, Path] | None:
         """(step, folder) of the last complete checkpoint; incomplete ones are removed."""
@@ -84,6 +124,14 @@ class Progress:
 
     def note_resumed(self, step: int) -> None:
         write_json(self.folder / _RESUMED, [*self.resumed_at(), step])
+
+    def starts(self) -> list[Start]:
+        """How it was computed from step 1 on, and after each time that training went on."""
+        path = self.folder / _STARTS
+        return [Start(**row) for row in json.loads(path.read_text())] if path.is_file() else []
+
+    def note_starts(self, starts: Sequence[Start]) -> None:
+        write_json(self.folder / _STARTS, [asdict(start) for start in starts])
 
 
 def mark_complete(folder: Path) -> None:

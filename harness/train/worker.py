@@ -3,11 +3,13 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from harness.config import Config, validate
-from harness.console import silence_libraries
+from harness.console import say, silence_libraries
 from harness.errors import INTERRUPTED, HarnessError
+from harness.processes import dies_with_parent
 from harness.train.fit import fit
 from harness.train.launch import ERROR, MATERIAL
 from harness.train.material import Material
@@ -18,6 +20,8 @@ from harness.train.progress import Progress
 def main(path: Path) -> int:
     silence_libraries()
     keep_memory()
+    if end_with_parent := dies_with_parent():
+        end_with_parent()
     first = os.environ.get("RANK", "0") == "0"
     if not first:
         os.environ["CI"] = "1"  # one progress bar is enough
@@ -27,14 +31,25 @@ def main(path: Path) -> int:
     config = validate(Config, job["config"])
     try:
         what = Material.load(saved.folder / MATERIAL)
-        fit(config, Path(job["base"]), what, saved, resume, Path(job["out"]))
+        with saved.in_use() if first else nullcontext():
+            fit(config, Path(job["base"]), what, saved, resume, Path(job["out"]))
     except HarnessError as error:
-        if first:
-            (saved.folder / ERROR).write_text(json.dumps({"kind": type(error).__name__, "message": str(error)}))
+        _tell(error, saved.folder / ERROR)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def _tell(error: HarnessError, path: Path) -> None:
+    """Writes the error down, unless another process was first; shows it where even that finds no room."""
+    try:
+        with path.open("x") as file:
+            file.write(json.dumps({"kind": type(error).__name__, "message": str(error)}))
+    except FileExistsError:
+        pass
+    except OSError:
+        say(f"harness: {error}")
 
 
 if __name__ == "__main__":

@@ -115,19 +115,27 @@ class TestTraining:
         assert {w.dtype for w in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
 
     def test_killed_while_examining_it_examines_again(self, tiny_base: Path, tmp_path: Path) -> None:
-        assert tiny.exit_code(_killed_while_examining, tiny_base, tmp_path) == -signal.SIGKILL
+        assert tiny.exit_code(_killed_while_examining, tiny_base, tmp_path, 4) == -signal.SIGKILL
         summary, digests = self.train(tiny_base, tmp_path, {4: found(4, 0.05, 0.9)})
         assert [e.step for e in summary.examined][:3] == [2, 4, 6]
         assert summary.kept_step == 4
         assert 2 not in digests
 
+    def test_killed_while_examining_the_last_step_it_examines_that_again(self, tiny_base: Path, tmp_path: Path) -> None:
+        """No multiple of eval_every: it is examined because it is the last."""
+        rare = "train.eval_every=1000"
+        assert tiny.exit_code(_killed_while_examining, tiny_base, tmp_path, 1, rare) == -signal.SIGKILL
+        summary, digests = self.train(tiny_base, tmp_path, {}, rare)
+        assert summary.resumed_at == [summary.steps] == list(digests)
+        assert sha256_file(tmp_path / "out" / WEIGHTS) == digests[summary.steps]
 
-def _killed_while_examining(base: Path, folder: Path) -> None:
+
+def _killed_while_examining(base: Path, folder: Path, at: int, *overrides: str) -> None:
     def judge(step: int, _: Path) -> Examined:
-        if step == 4:
+        if step >= at:
             os.kill(os.getpid(), signal.SIGKILL)
         return found(step, 0.05, 0.0)
 
     (folder / "dead").mkdir()
-    config = tiny.config(base, *SETTINGS)
+    config = tiny.config(base, *SETTINGS, *overrides)
     finetune(config, base, tiny.rows(12), folder / "dead", folder / "progress", {}, judge)

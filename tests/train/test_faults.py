@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,32 @@ def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str
         check_step({"step": 2, **values}, packs(), config, 1000)
 
 
+def test_the_rows_with_the_highest_loss_are_named_first() -> None:
+    many = Material([Packed([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1)
+    by_loss = [11, 3, *(n for n in range(12) if n not in (11, 3))]
+    with pytest.raises(TrainingFault, match=r"the highest loss first: row-11, row-3, row-0, .*row-8 and 2 more$"):
+        check_step({"step": 1, "loss": math.nan}, many, TrainConfig(), 1000, lambda: by_loss)
+
+
 def test_a_high_loss_is_no_divergence() -> None:
     check_step({"step": 1, "loss": 12.0, "grad_norm": 300.0}, packs(), TrainConfig(), 1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        ({"loss": 60.0}, {"source_weights": {"tiny": 10}}),
+        ({"loss": 60.0, "kl_to_base": 52.0}, {"kl_to_base": 100}),
+        ({"loss": 60.0, "l2_to_start": 52.0}, {"l2_to_start": 100}),
+    ],
+    ids=str,
+)
+def test_neither_weights_nor_penalties_make_a_loss_diverge(values: dict[str, float], settings: dict[str, Any]) -> None:
+    check_step({"step": 1, "grad_norm": 1.0, **values}, packs(), TrainConfig.model_validate(settings), 1000)
+    with pytest.raises(TrainingFault, match="training diverged"):
+        check_step(
+            {"step": 1, "grad_norm": 1.0, **values, "loss": 400.0}, packs(), TrainConfig.model_validate(settings), 1000
+        )
 
 
 def breaking_at(step: int, error: Exception) -> Callable[..., Any]:
@@ -95,6 +120,24 @@ def test_a_full_disk_keeps_the_checkpoint_before(
             finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     summary = finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     assert summary.resumed_at == [2]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_row_whose_loss_is_no_number_is_named_first(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    from harness.train.objective import ObjectiveTrainer
+
+    usual = ObjectiveTrainer.objective
+
+    def objective(self: Any, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
+        broken = losses.masked_fill(inputs["row"][0][supervised] == 7, math.nan)
+        return usual(self, model, inputs, supervised, broken, logits, items)
+
+    monkeypatch.setattr(ObjectiveTrainer, "objective", objective)
+    config = tiny.config(tiny_base, "train.sequences_per_step=100", f"train.parts_at_once={parts}")
+    with pytest.raises(TrainingFault, match=r"the loss is nan at step 1 of .*the highest loss first: row-007, row-"):
+        finetune(config, tiny_base, tiny.rows(12), tmp_path)
 
 
 def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

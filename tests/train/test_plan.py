@@ -32,6 +32,8 @@ def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> Non
     assert f"steps: {summary.steps}, " in told
     assert f"parameters trained: {summary.trained_parameters} of {summary.total_parameters}" in told
     assert "from that probe" in told
+    assert (plan.start.parts_at_once, [plan.start.threads]) == (summary.parts_at_once, summary.threads)
+    assert f"computed on: cpu, {summary.threads[0]} threads, 1 part of a step at once" in told
 
 
 def test_without_room_nothing_is_probed(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +41,13 @@ def test_without_room_nothing_is_probed(tiny_base: Path, monkeypatch: pytest.Mon
     plan = plan_training(tiny.config(tiny_base), tiny_base, tiny.rows(4))
     assert (plan.seconds, plan.peak_gib) == (None, None)
     assert "expected time: unknown" in "\n".join(plan.lines())
+
+
+def test_parts_are_told_as_training_takes_them(tiny_base: Path, tmp_path: Path) -> None:
+    config = tiny.config(tiny_base, "train.parts_at_once=2")
+    plan = plan_training(config, tiny_base, tiny.rows(12))
+    assert finetune(config, tiny_base, tiny.rows(12), tmp_path).parts_at_once == 2
+    assert ", 2 parts of a step at once" in "\n".join(plan.lines())
 
 
 class Shape:

@@ -104,13 +104,30 @@ def test_killed_at_several_steps_it_ends_with_the_same_bits(
     assert steps == list(range(1, before.steps + 1))
 
 
-def test_parts_that_are_computed_side_by_side_end_with_the_same_bits_too(tiny_base: Path, tmp_path: Path) -> None:
-    settings = ("train.lora.dropout=0", "train.parts_at_once=2", "train.sequences_per_step=2", "train.epochs=5")
-    whole, training = (Trained(tiny_base, tmp_path / name, *settings) for name in ("whole", "killed"))
+def on_two_threads(prepare: Callable[[], None]) -> None:
+    import torch
+
+    torch.set_num_threads(2)
+    prepare()
+
+
+def test_parts_that_are_computed_side_by_side_end_with_the_same_bits_too(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Started with two threads, it goes on with one, and in as many parts as before."""
+    settings = ("train.lora.dropout=0", "train.sequences_per_step=2", "train.epochs=5")
+    whole = Trained(tiny_base, tmp_path / "whole", *settings, "train.parts_at_once=2")
     whole.run()
-    for step in (3, 5):
-        assert training.in_child(signal_at(step, signal.SIGKILL)) == -signal.SIGKILL
-    assert training.run().resumed_at == [2, 4]
+    training = Trained(tiny_base, tmp_path / "killed", *settings)
+    for step, prepare in (
+        (3, partial(on_two_threads, signal_at(3, signal.SIGKILL))),
+        (5, signal_at(5, signal.SIGKILL)),
+    ):
+        assert training.in_child(prepare) == -signal.SIGKILL, step
+    summary = training.run()
+    assert summary.resumed_at == [2, 4]
+    assert (summary.parts_at_once, summary.threads) == (2, [2, 1, 1])
+    assert "started on cpu with 2 threads and goes on with 1 on cpu" in capsys.readouterr().err
     assert training.weights == whole.weights
 
 
