@@ -186,11 +186,19 @@ def disk_full_is_told(where: Path) -> Iterator[None]:
     """Turns 'no space left on device' into DiskFull, which says where and how much is free."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_disk_full(error):
             raise
         free = shutil.disk_usage(where).free / 2**20
         raise DiskFull(f"no space left for {where} ({free:.0f} MiB free); make room and start again") from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """safetensors has an exception of its own, with the system's number in its text."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    numbers = (f"(os error {number})" for number in (errno.ENOSPC, errno.EDQUOT))
+    return type(error).__name__ == "SafetensorError" and any(number in str(error) for number in numbers)
 
 
 def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:

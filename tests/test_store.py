@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from harness import store
 from harness.errors import DiskFull, EvidenceFault, UsageError
@@ -267,11 +268,19 @@ def test_the_lock_is_given_back_after_a_failure(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=str,
+)
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, error: Exception) -> None:
     def full(folder: Path) -> None:
         (folder / "half.txt").write_text("half")
-        raise OSError(number, os.strerror(number))
+        raise error
 
     with pytest.raises(DiskFull, match="MiB free"):
         in_run(tmp_path, "a", {}, full)
@@ -281,6 +290,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, number: int) -> 
 def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), disk_full_is_told(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
+    with pytest.raises(SafetensorError), disk_full_is_told(tmp_path):
+        raise SafetensorError("Error while deserializing header")
 
 
 def test_digest_ignores_key_order_only() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.config_train import TrainConfig
-from harness.errors import DiskFull, TrainingFault
+from harness.errors import DiskFull, HarnessError, TrainingFault
 from harness.train.material import Material
 
 _SHOWN = 10
@@ -57,7 +57,9 @@ def told(material: Material, config: TrainConfig, at: Callable[[], int]) -> Iter
     """Turns out-of-memory into TrainingFault and a full disk into DiskFull; `at` gives the running step."""
     try:
         yield
-    except (RuntimeError, MemoryError, OSError) as error:
+    except HarnessError:
+        raise
+    except Exception as error:  # safetensors, torch and Python each have their own for one thing
         text = str(error).lower()
         step = min(at(), material.steps)
         if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
@@ -75,7 +77,7 @@ def _memory(material: Material, config: TrainConfig, step: int) -> str:
     longest = max((len(packed.input_ids) for packed in material.members(step)), default=0)
     ways = ["a smaller train.sequence_length"]
     ways += [] if config.gradient_checkpointing else ["train.gradient_checkpointing=true"]
-    ways += ["train.parts_at_once=1 (on a CPU)"] if config.parts_at_once != 1 else []
+    ways += ["train.parts_at_once=1 (on a CPU)"] if config.method == "lora" and config.parts_at_once != 1 else []
     ways += ["train.method=lora or qlora"] if config.method == "full" else []
     return (
         f"out of memory at step {step} of {material.steps} (a sequence of {longest} tokens). Try "

@@ -59,7 +59,8 @@ def fit(
             say(f"  saved at step {trainer.state.global_step} of {material.steps}; training goes on from there")
         raise KeyboardInterrupt
     if not launched or trainer.state.global_step == material.steps:
-        _save(trainer, config, out)
+        with told(material, config.train, lambda: material.steps):
+            _save(trainer, config, out)
 
 
 def started(config: Config, model: Any, earlier: Sequence[Start] = ()) -> Start:

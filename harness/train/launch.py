@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.config import Config
+from harness.config import Config, read_yaml
 from harness.errors import ConfigError, EnvironmentFault
 from harness.processes import LOOPBACK, dies_with_parent, reserved_port
 from harness.train.material import Material
@@ -51,11 +51,13 @@ def launch_command(config: Config, job: Path, port: int) -> list[str]:
 
 
 def accelerate_file(name: str) -> Path:
-    """A configuration file of accelerate's: a shipped one by its name, or a path. Raises ConfigError without one."""
+    """A configuration file of accelerate's: a shipped one by its name, or a path. Raises ConfigError for any other."""
     shipped = {path.stem: path for path in (Path(__file__).parent / "accelerate").glob("*.yaml")}
     path = shipped.get(name, Path(name))
     if not path.is_file():
         raise ConfigError([f"accelerate_config: {name} is no file, and none of: {', '.join(shipped)}"])
+    if not isinstance(read_yaml(path), dict):
+        raise ConfigError([f"accelerate_config: {path} holds no settings"])
     return path
 
 

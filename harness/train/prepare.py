@@ -40,10 +40,11 @@ def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Pre
             continue
         parts = _parts(renderer, row, config) if config.too_long == "split" else []
         kept += parts
+        name = row["id"] if row["id"] not in dropped and row["id"] not in split else f"{row['source']}/{row['id']}"
         if parts:
-            split[row["id"]] = len(parts)
+            split[name] = len(parts)
         else:
-            dropped[row["id"]] = len(rendered.ids)
+            dropped[name] = len(rendered.ids)
     long = LongRows(policy=config.too_long, limit=config.sequence_length, dropped=dropped, split=split)
     if config.too_long == "error" and dropped:
         raise DataError(_told(long))

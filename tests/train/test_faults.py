@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
+from safetensors import SafetensorError
 
 from harness.config_train import TrainConfig
 from harness.errors import DiskFull, TrainingFault
@@ -98,7 +99,12 @@ def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
 )
 def test_a_full_disk_keeps_the_checkpoint_before(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -120,6 +126,17 @@ def test_a_full_disk_keeps_the_checkpoint_before(
             finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     summary = finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     assert summary.resumed_at == [2]
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_told_too(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("harness.train.fit._save", save)
+    with pytest.raises(DiskFull, match=r"no space left at step (\d+) of \1;"):
+        finetune(tiny.config(tiny_base), tiny_base, tiny.rows(4), tmp_path)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -79,6 +79,11 @@ def test_a_split_keeps_the_loss_on_the_last_answer_alone(renderer: Renderer) -> 
     assert found.long.split == {"talk-9": 1}
 
 
+def test_rows_of_two_sources_with_one_id_are_two(renderer: Renderer) -> None:
+    found = prepared(renderer, [lone(5), lone(400), {**lone(400), "source": "other"}], too_long="drop")
+    assert list(found.long.dropped) == ["lone-400", "other/lone-400"]
+
+
 def test_nothing_left_is_an_error(renderer: Renderer) -> None:
     with pytest.raises(DataError, match="no row fits into 256 tokens"):
         prepared(renderer, [lone(500)], too_long="drop")

@@ -173,13 +173,18 @@ def test_commands(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_accelerate_reads_the_shipped_file() -> None:
+def test_accelerate_reads_the_shipped_file_and_no_other_is_taken_for_one(tmp_path: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     shipped = load_config_from_file(str(accelerate_file("fsdp")))
     assert (shipped.distributed_type.value, shipped.mixed_precision) == ("FSDP", "bf16")
     with pytest.raises(ConfigError, match="accelerate_config: nowhere is no file, and none of: fsdp"):
         accelerate_file("nowhere")
+    for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "holds no settings")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=rf"{path}.*{told}"):
+            accelerate_file(str(path))
 
 
 def test_a_configuration_file_of_accelerate_decides(tiny_base: Path, tmp_path: Path) -> None:
