@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -69,7 +70,8 @@ def test_the_same_curve_and_weights(tiny_base: Path, tmp_path: Path, two: Path) 
 
 def test_checkpoints_are_examined_between_launches(tiny_base: Path, tmp_path: Path) -> None:
     examine = ("train.eval_every=10", "train.epochs=3", "train.sequences_per_step=1")
-    curves, kept = [], []
+    curves: list[list[float]] = []
+    kept: list[list[Any]] = []
     for name, launcher in (("one", ()), ("launched", ("launcher=accelerate",))):
         out = tmp_path / name
         out.mkdir()
