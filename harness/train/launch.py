@@ -56,7 +56,8 @@ def accelerate_file(name: str) -> Path:
     path = shipped.get(name, Path(name))
     if not path.is_file():
         raise ConfigError([f"accelerate_config: {name} is no file, and none of: {', '.join(shipped)}"])
-    if not isinstance(read_yaml(path), dict):
+    settings = read_yaml(path)
+    if not settings or not isinstance(settings, dict):
         raise ConfigError([f"accelerate_config: {path} holds no settings"])
     return path
 
