@@ -44,11 +44,6 @@ def parts_at_once(config: Config) -> int:
     return min(most, train.parts_at_once or torch.get_num_threads())
 
 
-def sequences_at_once(config: Config) -> int:
-    """How many sequences' activations are in memory at a time."""
-    return min(parts_at_once(config), config.train.sequences_per_step)
-
-
 def draws_lots(model: Any) -> bool:
     """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
     layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
