@@ -19,13 +19,14 @@ BASE = "base"
 
 
 def limited(config: Config) -> Config:
-    """The configuration with at most train.eval_limit items a task."""
+    """The configuration with at most train.eval_limit items a task, and without what no verdict rests on."""
     most = config.train.eval_limit
 
     def few(task: TaskConfig) -> TaskConfig:
         return task.model_copy(update={"limit": min(task.limit or most, most)})
 
-    suite = config.suite.model_copy(update={"tasks": [few(task) for task in config.suite.tasks]})
+    tasks = [few(task) for task in config.suite.tasks]
+    suite = config.suite.model_copy(update={"tasks": tasks, "aa": False, "judge": None})
     return config.model_copy(update={"suite": suite, "domain_tasks": [few(task) for task in config.domain_tasks]})
 
 

@@ -22,6 +22,7 @@ from harness.data.task_files import check_task_files, require_unseen
 from harness.decision import baseline_folder, compare_all, unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint
+from harness.evaluate.judging import require_judge
 from harness.evaluate.several import evaluate_checkpoints
 from harness.evaluation import evaluation_items, hub_folder, tasks_of
 from harness.examination import BASE, base_checkpoint, examine
@@ -112,6 +113,7 @@ def check(config: Config) -> None:
         lambda: config.template.file and read_template(config.template.file),
         lambda: config.accelerate_config and accelerate_file(config.accelerate_config),
         *(lambda name=name: baseline_folder(name, Path(config.runs_dir)) for name in config.gate.baselines),
+        lambda: config.suite.judge and require_judge(config.suite.judge, (BASE, CANDIDATE)),
     ]
     for probe in probes:
         try:
