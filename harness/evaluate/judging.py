@@ -106,7 +106,7 @@ class SampleJudge:
         if self.config.url is not None:
             return Judge(_address(self.config.url), self.config.model, rubric)
         own = self.server()
-        return Judge(own.url, str(self.name), rubric, key=own.key)
+        return Judge(own.url, str(self.name), rubric, key=own.key, constrained=True)
 
 
 def judge_of(

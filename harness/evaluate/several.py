@@ -26,6 +26,7 @@ from harness.store import code_version, reusable, sha256_folder, sha256_json, sh
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
+    from harness.evaluate.kept import KeptServer
     from harness.evaluate.plan import Plan
     from harness.evaluate.serving import LiveServer
     from harness.evaluate.together import Together
@@ -48,6 +49,7 @@ class Job:
     log: Path
     load: LoadTasks
     looks: Looks | None
+    kept: "KeptServer | None" = None
 
     @property
     def runs(self) -> Path:
@@ -82,19 +84,16 @@ def evaluate_checkpoints(
     load: LoadTasks,
     looks: Looks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
+    kept: "KeptServer | None" = None,
 ) -> dict[str, Path]:
     """Evaluation folders by label; those in `known` are there already.
 
     All checkpoints are asked under the contract of the last one, so that they can be compared. `looks` see finished
-    evaluations of the models that are asked whole: base models with such alone come first.
+    evaluations of the models that are asked whole: base models with such alone come first. `kept` serves adapters.
     """
-    if config.suite.judge is not None:
-        from harness.evaluate.judging import require_judge
-
-        require_judge(config.suite.judge, checkpoints)
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
-    job = Job(checkpoints, contract, config, out, log, load, looks)
+    job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
     waiting = [label for label in missing if not _is_done(job, label)]
     sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
@@ -158,7 +157,7 @@ def _evaluate(
     for a checkpoint that is not what it says; the server is on its way meanwhile.
     """
     from harness.evaluate.judging import judge_of
-    from harness.evaluate.serving import LiveServer, started
+    from harness.evaluate.serving import LiveServer, Serving
     from harness.evaluate.together import Together
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
@@ -166,8 +165,10 @@ def _evaluate(
         answers = {label: _known(job, label, found, stack) for label, found in group.items()}
         renderer = cache(lambda: _renderer(job.contract, group))
         served = {**group, **_judges(job, group)}
-        start = started(served, job.contract, renderer, job.config, job.log)
-        server = stack.enter_context(LiveServer(start, job.log.parent))
+        kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
+        serving = Serving(served, job.contract, renderer, job.config, job.log, kept is not None)
+        alone = LiveServer(serving.start, serving.logs)
+        server = stack.enter_context(alone if kept is None else kept.lent(serving))
         judge = judge_of(job.config.suite.judge, served, server.endpoint)
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
