@@ -64,7 +64,11 @@ class TemplateConfig(Group):
 
 
 class ServeConfig(Group):
-    """The vLLM server. Port 0 picks a free one; only loopback hosts are accepted."""
+    """The vLLM server. Port 0 picks a free one; only loopback hosts are accepted.
+
+    `keep_in_training` leaves it up between the checkpoints that a training has evaluated; null: on a CPU, where it
+    takes no memory from the training's device.
+    """
 
     host: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -77,6 +81,7 @@ class ServeConfig(Group):
     start_timeout_s: Positive = 600
     request_timeout_s: Positive = 1800
     concurrency: Count = 256
+    keep_in_training: bool | None = None
 
 
 class TaskConfig(Group):

@@ -57,6 +57,10 @@ def hub_folder(config: Config) -> Path | None:
 def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
     check_task_files(task.name for task in config.tasks)
+    if config.suite.judge is not None:
+        from harness.evaluate.judging import require_judge
+
+        require_judge(config.suite.judge, [_label(name) for name in names])
     checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
     if len(checkpoints) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}")

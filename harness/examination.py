@@ -1,6 +1,9 @@
 """A checkpoint of an unfinished training, judged by the policy of the gate on a few items a task."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.base_model import weights_sha256
 from harness.config import Config, TaskConfig
@@ -13,23 +16,46 @@ from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.records import Checkpoint, Examined, Verdict
+from harness.serve.server import device_of
 from harness.train.memory import free_memory
+
+if TYPE_CHECKING:
+    from harness.evaluate.kept import KeptServer
 
 BASE = "base"
 
 
 def limited(config: Config) -> Config:
-    """The configuration with at most train.eval_limit items a task."""
+    """The configuration with at most train.eval_limit items a task, and without what no verdict rests on."""
     most = config.train.eval_limit
 
     def few(task: TaskConfig) -> TaskConfig:
         return task.model_copy(update={"limit": min(task.limit or most, most)})
 
-    suite = config.suite.model_copy(update={"tasks": [few(task) for task in config.suite.tasks]})
+    tasks = [few(task) for task in config.suite.tasks]
+    suite = config.suite.model_copy(update={"tasks": tasks, "aa": False, "judge": None})
     return config.model_copy(update={"suite": suite, "domain_tasks": [few(task) for task in config.domain_tasks]})
 
 
-def examine(config: Config, base: Path, step: int, folder: Path, work: Path) -> Examined:
+@contextmanager
+def kept_server(config: Config) -> Iterator["KeptServer | None"]:
+    """The server that stays up between the checkpoints of a training; None where each is to have its own.
+
+    On a GPU it would hold the memory that the training needs.
+    """
+    from harness.evaluate.kept import KeptServer
+
+    keep = config.serve.keep_in_training
+    if keep is False or (keep is None and device_of(config.serve) != "cpu"):
+        yield None
+        return
+    with KeptServer() as server:
+        yield server
+
+
+def examine(
+    config: Config, base: Path, step: int, folder: Path, work: Path, kept: "KeptServer | None" = None
+) -> Examined:
     """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
 
     Raises EvidenceFault when the policy cannot judge what was measured.
@@ -38,7 +64,7 @@ def examine(config: Config, base: Path, step: int, folder: Path, work: Path) -> 
     few = limited(config)
     candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
-    done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few))
+    done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few), kept=kept)
     before, after = (read_evidence(done[label], config.gate.fields) for label in (BASE, CANDIDATE))
     verdict = decide(config.gate, compare(before, after, config.gate))
     if verdict.verdict == "INVALID":

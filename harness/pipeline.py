@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from harness.data.task_files import check_task_files, require_unseen
 from harness.decision import baseline_folder, compare_all, unusable, write_verdict
 from harness.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.evaluate.checkpoint import CANDIDATE, checkpoint
+from harness.evaluate.judging import require_judge
 from harness.evaluate.several import evaluate_checkpoints
 from harness.evaluation import evaluation_items, hub_folder, tasks_of
-from harness.examination import BASE, base_checkpoint, examine
+from harness.examination import BASE, base_checkpoint, examine, kept_server
 from harness.gate.coverage import uncovered
 from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, POLICY, Places
@@ -33,7 +35,7 @@ from harness.lineage.write import write_evidence
 from harness.looks import looks_of
 from harness.prompt.contract import CONTRACT_FILE
 from harness.prompt.make import read_template
-from harness.records import Checkpoint, Dataset, Examined, Verdict, load
+from harness.records import Checkpoint, Dataset, Verdict, load
 from harness.redact import without_secrets
 from harness.report.model_card import write_model_card
 from harness.report.write import write_report
@@ -112,6 +114,7 @@ def check(config: Config) -> None:
         lambda: config.template.file and read_template(config.template.file),
         lambda: config.accelerate_config and accelerate_file(config.accelerate_config),
         *(lambda name=name: baseline_folder(name, Path(config.runs_dir)) for name in config.gate.baselines),
+        lambda: config.suite.judge and require_judge(config.suite.judge, (BASE, CANDIDATE)),
     ]
     for probe in probes:
         try:
@@ -181,9 +184,6 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
     inputs = training_inputs(config, base, dataset)
     unfinished = run.folder / UNFINISHED
 
-    def examined(step: int, folder: Path) -> Examined:
-        return examine(config, base, step, folder, unfinished)
-
     def work(folder: Path) -> None:
         from harness.train.finetune import finetune
 
@@ -192,8 +192,10 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         with (
             timed(f"train on {dataset.rows} rows"),
             watched(run.folder, config, fingerprint, unfinished / CURVE),
+            kept_server(config) as kept,
         ):
             data = run.folder / "data"
+            examined = partial(examine, config, base, work=unfinished, kept=kept)
             finetune(config, base, read_rows(data), folder, unfinished, inputs, examined, read_validation_rows(data))
 
     target = run.folder / ("checkpoint" if config.alpha == 1 else "trained")

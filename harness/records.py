@@ -162,7 +162,7 @@ class Evaluation(Record):
     `failed_requests` got no answer in spite of retries, `refused_requests` the server will always refuse, and of
     `merged_requests` (continuations) the first token would have merged with the prompt. `prompts_checked` are those
     whose prompt ids were verified. `aa_flip_share` is the share of items that change when the same model is asked
-    twice, by task; None where that was not tried.
+    twice, by task; None where that was not tried. `judge_fault` is why the suite's judge could not be asked.
     """
 
     label: str
@@ -180,6 +180,7 @@ class Evaluation(Record):
     refused_requests: int = 0
     merged_requests: int = 0
     aa_flip_share: dict[str, float] | None = None
+    judge_fault: str | None = None
 
 
 class TaskIdentity(Record):

@@ -75,7 +75,9 @@ def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
     contract = Contract.load(tiny_adapter)
     log = tmp_path_factory.mktemp("server") / "vllm.log"
     prompt = write_prompt(contract, log.with_name("prompt"))
-    plan = ServerPlan(tiny_base, prompt, contract.template_kwargs, {"candidate": tiny_adapter}, 8, "float32")
+    plan = ServerPlan(
+        tiny_base, prompt, contract.template_kwargs, {"candidate": tiny_adapter}, 8, "float32", adapters_change=True
+    )
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(server, "server_command", trusting)

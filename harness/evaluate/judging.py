@@ -2,21 +2,22 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.behavior.grading import FILE, Rate
-from harness.behavior.judge import RUBRIC, Agreement, Judge, agreement
+from harness.behavior.judge import RUBRIC, Agreement, Judge, Opinion, agreement
 from harness.behavior.registry import behavior_folders
 from harness.config import JudgeConfig
 from harness.console import say
 from harness.data.evaluation_items import read_items
 from harness.data.task_files import exchange
-from harness.errors import HarnessError, UsageError
+from harness.errors import ConfigError, HarnessError, UsageError
 from harness.evaluate.score import saved_exchanges
-from harness.records import Evaluation, TaskScore, load
-from harness.serve.server import Endpoint
+from harness.records import Checkpoint, Evaluation, TaskScore, load
+from harness.serve.server import BASE, Endpoint
 from harness.store import write_json
 
 METRIC = "judge"
@@ -50,46 +51,111 @@ def _trust(judge: Judge, folder: Path) -> Agreement:
     return agreement([row["pass"] for row in labels], verdicts)
 
 
-def judge_samples(folder: Path, config: JudgeConfig | None, endpoint: Callable[[], Endpoint]) -> None:
-    """Has an evaluation's answers judged where their task has a rubric; does nothing without config.
+@dataclass
+class SampleJudge:
+    """The judge of an evaluation's answers, where their task has a rubric: behind `config.url`, or by `name` on the
+    evaluation's own `server` (None: that server does not have it).
 
-    Writes judge_<task>.jsonl and judge.json, and the score `judge` into the record. For information only: no sample
-    changes, so no comparison rests on it, and where the judge fails the evaluation stays as it is and the reason is
-    said. `endpoint` gives the evaluation's own server, asked when no `url` is configured.
+    For information only: no sample changes, so no comparison rests on it.
+    """
+
+    config: JudgeConfig
+    server: Callable[[], Endpoint]
+    name: str | None
+    trust: dict[str, Agreement] = field(default_factory=dict)
+
+    def judge(self, folder: Path) -> None:
+        """Writes judge_<task>.jsonl and judge.json beside an evaluation's samples, and the score `judge` in its record.
+
+        Where the judge fails, nothing but the record's `judge_fault` says so.
+        """
+        record = load(Evaluation, folder / "evaluation.json")
+        rubrics = {task: path / RUBRIC for task, path in behavior_folders().items() if (path / RUBRIC).is_file()}
+        tasks = [task for task in record.tasks if task in rubrics]
+        if not tasks:
+            say(f"  the judge has nothing to do: no task of the suite has a {RUBRIC}")
+            return
+        if self.config.url is None and self.name is None:
+            say(f"  {record.label} is not judged: its server does not have {self.config.model!r}; give suite.judge.url")
+            return
+        try:
+            found = {task: self._judge_task(folder, task, rubrics[task]) for task in tasks}
+        except HarnessError as fault:
+            say(f"  {record.label} is not judged, the same command tries again: {fault}")
+            record.model_copy(update={"judge_fault": str(fault)}).save(folder / "evaluation.json")
+            return
+        _write(folder, record, self.config, found)
+
+    def _judge_task(self, folder: Path, task: str, rubric: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """A task's verdicts (True, False, or None for an unreadable or no reply), an item a row, and a summary."""
+        judge = self._of(rubric.read_text())
+        lines = (folder / f"samples_{task}.jsonl").read_text().split("\n")
+        rows = [row for line in lines if line.strip() and (row := json.loads(line)).get("metrics")]
+        opinions = judge.opinions([exchange(row["doc"], str(row["filtered_resps"][0])) for row in rows])
+        told = _counts(opinions)
+        if (rubric.parent / FILE).is_file():
+            trust = self.trust.get(task) or _trust(judge, rubric.parent)
+            self.trust[task] = trust
+            kappa = None if math.isnan(trust.kappa) else trust.kappa
+            told |= {"agreement_with_labels": trust.same.value, "labels": trust.same.of, "kappa": kappa}
+            told["labels_unreadable"] = trust.unreadable
+        names = [{"doc_id": row["doc_id"], "doc_hash": row["doc_hash"]} for row in rows]
+        return [{**name, **_written(found)} for name, found in zip(names, opinions, strict=True)], told
+
+    def _of(self, rubric: str) -> Judge:
+        if self.config.url is not None:
+            return Judge(_address(self.config.url), self.config.model, rubric)
+        own = self.server()
+        return Judge(own.url, str(self.name), rubric, key=own.key, constrained=True)
+
+
+def judge_of(
+    config: JudgeConfig | None, served: Mapping[str, Checkpoint], server: Callable[[], Endpoint]
+) -> SampleJudge | None:
+    """The configured judge, for models on a `server` that has `served`. None without one.
+
+    A model is named by its label; 'base' means the adapters' base model too, and never a full model of another name:
+    that would be the judge of itself.
     """
     if config is None:
-        return
-    record = load(Evaluation, folder / "evaluation.json")
-    rubrics = {task: path / RUBRIC for task, path in behavior_folders().items() if (path / RUBRIC).is_file()}
-    tasks = [task for task in record.tasks if task in rubrics]
-    if not tasks:
-        say(f"  the judge has nothing to do: no task of the suite has a {RUBRIC}")
-        return
-    try:
-        own = endpoint() if config.url is None else None
-        found = {task: _judge_task(folder, task, config, rubrics[task], own) for task in tasks}
-    except HarnessError as fault:
-        say(f"  not judged: {fault}")
-        return
-    _write(folder, record, config, found)
+        return None
+    if (found := served.get(config.model)) is not None:
+        name = BASE if found.kind == "full" else config.model
+    else:
+        of_adapters = config.model == BASE and any(one.kind == "adapter" for one in served.values())
+        name = BASE if of_adapters else None
+    return SampleJudge(config, server, name)
 
 
-def _judge_task(
-    folder: Path, task: str, config: JudgeConfig, rubric: Path, own: Endpoint | None
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A task's verdicts (True, False, or None for an unreadable reply), an item a row, and a summary."""
-    url, key = (_address(config.url or ""), None) if own is None else (own.url, own.key)
-    judge = Judge(url, config.model, rubric.read_text(), key=key)
-    lines = (folder / f"samples_{task}.jsonl").read_text().split("\n")
-    rows = [row for line in lines if line.strip() and (row := json.loads(line)).get("metrics")]
-    verdicts = judge.verdicts([exchange(row["doc"], str(row["filtered_resps"][0])) for row in rows])
-    told: dict[str, Any] = {"passed": verdicts.count(True), "judged": len(verdicts), "unreadable": verdicts.count(None)}
-    if (rubric.parent / FILE).is_file():
-        trust = _trust(judge, rubric.parent)
-        kappa = None if math.isnan(trust.kappa) else trust.kappa
-        told |= {"agreement_with_labels": trust.same.value, "labels": trust.same.of, "kappa": kappa}
-    paired = zip(rows, verdicts, strict=True)
-    return [{"doc_id": row["doc_id"], "doc_hash": row["doc_hash"], "pass": verdict} for row, verdict in paired], told
+def require_judge(config: JudgeConfig, labels: Collection[str]) -> None:
+    """Raises ConfigError where the judge is to be one of the evaluated models, and is none of them."""
+    if config.url is None and config.model not in {BASE, *labels}:
+        known = ", ".join(sorted({BASE, *labels}))
+        mend = f"name one of them ({known}), or give suite.judge.url"
+        raise ConfigError([f"suite.judge.model: {config.model!r} is none of the evaluated models; {mend}"])
+
+
+def _counts(opinions: Sequence[Opinion]) -> dict[str, Any]:
+    passed = [opinion.passed for opinion in opinions]
+    refused = sum(bool(opinion.refused) for opinion in opinions)
+    return {
+        "passed": passed.count(True),
+        "judged": len(passed),
+        "unreadable": passed.count(None) - refused,
+        "refused": refused,
+    }
+
+
+def _written(opinion: Opinion) -> dict[str, Any]:
+    """Verdict and the judge's own words, or why its server took no request."""
+    return {"pass": opinion.passed, **({"refused": opinion.refused} if opinion.refused else {"reply": opinion.reply})}
+
+
+def _worth(told: dict[str, Any]) -> str:
+    if "labels" not in told:
+        return ""
+    kappa = "undefined" if told["kappa"] is None else f"{told['kappa']:.2f}"
+    return f"; agrees with {told['agreement_with_labels']:.1%} of {told['labels']} labels (kappa {kappa})"
 
 
 def _write(
@@ -99,12 +165,13 @@ def _write(
     scores: list[TaskScore] = []
     for task, (rows, told) in found.items():
         (folder / f"judge_{task}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        readable = told["judged"] - told["unreadable"]
+        readable = told["judged"] - told["unreadable"] - told["refused"]
         if readable:
             value = told["passed"] / readable
             scores.append(TaskScore(task=task, metric=METRIC, value=value, stderr=None, n=readable))
         counts = f"{told['passed']} of {told['judged']} pass, {told['unreadable']} replies unreadable"
-        say(f"  judge {config.model} on {task}: {counts}")
+        counts += f", {told['refused']} refused" if told["refused"] else ""
+        say(f"  judge {config.model} on {task}, {record.label}: {counts}{_worth(told)}")
     tasks = {task: told for task, (_, told) in found.items()}
     write_json(folder / RECORD, {"model": config.model, "url": config.url, "tasks": tasks})
     record.model_copy(update={"scores": [*record.scores, *scores]}).save(folder / "evaluation.json")

@@ -3,6 +3,7 @@ started again when it dies."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from harness.prompt.contract import Contract
 from harness.prompt.numerics import References
 from harness.prompt.render import Renderer
 from harness.records import Checkpoint
+from harness.serve.adapters import exchange_adapter
 from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_prompt
 
 Ready = Callable[[], Endpoint]
@@ -58,28 +60,43 @@ class LiveServer:
         self._stack.close()
 
 
-def started(
-    group: Mapping[str, Checkpoint], contract: Contract, renderer: Callable[[], Renderer], config: Config, log: Path
-) -> Start:
-    """How the server of checkpoints that share a base model is started: checked against the contract, each with a log
-    of its own."""
-    logs = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
-    plan = server_plan(group, contract, config, log.with_name("prompt"))
+class Serving:
+    """How checkpoints that share a base model are served: checked against the contract, each server with a log of its
+    own. `kept` servers take other adapters while they run."""
+
+    def __init__(
+        self,
+        group: Mapping[str, Checkpoint],
+        contract: Contract,
+        renderer: Callable[[], Renderer],
+        config: Config,
+        log: Path,
+        kept: bool = False,
+    ):
+        self.plan = replace(server_plan(group, contract, config, log.with_name("prompt")), adapters_change=kept)
+        self.logs = log.parent
+        self._group, self._renderer, self._config = group, renderer, config
+        self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
 
     @contextmanager
-    def start() -> Iterator[Ready]:
-        say(f"· start vLLM: {', '.join([BASE, *plan.adapters])}")
-        with launched(plan, config.serve, next(logs)) as server:
+    def start(self) -> Iterator[Ready]:
+        """Begins to start a server; what it gives waits until that is ready and checked."""
+        say(f"· start vLLM: {', '.join([BASE, *self.plan.adapters])}")
+        with launched(self.plan, self._config.serve, next(self._log)) as server:
+            yield lambda: self._checked(server.ready())
 
-            def ready() -> Endpoint:
-                endpoint = server.ready()
-                with timed("check the server's prompts against the contract"):
-                    _check_live(group, renderer(), config, endpoint)
-                return endpoint
+    def adapt(self, running: Endpoint) -> Endpoint:
+        """A running server with these adapters in the place of those of their names. Raises ServerFault."""
+        say(f"· load into the running server: {', '.join(self.plan.adapters)}")
+        for name, folder in self.plan.adapters.items():
+            exchange_adapter(running, name, folder)
+        self._checked(replace(running, models=tuple(self.plan.adapters)))
+        return running
 
-            yield ready
-
-    return start
+    def _checked(self, endpoint: Endpoint) -> Endpoint:
+        with timed("check the server's prompts against the contract"):
+            _check_live(self._group, self._renderer(), self._config, endpoint)
+        return endpoint
 
 
 def server_plan(group: Mapping[str, Checkpoint], contract: Contract, config: Config, prompt: Path) -> ServerPlan:

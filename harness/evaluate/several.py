@@ -26,6 +26,7 @@ from harness.store import code_version, reusable, sha256_folder, sha256_json, sh
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
+    from harness.evaluate.kept import KeptServer
     from harness.evaluate.plan import Plan
     from harness.evaluate.serving import LiveServer
     from harness.evaluate.together import Together
@@ -48,6 +49,7 @@ class Job:
     log: Path
     load: LoadTasks
     looks: Looks | None
+    kept: "KeptServer | None" = None
 
     @property
     def runs(self) -> Path:
@@ -59,7 +61,15 @@ class Job:
         if self.looks is not None and not self.is_whole(label):
             sides = {name: [found.weights_sha256, found.base_sha256] for name, found in self.checkpoints.items()}
             inputs["looks"] = {**self.looks.identity, "sides": sides}
+        if (judge := self.judging(label)) is not None:
+            inputs["judge"] = judge.weights_sha256
         return {**inputs, "label": label}
+
+    def judging(self, label: str) -> Checkpoint | None:
+        """The model that judges a label's answers, where the server of both has it."""
+        judge = self.config.suite.judge
+        found = self.checkpoints.get(judge.model) if judge is not None and judge.url is None else None
+        return found if found is not None and found.base_path == self.checkpoints[label].base_path else None
 
     def is_whole(self, label: str) -> bool:
         """Whether a model is asked everything, whatever looks see."""
@@ -74,15 +84,16 @@ def evaluate_checkpoints(
     load: LoadTasks,
     looks: Looks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
+    kept: "KeptServer | None" = None,
 ) -> dict[str, Path]:
     """Evaluation folders by label; those in `known` are there already.
 
     All checkpoints are asked under the contract of the last one, so that they can be compared. `looks` see finished
-    evaluations of the models that are asked whole: base models with such alone come first.
+    evaluations of the models that are asked whole: base models with such alone come first. `kept` serves adapters.
     """
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config)
-    job = Job(checkpoints, contract, config, out, log, load, looks)
+    job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
     waiting = [label for label in missing if not _is_done(job, label)]
     sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
@@ -119,8 +130,9 @@ def _is_done(job: Job, label: str) -> bool:
 
 
 def _is_final(folder: Path) -> bool:
-    """Whether evaluating again could not add anything: no request failed that may succeed another time."""
-    return load(Evaluation, folder / RECORD).failed_requests == 0
+    """Whether evaluating again could not add anything: no request and no judge failed that may succeed another time."""
+    record = load(Evaluation, folder / RECORD)
+    return record.failed_requests == 0 and record.judge_fault is None
 
 
 def _finished(job: Job, label: str, work: Callable[[Path], None], accept: Callable[[Path], bool] = _is_final) -> Path:
@@ -144,15 +156,20 @@ def _evaluate(
     Those that looks are for come last: the looks see the evaluations of the others, and those in `done`. `sound` raises
     for a checkpoint that is not what it says; the server is on its way meanwhile.
     """
-    from harness.evaluate.serving import LiveServer, started
+    from harness.evaluate.judging import judge_of
+    from harness.evaluate.serving import LiveServer, Serving
     from harness.evaluate.together import Together
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
     with timed(title), ExitStack() as stack:
         answers = {label: _known(job, label, found, stack) for label, found in group.items()}
         renderer = cache(lambda: _renderer(job.contract, group))
-        start = started(group, job.contract, renderer, job.config, job.log)
-        server = stack.enter_context(LiveServer(start, job.log.parent))
+        served = {**group, **_judges(job, group)}
+        kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
+        serving = Serving(served, job.contract, renderer, job.config, job.log, kept is not None)
+        alone = LiveServer(serving.start, serving.logs)
+        server = stack.enter_context(alone if kept is None else kept.lent(serving))
+        judge = judge_of(job.config.suite.judge, served, server.endpoint)
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         sound()
@@ -160,9 +177,16 @@ def _evaluate(
         folders: dict[str, Path] = {}
         for whole in (True, False):
             if part := {label: one for label, one in answers.items() if job.is_whole(label) == whole}:
-                together = Together(plan, part, server, job.config)
+                together = Together(plan, part, server, job.config, judge)
                 folders |= _answered(job, together, None if whole else job.looks, {**done, **folders})
         return folders
+
+
+def _judges(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The evaluated model that judges a group, by its label."""
+    judge = job.config.suite.judge
+    found = next(filter(None, map(job.judging, group)), None)
+    return {} if judge is None or found is None else {judge.model: found}
 
 
 def _answered(job: Job, together: "Together", looks: Looks | None, done: Mapping[str, Path]) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from harness.evaluate.aa import FILE, Agreement, agreement
 from harness.evaluate.answers import Answers
 from harness.evaluate.flight import Asked, Failure, Flight
 from harness.evaluate.journal import Entry
-from harness.evaluate.judging import judge_samples
+from harness.evaluate.judging import SampleJudge
 from harness.evaluate.looks import Looks
 from harness.evaluate.plan import Items, Plan
 from harness.evaluate.run import Extent, write_evaluation
@@ -29,6 +29,7 @@ class Together:
     answers: dict[str, Answers]
     server: LiveServer
     config: Config
+    judge: SampleJudge | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     def ask_all(self, looks: Looks | None = None, beside: Mapping[str, Path] = MappingProxyType({})) -> Extent:
@@ -66,7 +67,8 @@ class Together:
     def write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
         """The evaluation of one model, judged where the suite has a judge."""
         self._write(label, weights_sha256, extent, again, folder)
-        judge_samples(folder, self.config.suite.judge, self.server.endpoint)
+        if self.judge is not None:
+            self.judge.judge(folder)
 
     def _write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
         seconds = time.monotonic() - self.started_at

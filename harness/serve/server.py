@@ -24,6 +24,7 @@ from harness.serve.cpu_start import ONE_IMPORT
 
 BASE = "base"
 LOG_LINES = 25
+ADAPTERS_CHANGE = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 # LoRA on the CPU allocates and frees megabytes a layer: without this the kernel, not the model, gets the time.
 KEEP_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 
@@ -44,7 +45,7 @@ class Endpoint:
 @dataclass(frozen=True)
 class ServerPlan:
     """What to serve: the base model's folder, the folder with the prompt's files (`write_prompt`), and adapters
-    by the name they are addressed with."""
+    by the name they are addressed with. With `adapters_change` it takes others while it runs."""
 
     base: Path
     prompt: Path
@@ -52,6 +53,7 @@ class ServerPlan:
     adapters: Mapping[str, Path]
     max_lora_rank: int
     dtype: str
+    adapters_change: bool = False
 
 
 def write_prompt(contract: Contract, folder: Path) -> Path:
@@ -107,7 +109,7 @@ def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launc
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=server_environment(config, endpoint.key),
+            env=server_environment(config, endpoint.key) | (ADAPTERS_CHANGE if plan.adapters_change else {}),
             start_new_session=True,
             preexec_fn=dies_with_parent(),
         )

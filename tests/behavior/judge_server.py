@@ -14,16 +14,18 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def judge_server(
-    reply: Callable[[dict[str, Any]], str], seen: list[dict[str, Any]], status: int = 200
+    reply: Callable[[dict[str, Any]], str],
+    seen: list[dict[str, Any]],
+    status: int | Callable[[dict[str, Any]], int] = 200,
 ) -> Iterator[str]:
-    """An OpenAI-compatible server on this machine that replies what `reply` makes of the request."""
+    """An OpenAI-compatible server on this machine that replies what `reply` makes of the request, with a status."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             seen.append({"path": self.path, "key": self.headers.get("Authorization"), **body})
             answer = json.dumps({"choices": [{"message": {"content": reply(body)}}]}).encode()
-            self.send_response(status)
+            self.send_response(status if isinstance(status, int) else status(body))
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from judge_server import judge_server
 
+from harness.behavior import judge
 from harness.behavior.exchange import Exchange
-from harness.behavior.judge import KEY, Judge, agreement
+from harness.behavior.judge import KEY, Judge, Opinion, agreement
 from harness.cli import main
 from harness.data.evaluation_items import read_items
 from harness.errors import NetworkFault
 from harness.resources import TASKS
 
+SAID = ("PASS", "I say: fail.", "passed", "dunno", "PASS or FAIL")
 LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
 ITEM = read_items(TASKS / "tone" / "items.jsonl")[0]
 
@@ -22,16 +24,45 @@ def test_replies_become_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "secret")
     seen: list[dict[str, Any]] = []
     with judge_server(lambda body: body["messages"][1]["content"].split("\n")[1], seen) as url:
-        judge = Judge(url, "big", "Be kind.")
-        verdicts = judge.verdicts([Exchange(said, "An answer") for said in ("PASS", "I say: fail.", "passed", "dunno")])
-    assert verdicts == [True, False, True, None]
+        verdicts = Judge(url, "big", "Be kind.").verdicts([Exchange(said, "An answer") for said in SAID])
+    assert verdicts == [True, False, True, None, None]
     assert {(body["path"], body["key"], body["model"], body["temperature"]) for body in seen} == {
         ("/v1/chat/completions", "Bearer secret", "big", 0)
     }
     assert all("Be kind." in body["messages"][0]["content"] for body in seen)
 
 
-def test_a_judge_that_is_not_there_is_named() -> None:
+def test_a_busy_judge_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
+    seen: list[dict[str, Any]] = []
+    with judge_server(
+        lambda body: "PASS", seen, lambda body: 429 if len(seen) == 1 else 503 if len(seen) == 2 else 200
+    ) as url:
+        assert Judge(url, "big", "").verdicts([Exchange("q", "a")]) == [True]
+    assert len(seen) == 3
+
+
+def test_a_request_that_is_refused_costs_one_opinion() -> None:
+    def too_long(body: dict[str, Any]) -> bool:
+        return "long" in body["messages"][1]["content"]
+
+    with judge_server(lambda body: "PASS", [], lambda body: 400 if too_long(body) else 200) as url:
+        asked = Judge(url, "big", "")
+        long, short = asked.opinions([Exchange("a long question", "a"), Exchange("q", "a")])
+        assert (long.passed, short) == (None, Opinion(True, "PASS"))
+        assert "PASS" in long.refused  # what the server said
+        with pytest.raises(NetworkFault, match="refused"):
+            asked.opinions([Exchange("a long question", "a")])
+
+
+def test_the_question_comes_last() -> None:
+    """A small model that reads the request last answers it, and judges nothing."""
+    asked = Judge("", "big", "Be kind.").messages(Exchange("Why?", "Because."))
+    assert asked[-1]["content"].rstrip().endswith("Reply with one word, PASS or FAIL.")
+
+
+def test_a_judge_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
     with pytest.raises(NetworkFault, match=r"http://127\.0\.0\.1:9 did not answer"):
         Judge("http://127.0.0.1:9", "big", "").verdicts([Exchange("q", "a")])
 
@@ -64,7 +95,7 @@ def test_score_shows_the_judges_verdict_and_its_worth(tmp_path: Path, capsys: py
     right = {row["response"]: "PASS" if row["pass"] else "FAIL" for row in LABELS}
 
     def reply(body: dict[str, Any]) -> str:
-        answer = body["messages"][1]["content"].split("<answer>\n")[1].removesuffix("\n</answer>")
+        answer = body["messages"][1]["content"].split("<answer>\n")[1].partition("\n</answer>")[0]
         return right.get(answer, "FAIL")
 
     with judge_server(reply, []) as url:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import judge_server
 
+from harness.behavior import judge
 from harness.cli import main
 from harness.compose import choices, config_for
 from harness.config import JudgeConfig
 from harness.data.evaluation_items import read_items
 from harness.errors import ConfigError
-from harness.evaluate.judging import judge_samples
+from harness.evaluate.judging import SampleJudge, judge_of
+from harness.evaluate.several import _is_final
 from harness.evaluate.suite import reaches, smallest_drop
 from harness.records import Evaluation, TaskIdentity, load
 from harness.resources import TASKS
@@ -124,7 +127,7 @@ def evaluation(folder: Path, answers: list[str]) -> Path:
 def reply(body: dict[str, Any]) -> str:
     """A perfect judge of the labelled answers, who passes 'good', fails 'bad' and mumbles otherwise."""
     right = {row["response"]: "PASS" if row["pass"] else "FAIL" for row in LABELS}
-    answer = body["messages"][1]["content"].split("<answer>\n")[1].removesuffix("\n</answer>")
+    answer = body["messages"][1]["content"].split("<answer>\n")[1].partition("\n</answer>")[0]
     return {"good": "PASS", "bad": "FAIL"}.get(answer) or right.get(answer, "hm")
 
 
@@ -137,31 +140,74 @@ class TestJudge:
         folder = evaluation(tmp_path, ["good", "bad", "good", "odd"])
         before = (folder / "samples_tone.jsonl").read_text()
         with judge_server(reply, []) as url:
-            judge_samples(folder, JudgeConfig(url=f"{url}/v1", model="big"), never)
+            SampleJudge(JudgeConfig(url=f"{url}/v1", model="big"), never, None).judge(folder)
         (score,) = load(Evaluation, folder / "evaluation.json").scores
         assert (score.task, score.metric, score.n) == ("tone", "judge", 3)
         assert score.value == pytest.approx(2 / 3)
         verdicts = [json.loads(line) for line in (folder / "judge_tone.jsonl").read_text().splitlines()]
         assert [row["pass"] for row in verdicts] == [True, False, True, None]
+        assert [row["reply"] for row in verdicts] == ["PASS", "FAIL", "PASS", "hm"]
         told = json.loads((folder / "judge.json").read_text())["tasks"]["tone"]
         assert (told["passed"], told["judged"], told["unreadable"]) == (2, 4, 1)
         assert (told["agreement_with_labels"], told["kappa"]) == (1.0, 1.0)
         assert (folder / "samples_tone.jsonl").read_text() == before
 
     def test_the_evaluations_own_server_can_judge(self, tmp_path: Path) -> None:
+        """Its worth is found out once for all models of a server."""
         seen: list[dict[str, Any]] = []
         with judge_server(reply, seen) as url:
-            own = Endpoint(url, "secret", ("base",))
-            judge_samples(evaluation(tmp_path, ["good"]), JudgeConfig(), lambda: own)
+            own = SampleJudge(JudgeConfig(), lambda: Endpoint(url, "secret", ("base",)), "base")
+            for _ in range(2):
+                own.judge(evaluation(tmp_path, ["good"]))
         assert {(asked["model"], asked["key"]) for asked in seen} == {("base", "Bearer secret")}
+        assert len(seen) == len(LABELS) + 2
+        assert {str(asked["structured_outputs"]) for asked in seen} == {"{'choice': ['PASS', 'FAIL']}"}
 
-    def test_a_judge_that_fails_costs_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_judge_that_fails_costs_nothing_and_is_asked_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
         folder = evaluation(tmp_path, ["good"])
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        judge_samples(folder, JudgeConfig(url="http://127.0.0.1:9"), never)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-        assert "not judged: the judge at http://127.0.0.1:9 did not answer" in capsys.readouterr().err
+        before = load(Evaluation, folder / "evaluation.json")
+        SampleJudge(JudgeConfig(url="http://127.0.0.1:9"), never, None).judge(folder)
+        after = load(Evaluation, folder / "evaluation.json")
+        assert "http://127.0.0.1:9 did not answer" in str(after.judge_fault)
+        assert after.model_copy(update={"judge_fault": None}) == before
+        assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "samples_tone.jsonl"]
+        assert "base is not judged, the same command tries again: the judge at" in capsys.readouterr().err
+        assert not _is_final(folder)
 
-    def test_without_config_nothing_is_asked(self, tmp_path: Path) -> None:
-        judge_samples(tmp_path, None, never)
-        assert list(tmp_path.iterdir()) == []
+    def test_a_judge_on_another_server_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = evaluation(tmp_path, ["good"])
+        SampleJudge(JudgeConfig(), never, None).judge(folder)
+        assert "give suite.judge.url" in capsys.readouterr().err
+        assert _is_final(folder)
+
+    @pytest.mark.parametrize(
+        ("model", "served", "name"),
+        [
+            ("base", {"base": "full"}, "base"),
+            ("base", {"one": "adapter"}, "base"),
+            ("one", {"one": "adapter"}, "one"),
+            ("big", {"big": "full", "one": "adapter"}, "base"),  # what the server calls it
+            ("base", {"other": "full"}, None),  # a full model on a server of its own would judge itself
+        ],
+    )
+    def test_which_model_of_the_server_judges(self, model: str, served: dict[str, str], name: str | None) -> None:
+        models: Any = {label: SimpleNamespace(kind=kind) for label, kind in served.items()}
+        found = judge_of(JudgeConfig(model=model), models, never)
+        assert found is not None
+        assert found.name == name
+
+    def test_a_judge_that_nobody_evaluates_is_told_first(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("{}")
+        (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+        command = ["evaluate", "model", "tracker=none", "model=pretrained", "model.path=model", "suite.judge.model=bse"]
+        assert main(command) == 2
+        assert "suite.judge.model: 'bse' is none of the evaluated models" in capsys.readouterr().err
+
+    def test_without_config_nothing_is_asked(self) -> None:
+        assert judge_of(None, {}, never) is None

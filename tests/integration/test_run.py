@@ -259,13 +259,18 @@ class TestOtherTrainings:
         assert base["weights_sha256"] != candidate["weights_sha256"]
         assert json.loads((folder / "compare.json").read_text())["faults"] == []
 
-    def test_checkpoints_are_examined_on_a_real_server(self, project: Path, first: Outcome) -> None:
-        settings = ("name=examined", "train.eval_every=1000", "train.eval_limit=2", "train.seed=5")
+    def test_checkpoints_are_examined_on_one_real_server(self, project: Path, first: Outcome) -> None:
+        settings = ("name=examined", "train.eval_every=3", "train.eval_limit=2", "train.seed=5")
         found = harness("train", "experiment=tiny", *settings)
         assert found.code == 0, found.said
         (path,) = project.glob("runs/examined-*/checkpoint/training.json")
         summary = json.loads(path.read_text())
-        assert [e["step"] for e in summary["examined"]] == [summary["steps"]] == [summary["kept_step"]]
+        steps = [examined["step"] for examined in summary["examined"]]
+        assert steps == sorted({*range(3, summary["steps"] + 1, 3), summary["steps"]})
+        assert len(steps) > 1
+        assert summary["kept_step"] in steps
+        assert found.said.count("start vLLM") == 1
+        assert found.said.count("load into the running server: candidate") == len(steps) - 1
         assert len(found.server_pids) > 1
         assert tiny.alive(found.server_pids) == []
         assert not (path.parent.parent / ".training").exists()

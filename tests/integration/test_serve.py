@@ -15,6 +15,7 @@ from tiny import Served, user
 
 from harness.errors import EnvironmentFault, PromptMismatch, ServerFault
 from harness.prompt.render import Renderer
+from harness.serve.adapters import exchange_adapter
 from harness.serve.client import Generation, NextToken
 from harness.serve.server import ServerPlan, vllm_server
 
@@ -54,6 +55,26 @@ class TestPrompts:
     def test_the_adapter_answers_otherwise_than_the_base(self, served: Served) -> None:
         questions = [user(row["instruction"]) for row in tiny.rows(4)]
         assert generate(served, "base", questions) != generate(served, "candidate", questions)
+
+    def test_adapters_are_exchanged_while_the_server_runs(self, served: Served, tmp_path: Path) -> None:
+        """The same questions each time, so that anything kept of the adapter before would show."""
+        from safetensors.torch import load_file, save_file
+
+        for name in ("same", "turned"):
+            shutil.copytree(served.adapter, tmp_path / name)
+        path = tmp_path / "turned" / "adapter_model.safetensors"
+        save_file({name: -w if "lora_B" in name else w for name, w in load_file(path).items()}, path)
+        questions = [user(row["instruction"]) for row in tiny.rows(4)]
+        wanted = generate(served, "candidate", questions)
+        answers = {}
+        for name in ("same", "turned"):
+            exchange_adapter(served.endpoint, "exchanged", tmp_path / name)
+            answers[name] = generate(served, "exchanged", questions)
+        assert answers["same"] == wanted
+        assert answers["turned"] not in (wanted, generate(served, "base", questions))
+        assert generate(served, "candidate", questions) == wanted
+        with pytest.raises(ServerFault, match="does not load the adapter"):
+            exchange_adapter(served.endpoint, "exchanged", tmp_path / "absent")
 
     def test_another_template_is_found_at_the_first_prompt(self, served: Served) -> None:
         contract = served.contract.model_copy(
