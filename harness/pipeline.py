@@ -114,7 +114,7 @@ def check(config: Config) -> None:
         lambda: config.template.file and read_template(config.template.file),
         lambda: config.accelerate_config and accelerate_file(config.accelerate_config),
         *(lambda name=name: baseline_folder(name, Path(config.runs_dir)) for name in config.gate.baselines),
-        lambda: config.suite.judge and require_judge(config.suite.judge, (BASE, CANDIDATE)),
+        partial(require_judge, config.suite.judge, (BASE, CANDIDATE)),
     ]
     for probe in probes:
         try:

@@ -119,6 +119,7 @@ def judge_of(
     """
     if config is None:
         return None
+    name: str | None
     if (found := served.get(config.model)) is not None:
         name = BASE if found.kind == "full" else config.model
     else:
@@ -127,9 +128,9 @@ def judge_of(
     return SampleJudge(config, server, name)
 
 
-def require_judge(config: JudgeConfig, labels: Collection[str]) -> None:
+def require_judge(config: JudgeConfig | None, labels: Collection[str]) -> None:
     """Raises ConfigError where the judge is to be one of the evaluated models, and is none of them."""
-    if config.url is None and config.model not in {BASE, *labels}:
+    if config is not None and config.url is None and config.model not in {BASE, *labels}:
         known = ", ".join(sorted({BASE, *labels}))
         mend = f"name one of them ({known}), or give suite.judge.url"
         raise ConfigError([f"suite.judge.model: {config.model!r} is none of the evaluated models; {mend}"])

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from harness.base_model import adapter_config
 from harness.config import Config
@@ -35,7 +35,7 @@ class LiveServer:
         self._ready: Ready | None = None
         self._endpoint: Endpoint | None = None
 
-    def __enter__(self) -> "LiveServer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> bool | None:

@@ -13,6 +13,8 @@ import tiny
 from asking import Direct
 from tiny import Served, user
 
+from harness.behavior.exchange import Exchange
+from harness.behavior.judge import Judge
 from harness.errors import EnvironmentFault, PromptMismatch, ServerFault
 from harness.prompt.render import Renderer
 from harness.serve.adapters import exchange_adapter
@@ -55,6 +57,14 @@ class TestPrompts:
     def test_the_adapter_answers_otherwise_than_the_base(self, served: Served) -> None:
         questions = [user(row["instruction"]) for row in tiny.rows(4)]
         assert generate(served, "base", questions) != generate(served, "candidate", questions)
+
+    def test_a_judge_on_our_own_server_says_nothing_but_a_verdict(self, served: Served) -> None:
+        own = served.endpoint
+        held, free = (Judge(own.url, "base", "Be kind.", key=own.key, constrained=only) for only in (True, False))
+        exchanges = [Exchange(row["instruction"], row["output"]) for row in tiny.rows(3)]
+        assert {opinion.reply for opinion in held.opinions(exchanges)} <= {"PASS", "FAIL"}
+        assert None not in held.verdicts(exchanges)
+        assert free.verdicts(exchanges) == [None] * 3  # random weights babble
 
     def test_adapters_are_exchanged_while_the_server_runs(self, served: Served, tmp_path: Path) -> None:
         """The same questions each time, so that anything kept of the adapter before would show."""
