@@ -87,7 +87,8 @@ class MetricComparison(Measured):
     `lowest` and `highest` bound the items' values on both sides. `differences` (turned, item by item) are kept unless
     the counts of a right/wrong metric say everything; `clusters` numbers the cluster of each. `strata` are the tasks
     of a group, which count by size, or the same with `equal_weights`. `effective_n` is how many independent items the
-    candidate's mean is worth (None: n).
+    candidate's mean is worth (None: n). `planned_baseline` is the baseline's mean over all planned items of a task that
+    stopped early.
     """
 
     lowest: float = 0.0
@@ -98,6 +99,12 @@ class MetricComparison(Measured):
     strata: list[Stratum] | None = None
     equal_weights: bool = False
     effective_n: float | None = None
+    planned_baseline: float | None = None
+
+    @property
+    def reference(self) -> float:
+        """The baseline's mean that relative margins refer to: over all planned items, wherever the task stopped."""
+        return self.baseline if self.planned_baseline is None else self.planned_baseline
 
 
 class Flip(Record):

@@ -55,6 +55,10 @@ class Column:
             return np.full(len(self), "")
         return np.array([*self.names[field], ""])[codes]
 
+    def values_of(self, field: str) -> tuple[str, ...]:
+        """The values of a document field that any item has."""
+        return tuple(sorted(set(self.coded(field).tolist()) - {""}))
+
     def only(self, index: Any) -> "Column":
         """The items at these positions (or where the mask is true)."""
         return replace(

@@ -151,6 +151,7 @@ class _Measure:
             strata=strata,
             equal_weights=equally,
             effective_n=_effective(after, weights, clusters),
+            planned_baseline=first.planned_baseline if task == first.task else None,
         )
         low, high = interval(metric, LEVEL)
         return metric.model_copy(update={"ci_low": low, "ci_high": high})
