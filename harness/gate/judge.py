@@ -56,8 +56,8 @@ def judge_metric(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdic
     if one.metric.n < least and line.verdict == "PASS":
         told = f"{line.reason}; the policy demands at least {least} items"
         line = line.model_copy(update={"verdict": "INCONCLUSIVE", "reason": told, "n_needed": least})
-    if line.verdict == "INCONCLUSIVE" and (told := _stopped_undecided(policy, one, levels)):
-        line = line.model_copy(update={"reason": f"{line.reason}; {told}"})
+    if line.verdict == "INCONCLUSIVE" and (why := _stopped_undecided(policy, one, levels)):
+        line = line.model_copy(update={"reason": f"{line.reason}; {why}"})
     return line
 
 
