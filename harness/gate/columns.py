@@ -110,8 +110,7 @@ def columns_of(
     rows.pack()
     items = np.concatenate(rows.packed or [np.empty(0, dtype=np.bytes_)])
     rows.packed.clear()
-    order = _order(items)
-    items = items[order]
+    order, items = _sorted(items)
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
     first = np.ones(len(items), dtype=bool)
     first[1:] = items[1:] != items[:-1]
@@ -153,13 +152,17 @@ def columns_of(
         )
 
 
-def _order(items: npt.NDArray[np.bytes_]) -> npt.NDArray[np.intp]:
-    """The stable order of the items; sorted by their first eight bytes, little is left to compare."""
-    if not len(items) or items.itemsize % 8:
-        return np.argsort(items, kind="stable")
-    heads = items.view(">u8")[:: items.itemsize // 8].astype(np.uint64)
-    order = np.argsort(heads, kind="stable")
-    return order[np.argsort(items[order], kind="stable")]
+def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bytes_]]:
+    """The stable order of the items, and they in it; sorted by their first eight bytes, most often they are sorted."""
+    order = np.arange(len(items))
+    if len(items) and not items.itemsize % 8:
+        heads = items.view(">u8")[:: items.itemsize // 8].astype(np.uint64)
+        order = np.argsort(heads, kind="stable")
+        items = items[order]
+    if not (items[1:] >= items[:-1]).all():
+        rest = np.argsort(items, kind="stable")
+        order, items = order[rest], items[rest]
+    return order, items
 
 
 def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: Any) -> None:

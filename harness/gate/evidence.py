@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,9 +46,11 @@ class Evidence:
 
 
 def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
-    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own."""
+    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own where a core is
+    free for it."""
     first, second = folders
-    if sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl")) < WORTH_A_PROCESS:
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
+    if size < WORTH_A_PROCESS or _cores() == 1:
         return read_evidence(first, fields), read_evidence(second, fields)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         beside = pool.submit(read_evidence, second, fields)
@@ -56,6 +59,11 @@ def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tu
             return here, beside.result()
         except BrokenProcessPool:
             raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
