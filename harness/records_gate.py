@@ -57,7 +57,7 @@ class Measured(Record):
     `delta` and its 95% interval `ci_low`, `ci_high` are turned so that larger is better.
     Right/wrong metrics have flips: `only_baseline_right` (1 → 0, forgetting), `only_candidate_right` (0 → 1, backward
     transfer); on multiple choice `beyond_chance` is what guessing does not explain. `relative_drop` is None where the
-    baseline's mean is 0 or scores can be negative.
+    baseline's mean is 0 or scores can be negative. `interval_doubt` tells why the interval may cover less than 95%.
     """
 
     suite: str
@@ -75,6 +75,7 @@ class Measured(Record):
     direction: Direction = "higher"
     beyond_chance: Adjusted | None = None
     relative_drop: Relative | None = None
+    interval_doubt: str | None = None
 
     @property
     def key(self) -> str:
