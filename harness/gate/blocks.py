@@ -15,7 +15,7 @@ import numpy as np
 from harness.gate.columns import NONE, Rows
 
 Codes = dict[str, dict[str, int]]
-OPEN, CLOSE = b"{}"
+OPEN, CLOSE, NEWLINE = b"{}\n"
 HASH = 64  # characters of a sha256
 PRIME = 2**61 - 1
 
@@ -72,7 +72,7 @@ class Block:
             indices.frombytes(np.arange(first, first + len(found), dtype=np.int64).tobytes())
             scores.frombytes(np.array(list(map(attrgetter(attribute), found)), dtype=np.float64).tobytes())
         for name, attribute in self._fields:
-            named = [getattr(row.doc, attribute) for row in found]
+            named = list(map(attrgetter(f"doc.{attribute}"), found))
             if named.count(None) == len(named):
                 rows.fields[name].extend(array("i", [NONE]) * len(named))
             else:
@@ -87,7 +87,8 @@ def _starts(block: bytes) -> Any:
     values as lines are one a line.
     """
     found = np.frombuffer(block, dtype=np.uint8)
-    ends = np.cumsum([len(line) + 1 for line in block.removesuffix(b"\n").split(b"\n")]) - 1
+    ends = np.flatnonzero(found == NEWLINE)
+    ends = ends if block.endswith(b"\n") else np.append(ends, len(block))
     starts = np.concatenate([[0], ends[:-1] + 1])
     whole = (ends > starts).all() and (found[starts] == OPEN).all() and (found[ends - 1] == CLOSE).all()
     return starts.astype(np.int64) if whole else None
@@ -126,7 +127,8 @@ def _digests(texts: Sequence[str]) -> Any:
     moved = np.arange(HASH // 8, dtype=np.uint64)[::-1] * np.uint64(3)
     kept = np.uint64(61) - moved
     terms = ((words & ((np.uint64(1) << kept) - np.uint64(1))) << moved) + (words >> kept)
-    return ((terms % np.uint64(PRIME)).sum(axis=1) % np.uint64(PRIME)).astype(np.int64)
+    halves = terms.reshape(-1, 2, HASH // 16).sum(axis=2)  # four terms of 61 bits and a little do not overflow
+    return (((halves & np.uint64(PRIME)) + (halves >> np.uint64(61))).sum(axis=1) % np.uint64(PRIME)).astype(np.int64)
 
 
 def _packed(texts: Sequence[str]) -> Any:

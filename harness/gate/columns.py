@@ -97,6 +97,11 @@ class Rows:
             self.packed.append(np.array(self.items, dtype=np.bytes_))
             self.items.clear()
 
+    def all_items(self) -> npt.NDArray[np.bytes_]:
+        """The items of every row; they are held no longer here."""
+        packed, self.packed = self.packed, []
+        return np.concatenate(packed or [np.empty(0, dtype=np.bytes_)])
+
     def handed_over(self, name: str) -> npt.NDArray[Any]:
         """A column as an array; it is held no longer here, so that a big file's columns exist once."""
         found: array[int] = getattr(self, name)
@@ -108,9 +113,7 @@ def columns_of(
     path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
     rows.pack()
-    items = np.concatenate(rows.packed or [np.empty(0, dtype=np.bytes_)])
-    rows.packed.clear()
-    order, items = _sorted(items)
+    order, items = _sorted(rows.all_items())
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
     first = np.ones(len(items), dtype=bool)
     first[1:] = items[1:] != items[:-1]
@@ -154,11 +157,11 @@ def columns_of(
 
 def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bytes_]]:
     """The stable order of the items, and they in it; sorted by their first eight bytes, most often they are sorted."""
-    order = np.arange(len(items))
-    if len(items) and not items.itemsize % 8:
-        heads = items.view(">u8")[:: items.itemsize // 8].astype(np.uint64)
-        order = np.argsort(heads, kind="stable")
-        items = items[order]
+    if not len(items) or items.itemsize % 8:
+        order = np.argsort(items, kind="stable")
+        return order, items[order]
+    order = np.argsort(items.view(">u8")[:: items.itemsize // 8].astype(np.uint64), kind="stable")
+    items = items[order]
     if not (items[1:] >= items[:-1]).all():
         rest = np.argsort(items, kind="stable")
         order, items = order[rest], items[rest]
