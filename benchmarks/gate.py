@@ -4,6 +4,7 @@
     python benchmarks/gate.py coverage   [--replicates 100000]
     python benchmarks/gate.py clusters   [--replicates 100000]
     python benchmarks/gate.py continuous [--replicates 100000]
+    python benchmarks/gate.py intervals  [--replicates 100000]
     python benchmarks/gate.py looks      [--replicates 100000]
     python benchmarks/gate.py pairs      --data ../shared/data
     python benchmarks/gate.py speed
@@ -11,8 +12,8 @@
 `errors`: FAIL of equal models, PASS of models worse by the margin and by half as much again, PASS of equal models at
 a tenth more than the planned items; the same over ten guards, and for small samples by enumeration. `coverage`: how
 often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: both for scores
-that are not right/wrong. `looks`: sequential evaluation. `pairs`: two models on GSM8K. `speed`: the gate on many items,
-from files.
+that are not right/wrong. `intervals`: published intervals of few skewed scores. `looks`: sequential evaluation.
+`pairs`: two models on GSM8K. `speed`: the gate on many items, from files.
 Tables are Markdown. ✗ marks a value that misses its target.
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gate_clusters
+import gate_intervals
 import gate_looks
 import gate_rules
 import gate_scores
@@ -38,13 +40,14 @@ from harness.stats.power import n_for_noninferiority, power_noninferiority
 # margin, discordance; the planned n follows
 PLANS = [(0.02, 0.10), (0.03, 0.10), (0.03, 0.20), (0.05, 0.10)]
 SMALL = [30, 60, 100, 164, 300]
+WHAT = ["errors", "coverage", "clusters", "continuous", "intervals", "looks", "pairs", "speed"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["errors", "coverage", "clusters", "continuous", "looks", "pairs", "speed"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument("--replicates", type=int)
-    parser.add_argument("--only", default="", help="continuous, speed: rows whose name holds this")
+    parser.add_argument("--only", default="", help="continuous, intervals, speed: rows whose name holds this")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     given = parser.parse_args()
     replicates = given.replicates or 100_000
@@ -57,6 +60,8 @@ def main() -> None:
         gate_clusters.errors(replicates)
     elif given.what == "continuous":
         gate_scores.continuous(replicates, given.only)
+    elif given.what == "intervals":
+        gate_intervals.intervals(replicates, given.only)
     elif given.what == "looks":
         gate_looks.looks(replicates)
     elif given.what == "pairs":

@@ -100,7 +100,7 @@ def _interval(d: Floats) -> tuple[Floats, Floats]:
     low, high = d.mean(axis=1) - reach, d.mean(axis=1) + reach
     resampled = _skewed(d) | (n < FEW_ITEMS) if n >= FEW_FOR_BOOTSTRAP else np.zeros(len(d), dtype=bool)
     if resampled.any():
-        low[resampled], high[resampled] = _bca_interval(d[resampled])
+        low[resampled], high[resampled] = bca_interval(d[resampled])
     return low, high
 
 
@@ -166,7 +166,7 @@ def _bca_p(d: Floats, bound: float) -> Floats:
     return np.where(scale > 0, t.cdf(z / np.sqrt(n / (n - 1)), n - 1), np.where(moved < 0, 0.0, 1.0))
 
 
-def _bca_interval(d: Floats) -> tuple[Floats, Floats]:
+def bca_interval(d: Floats) -> tuple[Floats, Floats]:
     n = d.shape[1]
     means, bias, acceleration = _bootstrap(d)
     ordered, bounds = np.sort(means, axis=1), []

@@ -60,22 +60,12 @@ def _decided(policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidenc
     if any(comparison.faults for comparison in comparisons):
         return set()
     pairs = zip(comparisons, distinct, strict=True)
-    counts, *further = (list(_progress(comparison, baseline, candidate)) for comparison, baseline in pairs)
+    counts, *further = (list(_progress(found, baseline, candidate, policy.slice_key)) for found, baseline in pairs)
     return decided(policy, suite, counts, candidate.groups, further)
 
 
-def _progress(comparison: Comparison, before: Evidence, after: Evidence) -> Iterator[Progress]:
+def _progress(comparison: Comparison, before: Evidence, after: Evidence, slice_key: str) -> Iterator[Progress]:
     for metric in comparison.metrics:
         if metric.slice == "all" and metric.task in after.samples:
             whole = before.samples[metric.task][metric.metric]
-            yield Progress(
-                task=metric.task,
-                metric=metric.metric,
-                planned=len(whole),
-                done=metric.n,
-                lost=metric.only_baseline_right or 0,
-                gained=metric.only_candidate_right or 0,
-                right=round(metric.candidate * metric.n),
-                baseline=float(whole.values.mean()),
-                binary=metric.only_baseline_right is not None,
-            )
+            yield Progress.of(metric, len(whole), whole.values_of(slice_key))

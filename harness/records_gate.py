@@ -57,7 +57,7 @@ class Measured(Record):
     `delta` and its 95% interval `ci_low`, `ci_high` are turned so that larger is better.
     Right/wrong metrics have flips: `only_baseline_right` (1 → 0, forgetting), `only_candidate_right` (0 → 1, backward
     transfer); on multiple choice `beyond_chance` is what guessing does not explain. `relative_drop` is None where the
-    baseline's mean is 0 or scores can be negative.
+    baseline's mean is 0 or scores can be negative. `interval_doubt` tells why the interval may cover less than 95%.
     """
 
     suite: str
@@ -75,6 +75,7 @@ class Measured(Record):
     direction: Direction = "higher"
     beyond_chance: Adjusted | None = None
     relative_drop: Relative | None = None
+    interval_doubt: str | None = None
 
     @property
     def key(self) -> str:
@@ -87,7 +88,8 @@ class MetricComparison(Measured):
     `lowest` and `highest` bound the items' values on both sides. `differences` (turned, item by item) are kept unless
     the counts of a right/wrong metric say everything; `clusters` numbers the cluster of each. `strata` are the tasks
     of a group, which count by size, or the same with `equal_weights`. `effective_n` is how many independent items the
-    candidate's mean is worth (None: n).
+    candidate's mean is worth (None: n). `planned_baseline` is the baseline's mean over all planned items of a task that
+    stopped early.
     """
 
     lowest: float = 0.0
@@ -98,6 +100,12 @@ class MetricComparison(Measured):
     strata: list[Stratum] | None = None
     equal_weights: bool = False
     effective_n: float | None = None
+    planned_baseline: float | None = None
+
+    @property
+    def reference(self) -> float:
+        """The baseline's mean that relative margins refer to: over all planned items, wherever the task stopped."""
+        return self.baseline if self.planned_baseline is None else self.planned_baseline
 
 
 class Flip(Record):

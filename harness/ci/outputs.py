@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -46,20 +47,25 @@ def write_unchanged(candidate: str, entry: Entry, out: Path | None) -> None:
     Files only where a folder was named, and an earlier decision in it goes: nobody is to take that for this one. The
     folder of a run stays as it is, and the one beside it: they hold the decision that the promotion rests on.
     """
-    out = None if out is None or _of_a_run(out) else out
     told = f"{candidate} is {entry.alias} already ({entry.model}, entry {entry.number}): nothing to decide"
     message = f"{MARKER}\n## {UNCHANGED}\n\n{told}: the same weights under the same prompt contract.\n"
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        _clear(out)
-        for name in ("summary.md", "comment.md"):
-            (out / name).write_text(message)
+    folder = _instead(message, out)
     _append("GITHUB_STEP_SUMMARY", message)
-    folder = str(out.resolve()) if out else ""
     _append_outputs({"verdict": UNCHANGED, "exit_code": "0", "report": "", "folder": folder})
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(f"::notice title={UNCHANGED}::{_escaped(one_line(told))}")
     print(f"{UNCHANGED}: {told}")
+
+
+def _instead(message: str, out: Path | None) -> str:
+    """Summary and comment in place of an earlier decision; the folder they lie in, '' without one."""
+    if out is None or _of_a_run(out):
+        return ""
+    out.mkdir(parents=True, exist_ok=True)
+    _clear(out)
+    for name in ("summary.md", "comment.md"):
+        (out / name).write_text(message)
+    return str(out.resolve())
 
 
 def _of_a_run(out: Path) -> bool:
@@ -72,10 +78,14 @@ def _clear(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_failure(error: HarnessError) -> None:
-    """The same for a decision that could not be made."""
-    _append("GITHUB_STEP_SUMMARY", f"## No verdict\n\n```\n{str(error).replace('```', '')}\n```\n")
-    _append_outputs({"verdict": "NONE", "exit_code": str(error.exit_code)})
+def write_failure(error: HarnessError, out: Path | None) -> None:
+    """The same for a decision that could not be made; a folder that cannot be written never hides why."""
+    message = f"{MARKER}\n## No verdict\n\n```\n{str(error).replace('```', '')}\n```\n"
+    folder = ""
+    with suppress(OSError):
+        folder = _instead(message, out)
+    _append("GITHUB_STEP_SUMMARY", message)
+    _append_outputs({"verdict": "NONE", "exit_code": str(error.exit_code), "report": "", "folder": folder})
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(f"::error title=harness::{_escaped(str(error))}")
 

@@ -24,7 +24,7 @@ def ci(options: argparse.Namespace) -> int:
             return 0
         verdict, report, out = _decide(options, config)
     except HarnessError as error:
-        write_failure(error)
+        write_failure(error, options.out)
         raise
     write_outputs(verdict, report, out)
     print_verdict(verdict, report)

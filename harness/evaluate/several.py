@@ -22,7 +22,7 @@ from harness.prompt.saved import check_saved
 from harness.prompt.static import require_sound
 from harness.records import Checkpoint, Evaluation, load
 from harness.serve.server import BASE, device_of
-from harness.store import code_version, reusable, sha256_folder, sha256_json, sha256_tree, stage, versions
+from harness.store import code_version, sha256_folder, sha256_json, sha256_tree, stage, versions
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
@@ -95,9 +95,9 @@ def evaluate_checkpoints(
     contract = contract_of(Path(last.path), Path(last.base_path), config)
     job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
-    waiting = [label for label in missing if not _is_done(job, label)]
+    done = {label: found for label in missing if (found := _taken_over(job, label))}
+    waiting = [label for label in missing if label not in done]
     sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
-    done = {label: _finished(job, label, _nothing_to_do) for label in missing if label not in waiting}
     if done:
         say(f"· evaluation of {', '.join(done)} (unchanged, reused)")
     folders = {**known, **done}
@@ -125,8 +125,20 @@ def require_saved(folder: Path, base: Path) -> None:
         require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
 
 
-def _is_done(job: Job, label: str) -> bool:
-    return reusable(job.runs, job.out / label, EVALUATE, job.inputs(label), _is_final) is not None
+def _taken_over(job: Job, label: str) -> Path | None:
+    """The evaluation of a label where one stands; None where none does, or another run replaced it this moment."""
+    try:
+        return _finished(job, label, _refuse)
+    except _NotThereError:
+        return None
+
+
+class _NotThereError(Exception):
+    """An evaluation has to be made."""
+
+
+def _refuse(folder: Path) -> None:
+    raise _NotThereError
 
 
 def _is_final(folder: Path) -> bool:
@@ -142,10 +154,6 @@ def _finished(job: Job, label: str, work: Callable[[Path], None], accept: Callab
 
 def _never(folder: Path) -> bool:
     return False
-
-
-def _nothing_to_do(folder: Path) -> None:
-    raise AssertionError(f"{folder} was evaluated and is not there")
 
 
 def _evaluate(

@@ -55,6 +55,10 @@ class Column:
             return np.full(len(self), "")
         return np.array([*self.names[field], ""])[codes]
 
+    def values_of(self, field: str) -> tuple[str, ...]:
+        """The values of a document field that any item has."""
+        return tuple(sorted(set(self.coded(field).tolist()) - {""}))
+
     def only(self, index: Any) -> "Column":
         """The items at these positions (or where the mask is true)."""
         return replace(
@@ -93,6 +97,11 @@ class Rows:
             self.packed.append(np.array(self.items, dtype=np.bytes_))
             self.items.clear()
 
+    def all_items(self) -> npt.NDArray[np.bytes_]:
+        """The items of every row; they are held no longer here."""
+        packed, self.packed = self.packed, []
+        return np.concatenate(packed or [np.empty(0, dtype=np.bytes_)])
+
     def handed_over(self, name: str) -> npt.NDArray[Any]:
         """A column as an array; it is held no longer here, so that a big file's columns exist once."""
         found: array[int] = getattr(self, name)
@@ -104,10 +113,7 @@ def columns_of(
     path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
     rows.pack()
-    items = np.concatenate(rows.packed or [np.empty(0, dtype=np.bytes_)])
-    rows.packed.clear()
-    order = _order(items)
-    items = items[order]
+    order, items = _sorted(rows.all_items())
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
     first = np.ones(len(items), dtype=bool)
     first[1:] = items[1:] != items[:-1]
@@ -149,13 +155,17 @@ def columns_of(
         )
 
 
-def _order(items: npt.NDArray[np.bytes_]) -> npt.NDArray[np.intp]:
-    """The stable order of the items; sorted by their first eight bytes, little is left to compare."""
+def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bytes_]]:
+    """The stable order of the items, and they in it; sorted by their first eight bytes, most often they are sorted."""
     if not len(items) or items.itemsize % 8:
-        return np.argsort(items, kind="stable")
-    heads = items.view(">u8")[:: items.itemsize // 8].astype(np.uint64)
-    order = np.argsort(heads, kind="stable")
-    return order[np.argsort(items[order], kind="stable")]
+        order = np.argsort(items, kind="stable")
+        return order, items[order]
+    order = np.argsort(items.view(">u8")[:: items.itemsize // 8].astype(np.uint64), kind="stable")
+    items = items[order]
+    if not (items[1:] >= items[:-1]).all():
+        rest = np.argsort(items, kind="stable")
+        order, items = order[rest], items[rest]
+    return order, items
 
 
 def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: Any) -> None:

@@ -10,7 +10,7 @@ from harness.gate.direction import Directions, directions_of, is_gated, keys_of
 from harness.gate.evidence import Evidence
 from harness.gate.pairing import Pairs, faults_between, group_pairs, pair_task
 from harness.gate.policy import cluster_field, rules_for
-from harness.gate.significance import SEED, interval
+from harness.gate.significance import SEED, interval, interval_doubt
 from harness.gate.texts import texts
 from harness.records import (
     Adjusted,
@@ -151,9 +151,10 @@ class _Measure:
             strata=strata,
             equal_weights=equally,
             effective_n=_effective(after, weights, clusters),
+            planned_baseline=first.planned_baseline if task == first.task else None,
         )
         low, high = interval(metric, LEVEL)
-        return metric.model_copy(update={"ci_low": low, "ci_high": high})
+        return metric.model_copy(update={"ci_low": low, "ci_high": high, "interval_doubt": interval_doubt(metric)})
 
 
 def _weights(parts: Sequence[Pairs], equally: bool) -> Any:

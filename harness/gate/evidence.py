@@ -2,16 +2,19 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from harness.errors import DataError, EnvironmentFault, EvidenceFault
 from harness.gate.columns import Column
+from harness.gate.handover import Packed, packed, unpacked
 from harness.gate.results_file import ResultsFile, read_results
 from harness.gate.samples import Samples, read_samples
 from harness.gate.weights import Weighting, equally_weighted
@@ -45,17 +48,31 @@ class Evidence:
 
 
 def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
-    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own."""
+    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own where a core is
+    free for it."""
     first, second = folders
-    if sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl")) < WORTH_A_PROCESS:
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
+    if size < WORTH_A_PROCESS or _cores() == 1:
         return read_evidence(first, fields), read_evidence(second, fields)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        beside = pool.submit(read_evidence, second, fields)
+    with (
+        TemporaryDirectory(prefix="harness-evidence-") as shared,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
+        beside = pool.submit(_read_into, Path(shared) / "columns", second, fields)
         here = read_evidence(first, fields)
         try:
-            return here, beside.result()
+            return here, unpacked(beside.result(), Path(shared) / "columns")
         except BrokenProcessPool:
             raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
+
+
+def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> Packed:
+    return packed(read_evidence(folder, fields), path)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from harness.config import GateConfig, RuleConfig
 from harness.gate import reasons
-from harness.gate.sequential import looks_at
+from harness.gate.sequential import Progress, looks_at, settled
 from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
 from harness.records import Comparison, MetricComparison, MetricVerdict, VerdictName
 
@@ -18,10 +18,6 @@ class Ruled:
     against: str | None
     comparison: Comparison
 
-    def at_looks(self, policy: GateConfig) -> bool:
-        """On all items, against a baseline that was known beforehand: what counts as a guard at interim looks."""
-        return self.metric.slice == "all" and (self.against is None or self.against in policy.baselines)
-
     @property
     def name(self) -> str:
         name = self.metric.key if self.metric.slice == "all" else f"{self.metric.key} [{self.metric.slice}]"
@@ -30,13 +26,15 @@ class Ruled:
 
 @dataclass(frozen=True)
 class Levels:
-    """Error rates of one decision; `p_harm` is comparable with `fail`. `look` counts from 1, None without looks."""
+    """Error rates of one decision; `p_harm` is comparable with `failing`. `look` counts from 1, None without looks;
+    `guards` share the level of harm there."""
 
     passing: float
     failing: float
     p_harm: float
     p_harm_raw: float
     look: int | None
+    guards: int = 1
 
     @classmethod
     def of(cls, policy: GateConfig, one: Ruled, guards: int, raw: float | None, adjusted: float | None) -> "Levels":
@@ -48,7 +46,7 @@ class Levels:
         share = guards if one.rule.role == "guard" else 1
         plan = looks_at(policy, early.planned if early else one.metric.n, share, one.rule.alpha)
         look = plan.counts.index(early.items) if early else len(plan.counts) - 1
-        return cls(plan.pass_levels[look], plan.fail_levels[look], p_raw, p_raw, look + 1)
+        return cls(plan.pass_levels[look], plan.fail_levels[look], p_raw, p_raw, look + 1, share)
 
 
 def judge_metric(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
@@ -58,13 +56,26 @@ def judge_metric(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdic
     if one.metric.n < least and line.verdict == "PASS":
         told = f"{line.reason}; the policy demands at least {least} items"
         line = line.model_copy(update={"verdict": "INCONCLUSIVE", "reason": told, "n_needed": least})
+    if line.verdict == "INCONCLUSIVE" and (why := _stopped_undecided(policy, one, levels)):
+        line = line.model_copy(update={"reason": f"{line.reason}; {why}"})
     return line
+
+
+def _stopped_undecided(policy: GateConfig, one: Ruled, levels: Levels) -> str | None:
+    """Why the evaluation ended before this was decided, in words: its looks knew other baselines, or fewer guards."""
+    early = one.comparison.stopped.get(one.metric.task)
+    if early is None or settled(policy, one.rule, Progress.of(one.metric, early.planned), levels.guards):
+        return None
+    return (
+        f"the evaluation stopped after {early.items} of {early.planned} items before this was decided: name every "
+        "baseline in the policy before the candidate is evaluated, or evaluate it whole"
+    )
 
 
 def _guard(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
     """Non-inferior → PASS; else harmed → FAIL; else INCONCLUSIVE with the n that would decide."""
     metric, width = one.metric, one.rule.width
-    margin = one.rule.margin_of(metric.baseline) or 0.0
+    margin = one.rule.margin_of(metric.reference) or 0.0
     p_pass = pass_p(metric, margin, width)
     tolerated = reasons.amount(margin, width)
     judged = f"the policy tolerates {tolerated.removesuffix(' points') if metric.delta < 0 else tolerated}"
@@ -125,7 +136,7 @@ def _items_for(share: float, floor: float, alpha: float, power: float) -> int | 
 
 def _improvement(one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | None]:
     metric, width = one.metric, one.rule.width
-    margin = one.rule.margin_of(metric.baseline) or 0.0
+    margin = one.rule.margin_of(metric.reference) or 0.0
     gained = f"improved by {reasons.amount(metric.delta / width, width)}"
     demanded = reasons.amount(margin, width)
     if gain_p(metric, margin, width) <= levels.passing:
@@ -144,7 +155,7 @@ def _line(
     p_harm: float | None,
     needed: int | None,
 ) -> MetricVerdict:
-    margin = one.rule.margin_of(one.metric.baseline)
+    margin = one.rule.margin_of(one.metric.reference)
     measured = {name: getattr(one.metric, name) for name in MetricVerdict.model_fields if name in SHARED}
     if (share := one.comparison.flip_share.get(one.metric.task)) is not None:
         reason += f"; an identical model flips {share:.1%} of these items"

@@ -1,7 +1,7 @@
 """The same items of two evaluations side by side, and every reason why they may not be compared."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ SAME = ("version", "num_fewshot", "generation")
 class Pairs:
     """One metric on the items both sides have, sorted by doc_hash; arrays of shape (n,), values as reported.
 
-    `places` are the rows of the baseline's and the candidate's file.
+    `places` are the rows of the baseline's and the candidate's file. `planned_baseline` is the baseline's mean over all
+    planned items where the candidate was asked the first of them only.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Pairs:
     direction: Direction
     left: Column
     right: Column
+    planned_baseline: float | None = None
 
     def __len__(self) -> int:
         return len(self.left)
@@ -136,11 +138,15 @@ def pair_task(
     pairs = []
     for metric in sorted(set(left) & set(right)):
         a, b = left[metric], right[metric]
+        planned = None
         if stopped is not None:
-            a = a.only(np.isin(a.items, b.items))
+            planned, a = float(a.values.mean()), a.only(np.isin(a.items, b.items))
+            if not np.isfinite(planned):
+                faults.append(f"task {task}: {metric} of the baseline is not a number for some items")
+                continue
         one, told = _pair(task, metric, a, b, direction(task, metric) or "higher")
         faults += told
-        pairs += [one] if one is not None else []
+        pairs += [replace(one, planned_baseline=planned)] if one is not None else []
     return pairs, faults, stopped
 
 

@@ -133,8 +133,13 @@ def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known
     needed = {psi: math.ceil(SPARE * design * n_for_noninferiority(margin, psi, alpha, power)) for psi in spreads}
     least = max(math.ceil(design * math.log(alpha) / math.log(1 - margin)), rule.minimum_n or policy.minimum_n)
     chance = None if worth is None else _power(worth, margin, spreads[-1], alpha)
-    outlook = _outlook(n, least, chance, power) + ("" if known else _left_out(rule))
+    outlook = _outlook(n, least, chance, power) + ("" if known else _left_out(rule)) + _of_slices(rule, least)
     return PlanLine(name, "guard", n, _limit(rule), detectable, needed, least, chance, outlook)
+
+
+def _of_slices(rule: RuleConfig, least: int) -> str:
+    """How many of the items are in a slice is not known beforehand."""
+    return f"; each slice of {' and '.join(rule.slices)} needs {least:,} items at least" if rule.slices else ""
 
 
 def _left_out(rule: RuleConfig) -> str:
@@ -179,7 +184,7 @@ def _target(policy: GateConfig, rule: RuleConfig, name: str, n: int | None) -> P
         outlook = "can only end INCONCLUSIVE or FAIL: too few items even without any error"
     else:
         outlook = f"passes with at most {_errors(n, share, alpha)} errors"
-    return PlanLine(name, "target", n, _limit(rule), {}, {}, least, None, outlook)
+    return PlanLine(name, "target", n, _limit(rule), {}, {}, least, None, outlook + _of_slices(rule, least))
 
 
 def _errors(n: int, floor: float, alpha: float) -> int:

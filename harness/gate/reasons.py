@@ -24,7 +24,7 @@ def change(metric: MetricComparison, name: str, width: float) -> str:
 def facts(metric: MetricComparison, width: float) -> str:
     """'95% interval −3.4 to −0.8; 41 items got worse, 12 better, of 1319'."""
     low, high = (_signed(limit / width, width) for limit in (metric.ci_low, metric.ci_high))
-    told = f"95% interval {low} to {high}"
+    told = f"95% interval {low} to {high}" + (f" ({metric.interval_doubt})" if metric.interval_doubt else "")
     if metric.only_baseline_right is None:
         told += f" on {metric.n} items"
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.config import GateConfig, RuleConfig, SuiteConfig
 from harness.gate.policy import rules_for
-from harness.records import Measured
+from harness.records import Measured, MetricComparison
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
 
@@ -16,7 +16,8 @@ class Progress:
 
     `lost` and `gained` count items that only the baseline or only the candidate got right so far, `right` those
     that the candidate got right; `baseline` is the baseline's mean over all planned items. A metric that is not
-    right/wrong (`binary` false) never decides early, but counts as a guard.
+    right/wrong (`binary` false) never decides early, but counts as a guard. `slices` are the names of the slices that
+    the planned items have.
     """
 
     task: str
@@ -28,6 +29,22 @@ class Progress:
     right: int
     baseline: float
     binary: bool = True
+    slices: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, metric: MetricComparison, planned: int, slices: tuple[str, ...] = ()) -> "Progress":
+        return cls(
+            task=metric.task,
+            metric=metric.metric,
+            planned=planned,
+            done=metric.n,
+            lost=metric.only_baseline_right or 0,
+            gained=metric.only_candidate_right or 0,
+            right=round(metric.candidate * metric.n),
+            baseline=metric.reference,
+            binary=metric.only_baseline_right is not None,
+            slices=slices,
+        )
 
 
 def first_items(documents: Iterable[int], seed: int, task: str, count: int | None = None) -> list[int]:
@@ -35,6 +52,18 @@ def first_items(documents: Iterable[int], seed: int, task: str, count: int | Non
     order = sorted(documents)
     random.Random(f"{seed}:{task}:order").shuffle(order)
     return order[:count]
+
+
+def needs_all(rule: RuleConfig, binary: bool) -> str | None:
+    """Why a rule cannot be decided before all items are there, in words; None where it can."""
+    demands = {
+        "it has clusters": rule.cluster is not None,
+        "it has slices": bool(rule.slices),
+        "its scores are not right/wrong": not binary or rule.range != (0.0, 1.0),
+        "it demands a gain": rule.role == "target" and rule.margin is not None,
+        "it has a ceiling": rule.ceiling is not None,
+    }
+    return next((told for told, there in demands.items() if there), None)
 
 
 def looks_at(policy: GateConfig, planned: int, guards: int = 1, alpha: float | None = None) -> LookPlan:
@@ -58,29 +87,30 @@ def decided(
     """Tasks whose verdict is decided by every deciding rule at a look: no further item of them changes it.
 
     `further` is the progress against each further baseline: guards hold against all of them, share one level of harm,
-    and a task is decided when it is against each. Tasks that no rule decides, tasks inside a group that one decides,
-    and rules that need all items (clusters, slices, demanded gains, other scores than right/wrong) are never decided
-    early.
+    and a task is decided when it is against each. Guards on slices share it too. Tasks that no rule decides, tasks
+    inside a group that one decides, and rules that need all items (clusters, slices, demanded gains, other scores than
+    right/wrong) are never decided early.
     """
     if policy.sequential is None:
         return set()
     spoken = [_Spoken.of(policy, suite, counts, groups or {})]
     spoken += [_Spoken.of(policy, suite, other, groups or {}).guards_alone() for other in further]
     guards = sum(one.guards for one in spoken)
-    settled: dict[str, list[bool]] = {}
+    found: dict[str, list[bool]] = {}
     for one in spoken:
         for progress, named in one.rules:
-            settled.setdefault(progress.task, []).extend(_settled(policy, rule, progress, guards) for rule in named)
+            found.setdefault(progress.task, []).extend(settled(policy, rule, progress, guards) for rule in named)
     pooled = {task for one in spoken for task in one.pooled}
-    return {task for task, done in settled.items() if done and all(done) and task not in pooled}
+    return {task for task, done in found.items() if done and all(done) and task not in pooled}
 
 
 @dataclass(frozen=True)
 class _Spoken:
-    """The deciding rules against one baseline: of tasks, of groups that will be compared; `pooled` are the tasks of
-    groups that a rule decides on."""
+    """The deciding rules against one baseline: of tasks, of slices, of groups that will be compared; `pooled` are the
+    tasks of groups that a rule decides on."""
 
     rules: Sequence[tuple[Progress, Sequence[RuleConfig]]]
+    sliced: Sequence[Sequence[RuleConfig]]
     above: Sequence[Sequence[RuleConfig]]
     pooled: frozenset[str]
 
@@ -97,18 +127,20 @@ class _Spoken:
         }
         return cls(
             rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in found],
+            sliced=[_rules(policy, suite.name, one.task, one.metric, name) for one in found for name in one.slices],
             above=[named for key, named in above.items() if _pooled(key, groups, found)],
             pooled=frozenset(task for (group, _), named in above.items() if named for task in groups[group]),
         )
 
     @property
     def guards(self) -> int:
-        return sum(map(len, map(_guards, [*(named for _, named in self.rules), *self.above])))
+        return sum(map(len, map(_guards, [*(named for _, named in self.rules), *self.sliced, *self.above])))
 
     def guards_alone(self) -> "_Spoken":
         """Further baselines are for guards only."""
         rules = [(one, _guards(named)) for one, named in self.rules]
-        return _Spoken(rules, [_guards(named) for named in self.above], self.pooled)
+        sliced, above = ([_guards(named) for named in part] for part in (self.sliced, self.above))
+        return _Spoken(rules, sliced, above, self.pooled)
 
 
 def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
@@ -121,24 +153,22 @@ def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: S
     return all((task, key[1]) in there for task in groups[key[0]])
 
 
-def _rules(policy: GateConfig, suite: str, task: str, metric: str) -> list[RuleConfig]:
+def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str = "all") -> list[RuleConfig]:
     measured = Measured(
-        suite=suite, task=task, metric=metric, n=0, baseline=0, candidate=0, delta=0, ci_low=0, ci_high=0,
+        suite=suite, task=task, slice=slice_, metric=metric, n=0, baseline=0, candidate=0, delta=0, ci_low=0, ci_high=0,
         only_baseline_right=None, only_candidate_right=None,
     )  # fmt: skip
     return rules_for(policy, measured)
 
 
-def _settled(policy: GateConfig, rule: RuleConfig, one: Progress, guards: int) -> bool:
-    early = one.binary and rule.cluster is None and not rule.slices and rule.range == (0.0, 1.0)
+def settled(policy: GateConfig, rule: RuleConfig, one: Progress, guards: int) -> bool:
+    """Whether a rule's verdict is decided by the items so far, with the harm level shared by so many guards."""
     plan = looks_at(policy, one.planned, guards if rule.role == "guard" else 1, rule.alpha)
-    if not early or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):
+    if needs_all(rule, one.binary) or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):
         return False
     look = plan.counts.index(one.done)
-    margin = rule.margin_of(one.baseline)
-    if rule.role == "guard":
-        usable = margin is not None and 0 < margin < 1
-        return usable and paired_at_look(plan, look, one.lost, one.gained, margin or 0.0) is not None
-    if margin is not None or rule.floor is None:
-        return False
-    return floor_at_look(plan, look, one.right, rule.floor) is not None
+    if rule.role == "target":
+        floor = rule.floor or 0.0
+        return 0 < floor < 1 and floor_at_look(plan, look, one.right, floor) is not None
+    margin = rule.margin_of(one.baseline) or 0.0
+    return 0 < margin < 1 and paired_at_look(plan, look, one.lost, one.gained, margin) is not None

@@ -17,10 +17,13 @@ from harness.stats.clustered import (
     effective_items,
 )
 from harness.stats.continuous import (
+    FEW_FOR_BOOTSTRAP,
     harm_p_continuous,
     interval_continuous,
     noninferiority_p_continuous,
+    skewed,
     unseen_drop_p,
+    without_spread,
 )
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, superiority_p, tango_interval
 from harness.stats.power import n_for_floor, n_for_noninferiority
@@ -97,6 +100,20 @@ def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
     if _stratified(metric):
         return stratified_interval(d, _labels(metric.strata or []), level, metric.equal_weights)
     return interval_continuous(d, level, SEED)
+
+
+def interval_doubt(metric: MetricComparison) -> str | None:
+    """Why `interval` may hold the truth less often than it says, in words; None where simulation finds it does not.
+
+    What a few items do not show no interval made of them can know: of skewed scores it covers 78 to 93% then.
+    """
+    if _counted(metric) or metric.clusters is not None or _stratified(metric) or not 2 <= metric.n < FEW_FOR_BOOTSTRAP:
+        return None
+    d = differences(metric)
+    if without_spread(d):
+        return None
+    why = "their scores are skewed" if skewed(d) else "a rare large change may not be among them"
+    return f"not to be trusted: {metric.n} items are few, and {why}"
 
 
 def floor_bounds(

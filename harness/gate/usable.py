@@ -6,7 +6,7 @@ from datetime import date
 from harness.config import GateConfig, RuleConfig
 from harness.config_gate import WaiverConfig
 from harness.gate.policy import overruled, rules_for, unmatched, unsliced
-from harness.gate.sequential import looks_at
+from harness.gate.sequential import looks_at, needs_all
 from harness.gate.significance import judgeable
 from harness.records import Comparison, MetricComparison, Waiver
 
@@ -91,9 +91,9 @@ def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:
             f"{metric.key} has values from {metric.lowest:.4g} to {metric.highest:.4g}, outside the range "
             f"{low:.4g} to {high:.4g} that margins and floors refer to; set the rule's range"
         )
-    margin = rule.margin_of(metric.baseline)
+    margin = rule.margin_of(metric.reference)
     if margin is not None and not 0 < margin < 1:
-        size = f"{margin:.4g} of its range at a baseline of {metric.baseline:.4g}"
+        size = f"{margin:.4g} of its range at a baseline of {metric.reference:.4g}"
         yield f"{metric.key}: a margin of {rule.margin} is {size}; it must lie between 0 and all of the range"
     if (told := judgeable(metric)) is not None:
         yield f"{metric.key} {told}"
@@ -108,6 +108,10 @@ def _stopped(policy: GateConfig, comparison: Comparison) -> Iterator[str]:
         elif early.items not in (counts := looks_at(policy, early.planned).counts):
             looks = ", ".join(map(str, counts))
             yield f"task {task} stopped after {early.items} items; the policy looks after {looks}"
+        for metric in comparison.metrics:
+            for rule in rules_for(policy, metric) if metric.task == task else []:
+                if (why := needs_all(rule, metric.only_baseline_right is not None)) is not None:
+                    yield f"task {task} stopped early, and the {rule.role} rule '{rule.metric}' needs all items: {why}"
         pooled = {m.task for m in comparison.metrics for part in m.strata or [] if part.task == task}
         for group in sorted(pooled):
             if any(rules_for(policy, metric) for metric in comparison.metrics if metric.task == group):

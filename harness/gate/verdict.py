@@ -64,20 +64,14 @@ def _ruled(policy: GateConfig, comparison: Comparison) -> list[Ruled]:
 def _levels(policy: GateConfig, ruled: Sequence[Ruled]) -> list[Levels]:
     """What each p-value is held to, and the p-value of harm adjusted over all guards (Holm).
 
-    With interim looks the levels are those of the look at which the task ended, and guards share the harm level: those
-    on whole tasks and groups against the policy's baselines as they were counted at each look, slices and baselines
-    that were added later with all that were tested.
+    With interim looks the levels are those of the look at which the task ended, and all guards share the harm level, as
+    they were counted at each look; a baseline that was added later makes it stricter for all. The levels hold at
+    whatever look a task ends, so a stop that another baseline decided costs no error rate.
     """
     guards = [one for one in ruled if one.rule.role == "guard"]
     raw = {id(one): fail_p(one.metric) for one in guards}
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
-    looked_at = sum(one.at_looks(policy) for one in guards)
-    return [
-        Levels.of(
-            policy, one, looked_at if one.at_looks(policy) else len(guards), raw.get(id(one)), adjusted.get(id(one))
-        )
-        for one in ruled
-    ]
+    return [Levels.of(policy, one, len(guards), raw.get(id(one)), adjusted.get(id(one))) for one in ruled]
 
 
 def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:

@@ -37,6 +37,7 @@ def print_comparison(comparison: Comparison) -> None:
 def _line(metric: MetricComparison, against: str) -> str:
     numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f}"
     told = [f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]  n={metric.n}"]
+    told += [f"interval {metric.interval_doubt}"] if metric.interval_doubt else []
     if metric.only_baseline_right is not None:
         told.append(f"1->0 {metric.only_baseline_right}, 0->1 {metric.only_candidate_right}")
     told += [text] if (text := wording.extras_text(metric)) else []

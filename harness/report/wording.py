@@ -106,8 +106,9 @@ def difference_text(metric: Measured, value: float) -> str:
 
 
 def interval_text(metric: Measured) -> str:
-    """The 95% interval of the difference, in the unit of `difference_text`: `[-4.0, -0.2]`."""
-    return f"[{_signed(metric, metric.ci_low)}, {_signed(metric, metric.ci_high)}]"
+    """The 95% interval of the difference, in the unit of `difference_text`: `[-4.0, -0.2]`; whether to trust it."""
+    found = f"[{_signed(metric, metric.ci_low)}, {_signed(metric, metric.ci_high)}]"
+    return f"{found} (few items: not to be trusted)" if metric.interval_doubt else found
 
 
 def limit_text(metric: MetricVerdict) -> str:

@@ -108,7 +108,31 @@ def test_the_decision_that_the_promotion_rests_on_stays(tmp_path: Path, github: 
 
 
 def test_a_failure_before_the_verdict(github: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    write_failure(ServerFault("it did not come up\nlast line ``` of the log"))
-    assert "verdict=NONE\nexit_code=3\n" in github["GITHUB_OUTPUT"].read_text()
+    write_failure(ServerFault("it did not come up\nlast line ``` of the log"), None)
+    assert "verdict=NONE\nexit_code=3\nreport=\nfolder=\n" in github["GITHUB_OUTPUT"].read_text()
     assert github["GITHUB_STEP_SUMMARY"].read_text().count("```") == 2
     assert capsys.readouterr().out == "::error title=harness::it did not come up%0Alast line ``` of the log\n"
+
+
+def test_a_failure_is_told_in_the_folder_that_was_named(tmp_path: Path, github: dict[str, Path]) -> None:
+    """In place of an earlier decision: nobody is to comment a pull request with that one."""
+    out = tmp_path / "ci-report"
+    earlier_decision(out)
+    write_failure(ServerFault("it did not come up"), out)
+    assert f"report=\nfolder={out}\n" in github["GITHUB_OUTPUT"].read_text()
+    assert {path.name for path in out.rglob("*") if path.is_file()} == {"summary.md", "comment.md", "notes.txt"}
+    assert "it did not come up" in (out / "comment.md").read_text()
+
+
+def test_a_failure_leaves_the_decision_of_a_run(tmp_path: Path, github: dict[str, Path]) -> None:
+    out = tmp_path / "mine" / "against" / "production"
+    earlier_decision(out)
+    write_failure(ServerFault("it did not come up"), out)
+    assert "folder=\n" in github["GITHUB_OUTPUT"].read_text()
+    assert all((out / name).read_text() == "FAIL" for name in EARLIER)
+
+
+def test_a_failure_is_told_where_its_folder_cannot_be_made(tmp_path: Path, github: dict[str, Path]) -> None:
+    (tmp_path / "file").touch()
+    write_failure(ServerFault("it did not come up"), tmp_path / "file" / "out")
+    assert "verdict=NONE\nexit_code=3\nreport=\nfolder=\n" in github["GITHUB_OUTPUT"].read_text()

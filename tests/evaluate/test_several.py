@@ -14,7 +14,7 @@ from harness.config import Config
 from harness.evaluate import several
 from harness.evaluate.looks import Looks
 from harness.evaluate.several import answer_scope, evaluate_checkpoints, evaluation_inputs
-from harness.records import Checkpoint
+from harness.records import Checkpoint, Evaluation
 from harness.store import sha256_json
 
 CONTRACT: Any = SimpleNamespace(digest="c" * 64)
@@ -103,6 +103,34 @@ def test_looks_at_a_whole_model_see_its_baseline_finished(
     folders = evaluate_checkpoints(sides, config, *where, looks, at_hand)
     assert asked == groups
     assert folders == {label: tmp_path / "made" / label for label in sides} | at_hand
+
+
+@pytest.mark.parametrize("vanished", [False, True])
+def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
+    vanished: bool, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may replace it at any moment."""
+    runs = config.model_copy(update={"runs_dir": str(tmp_path / "runs")})
+    sides = {"base": model(tmp_path / "a")}
+    monkeypatch.setattr(several, "contract_of", lambda *_: CONTRACT)
+    job = several.Job(sides, CONTRACT, runs, tmp_path / "runs" / "first" / "eval", tmp_path / "log", dict, None)
+    record = Evaluation(
+        label="base", suite="smoke", weights_sha256="w", contract_sha256="c", tasks={}, groups={}, scores=[],
+        prompts_checked=0, seconds=1.0,
+    )  # fmt: skip
+    several._finished(job, "base", lambda folder: record.save(folder / several.RECORD))
+    asked: list[str] = []
+
+    def evaluate(job: Any, group: Any, sound: Any, done: dict[str, Path]) -> dict[str, Path]:
+        asked.extend(group)
+        return dict.fromkeys(group, tmp_path / "made")
+
+    monkeypatch.setattr(several, "_evaluate", evaluate)
+    if vanished:
+        monkeypatch.setattr("harness.store._taken_over", lambda *_: False)
+    out = tmp_path / "runs" / "second" / "eval"
+    folders = evaluate_checkpoints(sides, runs, out, tmp_path / "log", dict)
+    assert (asked, folders["base"]) == ((["base"], tmp_path / "made") if vanished else ([], out / "base"))
 
 
 def test_items_grow_look_by_look_in_one_order() -> None:

@@ -1,5 +1,6 @@
 """Big samples files are read in blocks of lines: with the same outcome as line by line, whatever stands in them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import EvidenceFault
 from harness.gate import samples as reading
-from harness.gate.blocks import Block
+from harness.gate.blocks import Block, digest
 from harness.gate.samples import read_samples
 from harness.store import sha256_file
 
@@ -75,6 +76,32 @@ def test_blocks_read_what_lines_read(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "BLOCK", block)
         np.testing.assert_equal(found(path), one_by_one(path, patch))
+
+
+HASHES = [hashlib.sha256(str(n).encode()).hexdigest() for n in range(60)]
+ODD_HASHES = ["", *("f" * n for n in (63, 65)), "ü" * 64, "ü" * 32, "~" * 64, "\x7f" * 64, "\x00" * 64, "\ud800" * 64]
+
+
+@pytest.mark.parametrize("odd", [None, *ODD_HASHES])
+@pytest.mark.parametrize("name", ["doc_hash", "prompt_hash", "target_hash"])
+def test_hashes_are_read_in_blocks_as_in_lines(tmp_path: Path, name: str, odd: str | None) -> None:
+    """Texts of the length of a hash are taken all at once; any other among them is read like the rest."""
+    rows = [
+        sample(n, float(n % 2), doc_hash=one, prompt_hash=one[::-1], target_hash=HASHES[0])
+        for n, one in enumerate(HASHES)
+    ]
+    if odd is not None:
+        rows[40][name] = odd
+    path = tmp_path / "samples_quiz.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "BLOCK", 4096)
+        read = found(path)
+        np.testing.assert_equal(read, one_by_one(path, patch))
+    if odd is None:
+        column = read[1]["acc"]
+        assert column["prompts"].tolist() == [digest(one[::-1]) for one in sorted(HASHES)]
+        assert column["items"].tolist() == [one.encode() for one in sorted(HASHES)]
 
 
 def test_a_file_of_like_rows_is_taken_in_blocks_and_digested_once(

@@ -12,6 +12,8 @@ from harness.errors import EvidenceFault
 from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
 from harness.records import Comparison, MetricComparison
+from harness.report.comparison import print_comparison
+from harness.report.wording import interval_text
 
 RIGHT = answers(90, 100)
 
@@ -176,6 +178,42 @@ def test_relative_drop_has_an_interval_around_it(tmp_path: Path) -> None:
     assert metric.relative_drop is not None
     assert metric.relative_drop.drop == pytest.approx(0.25)
     assert (metric.relative_drop.low or 0) < 0.25 < (metric.relative_drop.high or 0)
+
+
+def graded(n: int, rare: int = 0, by: float = 0.0) -> list[float]:
+    """Marks around a half, of which some are far from the rest."""
+    return [0.5 + 0.01 * (number % 5) + (by if number < rare else 0) for number in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("n", "rare", "told"),
+    [(30, 0, "30 items are few, and a rare large change may not be among them"),
+     (30, 2, "30 items are few, and their scores are skewed"),
+     (50, 0, None),
+     (200, 2, None)],
+)  # fmt: skip
+def test_an_interval_of_few_scores_is_told_as_not_to_be_trusted(
+    tmp_path: Path, n: int, rare: int, told: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is shown: in the reason, in tables and on the terminal."""
+    gate = policy()
+    comparison = compared(tmp_path, [one_task([0.5] * n), one_task(graded(n, rare, -0.4))], gate)
+    (line,) = decide(gate, comparison).metrics
+    print_comparison(comparison)
+    shown = [line.reason, interval_text(line), capsys.readouterr().out]
+    assert [("not to be trusted" in text) for text in shown] == [told is not None] * 3
+    assert line.interval_doubt == (f"not to be trusted: {told}" if told else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(answers(25, 30), answers(20, 30)), ([0.5] * 30, [0.5] * 30), ([0.5] * 30, [0.25] * 30)]
+)
+def test_an_interval_that_covers_enough_on_few_items_stands_as_it_is(
+    tmp_path: Path, before: list[float], after: list[float]
+) -> None:
+    """Of right/wrong answers, and of scores that all moved alike: it counts what may be unseen."""
+    (metric,) = compared(tmp_path, [one_task(before), one_task(after)]).metrics
+    assert metric.interval_doubt is None
 
 
 def test_forgetting_over_the_suite_names_the_worst_task(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def test_a_share_of_an_unknown_baseline_is_told_to_be_left_out() -> None:
     assert "not planned" not in measured.outlook
 
 
+def test_gated_slices_are_planned_with_what_each_of_them_needs() -> None:
+    (line,) = plan(policy(guard(slices=["rare*"])), "smoke", {"quiz": 2200})
+    assert line.outlook.endswith("; each slice of rare* needs 59 items at least")
+
+
 def test_looks_need_more_items() -> None:
     (once,), (looks,) = (
         plan(policy(guard(), sequential=rule), "smoke", {"quiz": 400}) for rule in (None, SequentialConfig(looks=4))

@@ -1,21 +1,26 @@
 """Interim looks: the order is fixed, a decided task may stop, and anything else that is short is refused."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_folders import Folder, answers, compare_both, guard, policy, sample
+from evaluation_folders import Folder, answers, compare_both, guard, policy, sample, samples
 
 from harness.config import GateConfig, RuleConfig, SuiteConfig, TaskConfig
 from harness.config_gate import SequentialConfig
 from harness.gate.comparison import compare
 from harness.gate.evidence import read_evidence
-from harness.gate.sequential import Progress, decided, first_items, looks_at
+from harness.gate.sequential import Progress, _Spoken, decided, first_items, looks_at
 from harness.gate.verdict import decide
-from harness.records import Verdict
+from harness.looks import _progress
+from harness.records import Comparison, Verdict
 
 N = 400
 SUITE = SuiteConfig(name="smoke", tasks=[TaskConfig(name="quiz")])
+FIRST, FIRST_100 = (first_items(range(N), 3, "quiz", items) for items in (200, 100))
+FIRST_OF_OTHER = first_items(range(N), 3, "other")
 
 
 def looking(*rules: RuleConfig, **changes: Any) -> GateConfig:
@@ -69,23 +74,100 @@ def test_baselines_share_the_level_of_harm() -> None:
     assert decided(target, SUITE, [progress(200, 0, 0, right=198)], further=[[progress(200, 60, 0)]]) == {"quiz"}
 
 
-def test_the_verdict_shares_it_among_the_same_guards(tmp_path: Path) -> None:
-    """With as many baselines as at the looks; one that is added later leaves the level of the look as it was."""
+def test_gated_slices_share_it_too() -> None:
+    """As they are counted in the verdict: those that a rule names, of any task; others are information."""
+    lost, sliced = progress(200, 8, 0), progress(200, 0, 0, task="other", slices=("a", "b", "c", "d", "e", "info"))
+    gated = guard("*/other/acc", slices=["[a-e]"])
+    assert decided(looking(guard(), guard("*/other/acc")), SUITE, [lost, sliced]) == {"quiz", "other"}
+    assert decided(looking(guard(), gated), SUITE, [lost, sliced]) == set()
+    shown = progress(200, 0, 0, task="other", slices=("info",))
+    assert decided(looking(guard(), gated), SUITE, [lost, shown]) == {"quiz"}
+
+
+def test_a_task_with_gated_slices_runs_whole_and_one_with_others_stops() -> None:
+    one = progress(200, 0, 0, slices=("a", "b"))
+    assert decided(looking(), SUITE, [one]) == {"quiz"}
+    assert decided(looking(guard(slices=["a"])), SUITE, [one]) == set()
+
+
+def test_the_looks_count_the_slices_of_all_planned_items(tmp_path: Path) -> None:
+    """A slice without an item so far, and slices against each baseline, are guards of the verdict as well."""
+    gate = looking(guard("*/quiz/acc"), guard("*/other/acc", slices=["*"]), baselines=["anchor"])
+    last = FIRST_OF_OTHER[-1]
+    rows = [sample(n, 1.0, doc={"slice": "late" if n == last else "usual"}) for n in range(N)]
+    whole = Folder({"quiz": [sample(n, 1.0) for n in range(N)], "other": rows})
+    short = stopped_folder(FIRST, 200, [1.0] * N)
+    short.tasks["other"] = [row for row in rows if row["doc_id"] in FIRST_OF_OTHER[:200]]
+    short.identities["other"] = {"planned": N, "stopped_at": 200, "order_seed": 3}
+    sides = [read_evidence(folder.write(tmp_path / name)) for name, folder in (("a", whole), ("b", short))]
+    found = compare(sides[0], sides[1], gate)
+    counted = list(_progress(found, sides[0], sides[1], gate.slice_key))
+    assert {one.task: one.slices for one in counted} == {"quiz": (), "other": ("late", "usual")}
+    whole_again = replace(whole, label="other").write(tmp_path / "c")
+    comparison = compare_both([sides[0], read_evidence(whole_again)], gate)
+    other = comparison.model_copy(update={"baseline": comparison.baseline.model_copy(update={"label": "anchor"})})
+    verdict = decide(gate, comparison.model_copy(update={"others": [other]}))
+    spoken = [_Spoken.of(gate, SUITE, counted, {}), _Spoken.of(gate, SUITE, counted, {}).guards_alone()]
+    assert sum(one.guards for one in spoken) == len([line for line in verdict.metrics if line.role == "guard"]) == 8
+
+
+def harmed(tmp_path: Path, lost: int) -> Comparison:
+    """Stopped after 200 items of which so many were lost; the baseline has all right."""
     marks = [1.0] * N
-    for number in FIRST[:8]:
+    for number in FIRST[:lost]:
         marks[number] = 0.0
     folders = {"a": Folder({"quiz": [sample(n, 1.0) for n in range(N)]}), "b": stopped_folder(FIRST, 200, marks)}
-    evidence = [read_evidence(folder.write(tmp_path / name)) for name, folder in folders.items()]
-    comparison = compare_both(evidence, looking())
-    labels = [f"anchor-{number}" for number in range(5)]
+    return compare_both([read_evidence(folder.write(tmp_path / name)) for name, folder in folders.items()], looking())
+
+
+def against(comparison: Comparison, labels: Sequence[str]) -> Comparison:
+    """The same beside further baselines that answered alike."""
     others = [
         comparison.model_copy(update={"baseline": comparison.baseline.model_copy(update={"label": label})})
         for label in labels
     ]
-    anchored = comparison.model_copy(update={"others": others})
-    for policy_, expected in ((looking(), "FAIL"), (looking(baselines=labels), "INCONCLUSIVE")):
-        verdict = decide(policy_, anchored)
-        assert next(line for line in verdict.metrics if line.against is None).verdict == expected
+    return comparison.model_copy(update={"others": others})
+
+
+LABELS = [f"anchor-{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("named", "added", "lost", "expected"),
+    [
+        ([], [], 8, "FAIL"),
+        (LABELS, LABELS, 8, "INCONCLUSIVE"),
+        ([], LABELS, 8, "INCONCLUSIVE"),
+        ([], LABELS, 20, "FAIL"),
+        ([], LABELS, 0, "PASS"),
+    ],
+)
+def test_the_verdict_shares_it_among_all_guards(
+    tmp_path: Path, named: list[str], added: list[str], lost: int, expected: str
+) -> None:
+    """Those that the looks counted, and baselines that were added after the stop: α is spent once."""
+    verdict = decide(looking(baselines=named), against(harmed(tmp_path, lost), added))
+    assert verdict.verdict == expected
+    assert {line.verdict for line in verdict.metrics} == {expected}
+    told = [line for line in verdict.metrics if "stopped after 200 of 400 items before this was decided" in line.reason]
+    assert bool(told) == (expected == "INCONCLUSIVE")
+
+
+def test_a_stop_that_another_baseline_decided_is_told(tmp_path: Path) -> None:
+    """Equal to the baseline of the looks, it stopped; against one that was added, nothing is decided yet."""
+    worse, first = [1.0] * N, FIRST_100
+    for number in first[:3]:
+        worse[number] = 0.0
+    short = stopped_folder(first, 100, worse)
+    folders = {"a": [*worse], "anchor": [1.0] * N}
+    sides = {name: Folder({"quiz": samples(values)}, label=name) for name, values in folders.items()}
+    evidence = {name: read_evidence(folder.write(tmp_path / name)) for name, folder in {**sides, "b": short}.items()}
+    gate = looking(guard(margin="9 points"))
+    main, other = (compare(evidence[name], evidence["b"], gate) for name in ("a", "anchor"))
+    assert decide(gate, main).verdict == "PASS"
+    verdict = decide(gate, main.model_copy(update={"others": [other]}))
+    assert verdict.verdict == "INCONCLUSIVE"
+    assert "stopped after 100 of 400 items before this was decided: name every baseline" in verdict.reasons[0]
 
 
 def test_a_part_of_a_group_that_decides_runs_whole() -> None:
@@ -139,19 +221,55 @@ def test_a_whole_evaluation_under_looks_is_judged_at_the_last(tmp_path: Path) ->
         assert (verdict.verdict, verdict.metrics[0].look, verdict.notes) == ("PASS", 4, [])
 
 
-def test_a_loss_that_stopped_a_task_is_judged_as_it_was_at_the_look(tmp_path: Path) -> None:
-    """Further baselines add guards to the verdict; the whole task is held to the level of its look."""
-    gate = looking()
-    assert decided(gate, SUITE, [progress(200, 8, 0)]) == {"quiz"}
-    marks = [1.0] * N
-    for number in FIRST[:8]:
-        marks[number] = 0.0
-    folders = {"a": Folder({"quiz": [sample(n, 1.0) for n in range(N)]}), "b": stopped_folder(FIRST, 200, marks)}
-    evidence = [read_evidence(folder.write(tmp_path / name)) for name, folder in folders.items()]
-    comparison = compare_both(evidence, gate)
-    anchored = comparison.model_copy(update={"others": [comparison] * 5})
-    whole = next(line for line in decide(gate, anchored).metrics if line.against is None)
-    assert (whole.verdict, whole.look) == ("FAIL", 2)
+@pytest.mark.parametrize("right_of_first", [0, 100, 200])
+def test_a_relative_margin_is_the_same_at_every_look_and_in_the_verdict(tmp_path: Path, right_of_first: int) -> None:
+    """Of the baseline's mean over all planned items, which is known before the first look: not over those asked."""
+    marks = [0.0] * N
+    for number in [*FIRST[:right_of_first], *sorted(set(range(N)) - set(FIRST))[: 300 - right_of_first]]:
+        marks[number] = 1.0
+    gate = looking(guard(margin=["10% of baseline", "9 points"]))
+    whole = Folder({"quiz": [sample(n, marks[n]) for n in range(N)]})
+    sides = {"a": whole, "b": stopped_folder(FIRST, 200, marks), "c": stopped_folder(FIRST_100, 100, marks)}
+    found = {name: read_evidence(folder.write(tmp_path / name)) for name, folder in sides.items()}
+    for name, items in (("b", 200), ("c", 100)):
+        comparison = compare(found["a"], found[name], gate)
+        (one,) = _progress(comparison, found["a"], found[name], "slice")
+        (line,) = decide(gate, Comparison.model_validate_json(comparison.model_dump_json(by_alias=True))).metrics
+        assert (one.done, one.baseline, line.n) == (items, sum(marks) / N, items)
+        assert line.margin == pytest.approx(sum(marks) / N / 10)
+
+
+def test_an_unasked_item_of_the_baseline_without_a_number_is_invalid(tmp_path: Path) -> None:
+    """The margin would rest on it."""
+    rows = [sample(number, 1.0) for number in range(N)]
+    rows[min(set(range(N)) - set(FIRST))]["acc"] = float("nan")
+    sides = {"a": Folder({"quiz": rows}), "b": stopped_folder(FIRST, 200, [1.0] * N)}
+    evidence = [read_evidence(folder.write(tmp_path / name)) for name, folder in sides.items()]
+    verdict = decide(looking(guard(margin="10% of baseline")), compare_both(evidence, looking()))
+    assert verdict.verdict == "INVALID"
+    assert "not a number for some items" in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (guard(slices=["*"]), "it has slices"),
+        (guard(cluster="id"), "it has clusters"),
+        (guard(range=(0, 2)), "not right/wrong"),
+        (RuleConfig(metric="*/quiz/acc", role="target", margin="2 points"), "it demands a gain"),
+    ],
+)
+def test_a_stop_under_a_rule_that_needs_all_items_is_invalid(tmp_path: Path, rule: RuleConfig, told: str) -> None:
+    """As when an evaluation is gated by another policy than the one that stopped it."""
+    gate = looking(rule, require=[rule.role])
+    assert decided(gate, SUITE, [progress(200, 0, 0)]) == set()
+    first = [sample(number, 1.0, doc={"id": str(number), "slice": "rare"}) for number in range(N)]
+    sides = [Folder({"quiz": first}), Folder({"quiz": [first[number] for number in sorted(FIRST)]})]
+    sides[1].identities["quiz"] = {"planned": N, "stopped_at": 200, "order_seed": 3}
+    evidence = [read_evidence(folder.write(tmp_path / str(i))) for i, folder in enumerate(sides)]
+    verdict = decide(gate, compare_both(evidence, gate))
+    assert verdict.verdict == "INVALID"
+    assert told in "\n".join(verdict.reasons)
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(None, "PASS"), (0.0002, "INCONCLUSIVE")])
@@ -164,9 +282,6 @@ def test_a_rules_own_alpha_stops_later() -> None:
     one = progress(100, 0, 0)
     assert decided(looking(guard(margin="9 points")), SUITE, [one]) == {"quiz"}
     assert decided(looking(guard(margin="9 points", alpha=0.0001)), SUITE, [one]) == set()
-
-
-FIRST = first_items(range(N), 3, "quiz", 200)
 
 
 @pytest.mark.parametrize(
