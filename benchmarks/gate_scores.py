@@ -24,6 +24,7 @@ from harness.stats.continuous import (
 
 Floats = npt.NDArray[np.float64]
 MARGIN = 0.05
+SIZES = (30, 100, 250)
 FLIPS, RESAMPLES, BATCH, CHECKED = 10_000, 2000, 1000, 20
 
 
@@ -48,7 +49,7 @@ def continuous(replicates: int, only: str) -> None:
     print(f"Scores that are not right/wrong, {replicates:,} replicates, δ = {MARGIN}\n")
     header("differences", "n", "PASS at −δ (≤ 5.5%)", "FAIL at 0 (≤ 5.5%)", "PASS at 0", "covered (94–96%)")
     for name, shape in ((name, shape) for name, shape in SHAPES.items() if only in name):
-        for n in (30, 100, 250):
+        for n in SIZES:
             generator = np.random.default_rng(n)
             drawn = [
                 _decided(shape(generator, (min(BATCH, replicates - start), n)), start == 0)
@@ -98,10 +99,20 @@ def _interval(d: Floats) -> tuple[Floats, Floats]:
     n = d.shape[1]
     reach = t.isf(0.025, n - 1) * d.std(axis=1, ddof=1) / np.sqrt(n)
     low, high = d.mean(axis=1) - reach, d.mean(axis=1) + reach
-    resampled = _skewed(d) | (n < FEW_ITEMS) if n >= FEW_FOR_BOOTSTRAP else np.zeros(len(d), dtype=bool)
+    if n < FEW_FOR_BOOTSTRAP:
+        hall = _hall(d, -1), _hall(d, 1)
+        return np.minimum(low, hall[0]), np.maximum(high, hall[1])
+    resampled = _skewed(d) | (n < FEW_ITEMS)
     if resampled.any():
         low[resampled], high[resampled] = bca_interval(d[resampled])
     return low, high
+
+
+def _hall(d: Floats, side: int) -> Floats:
+    n, centred = d.shape[1], d - d.mean(axis=1, keepdims=True)
+    lean = (centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5 / np.sqrt(n)
+    moved = 3 / lean * (np.cbrt(1 + lean * (-side * t.isf(0.025, n - 1) - lean / 6)) - 1)
+    return np.asarray(d.mean(axis=1) - d.std(axis=1, ddof=1) / np.sqrt(n) * moved)
 
 
 def _student(d: Floats) -> Floats:

@@ -17,7 +17,7 @@ from harness.stats.clustered import (
     effective_items,
 )
 from harness.stats.continuous import (
-    FEW_FOR_BOOTSTRAP,
+    FEW_FOR_INTERVAL,
     harm_p_continuous,
     interval_continuous,
     noninferiority_p_continuous,
@@ -105,9 +105,9 @@ def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
 def interval_doubt(metric: MetricComparison) -> str | None:
     """Why `interval` may hold the truth less often than it says, in words; None where simulation finds it does not.
 
-    What a few items do not show no interval made of them can know: of skewed scores it covers 78 to 93% then.
+    What a few items do not show no interval made of them can know: where one item in twenty moves, it covers 78% on 30.
     """
-    if _counted(metric) or metric.clusters is not None or _stratified(metric) or not 2 <= metric.n < FEW_FOR_BOOTSTRAP:
+    if _counted(metric) or metric.clusters is not None or _stratified(metric) or not 2 <= metric.n < FEW_FOR_INTERVAL:
         return None
     d = differences(metric)
     if without_spread(d):

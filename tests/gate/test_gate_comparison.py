@@ -189,7 +189,8 @@ def graded(n: int, rare: int = 0, by: float = 0.0) -> list[float]:
     ("n", "rare", "told"),
     [(30, 0, "30 items are few, and a rare large change may not be among them"),
      (30, 2, "30 items are few, and their scores are skewed"),
-     (50, 0, None),
+     (99, 0, "99 items are few, and a rare large change may not be among them"),
+     (100, 0, None),
      (200, 2, None)],
 )  # fmt: skip
 def test_an_interval_of_few_scores_is_told_as_not_to_be_trusted(

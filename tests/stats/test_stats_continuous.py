@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap, norm, t, ttest_1samp
+from scipy.stats import bootstrap, norm, skew, t, ttest_1samp
 
 from harness.stats.checks import FloatArray
 from harness.stats.continuous import (
+    hall_interval,
     harm_p_continuous,
     interval_continuous,
     noninferiority_p_continuous,
@@ -128,6 +129,29 @@ def test_bca_p_is_the_level_whose_limit_is_the_bound() -> None:
     assert bca_p(d, low, seed=5) == pytest.approx(0.05, abs=0.002)
     assert bca_p(d, d.min() - 1, seed=5) < 0.01
     assert bca_p(d, d.max() + 1, seed=5) > 0.99
+
+
+@pytest.mark.parametrize("turn", [-1.0, 1.0])
+def test_limits_of_hall_are_where_his_transformation_is_the_quantile_of_t(turn: float) -> None:
+    """Hall (1992), with T = √n(mean − μ)/s: T + aT²/3 + a²T³/27 + a/6, a the skewness over √n."""
+    d = turn * (np.random.default_rng(1).exponential(0.2, 30) - 0.2)
+    reach = float(t.isf(0.025, 29))
+    a = float(skew(d)) / math.sqrt(30)
+    for mu, expected in zip(hall_interval(d, 0.95), (reach, -reach), strict=True):
+        moved = (d.mean() - mu) / (d.std(ddof=1) / math.sqrt(30))
+        assert moved + a * moved**2 / 3 + a**2 * moved**3 / 27 + a / 6 == pytest.approx(expected)
+
+
+def test_hall_of_a_symmetric_sample_is_t() -> None:
+    d = np.linspace(-0.2, 0.3, 30)
+    assert hall_interval(d, 0.9) == pytest.approx(t_interval(d, 0.9))
+
+
+def test_the_interval_of_few_scores_is_the_wider_of_both() -> None:
+    d = np.random.default_rng(3).exponential(0.2, 30) - 0.2
+    plain, corrected = t_interval(d, 0.95), hall_interval(d, 0.95)
+    assert interval_continuous(d, 0.95, seed=0) == (min(plain[0], corrected[0]), max(plain[1], corrected[1]))
+    assert corrected[1] > plain[1]
 
 
 def test_sign_flip_of_thousands_is_its_normal_limit() -> None:
