@@ -168,9 +168,10 @@ def test_a_candidate_that_forgets_fails_the_job(story: Story, runner: Runner, tm
 
 
 def test_what_cannot_be_decided_says_why(runner: Runner, tmp_path: Path) -> None:
-    decided = runner.step(steps(ACTION["runs"])["Decide"], inputs(candidate="nowhere", out=str(tmp_path / "r")))
+    folder = str(tmp_path / "r")
+    decided = runner.step(steps(ACTION["runs"])["Decide"], inputs(candidate="nowhere", out=folder))
     assert decided.returncode == 2
-    assert runner.outputs() == {"verdict": "NONE", "exit_code": "2"}
+    assert runner.outputs() == {"verdict": "NONE", "exit_code": "2", "report": "", "folder": folder}
     assert "nowhere" in runner.files["GITHUB_STEP_SUMMARY"].read_text()
 
 
