@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from training_rows import ALPHA, LEARNING_RATE, RANK, shipped_rows  # noqa: E402
+from training_rows import ALPHA, LEARNING_RATE, RANK, SYSTEM, shipped_rows  # noqa: E402
 
 
 def main() -> None:
@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=0, help="train.parts_at_once of the harness, 0 is one a core")
     parser.add_argument("--rounds", type=int, default=1, help="all trainers again, so often: the machine's speed moves")
     parser.add_argument("--trl-processes", type=int, nargs="+", default=[1], help="by accelerate launch, each tried")
+    parser.add_argument(
+        "--system", action="store_true", help="a system message in front of every row, as in production"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     work = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
@@ -50,20 +53,25 @@ def peer(arguments: argparse.Namespace) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for _ in range(arguments.rounds):
         ours = _child(arguments, "harness", arguments.length)
-        _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds)
+        _show_peer(f"harness, {arguments.processes} process(es)", ours, ours, speeds, shared=arguments.system)
         for processes, length in itertools.product(arguments.trl_processes, arguments.trl_lengths):
             if arguments.step_tokens // length >= processes:
                 run = _child(arguments, "trl", length, processes)
-                _show_peer(f"TRL, packed to {length}, {processes} process(es)", run, ours, speeds)
+                _show_peer(
+                    f"TRL, packed to {length}, {processes} process(es)", run, ours, speeds, shared=arguments.system
+                )
     print("\nafterwards:")
     _speeds(arguments.model)
 
 
-def _show_peer(name: str, run: dict[str, Any], ours: dict[str, Any], speeds: tuple[float, float]) -> None:
+def _show_peer(
+    name: str, run: dict[str, Any], ours: dict[str, Any], speeds: tuple[float, float], *, shared: bool
+) -> None:
+    """A line of the table; where rows share a prompt, tokens are not computed as often as they are counted."""
     print(
         f"| {name} | {run['tokens']} | {run['supervised']} | {run['tokens_per_s']:.0f} | {run['supervised_per_s']:.0f} "
         f"| {ours['tokens_per_s'] / run['tokens_per_s']:.2f} times | {run['final_loss']:.4f} "
-        f"| {_shares(run, speeds)} |",
+        f"| {'' if shared else _shares(run, speeds)} |",
         flush=True,
     )
 
@@ -145,9 +153,16 @@ def _child(arguments: argparse.Namespace, what: str, length: int, trl_processes:
         command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
         command += ["--processes", str(arguments.processes), "--parts", str(arguments.parts)]
         command += ["--trl-autocast"] if arguments.trl_autocast else []
+        command += ["--system"] if arguments.system else []
         subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
         result: dict[str, Any] = json.loads((out / "result.json").read_text())
     return result
+
+
+def template(arguments: argparse.Namespace) -> list[str]:
+    """The settings of the prompt template."""
+    fixed = ["template.system_policy=fixed", f"template.system='{SYSTEM}'"] if arguments.system else []
+    return ["template=chatml", *fixed]
 
 
 def run_harness(arguments: argparse.Namespace) -> None:
@@ -158,7 +173,6 @@ def run_harness(arguments: argparse.Namespace) -> None:
     settings = {
         "model": "pretrained",
         "model.path": arguments.model,
-        "template": "chatml",
         "tracker": "none",
         "name": "speed",
         "train.sequence_length": arguments.length,
@@ -175,9 +189,8 @@ def run_harness(arguments: argparse.Namespace) -> None:
         settings |= {"launcher": "accelerate", "num_processes": arguments.processes}
     folder = arguments.out / "checkpoint"
     folder.mkdir()
-    finetune(
-        config_for([f"{k}={v}" for k, v in settings.items()]), arguments.model, shipped_rows(arguments.rows), folder
-    )
+    config = config_for([*(f"{k}={v}" for k, v in settings.items()), *template(arguments)])
+    finetune(config, arguments.model, shipped_rows(arguments.rows), folder)
     curve = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][1:]
     seconds = sum(step["seconds"] for step in curve)
     counted = {
@@ -220,9 +233,8 @@ def final_loss(arguments: argparse.Namespace, adapter: Path) -> float:
     from harness.train.validation import eval_loss
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    contract = make_contract(
-        config_for(["model=pretrained", f"model.path={arguments.model}", "template=chatml"]).template, tokenizer
-    )
+    config = config_for(["model=pretrained", f"model.path={arguments.model}", *template(arguments)])
+    contract = make_contract(config.template, tokenizer)
     renderer = Renderer(contract, tokenizer)
     rows = [renderer.training(row_messages(row)) for row in shipped_rows(arguments.rows)[:100]]
     base = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa")

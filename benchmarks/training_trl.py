@@ -5,7 +5,7 @@ import os
 import time
 from typing import Any
 
-from training_rows import ALPHA, LEARNING_RATE, RANK, TEMPLATE, shipped_rows
+from training_rows import ALPHA, LEARNING_RATE, RANK, SYSTEM, TEMPLATE, shipped_rows
 
 
 def train(arguments: argparse.Namespace) -> tuple[dict[str, int], float] | None:
@@ -37,10 +37,12 @@ def train(arguments: argparse.Namespace) -> tuple[dict[str, int], float] | None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             stamps.append(time.perf_counter())
 
+    system = [{"role": "system", "content": SYSTEM}] if arguments.system else []
+    conversations = [{"messages": [*system, *row_messages(row)]} for row in shipped_rows(arguments.rows)]
     trainer = Counting(
         model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa"),
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list([{"messages": row_messages(row)} for row in shipped_rows(arguments.rows)]),
+        train_dataset=Dataset.from_list(conversations),
         peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
         callbacks=[Stamps()],
         args=SFTConfig(

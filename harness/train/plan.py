@@ -1,11 +1,13 @@
 """What a training would be: steps, tokens, rows that are too long, parameters, memory, time. Nothing is trained."""
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from harness.config import Config
 from harness.prompt.render import Renderer
@@ -16,7 +18,7 @@ from harness.train.material import Material, material
 from harness.train.memory import keep_memory
 from harness.train.memory_estimate import MemoryEstimate, estimate_memory
 from harness.train.model import device_of, parameter_counts
-from harness.train.packing import padding_share
+from harness.train.packing import IGNORED, padding_share
 from harness.train.parameters import skeleton
 from harness.train.prepare import Row, long_rows_told, prepare
 from harness.train.progress import Progress, Start
@@ -77,15 +79,16 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
     what = material(prepared, config.train)
     model = skeleton(base, config.train)
     trained, total = parameter_counts(model)
-    longest = max(len(p.input_ids) for p in what.packs)
-    supervised = max(p.supervised for p in what.packs)
     settings, start = config.train, _shared(started(config, model), config.num_processes)
     at_once = min(start.parts_at_once, settings.sequences_per_step)
     shape, dtype = model.config, config.model.dtype
+    longest, supervised, sequences = _part(what, start, shape)
     memory = estimate_memory(shape, trained, total, settings, dtype, start.device, longest, supervised, at_once)
     counts = [what.tokens(step) for step in range(1, what.steps + 1)]
     tokens = sum(count[0] for count in counts)
-    speed, peak = _probe(config, base, what, memory, at_once, start.parts_at_once)
+    speed, peak = _probe(
+        config, base, what, memory, min(at_once * sequences, settings.sequences_per_step), start.parts_at_once
+    )
     return TrainingPlan(
         rows=len(prepared.rows),
         sequences=len(what.packs),
@@ -101,6 +104,23 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
         peak_gib=peak,
         start=start,
     )
+
+
+def _part(what: Material, start: Start, shape: Any) -> tuple[int, int, int]:
+    """(tokens, supervised tokens, sequences) of the largest parts of a step: more rows fit where all share a prompt."""
+    from harness.train.packed_attention import known
+    from harness.train.shared_prompt import share_prompt, shared_tokens
+    from harness.train.side_by_side import apart, together
+
+    longest, supervised = max(len(p.input_ids) for p in what.packs), max(p.supervised for p in what.packs)
+    if start.parts_at_once == 1 or start.device != "cpu" or not known(shape):
+        return longest, supervised, 1
+    columns = ("input_ids", "position_ids", "labels")
+    step = together([{name: getattr(packed, name) for name in columns} for packed in what.members(1)])
+    parts = [share_prompt(part) for part in apart(step, what.per_step, start.parts_at_once, shared_tokens(step))]
+    sizes = [part["labels"] for part in parts]
+    found = max(size.shape[1] for size in sizes), max(int((size != IGNORED).sum()) for size in sizes)
+    return max(longest, found[0]), max(supervised, found[1]), math.ceil(what.per_step / len(parts))
 
 
 def _shared(start: Start, processes: int) -> Start:

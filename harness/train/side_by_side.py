@@ -80,16 +80,19 @@ def together(batch: Sequence[dict[str, list[int]]]) -> Part:
     return {key: torch.tensor([[value for one in batch for value in one[key]]]) for key in batch[0]}
 
 
-def apart(inputs: Part, sequences: int, at_once: int) -> list[Part]:
-    """The rows of a step of `sequences` packed sequences in parts of about equal length, a multiple of `at_once`.
+def apart(inputs: Part, sequences: int, at_once: int, shared: int = 0) -> list[Part]:
+    """The rows of a step of `sequences` packed sequences in parts of about equal work, a multiple of `at_once`.
 
-    No row is cut, so there may be fewer. Each part has its number `part`, an int64 of shape ().
+    The `shared` tokens that every row begins with are hardly work: with them parts are fewer, and hold more rows. No
+    row is cut, so there may be fewer still. Each part has its number `part`, an int64 of shape ().
     """
-    starts = (inputs["position_ids"][0] == 0).nonzero()[:, 0].tolist()
-    tokens = inputs["position_ids"].shape[1]
-    count = math.ceil(sequences / at_once) * at_once
-    cuts = sorted({0, tokens, *(_nearest(starts, number * tokens / count) for number in range(1, count))})
-    sizes = [end - start for start, end in pairwise(cuts)]
+    positions = inputs["position_ids"][0]
+    starts = (positions == 0).nonzero()[:, 0]
+    work = torch.cat((torch.zeros(1, dtype=torch.int64), (positions >= shared).cumsum(0)))
+    before, total = work[starts].tolist(), int(work[-1])
+    count = math.ceil(math.ceil(sequences * total / len(positions)) / at_once) * at_once
+    chosen = sorted({_nearest(before, number * total / count) for number in range(1, count)} - {0})
+    sizes = [end - start for start, end in pairwise((0, *starts[chosen].tolist(), len(positions)))]
     columns = {key: value.split(sizes, dim=1) for key, value in inputs.items()}
     return [
         {**{key: cut[number] for key, cut in columns.items()}, "part": torch.tensor(number)}
@@ -97,7 +100,7 @@ def apart(inputs: Part, sequences: int, at_once: int) -> list[Part]:
     ]
 
 
-def _nearest(starts: list[int], place: float) -> int:
-    """Of the sorted `starts` the one next to `place`."""
-    after = bisect_left(starts, place)
-    return min(starts[max(0, after - 1) : after + 1], key=lambda start: abs(start - place))
+def _nearest(before: list[int], place: float) -> int:
+    """The number of the row that has `place` work before it, as nearly as any; `before` is sorted."""
+    after = bisect_left(before, place)
+    return min(range(max(0, after - 1), min(after + 1, len(before))), key=lambda row: abs(before[row] - place))

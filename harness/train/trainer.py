@@ -9,8 +9,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness.config import TrainConfig
 from harness.train.losses import token_losses
+from harness.train.packed_attention import attends_by_rows
 from harness.train.packing import IGNORED
-from harness.train.side_by_side import SideBySide, apart, together
+from harness.train.shared_prompt import share_prompt, shared_tokens
+from harness.train.side_by_side import SideBySide, apart, draws_lots, together
 
 
 def training_arguments(
@@ -67,9 +69,12 @@ class PackedTrainer(Trainer):
     whichever is done first.
     """
 
+    _by_rows = False  # whether what all rows of a part begin with can be computed once
+
     def __init__(self, side_by_side: SideBySide | None = None, **arguments: Any):
         super().__init__(data_collator=together, **arguments)
         self._side_by_side = side_by_side
+        self._by_rows = attends_by_rows(self.model) and not draws_lots(self.model)
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
         for printer in (PrinterCallback, ProgressCallback):
@@ -87,7 +92,8 @@ class PackedTrainer(Trainer):
                 loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        parts = apart(inputs, self.args.per_device_train_batch_size, self._side_by_side.count)
+        shared = shared_tokens(inputs) if self._by_rows else 0
+        parts = apart(inputs, self.args.per_device_train_batch_size, self._side_by_side.count, shared)
         total = torch.zeros(())
         for loss, gradients in self._side_by_side.map(one, parts):
             total += loss
@@ -108,6 +114,8 @@ class PackedTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean loss over `num_items_in_batch` supervised tokens; logits exist only at supervised positions."""
+        if self._by_rows:
+            inputs = share_prompt(inputs)
         labels = inputs["labels"][0]
         supervised = (labels != IGNORED).nonzero().squeeze(1)
         outputs = model(

@@ -37,18 +37,22 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
     return model
 
 
-def rows(*sizes: int) -> list[Rendered]:
-    """Rows of random ids; the loss is on their second half."""
+def rows(*sizes: int, shared: int = 0) -> list[Rendered]:
+    """Rows of random ids, the first `shared` of them equal; the loss is on the second half of the others."""
     import torch
 
     generator = torch.Generator().manual_seed(2)
+    prompt = list(range(10, 10 + shared))
     return [
-        Rendered(torch.randint(10, 500, (size,), generator=generator).tolist(), [t >= size // 2 for t in range(size)])
+        Rendered(
+            [*prompt, *torch.randint(10, 500, (size,), generator=generator).tolist()],
+            [t >= shared + size // 2 for t in range(shared + size)],
+        )
         for size in sizes
     ]
 
 
-def summed_loss(model: Any, together: Sequence[Rendered]) -> Any:
+def summed_loss(model: Any, together: Sequence[Rendered], *, by_rows: bool = False) -> Any:
     """The trainer's own loss of one packed sequence, summed over its tokens."""
     import torch
 
@@ -61,6 +65,7 @@ def summed_loss(model: Any, together: Sequence[Rendered]) -> Any:
         "labels": torch.tensor([packed.labels]),
     }
     trainer = object.__new__(PackedTrainer)
+    trainer._by_rows = by_rows
     return trainer.compute_loss(model, inputs, num_items_in_batch=1)
 
 
@@ -98,6 +103,25 @@ class TestPackedLoss:
         assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
         assert relative(gradients(packed), gradients(separate)) < 5e-5
 
+    @pytest.mark.parametrize("longest", [1024, 60], ids=["own", "pytorch"])
+    @pytest.mark.parametrize(("sizes", "shared"), [((40, 4, 25), 8), ((30, 150, 31), 100), ((2, 300, 2), 140)], ids=str)
+    def test_what_all_rows_begin_with_is_computed_once_and_changes_nothing(
+        self, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, longest: int, sizes: tuple[int, ...], shared: int
+    ) -> None:
+        from harness.train import packed_attention
+
+        monkeypatch.setattr(packed_attention, "_LONGEST", longest)
+        packed, separate = adapted(tiny_base), adapted(tiny_base, plain=True)
+        computed: list[int] = []
+        packed.get_input_embeddings().register_forward_hook(lambda _, ids, out: computed.append(out.shape[1]))
+        loss = summed_loss(packed, rows(*sizes, shared=shared), by_rows=True)
+        loss.backward()
+        wanted = sum(reference(separate, row) for row in rows(*sizes, shared=shared))
+        wanted.backward()
+        assert computed == [sum(sizes) + shared]
+        assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+        assert relative(gradients(packed), gradients(separate)) < 5e-5
+
     def test_a_row_longer_than_is_kept_in_memory_is_computed_by_pytorch(
         self, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -113,21 +137,37 @@ class TestPackedLoss:
         recomputed.enable_input_require_grads()
         recomputed.gradient_checkpointing_enable({"use_reentrant": False})
         for model in (kept, recomputed):
-            summed_loss(model, rows(40, 20)).backward()
+            summed_loss(model, rows(40, 20, shared=30), by_rows=True).backward()
         assert relative(gradients(recomputed), gradients(kept)) < 1e-6
 
-    def test_bfloat16_is_as_near_to_float32_as_the_plain_path(self, tiny_base: Path) -> None:
+    @pytest.mark.parametrize("shared", [0, 100])
+    def test_bfloat16_is_as_near_to_float32_as_the_plain_path(self, tiny_base: Path, shared: int) -> None:
         sizes = (150, 30, 80)
         exact = adapted(tiny_base, plain=True)
         found = []
         for model in (exact, adapted(tiny_base, "bfloat16"), adapted(tiny_base, "bfloat16", plain=True)):
-            loss = summed_loss(model, rows(*sizes))
+            by_rows = model.config._attn_implementation == "packed_rows"
+            loss = summed_loss(model, rows(*sizes, shared=shared), by_rows=by_rows)
             loss.backward()
             found.append((loss.item(), gradients(model)))
         (wanted, slope), (fast, fast_slope), (plain, plain_slope) = found
         assert fast == pytest.approx(wanted, rel=0.01)
         assert plain == pytest.approx(wanted, rel=0.01)
         assert relative(fast_slope, slope) < 2.5 * relative(plain_slope, slope)
+
+    def test_a_row_cannot_share_more_than_there_is(self) -> None:
+        import torch
+
+        from harness.train.packed_attention import bounds
+
+        assert bounds(torch.tensor([0, 1, 2, 3, 2, 3, 0, 0, 1])) == [
+            (0, 4, 0, 0),
+            (4, 6, 0, 2),
+            (6, 7, 6, 0),
+            (7, 9, 7, 0),
+        ]
+        with pytest.raises(ValueError, match="from 2 to 5, and the row before has 3 tokens"):
+            bounds(torch.tensor([0, 1, 2, 5, 6]))
 
 
 class TestAdapter:

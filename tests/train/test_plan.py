@@ -1,13 +1,16 @@
 """The estimate before training agrees with the training after it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
+from harness.config import Config
 from harness.config_train import TrainConfig
 from harness.train.finetune import finetune
-from harness.train.memory_estimate import estimate_memory
+from harness.train.material import Material
+from harness.train.memory_estimate import MemoryEstimate, estimate_memory
 from harness.train.plan import plan_training
 
 pytestmark = pytest.mark.integration
@@ -48,6 +51,27 @@ def test_parts_are_told_as_training_takes_them(tiny_base: Path, tmp_path: Path) 
     plan = plan_training(config, tiny_base, tiny.rows(12))
     assert finetune(config, tiny_base, tiny.rows(12), tmp_path).parts_at_once == 2
     assert ", 2 parts of a step at once" in "\n".join(plan.lines())
+
+
+@pytest.mark.parametrize(
+    "told", ["", "You answer the customers of a bank in plain sentences, and never promise anything. " * 3]
+)
+def test_the_probe_has_parts_as_large_as_training_has(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    sizes: list[int] = []
+
+    def probe(config: Config, base: Path, what: Material, memory: MemoryEstimate, per_step: int, parts: int) -> Any:
+        sizes.append(per_step)
+        return None, None
+
+    monkeypatch.setattr("harness.train.plan._probe", probe)
+    system = ["template.system_policy=fixed", f"template.system='{told}'"] if told else []
+    settings = ("train.parts_at_once=2", "train.sequences_per_step=8", *system)
+    plan = plan_training(tiny.config(tiny_base, *settings), tiny_base, tiny.rows(60))
+    assert plan.sequences >= 8
+    assert (sizes[0] > 2) == bool(told)
+    assert plan.memory.logits > 0
 
 
 class Shape:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +106,65 @@ def test_each_thread_has_its_share_of_the_cores() -> None:
         torch.set_num_threads(before)
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 5))
-def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_once: int) -> None:
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    from harness.train import trainer
+    from harness.train.shared_prompt import share_prompt
+    from harness.train.side_by_side import apart
+
+    told = "template.system='You answer the customers of a bank in one plain sentence, and never ask back.'"
+    settings = ("template.system_policy=fixed", told, "train.sequence_length=512", "train.sequences_per_step=2")
+    sizes: list[tuple[int, int]] = []
+    known: list[int] = []
+
+    def cut(inputs: Any, sequences: int, at_once: int, shared: int) -> Any:
+        known.append(shared)
+        return apart(inputs, sequences, at_once, shared)
+
+    def share(inputs: dict[str, Any]) -> dict[str, Any]:
+        found = share_prompt(inputs)
+        sizes.append((found["input_ids"].shape[1], inputs["input_ids"].shape[1]))
+        return found
+
+    monkeypatch.setattr(trainer, "share_prompt", share)
+    monkeypatch.setattr(trainer, "apart", cut)
+    shared = trained(tiny_base, tmp_path / "shared", *settings, f"train.parts_at_once={parts}")
+    assert sum(computed for computed, _ in sizes) < 0.8 * sum(given for _, given in sizes)
+    assert (min(known, default=0) > 8) == (parts > 1)
+    monkeypatch.setattr(trainer, "share_prompt", lambda inputs: inputs)
+    monkeypatch.setattr(trainer, "shared_tokens", lambda _: 0)
+    same_curves(shared, trained(tiny_base, tmp_path / "apart", *settings, f"train.parts_at_once={parts}"))
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
+def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_once: int, shared: int) -> None:
     import torch
 
     from harness.train.side_by_side import apart
 
-    positions = torch.tensor([[place for size in sizes for place in range(size)]])
-    parts = apart({"position_ids": positions, "token": torch.arange(positions.shape[1])[None]}, sequences, at_once)
+    positions = torch.tensor([[place for size in sizes for place in range(size + shared)]])
+    inputs = {"position_ids": positions, "token": torch.arange(positions.shape[1])[None]}
+    parts = apart(inputs, sequences, at_once, shared)
     assert torch.cat([part["token"] for part in parts], 1).tolist() == [list(range(positions.shape[1]))]
     assert all(part["position_ids"][0, 0] == 0 for part in parts)
     assert [int(part["part"]) for part in parts] == list(range(len(parts)))
-    wanted = math.ceil(sequences / at_once) * at_once
+    computed = sequences * sum(sizes) / positions.shape[1]
+    wanted = math.ceil(math.ceil(computed) / at_once) * at_once
     assert len(parts) <= wanted
-    places = [0, *(int(part["token"][0, -1]) + 1 for part in parts)]
-    even = sum(sizes) / wanted
-    assert all(end - start <= even + max(sizes) for start, end in pairwise(places))
+    assert max(int((part["position_ids"] >= shared).sum()) for part in parts) <= sum(sizes) / wanted + max(sizes)
+
+
+def test_parts_are_as_many_as_what_is_computed_needs() -> None:
+    import torch
+
+    from harness.train.side_by_side import apart
+
+    inputs = {"position_ids": torch.arange(100).repeat(8)[None]}
+    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2)] == [100] * 8
+    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2, shared=40)] == [100, 200, 100, 100, 200, 100]
+    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2, shared=90)] == [400] * 2
 
 
 def configured(base: Path, **train: Any) -> Config:
