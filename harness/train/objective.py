@@ -8,6 +8,7 @@ import torch
 from accelerate.utils import gather_object
 
 from harness.config import Config
+from harness.errors import ConfigError
 from harness.train.material import Material
 from harness.train.penalties import kl_to_base, l2_to_start
 from harness.train.progress import mark_complete
@@ -24,6 +25,9 @@ class ObjectiveTrainer(PackedTrainer):
         arguments["side_by_side"] = SideBySide(at_once) if at_once > 1 else None
         super().__init__(train_dataset=material.examples(config.num_processes), **arguments)
         settings, device = config.train, self.args.device
+        if settings.l2_to_start and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            why = "FSDP and DeepSpeed split the weights, and the distance is that of whole ones"
+            raise ConfigError([f"train.l2_to_start: {why}; leave it out, or accelerate_config"])
         self._settings = settings
         self._names = material.sources
         roles = {name: source.role for name, source in config.data.sources.items()}

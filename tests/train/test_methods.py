@@ -153,6 +153,23 @@ class TestSources:
         assert float(l2_to_start(model, {})) == pytest.approx(0.5 * distance(plain, tiny_base) ** 2, rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_distance_of_split_weights_is_refused(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """accelerate makes FSDP on GPUs alone; the trainer is told of it here."""
+    from transformers import Trainer
+
+    def postprocess(trainer: Any) -> None:
+        create(trainer)
+        trainer.is_fsdp_enabled = True
+
+    create = Trainer.create_accelerator_and_postprocess
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", postprocess)
+    with pytest.raises(ConfigError, match=r"train\.l2_to_start: FSDP and DeepSpeed split the weights"):
+        trained(tiny_base, tmp_path / "out", "train.l2_to_start=0.1", f"train.method={method}")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
