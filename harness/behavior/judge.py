@@ -1,12 +1,14 @@
 """A judge model: passes or fails answers by a rubric, and how far it agrees with the labelled answers."""
 
+import hashlib
+import json
 import math
 import os
 import re
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harness.behavior.exchange import Exchange
 from harness.behavior.grading import Rate
@@ -38,6 +40,14 @@ class Opinion:
     refused: str = ""
 
 
+class Memory(Protocol):
+    """Replies by the digest of their request: each is kept the moment it is there, and not asked for again."""
+
+    def found(self, keys: Iterable[bytes]) -> Iterable[tuple[bytes, dict[str, Any]]]: ...
+
+    def add(self, entries: Mapping[bytes, dict[str, Any]]) -> None: ...
+
+
 class _Busy(NetworkFault):
     """The judge may answer another time; never leaves this file."""
 
@@ -47,7 +57,7 @@ class Judge:
     """A model behind an OpenAI-compatible server; `url` is the server's address without /v1.
 
     `key` None: the one in HARNESS_JUDGE_KEY, if there is one. `constrained` lets a vLLM server take no other reply
-    than one of the two words.
+    than one of the two words. `memory` is of this judge alone: its keys name no server and no weights.
     """
 
     url: str
@@ -57,6 +67,7 @@ class Judge:
     concurrency: int = 8
     key: str | None = None
     constrained: bool = False
+    memory: Memory | None = None
 
     def verdicts(self, exchanges: Sequence[Exchange]) -> list[bool | None]:
         """Pass, fail, or None for an answer without a readable opinion. Raises as `opinions`."""
@@ -64,20 +75,48 @@ class Judge:
 
     def opinions(self, exchanges: Sequence[Exchange]) -> list[Opinion]:
         """An opinion an exchange. Raises NetworkFault where the judge cannot be asked, or refuses every request."""
+        requests = [self._request(exchange) for exchange in exchanges]
+        digests = [hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest() for request in requests]
+        found = {digest: _opinion_of(entry) for digest, entry in (self.memory.found(digests) if self.memory else ())}
+        waiting = {digest: request for digest, request in zip(digests, requests, strict=True) if digest not in found}
+        for digest, opinion in self._asked_all(waiting):
+            found[digest] = opinion
+            if self.memory is not None and not opinion.refused:
+                self.memory.add({digest: {"reply": opinion.reply}})
+        if found and all(opinion.refused for opinion in found.values()):
+            raise NetworkFault(f"the judge at {self.url} refused: {found[digests[0]].refused}")
+        return [found[digest] for digest in digests]
+
+    def _asked_all(self, waiting: Mapping[bytes, Any]) -> Iterator[tuple[bytes, Opinion]]:
+        """Opinions as they come. After a fault nothing more is asked; it is raised once all that flew has landed."""
         import httpx
 
+        if not waiting:
+            return
         key = os.environ.get(KEY, "") if self.key is None else self.key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        fault: NetworkFault | None = None
         with (
             httpx.Client(base_url=self.url, headers=headers, timeout=self.timeout_s, trust_env=False) as client,
             ThreadPoolExecutor(self.concurrency) as pool,
         ):
-            found = list(pool.map(lambda exchange: self._opinion(client, exchange), exchanges))
-        if found and all(opinion.refused for opinion in found):
-            raise NetworkFault(f"the judge at {self.url} refused: {found[0].refused}")
-        return found
+            flying = {pool.submit(self._opinion, client, request): digest for digest, request in waiting.items()}
+            try:
+                for future in as_completed(flying):
+                    if future.cancelled():
+                        continue
+                    try:
+                        yield flying[future], future.result()
+                    except NetworkFault as error:
+                        fault = fault or error
+                        for other in flying:
+                            other.cancel()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        if fault is not None:
+            raise fault
 
-    def _opinion(self, client: Any, exchange: Exchange) -> Opinion:
+    def _opinion(self, client: Any, request: dict[str, Any]) -> Opinion:
         """The opinion, after as many attempts as it takes."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -88,18 +127,20 @@ class Judge:
             reraise=True,
         )
         try:
-            opinion: Opinion = retrying(self._asked, client, exchange)
+            opinion: Opinion = retrying(self._asked, client, request)
         except _Busy as fault:
             raise NetworkFault(str(fault)) from None
         return opinion
 
-    def _asked(self, client: Any, exchange: Exchange) -> Opinion:
+    def _request(self, exchange: Exchange) -> dict[str, Any]:
+        body = {"model": self.model, "messages": self.messages(exchange), "temperature": 0, "max_tokens": 8}
+        return body | ({"structured_outputs": {"choice": ["PASS", "FAIL"]}} if self.constrained else {})
+
+    def _asked(self, client: Any, request: dict[str, Any]) -> Opinion:
         import httpx
 
-        body = {"model": self.model, "messages": self.messages(exchange), "temperature": 0, "max_tokens": 8}
-        body |= {"structured_outputs": {"choice": ["PASS", "FAIL"]}} if self.constrained else {}
         try:
-            response = client.post("/v1/chat/completions", json=body)
+            response = client.post("/v1/chat/completions", json=request)
             if response.status_code in OF_THE_REQUEST:
                 return Opinion(None, refused=_line(response.text))
             response.raise_for_status()
@@ -114,13 +155,17 @@ class Judge:
                 f"the judge at {self.url} did not answer ({type(error).__name__}: {error}); is it an OpenAI-compatible "
                 "server, and does it run?"
             ) from None
-        return Opinion(verdict(reply), reply)
+        return _opinion_of({"reply": reply})
 
     def messages(self, exchange: Exchange) -> list[dict[str, str]]:
         """The chat that asks for one verdict. The question comes last: small models answer what they read last."""
         request = "\n\n".join(part for part in (exchange.instruction, exchange.input) if part)
         material = f"<request>\n{request}\n</request>\n\n<answer>\n{exchange.response}\n</answer>\n\n{_QUESTION}"
         return [{"role": "system", "content": _RULES + self.rubric}, {"role": "user", "content": material}]
+
+
+def _opinion_of(entry: Mapping[str, Any]) -> Opinion:
+    return Opinion(verdict(entry["reply"]), entry["reply"])
 
 
 def verdict(reply: str) -> bool | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.behavior.grading import FILE, Rate
-from harness.behavior.judge import RUBRIC, Agreement, Judge, Opinion, agreement
+from harness.behavior.judge import RUBRIC, Agreement, Judge, Memory, Opinion, agreement
 from harness.behavior.registry import behavior_folders
 from harness.config import JudgeConfig
 from harness.console import say
@@ -54,7 +54,7 @@ def _trust(judge: Judge, folder: Path) -> Agreement:
 @dataclass
 class SampleJudge:
     """The judge of an evaluation's answers, where their task has a rubric: behind `config.url`, or by `name` on the
-    evaluation's own `server` (None: that server does not have it).
+    evaluation's own `server` (None: that server does not have it). What it said is kept in `memory`.
 
     For information only: no sample changes, so no comparison rests on it.
     """
@@ -62,6 +62,7 @@ class SampleJudge:
     config: JudgeConfig
     server: Callable[[], Endpoint]
     name: str | None
+    memory: Memory | None = None
     trust: dict[str, Agreement] = field(default_factory=dict)
 
     def judge(self, folder: Path) -> None:
@@ -104,13 +105,16 @@ class SampleJudge:
 
     def _of(self, rubric: str) -> Judge:
         if self.config.url is not None:
-            return Judge(_address(self.config.url), self.config.model, rubric)
+            return Judge(_address(self.config.url), self.config.model, rubric, memory=self.memory)
         own = self.server()
-        return Judge(own.url, str(self.name), rubric, key=own.key, constrained=True)
+        return Judge(own.url, str(self.name), rubric, key=own.key, constrained=True, memory=self.memory)
 
 
 def judge_of(
-    config: JudgeConfig | None, served: Mapping[str, Checkpoint], server: Callable[[], Endpoint]
+    config: JudgeConfig | None,
+    served: Mapping[str, Checkpoint],
+    server: Callable[[], Endpoint],
+    memory: Memory | None = None,
 ) -> SampleJudge | None:
     """The configured judge, for models on a `server` that has `served`. None without one.
 
@@ -125,7 +129,7 @@ def judge_of(
     else:
         of_adapters = config.model == BASE and any(one.kind == "adapter" for one in served.values())
         name = BASE if of_adapters else None
-    return SampleJudge(config, server, name)
+    return SampleJudge(config, server, name, memory)
 
 
 def require_judge(config: JudgeConfig | None, labels: Collection[str]) -> None:

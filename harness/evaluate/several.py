@@ -26,6 +26,7 @@ from harness.store import code_version, sha256_folder, sha256_json, sha256_tree,
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
+    from harness.evaluate.journal import Journal
     from harness.evaluate.kept import KeptServer
     from harness.evaluate.plan import Plan
     from harness.evaluate.serving import LiveServer
@@ -177,7 +178,7 @@ def _evaluate(
         serving = Serving(served, job.contract, renderer, job.config, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
         server = stack.enter_context(alone if kept is None else kept.lent(serving))
-        judge = judge_of(job.config.suite.judge, served, server.endpoint)
+        judge = judge_of(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         sound()
@@ -195,6 +196,31 @@ def _judges(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
     judge = job.config.suite.judge
     found = next(filter(None, map(job.judging, group)), None)
     return {} if judge is None or found is None else {judge.model: found}
+
+
+def _remembered(job: Job, group: Mapping[str, Checkpoint], stack: ExitStack) -> "Journal | None":
+    """The journal of the judge's replies."""
+    from harness.evaluate.journal import Journal, journal_path
+
+    if (scope := judge_scope(job, group)) is None:
+        return None
+    journal = Journal(journal_path(job.runs, scope), scope)
+    stack.callback(journal.close)
+    return journal
+
+
+def judge_scope(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Any] | None:
+    """Everything but the request that decides a judge's reply: of a model on the server what decides its answers.
+
+    Nobody knows the weights behind a URL: its replies count for these very evaluations alone.
+    """
+    if (judge := job.config.suite.judge) is None:
+        return None
+    if judge.url is not None:
+        return {"judge": judge.model_dump(), "evaluations": {label: job.inputs(label) for label in group}}
+    judging, member = next(iter(_judges(job, group).values()), None), next(iter(group.values()))
+    scope = answer_scope(judging or member, job.contract, job.config)
+    return scope if judging else {**scope, "weights": member.base_sha256}
 
 
 def _answered(job: Job, together: "Together", looks: Looks | None, done: Mapping[str, Path]) -> dict[str, Path]:

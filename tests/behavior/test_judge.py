@@ -13,6 +13,7 @@ from harness.behavior.judge import KEY, Judge, Opinion, agreement
 from harness.cli import main
 from harness.data.evaluation_items import read_items
 from harness.errors import NetworkFault
+from harness.evaluate.journal import Journal
 from harness.resources import TASKS
 
 SAID = ("PASS", "I say: fail.", "passed", "dunno", "PASS or FAIL")
@@ -53,6 +54,36 @@ def test_a_request_that_is_refused_costs_one_opinion() -> None:
         assert "PASS" in long.refused  # what the server said
         with pytest.raises(NetworkFault, match="refused"):
             asked.opinions([Exchange("a long question", "a")])
+
+
+def test_what_a_judge_said_is_not_asked_again(tmp_path: Path) -> None:
+    exchanges = [Exchange(f"question {number}", "a") for number in range(6)]
+    journal = Journal(tmp_path / "replies.sqlite", {})
+    seen: list[dict[str, Any]] = []
+    with (
+        judge_server(lambda body: "PASS", seen, lambda body: 404 if len(seen) > 3 else 200) as url,
+        pytest.raises(NetworkFault, match="refused"),
+    ):
+        Judge(url, "big", "Be kind.", concurrency=1, memory=journal).opinions(exchanges)
+    assert len(journal) == 3
+    seen.clear()
+    with judge_server(lambda body: "FAIL", seen) as url:
+        asked = Judge(url, "big", "Be kind.", memory=journal)
+        assert asked.verdicts(exchanges) == [True] * 3 + [False] * 3
+        assert asked.verdicts(exchanges) == [True] * 3 + [False] * 3
+        assert len(seen) == 3
+        assert Judge(url, "big", "Be strict.", memory=journal).verdicts(exchanges) == [False] * 6
+    journal.close()
+
+
+def test_what_is_refused_is_asked_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "replies.sqlite", {})
+    pair = [Exchange("a long question", "a"), Exchange("q", "a")]
+    with judge_server(lambda body: "PASS", [], lambda body: 400 if "long" in str(body) else 200) as url:
+        assert Judge(url, "big", "", memory=journal).verdicts(pair) == [None, True]
+    with judge_server(lambda body: "FAIL", []) as url:
+        assert Judge(url, "big", "", memory=journal).verdicts(pair) == [False, True]
+    journal.close()
 
 
 def test_the_question_comes_last() -> None:

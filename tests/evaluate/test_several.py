@@ -10,10 +10,10 @@ import pytest
 
 from harness.base_model import weights_sha256
 from harness.compose import config_for
-from harness.config import Config
+from harness.config import Config, JudgeConfig
 from harness.evaluate import several
 from harness.evaluate.looks import Looks
-from harness.evaluate.several import answer_scope, evaluate_checkpoints, evaluation_inputs
+from harness.evaluate.several import answer_scope, evaluate_checkpoints, evaluation_inputs, judge_scope
 from harness.records import Checkpoint, Evaluation
 from harness.store import sha256_json
 
@@ -80,6 +80,34 @@ def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config
     checkpoint = model(tmp_path / "a")
     other = config_for(["tracker=none", "domain_tasks=[]", override])
     assert digests(checkpoint, config)[0] != digests(checkpoint, other)[0]
+
+
+def judged(config: Config, judge: JudgeConfig | None, **checkpoints: Checkpoint) -> dict[str, Any] | None:
+    """What the judge's replies about the last of the checkpoints count for."""
+    suite = config.suite.model_copy(update={"judge": judge})
+    where = Path("eval"), Path("log"), dict
+    job = several.Job(checkpoints, CONTRACT, config.model_copy(update={"suite": suite}), *where, None)
+    return judge_scope(job, dict(list(checkpoints.items())[-1:]))
+
+
+def test_replies_of_a_judge_on_the_server_are_kept_by_its_weights(tmp_path: Path, config: Config) -> None:
+    base = model(tmp_path / "a")
+    adapter = base.model_copy(update={"kind": "adapter", "path": str(tmp_path), "weights_sha256": "one"})
+    other = adapter.model_copy(update={"weights_sha256": "two"})
+    own = answer_scope(base, CONTRACT, config)
+    assert judged(config, None, base=base, one=adapter) is None
+    assert judged(config, JudgeConfig(), base=base, one=adapter) == own
+    assert judged(config, JudgeConfig(), one=adapter) == own  # the adapters' base model, which nobody evaluates
+    found = judged(config, JudgeConfig(model="one"), one=adapter, two=other)
+    assert found == answer_scope(adapter, CONTRACT, config) != own
+
+
+def test_replies_of_a_judge_behind_a_url_are_kept_for_these_evaluations(tmp_path: Path, config: Config) -> None:
+    judge = JudgeConfig(url="http://127.0.0.1:9", model="big")
+    first = judged(config, judge, base=model(tmp_path / "a"))
+    assert first == judged(config, judge, base=model(tmp_path / "b"))
+    assert first != judged(config, judge, base=model(tmp_path / "c", b"other"))
+    assert first != judged(config, judge.model_copy(update={"model": "small"}), base=model(tmp_path / "a"))
 
 
 @pytest.mark.parametrize(("known", "groups"), [([], [["base"], ["candidate"]]), (["base"], [["candidate"]])])
