@@ -77,7 +77,8 @@ class Judge:
         """An opinion an exchange. Raises NetworkFault where the judge cannot be asked, or refuses every request."""
         requests = [self._request(exchange) for exchange in exchanges]
         digests = [hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest() for request in requests]
-        found = {digest: _opinion_of(entry) for digest, entry in (self.memory.found(digests) if self.memory else ())}
+        known = () if self.memory is None else self.memory.found(digests)
+        found = {digest: _opinion_of(entry) for digest, entry in known}
         waiting = {digest: request for digest, request in zip(digests, requests, strict=True) if digest not in found}
         for digest, opinion in self._asked_all(waiting):
             found[digest] = opinion

@@ -18,9 +18,9 @@ def share_prompt(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     if not (shared := shared_tokens(inputs)):
         return inputs
-    positions = inputs["position_ids"][0]
-    kept = (positions >= shared) | ((positions == 0).cumsum(0) == 1)
-    return {name: value[:, kept] if value.dim() == 2 else value for name, value in inputs.items()}
+    positions = inputs["position_ids"]
+    kept = (positions[0] >= shared) | ((positions[0] == 0).cumsum(0) == 1)
+    return {name: value[:, kept] if value.shape == positions.shape else value for name, value in inputs.items()}
 
 
 def shared_tokens(inputs: dict[str, torch.Tensor]) -> int:
