@@ -1,19 +1,20 @@
 """A judge model: passes or fails answers by a rubric, and how far it agrees with the labelled answers."""
 
-import hashlib
-import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from harness.behavior.exchange import Exchange
 from harness.behavior.grading import Rate
 from harness.errors import NetworkFault
 from harness.stats.agreement import cohen_kappa
+
+if TYPE_CHECKING:
+    from harness.evaluate.journal import Journal
 
 RUBRIC = "rubric.md"
 KEY = "HARNESS_JUDGE_KEY"
@@ -40,14 +41,6 @@ class Opinion:
     refused: str = ""
 
 
-class Memory(Protocol):
-    """Replies by the digest of their request: each is kept the moment it is there, and not asked for again."""
-
-    def found(self, keys: Iterable[bytes]) -> Iterable[tuple[bytes, dict[str, Any]]]: ...
-
-    def add(self, entries: Mapping[bytes, dict[str, Any]]) -> None: ...
-
-
 class _Busy(NetworkFault):
     """The judge may answer another time; never leaves this file."""
 
@@ -57,7 +50,8 @@ class Judge:
     """A model behind an OpenAI-compatible server; `url` is the server's address without /v1.
 
     `key` None: the one in HARNESS_JUDGE_KEY, if there is one. `constrained` lets a vLLM server take no other reply
-    than one of the two words. `memory` is of this judge alone: its keys name no server and no weights.
+    than one of the two words. `memory` is the journal of this judge alone: what is asked
+    names no weights.
     """
 
     url: str
@@ -67,7 +61,7 @@ class Judge:
     concurrency: int = 8
     key: str | None = None
     constrained: bool = False
-    memory: Memory | None = None
+    memory: "Journal | None" = None
 
     def verdicts(self, exchanges: Sequence[Exchange]) -> list[bool | None]:
         """Pass, fail, or None for an answer without a readable opinion. Raises as `opinions`."""
@@ -75,8 +69,10 @@ class Judge:
 
     def opinions(self, exchanges: Sequence[Exchange]) -> list[Opinion]:
         """An opinion an exchange. Raises NetworkFault where the judge cannot be asked, or refuses every request."""
+        from harness.evaluate.journal import request_key
+
         requests = [self._request(exchange) for exchange in exchanges]
-        digests = [hashlib.sha256(json.dumps(request, sort_keys=True).encode()).digest() for request in requests]
+        digests = [request_key("judge", request) for request in requests]
         known = () if self.memory is None else self.memory.found(digests)
         found = {digest: _opinion_of(entry) for digest, entry in known}
         waiting = {digest: request for digest, request in zip(digests, requests, strict=True) if digest not in found}

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.behavior.grading import FILE, Rate
-from harness.behavior.judge import RUBRIC, Agreement, Judge, Memory, Opinion, agreement
+from harness.behavior.judge import RUBRIC, Agreement, Judge, Opinion, agreement
 from harness.behavior.registry import behavior_folders
 from harness.config import JudgeConfig
 from harness.console import say
 from harness.data.evaluation_items import read_items
 from harness.data.task_files import exchange
 from harness.errors import ConfigError, HarnessError, UsageError
+from harness.evaluate.journal import Journal
 from harness.evaluate.score import saved_exchanges
 from harness.records import Checkpoint, Evaluation, TaskScore, load
 from harness.serve.server import BASE, Endpoint
@@ -62,7 +63,7 @@ class SampleJudge:
     config: JudgeConfig
     server: Callable[[], Endpoint]
     name: str | None
-    memory: Memory | None = None
+    memory: Journal | None = None
     trust: dict[str, Agreement] = field(default_factory=dict)
 
     def judge(self, folder: Path) -> None:
@@ -114,7 +115,7 @@ def judge_of(
     config: JudgeConfig | None,
     served: Mapping[str, Checkpoint],
     server: Callable[[], Endpoint],
-    memory: Memory | None = None,
+    memory: Journal | None = None,
 ) -> SampleJudge | None:
     """The configured judge, for models on a `server` that has `served`. None without one.
 
