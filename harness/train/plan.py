@@ -109,7 +109,7 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
 def _part(what: Material, start: Start, shape: Any) -> tuple[int, int, int]:
     """(tokens, supervised tokens, sequences) of the largest parts of a step: more rows fit where all share a prompt."""
     from harness.train.packed_attention import known
-    from harness.train.shared_prompt import share_prompt, shared_tokens
+    from harness.train.shortening import drop_tails, share_prompt, shared_tokens
     from harness.train.side_by_side import apart, together
 
     longest, supervised = max(len(p.input_ids) for p in what.packs), max(p.supervised for p in what.packs)
@@ -117,7 +117,8 @@ def _part(what: Material, start: Start, shape: Any) -> tuple[int, int, int]:
         return longest, supervised, 1
     columns = ("input_ids", "position_ids", "labels")
     step = together([{name: getattr(packed, name) for name in columns} for packed in what.members(1)])
-    parts = [share_prompt(part) for part in apart(step, what.per_step, start.parts_at_once, shared_tokens(step))]
+    cut = apart(step, what.per_step, start.parts_at_once, shared_tokens(step))
+    parts = [share_prompt(drop_tails(part)) for part in cut]
     sizes = [part["labels"] for part in parts]
     found = max(size.shape[1] for size in sizes), max(int((size != IGNORED).sum()) for size in sizes)
     return max(longest, found[0]), max(supervised, found[1]), math.ceil(what.per_step / len(parts))

@@ -11,7 +11,7 @@ from harness.config import TrainConfig
 from harness.train.losses import token_losses
 from harness.train.packed_attention import attends_by_rows
 from harness.train.packing import IGNORED
-from harness.train.shared_prompt import share_prompt, shared_tokens
+from harness.train.shortening import drop_tails, share_prompt, shared_tokens
 from harness.train.side_by_side import SideBySide, apart, draws_lots, together
 
 
@@ -69,7 +69,7 @@ class PackedTrainer(Trainer):
     whichever is done first.
     """
 
-    _by_rows = False  # whether what all rows of a part begin with can be computed once
+    _by_rows = False  # whether tokens that change nothing can be left out
 
     def __init__(self, side_by_side: SideBySide | None = None, **arguments: Any):
         super().__init__(data_collator=together, **arguments)
@@ -115,7 +115,7 @@ class PackedTrainer(Trainer):
     ) -> Any:
         """Mean loss over `num_items_in_batch` supervised tokens; logits exist only at supervised positions."""
         if self._by_rows:
-            inputs = share_prompt(inputs)
+            inputs = share_prompt(drop_tails(inputs))
         labels = inputs["labels"][0]
         supervised = (labels != IGNORED).nonzero().squeeze(1)
         outputs = model(

@@ -111,7 +111,7 @@ def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     from harness.train import trainer
-    from harness.train.shared_prompt import share_prompt
+    from harness.train.shortening import share_prompt
     from harness.train.side_by_side import apart
 
     told = "template.system='You answer the customers of a bank in one plain sentence, and never ask back.'"
