@@ -4,11 +4,14 @@ import ctypes
 import gc
 import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
 def keep_memory() -> None:
-    """Freed memory stays with the process instead of going back to the kernel (glibc; elsewhere a no-op)."""
+    """Freed memory stays with the process instead of going back to the kernel (glibc; elsewhere a no-op).
+
+    Threads keep an arena each: in a common one they wait for each other several thousand times a second.
+    """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -16,7 +19,6 @@ def keep_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 2**30)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_TOP_PAD, 64 * 2**20)
-        mallopt(_ARENA_MAX, 1)  # an arena of a thread's own holds 64 MB and maps whatever is larger anew each time
 
 
 def free_memory() -> None:

@@ -74,3 +74,25 @@ def test_only_what_is_not_supervised_and_worth_it_is_shared(
     tokens = share_prompt(inputs)["input_ids"].shape[1]
     assert inputs["input_ids"].shape[1] - tokens == left_out * (len(lengths) - 1)
     assert share_prompt(inputs)["part"] == 0
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=6))
+def test_what_follows_the_last_label_of_a_row_is_left_out_and_nothing_else(masks: list[list[bool]]) -> None:
+    from harness.train.shortening import drop_tails
+
+    inputs = inputs_of([Rendered(list(range(1, 1 + len(mask))), mask) for mask in masks])
+    found = drop_tails(inputs)
+    assert found["part"] == 0
+    wanted = []
+    for number, mask in enumerate(masks):
+        last = max(
+            (place for place, supervised in enumerate(mask) if supervised), default=0
+        )  # the one before predicts it
+        wanted += [(number, place) for place in range(last)]
+    if not wanted:
+        assert found == inputs
+        return
+    assert list(zip(found["row"][0].tolist(), found["position_ids"][0].tolist(), strict=True)) == wanted
+    assert [found["labels"][0].tolist().count(label) for label in range(1, 13)] == [
+        inputs["labels"][0].tolist().count(label) for label in range(1, 13)
+    ]
