@@ -28,8 +28,8 @@ class _TokenLosses(torch.autograd.Function):
             part = slice(start, start + _CHUNK)
             wide, at_label = logits[part].float(), labels[part, None]
             chances = torch.softmax(wide, -1)
-            log_sum = wide.amax(-1) - chances.amax(-1).log()  # of exp(logits): the highest has the largest share of it
-            losses[part] = log_sum - wide.gather(1, at_label)[:, 0]
+            above = wide.amax(-1) - wide.gather(1, at_label)[:, 0]
+            losses[part] = above - chances.amax(-1).log()  # log softmax of the highest: not 0, as a label's may be
             if slope is not None:
                 slope[part] = chances.scatter_add_(1, at_label, torch.full(at_label.shape, -1.0))
         if slope is not None:

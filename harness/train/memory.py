@@ -10,7 +10,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 def keep_memory() -> None:
     """Freed memory stays with the process instead of going back to the kernel (glibc; elsewhere a no-op).
 
-    Threads keep an arena each: in a common one they wait for each other several thousand times a second.
+    Threads keep an arena each (glibc's default), though it maps what is larger than 64 MB anew each time: parts of a
+    step wait for the lock of a common one several thousand times a second (docs/training_speed.md).
     """
     if sys.platform != "linux":
         return

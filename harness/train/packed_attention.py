@@ -1,4 +1,4 @@
-"""Attention over packed rows on the CPU: each row by itself, nothing computed above the diagonal's blocks.
+"""Attention over packed rows on the CPU: within each row, nothing computed above the diagonal's blocks.
 
 PyTorch's kernels see a packed sequence as one with a mask and compute all of it, and their backward pass in
 bfloat16 is slow on the CPU. Imports torch: only the training stage imports this file.
@@ -16,7 +16,9 @@ from harness.train.row_bounds import Row, bounds
 NAME = "packed_rows"
 _LONGEST = 1024  # a longer row would keep too many weights for the backward pass
 _MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention that is told the positions
-_LAYOUTS: Any = WeakIdKeyDictionary()  # of the tensors of positions that a model's layers share, while these live
+_LAYOUTS: Any = (
+    WeakIdKeyDictionary()
+)  # by the tensor of positions that a model's layers share, while it lives, and heads
 
 
 def use_packed_attention(model: Any) -> bool:
@@ -68,12 +70,12 @@ def attention(
     if arguments.get("dropout") or max(row.length for row in rows) > _LONGEST:
         parts = [_by_kernel(kernel, module, row, query, key, value, arguments) for row in rows]
         return torch.cat(parts, dim=1), None
-    layout = _LAYOUTS.get(positions)
-    if layout is None:
-        _LAYOUTS[positions] = layout = Layout(rows, query.shape[2], query.shape[1], key.shape[1])
+    layouts = _LAYOUTS.setdefault(positions, {})
+    if (heads := (query.shape[1], key.shape[1])) not in layouts:
+        layouts[heads] = Layout(rows, query.shape[2], *heads)
     scale = arguments.get("scaling") or query.shape[-1] ** -0.5
     with torch.autocast(query.device.type, enabled=False):
-        output = BatchedRows.apply(*(t[0].to(value.dtype) for t in (query, key, value)), layout, scale)
+        output = BatchedRows.apply(*(t[0].to(value.dtype) for t in (query, key, value)), layouts[heads], scale)
     return output[None], None
 
 

@@ -135,10 +135,10 @@ class BatchedRows(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
         """Shape (tokens, heads, width). query (heads, tokens, width), key and value (key heads, tokens, width)."""
         heads, tokens, width = query.shape
-        places = (layout.query, layout.key, layout.key)
-        query, key, value = (
-            t.reshape(-1, width).index_select(0, p) for t, p in zip((query, key, value), places, strict=True)
-        )
+        ctx.layout, ctx.scale = layout, scale
+        seen = key.reshape(-1, width), value.reshape(-1, width)  # kept as they are: pieces may see the same of them
+        query = query.reshape(-1, width).index_select(0, layout.query)
+        key, value = (t.index_select(0, layout.key) for t in seen)
         output = torch.empty_like(query)
         kept = []
         parts = (layout.queries(query), layout.keys(key), layout.keys(value), layout.queries(output))
@@ -148,14 +148,14 @@ class BatchedRows(torch.autograd.Function):
             weights = torch.softmax(scores, -1).to(query.dtype)
             torch.bmm(weights, values, out=outputs)
             kept.append(weights)
-        ctx.save_for_backward(query, key, value, *kept)
-        ctx.layout, ctx.scale = layout, scale
+        ctx.save_for_backward(query, *seen, *kept)
         return output.index_select(0, layout.by_token).view(tokens, heads, width)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         query, key, value, *kept = ctx.saved_tensors
         layout, width = ctx.layout, query.shape[1]
+        key, value = (t.index_select(0, layout.key) for t in (key, value))
         outer = torch.zeros_like(query).index_copy_(0, layout.by_token, gradients[0].reshape(-1, width))
         of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         by_query = [layout.queries(t) for t in (query, outer, of_query)]

@@ -15,7 +15,7 @@ _LEAST = 8  # tokens: fewer are not worth the longer way through attention
 def drop_tails(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`inputs` of shape (1, tokens) up to each row's last label: nothing with a loss attends to what follows.
 
-    A row without labels goes whole, unless none has any. Tensors of other shapes stay as they are.
+    A row without labels is left out, unless none has any. Tensors of other shapes stay as they are.
     """
     labels = inputs["labels"][0]
     row = (inputs["position_ids"][0] == 0).cumsum(0) - 1

@@ -1,4 +1,4 @@
-"""What rows have in common is left out once, and nothing else is."""
+"""What changes neither loss nor gradients is left out, and nothing else is."""
 
 from typing import Any
 
