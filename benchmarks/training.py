@@ -2,7 +2,7 @@
 
 Prints Markdown. Needs a pretrained model's folder, and for the peer `pip install trl`:
 
-    python benchmarks/training.py peer --model FOLDER [--rows 240] [--step-tokens 1024]
+    python benchmarks/training.py peer --model FOLDER [--rows 400] [--rounds 3]
     python benchmarks/training.py growth --model FOLDER
     python benchmarks/training.py padding
 """
@@ -28,10 +28,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("peer", "growth", "padding", "harness", "trl"))
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--rows", type=int, default=240)
-    parser.add_argument("--length", type=int, default=1024)
-    parser.add_argument("--step-tokens", type=int, default=1024)
-    parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--step-tokens", type=int, default=2048)
+    parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--trl-autocast", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="of the harness's training (launcher=accelerate)")
     parser.add_argument("--parts", type=int, default=0, help="train.parts_at_once of the harness, 0 is one a core")
