@@ -16,9 +16,8 @@ from harness.train.row_bounds import Row, bounds
 NAME = "packed_rows"
 _LONGEST = 1024  # a longer row would keep too many weights for the backward pass
 _MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention that is told the positions
-_LAYOUTS: Any = (
-    WeakIdKeyDictionary()
-)  # by the tensor of positions that a model's layers share, while it lives, and heads
+# By heads, for each tensor of positions that the layers of a model share, while it lives.
+_LAYOUTS: Any = WeakIdKeyDictionary()
 
 
 def use_packed_attention(model: Any) -> bool:
