@@ -19,7 +19,7 @@ class Row(NamedTuple):
         """Tokens that its last token sees, itself included."""
         return self.shared + self.end - self.start
 
-    def seen(self, tensor: Tensor, tokens: int = 1) -> Tensor:
+    def seen(self, tensor: Tensor, tokens: int) -> Tensor:
         """What of `tensor` the row's last token sees; `tokens` is the dimension of the tokens."""
         own = tensor.narrow(tokens, self.start, self.end - self.start)
         return torch.cat((tensor.narrow(tokens, self.root, self.shared), own), tokens) if self.shared else own

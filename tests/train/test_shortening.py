@@ -85,10 +85,8 @@ def test_what_follows_the_last_label_of_a_row_is_left_out_and_nothing_else(masks
     assert found["part"] == 0
     wanted = []
     for number, mask in enumerate(masks):
-        last = max(
-            (place for place, supervised in enumerate(mask) if supervised), default=0
-        )  # the one before predicts it
-        wanted += [(number, place) for place in range(last)]
+        predicted = [place for place, supervised in enumerate(mask) if supervised]
+        wanted += [(number, place) for place in range(max(predicted, default=0))]  # the one before predicts it
     if not wanted:
         assert found == inputs
         return
