@@ -22,12 +22,12 @@ from typing import Any
 
 from clean_rows import Recombined, Row, natural_rows
 
-from harness.config import AuditConfig, DataConfig, SourceConfig, TaskConfig, read_yaml, validate
+from harness.config.data import AuditConfig, DataConfig, SourceConfig
+from harness.config.experiment import TaskConfig, read_yaml, validate
 from harness.data.audit import audit
 from harness.data.decontaminate import DecontaminateConfig, Decontamination
-from harness.data.dedupe import Duplicates
+from harness.data.dedupe import DedupeConfig, Duplicates, sketch
 from harness.data.evaluation_items import domain_items
-from harness.data.minhash import DedupeConfig, sketch
 from harness.data.settings import filters_of
 
 BATCH = 2000

@@ -19,11 +19,11 @@ from typing import Any
 
 from clean_rows import Recombined, Row, natural_rows, row
 
-from harness.config import TaskConfig
+from harness.config.experiment import TaskConfig
 from harness.data.decontaminate import DecontaminateConfig, Decontamination, Match
 from harness.data.evaluation_items import suite_items
 from harness.data.words import normalised, words
-from harness.evaluate.tasks import load_tasks
+from harness.evaluate.tasks.load import load_tasks
 from harness.stats.proportion import wilson_interval
 
 Item = dict[str, Any]

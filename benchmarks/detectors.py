@@ -30,9 +30,9 @@ from labelled import (  # noqa: E402
 from harness.data.filters.legal import Legal, LegalConfig  # noqa: E402
 from harness.data.filters.personal_data import ENTITIES, REGIONS, PersonalData, PersonalDataConfig  # noqa: E402
 from harness.data.filters.quality import Quality, QualityConfig  # noqa: E402
-from harness.data.filters.texts import row_texts  # noqa: E402
 from harness.data.filters.toxicity import Toxicity, ToxicityConfig  # noqa: E402
 from harness.data.patterns import PatternConfig, PatternCounter  # noqa: E402
+from harness.data.row import row_texts  # noqa: E402
 from harness.stats.proportion import wilson_interval  # noqa: E402
 
 STRUCTURED = [entity for entity in ENTITIES if entity != "PERSON"]

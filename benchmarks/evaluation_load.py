@@ -15,18 +15,18 @@ from typing import Any
 
 from evaluation_peers import Setup, stock_environment
 
-from harness.base_model import adapter_config
-from harness.compose import config_for
 from harness.evaluate.answers import Answers
-from harness.evaluate.flight import Asked, Flight
+from harness.evaluate.dispatch import Asked, Flight
 from harness.evaluate.journal import Journal
-from harness.evaluate.questions import Question, generation, likelihoods
-from harness.evaluate.run import renderer_for
-from harness.evaluate.serving import LiveServer
+from harness.evaluate.requests import Question, generation, likelihoods
+from harness.evaluate.write import renderer_for
+from harness.model.load import adapter_config
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
 from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server, write_prompt
+from harness.serve.session import LiveServer
+from harness.workflows.compose import config_for
 
 PROMPTS = 256
 CHOICES = 4

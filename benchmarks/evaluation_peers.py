@@ -15,14 +15,14 @@ from typing import Any
 
 import httpx
 
-from harness.base_model import is_adapter
-from harness.compose import config_for
-from harness.config import Config, TaskConfig
-from harness.evaluate.checkpoint import locate
-from harness.evaluate.merge import merged
-from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.checkpoint.merge import merged
+from harness.checkpoint.resolve import locate
+from harness.config.experiment import Config, TaskConfig
+from harness.evaluate.tasks.load import load_tasks, seeded_samples
+from harness.model.load import is_adapter
 from harness.prompt.contract import Contract
 from harness.serve.server import server_environment, usable_port
+from harness.workflows.compose import config_for
 
 STOCK = Path(__file__).with_name("stock_lm_eval.py")
 TUNED = "-tuned"

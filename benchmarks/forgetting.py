@@ -8,19 +8,19 @@ One training a share of replay, one server for all its alphas. What is done alre
 import argparse
 from pathlib import Path
 
-from harness.compose import config_for
-from harness.config import Config
-from harness.console import silence_libraries
-from harness.evaluate.checkpoint import checkpoint, locate
-from harness.evaluate.several import evaluate_checkpoints
-from harness.evaluation import tasks_of
-from harness.examination import base_checkpoint
+from harness.checkpoint.resolve import checkpoint, locate
+from harness.config.experiment import Config
+from harness.core.console import silence_libraries
+from harness.core.store import locked
+from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
-from harness.pipeline import Run, train
-from harness.records import MetricComparison
+from harness.records.gate import MetricComparison
+from harness.results.evidence import read_evidence
 from harness.stats.proportion import wilson_interval
-from harness.store import locked
+from harness.workflows.checkpoint_selection import base_checkpoint
+from harness.workflows.compose import config_for
+from harness.workflows.evaluate import tasks_of
+from harness.workflows.run import Run, train
 
 KEYS = ("smoke/general_smoke/acc", "smoke/disclaimer/recall", "smoke/disclaimer/specificity")
 

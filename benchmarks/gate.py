@@ -34,8 +34,8 @@ from gate_tables import at_least, at_most, header, row, within
 from scipy.stats import binom
 
 from harness.gate.significance import fail_p, interval
-from harness.stats.multiple import holm
 from harness.stats.power import n_for_noninferiority, power_noninferiority
+from harness.stats.proportion import holm
 
 # margin, discordance; the planned n follows
 PLANS = [(0.02, 0.10), (0.03, 0.10), (0.03, 0.20), (0.05, 0.10)]

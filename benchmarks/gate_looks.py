@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from gate_tables import at_least, at_most, header, row
 
-from harness.config_gate import SequentialConfig
+from harness.config.gate import SequentialConfig
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
 LOOKS = SequentialConfig().looks

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import GateConfig, validate
+from harness.config.experiment import validate
+from harness.config.gate import GateConfig
 from harness.gate.verdict import decide
-from harness.records import Comparison, MetricComparison, Side, Verdict
+from harness.records.gate import Comparison, MetricComparison, Side, Verdict
 
 Cells = npt.NDArray[np.int64]  # shape (replicates, 4): both right, only baseline, only candidate, neither
 Flags = npt.NDArray[np.bool_]

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from gate_rules import policy
 from gate_tables import header, row
 
-from harness.gate.columns import Column
 from harness.gate.comparison import compare
-from harness.gate.evidence import Evidence, read_sides
 from harness.gate.verdict import decide
-from harness.records import TaskIdentity
+from harness.records.stages import TaskIdentity
+from harness.results.columns import Column
+from harness.results.evidence import Evidence, read_sides
 
 # what is shown, tasks, items a task, whether scores are right/wrong
 SIZES = {

@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from harness.base_model import load_tokenizer, local_model
-from harness.compose import config_for
-from harness.console import silence_libraries
-from harness.evaluate import questions
+from harness.checkpoint.resolve import resolve_checkpoint
+from harness.core.console import silence_libraries
+from harness.evaluate import requests
 from harness.evaluate.answers import Answers
-from harness.evaluate.checkpoint import resolve_checkpoint
 from harness.evaluate.plan import Plan
-from harness.evaluate.serving import LiveServer, server_plan
-from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.evaluate.tasks.load import load_tasks, seeded_samples
 from harness.evaluate.together import Together
+from harness.model.load import load_tokenizer, local_model
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
 from harness.prompt.static import check_contract
 from harness.serve.live_check import check_models
 from harness.serve.server import BASE, vllm_server
+from harness.serve.session import LiveServer, server_plan
+from harness.workflows.compose import config_for
 
 
 class Stopwatch:
@@ -74,7 +74,7 @@ def main(overrides: list[str]) -> None:
             server = LiveServer(lambda: nullcontext(lambda: endpoint))
             together = Together(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
             with (
-                patch.object(questions, "require_equal", watch.wrap(questions.require_equal)),
+                patch.object(requests, "require_equal", watch.wrap(requests.require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
             ):
                 together.ask_all()

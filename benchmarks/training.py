@@ -167,8 +167,8 @@ def template(arguments: argparse.Namespace) -> list[str]:
 
 def run_harness(arguments: argparse.Namespace) -> None:
     """`finetune` as `harness train` calls it; tokens/s without the first step."""
-    from harness.compose import config_for
     from harness.train.finetune import finetune
+    from harness.workflows.compose import config_for
 
     settings = {
         "model": "pretrained",
@@ -226,11 +226,11 @@ def final_loss(arguments: argparse.Namespace, adapter: Path) -> float:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from harness.compose import config_for
     from harness.prompt.make import make_contract
     from harness.prompt.messages import row_messages
     from harness.prompt.render import Renderer
     from harness.train.validation import eval_loss
+    from harness.workflows.compose import config_for
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     config = config_for(["model=pretrained", f"model.path={arguments.model}", *template(arguments)])

@@ -63,7 +63,7 @@ def served(tiny_base: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
     """
     import tiny
 
-    from harness.evaluate.run import renderer_for
+    from harness.evaluate.write import renderer_for
     from harness.prompt.contract import Contract
     from harness.serve import server
     from harness.serve.server import ServerPlan, server_command, vllm_server, write_prompt
@@ -99,7 +99,7 @@ def story(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> "Story":
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         patch.chdir(project)
         patch.delenv("HARNESS_REGISTRY", raising=False)
-        patch.setattr("harness.evaluate.serving.launched", KeptServers(stack).serve)
+        patch.setattr("harness.serve.session.launched", KeptServers(stack).serve)
         return play(Story(project))
 
 

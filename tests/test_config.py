@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import compose, resources
-from harness.compose import choices, composed, config_for, gate_values, groups, sweep
-from harness.config import Config, GateConfig, validate
-from harness.errors import ConfigError
+from harness.config.experiment import Config, validate
+from harness.config.gate import GateConfig
+from harness.core import resources
+from harness.core.errors import ConfigError
+from harness.workflows import compose
+from harness.workflows.compose import choices, composed, config_for, gate_values, groups, sweep
 
 EXPECTED = {
     "audit": 2,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness.console import progress, silence_libraries
+from harness.core.console import progress, silence_libraries
 
 
 class Terminal(io.StringIO):

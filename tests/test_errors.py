@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from harness import errors
+from harness.core import errors
 
 MADE = {
     "ConfigError": (["a: wrong", "b: missing"],),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import EvidenceFault
-from harness.origin import ORIGIN, origin_of, origins, write_origin
+from harness.checkpoint.origin import ORIGIN, origin_of, origins, write_origin
+from harness.core.errors import EvidenceFault
 
 
 @pytest.fixture

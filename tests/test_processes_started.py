@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from harness.processes import LOOPBACK, reserved_port
+from harness.core.processes import LOOPBACK, reserved_port
 
 
 def taken(port: int, *options: int) -> socket.socket:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from harness import cli
-from harness.errors import UsageError
-from harness.redact import REMOVED, command_without_secrets, without_secrets
+from harness.core.errors import UsageError
+from harness.core.redact import REMOVED, command_without_secrets, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         found.append(str(given[-1]))
         raise UsageError("seen")
 
-    monkeypatch.setattr("harness.pipeline.run_experiment", stop)
-    monkeypatch.setattr("harness.ci.candidate.decide_candidate", stop)
+    monkeypatch.setattr("harness.workflows.run.run_experiment", stop)
+    monkeypatch.setattr("harness.workflows.ci.decide_candidate", stop)
     monkeypatch.setenv("CLINIC_PASSWORD", "correct-horse")
     handler = signal.getsignal(signal.SIGTERM)
     yield found

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from harness import store
-from harness.errors import DiskFull, EvidenceFault, UsageError
-from harness.store import (
+from harness.core import store
+from harness.core.errors import DiskFull, EvidenceFault, UsageError
+from harness.core.store import (
     MANIFEST,
     changed_files,
     code_version,
@@ -247,7 +247,7 @@ def test_the_manifest_covers_every_output(tmp_path: Path) -> None:
 
 def test_a_run_in_use_by_another_process(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from harness.store import locked\n"
+        "import sys; from pathlib import Path; from harness.core.store import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -302,4 +302,4 @@ def test_digest_ignores_key_order_only() -> None:
 def test_code_version_tells_rooms_apart() -> None:
     assert code_version("prompt") == code_version("prompt")
     assert code_version("prompt") != code_version("train")
-    assert code_version("store") != code_version()
+    assert code_version("core/store") != code_version()

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange, Finding
 from harness.behavior.registry import Behavior, behavior_folders, load_behavior
-from harness.errors import nearest
+from harness.core.errors import nearest
 
 
 class OverBehaviourConfig(BehaviorConfig):

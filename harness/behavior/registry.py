@@ -6,11 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
-from harness import resources
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange
-from harness.config import read_yaml
-from harness.errors import ConfigError, nearest
+from harness.config.experiment import read_yaml
+from harness.core import resources
+from harness.core.errors import ConfigError, nearest
 
 KINDS = {
     "disclaimer": "harness.behavior.disclaimer:Disclaimer",

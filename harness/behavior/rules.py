@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, Finding
 from harness.behavior.voice import own_voice, plain, sentences
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 Function = Callable[[Exchange], str | None]
 PASS = "pass"  # noqa: S105

@@ -1,17 +1,199 @@
 """Duplicates among all rows: exact, near, and questions with several answers. Holds sketches, never texts."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from harness.data.minhash import DedupeConfig, Sets, Sketches
-from harness.data.pairs import Indices, components, first_equal, jaccard, pairs_in_buckets, unpacked
-from harness.data.words import Hashes
+from harness.config.group import Count, Group, Share
+from harness.data.words import Hashes, Offsets, Tokens, grams, hashed, mixed, text_hash, words
+
+# MinHash sketches of rows (Broder, 1997): what near-duplicate search keeps of a row instead of its text.
+
+
+Without = Callable[[str], str]
+
+
+class DedupeConfig(Group):
+    """Near-duplicates: rows whose word n-grams have a Jaccard similarity of at least `jaccard`, and whose answers share
+    at least `answer_jaccard` of their words: two questions on one long passage are no duplicates.
+
+    `permutations` is the length of the MinHash signature: more find more of the pairs near the threshold.
+    """
+
+    action: Literal["drop", "flag"] = "drop"
+    jaccard: Annotated[float, Field(ge=0.3, le=1)] = 0.7
+    answer_jaccard: Share = 0.5
+    ngram: Count = 3
+    permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    seed: int = 42
+
+    @property
+    def band_rows(self) -> int:
+        """Signature rows a band: the most with which a pair at the threshold shares a band in 999 of 1,000 cases."""
+        missed = {r: (1 - self.jaccard**r) ** (self.permutations // r) for r in range(1, self.permutations + 1)}
+        return max([r for r, miss in missed.items() if miss <= 0.001], default=1)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Hashes without repetition, ascending: set k is `members[offsets[k]:offsets[k + 1]]`."""
+
+    members: NDArray[np.uint32]
+    offsets: Offsets
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """What duplicates are found by, for some rows in order: digests of each row's own text, its prompt and its answer,
+    LSH band keys (rows x bands), the word n-grams of its text and the words of its answer."""
+
+    texts: Hashes
+    prompts: Hashes
+    answers: Hashes
+    bands: NDArray[np.uint64]
+    text_grams: Sets
+    answer_words: Sets
+
+
+def sketch(rows: Sequence[Mapping[str, Any]], config: DedupeConfig, without: Without | None = None) -> Sketches:
+    """The sketches of rows; pure, so that worker processes can make them.
+
+    `without` removes from an answer what every answer must share (a behaviour's `.without`).
+    """
+    prompts = [words(row["instruction"]) + words(row.get("input") or "") for row in rows]
+    answers = [words(row["output"] if without is None else without(row["output"])) for row in rows]
+    texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    found = grams(hashed(texts), config.ngram)
+    return Sketches(
+        texts=_digests(texts),
+        prompts=_digests(prompts),
+        answers=_digests(answers),
+        bands=_bands(found, config),
+        text_grams=_sets(found),
+        answer_words=_sets(hashed(answers)),
+    )
+
+
+def _digests(texts: Sequence[Sequence[str]]) -> Hashes:
+    return np.fromiter((text_hash(" ".join(text)) for text in texts), np.uint64, len(texts))
+
+
+def _sets(found: Tokens) -> Sets:
+    """Each text's hashes, cut to 32 bits."""
+    keyed = np.sort(found.owners.astype(np.uint64) << np.uint64(32) | found.hashes >> np.uint64(32))
+    keyed = keyed[np.diff(keyed, prepend=~keyed[:1]) != 0]
+    counts = np.bincount((keyed >> np.uint64(32)).astype(np.int64), minlength=len(found.offsets) - 1)
+    return Sets(keyed.astype(np.uint32), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def _bands(found: Tokens, config: DedupeConfig) -> NDArray[np.uint64]:
+    """One key a band: rows with equal keys have `band_rows` equal signature values in the same place."""
+    signatures = signature(found, config)
+    rows = config.band_rows
+    bands = config.permutations // rows
+    keys = np.zeros((len(signatures), bands), np.uint64)
+    for row in range(rows):
+        keys = mixed(keys * np.uint64(0x100000001B3) + signatures[:, row : bands * rows : rows])
+    return keys
+
+
+def signature(found: Tokens, config: DedupeConfig) -> NDArray[np.uint32]:
+    """MinHash signatures (texts x permutations): the share of equal values estimates the Jaccard similarity."""
+    import rensa
+
+    flat = np.ascontiguousarray(found.hashes)
+    offsets = found.offsets.astype(np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, config.permutations, config.seed)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(offsets) - 1, config.permutations)
+
+
+# Pairs of similar rows in arrays: candidates that share an LSH band, their true similarity, and clusters of them.
+
+
+Indices = NDArray[np.int64]
+Packed = NDArray[np.uint64]  # a pair in one number: earlier row in the upper half, later row in the lower
+
+CROWDED = 30  # rows in a bucket from which on a row is compared with the first and the nearest earlier ones alone
+FIRST = 10
+NEAREST = 5
+
+
+def first_equal(values: Hashes, rows: Indices) -> Indices:
+    """For each of all values, the first of `rows` with an equal value; itself where it is not among `rows`."""
+    found = np.arange(len(values))
+    _, firsts, groups = np.unique(values[rows], return_index=True, return_inverse=True)
+    found[rows] = rows[firsts][groups]
+    return found
+
+
+def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[Packed, int]:
+    """Pairs of rows (ascending) with equal keys, each once, sorted; and how many pairs were left out as too many."""
+    order = np.argsort(keys, kind="stable")
+    ordered, members = keys[order], rows[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))
+    sizes = np.diff(np.append(starts, len(ordered)))
+    place = np.arange(len(ordered)) - np.repeat(starts, sizes)
+    pairs = _earlier(members, place, crowded=np.repeat(sizes > CROWDED, sizes))
+    return pairs, int((sizes * (sizes - 1) // 2).sum()) - len(pairs)
+
+
+def _earlier(members: Indices, place: Indices, crowded: NDArray[np.bool_]) -> Packed:
+    """Each member with earlier members of its bucket; `place` is its place in there."""
+    found = [np.zeros(0, np.uint64)]
+    for step in range(1, min(CROWDED, int(place.max(initial=0)) + 1)):
+        later = np.flatnonzero((place >= step) & (~crowded | (step <= NEAREST)))
+        found.append(packed(members[later - step], members[later]))
+    for first in range(FIRST if crowded.any() else 0):
+        later = np.flatnonzero(crowded & (place - first > NEAREST))
+        found.append(packed(members[later - place[later] + first], members[later]))
+    return np.sort(np.concatenate(found))
+
+
+def packed(earlier: Indices, later: Indices) -> Packed:
+    return earlier.astype(np.uint64) << np.uint64(32) | later.astype(np.uint64)
+
+
+def unpacked(pairs: Packed) -> Indices:
+    """Rows (earlier, later), one pair a line."""
+    return np.stack([pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
+
+
+def jaccard(sets: Sets, pairs: Indices) -> NDArray[np.float64]:
+    """|intersection| / |union| of each pair of sets; 1 for two empty ones."""
+    left, right = (_members(sets, side) for side in pairs.T)
+    both = np.sort(np.concatenate([left, right]))
+    shared = both[1:][both[1:] == both[:-1]] >> np.uint64(32)
+    common = np.bincount(shared.astype(np.int64), minlength=len(pairs))
+    union = np.diff(sets.offsets)[pairs].sum(axis=1) - common
+    similarity: NDArray[np.float64] = np.where(union > 0, common / np.maximum(union, 1), 1.0)
+    return similarity
+
+
+def _members(sets: Sets, chosen: Indices) -> Packed:
+    """The members of some sets, each below the number of its set's place in `chosen`."""
+    counts = np.diff(sets.offsets)[chosen]
+    starts = np.repeat(sets.offsets[chosen] - np.cumsum(counts) + counts, counts)
+    place = np.repeat(np.arange(len(chosen), dtype=np.uint64), counts)
+    members: Packed = place << np.uint64(32) | sets.members[starts + np.arange(len(starts))]
+    return members
+
+
+def components(size: int, edges: Indices) -> Indices:
+    """For each of `size` rows the first row of its cluster: rows joined by a chain of edges."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(size, size))
+    _, labels = connected_components(graph, directed=False)
+    _, firsts, groups = np.unique(labels, return_index=True, return_inverse=True)
+    return firsts[groups].astype(np.int64)
+
 
 _PAIRS_AT_ONCE = 5_000
 

@@ -1,15 +1,20 @@
 """Where batches are judged: in this process, in worker processes, or on Ray Data. The results are the same."""
 
+import json
+import logging
 import multiprocessing
+import pickle
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
-from harness.data.filters.judgement import Row
-from harness.data.judging import Judge, Judged
-from harness.errors import EnvironmentFault
+from harness.core.errors import EnvironmentFault, HarnessError, MissingDependency
+from harness.data.filtering import Judge, Judged
+from harness.data.filters.protocol import Row
 
 Batch = Sequence[Row]
 _judge: Judge | None = None
@@ -18,8 +23,6 @@ _judge: Judge | None = None
 def judged(batches: Iterable[Batch], judge: Judge, engine: str, workers: int, scratch: Path) -> Iterator[Judged]:
     """The judged batches, in order; `scratch` is a folder for temporary files."""
     if engine == "ray":
-        from harness.data.ray_engine import judged_on_ray
-
         return judged_on_ray(batches, judge, scratch)
     return _in_processes(batches, judge, workers) if workers > 1 else map(judge, batches)
 
@@ -55,3 +58,80 @@ def _work(batch: Batch) -> Judged:
     if _judge is None:
         raise RuntimeError("this process was not started as a worker of the audit")
     return _judge(batch)
+
+
+# The audit on Ray Data: the same judge in tasks of a cluster. RAY_ADDRESS names it; without one it is local. Batches
+# travel as Parquet files, so on several machines the run folder must lie on storage that all of them see.
+
+
+BATCHES_A_FILE = 4
+
+
+def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iterator[Judged]:
+    """The judged batches, in order; batches lie under `scratch` meanwhile. Raises MissingDependency without Ray."""
+    try:
+        import ray
+        import ray.data
+        import ray.exceptions
+    except ModuleNotFoundError:
+        raise MissingDependency("ray", "audit.engine=ray", "ray") from None
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ray-", dir=scratch) as folder:
+            yield from _judged(ray.data, batches, judge, Path(folder))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        raise (cause if isinstance(cause, HarnessError) else error) from None
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _judged(data: Any, batches: Iterable[Batch], judge: Judge, folder: Path) -> Iterator[Judged]:
+    files = _write(batches, folder)
+    if not files:
+        return
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    # Tasks and not actors: actors would hold every CPU of a small machine, and nothing could read their input.
+    # What a filter loads is cached in its process, and Ray uses processes again.
+    rows = data.read_parquet(str(folder), override_num_blocks=files).map_batches(
+        judge_batches, fn_args=(judge,), batch_size=1, batch_format="numpy"
+    )
+    for expected, row in enumerate(rows.iter_rows()):
+        if row["number"] != expected:
+            raise RuntimeError(f"batch {row['number']} came where {expected} was due")
+        judged: Judged = pickle.loads(row["judged"])  # noqa: S301 - made by our own tasks
+        yield judged
+
+
+def judge_batches(rows: dict[str, Any], judge: Judge) -> dict[str, Any]:
+    """What runs on the cluster. A row of the Ray dataset is a whole batch."""
+    judged = [pickle.dumps(judge(json.loads(batch))) for batch in rows["batch"]]
+    return {"number": rows["number"], "judged": judged}
+
+
+def _write(batches: Iterable[Batch], folder: Path) -> int:
+    """Writes the batches as numbered JSON texts; returns how many files there are."""
+    import pyarrow
+    import pyarrow.parquet
+
+    count = 0
+    pending: list[dict[str, Any]] = []
+
+    def flush() -> None:
+        if pending:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pending), folder / f"{count:09d}.parquet")
+            pending.clear()
+
+    for batch in batches:
+        pending.append({"number": count, "batch": json.dumps(list(batch))})
+        count += 1
+        if len(pending) == BATCHES_A_FILE:
+            flush()
+    flush()
+    return len(list(folder.iterdir()))

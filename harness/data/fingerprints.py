@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import DataError
+from harness.core.errors import DataError
 
 NGRAM, SAMPLE, LEAST_HITS = 8, 4, 3
 _WORD = re.compile(r"[^\W_]+")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.config import SourceConfig
-from harness.data.filters.judgement import Row
+from harness.config.data import SourceConfig
+from harness.data.filters.protocol import Row
 from harness.data.row import TEXTS, from_turns
 from harness.prompt.messages import user_text
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.config import Group
+from harness.config.group import Group
 
 Use = Literal["commercial", "research"]
 Limit = Literal["non-commercial", "no-derivatives", "share-alike", "research-only", "none-granted"]

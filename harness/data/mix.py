@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import DataConfig
-from harness.errors import DataError
+from harness.config.data import DataConfig
+from harness.core.errors import DataError
 
 Counts = dict[str, int]
 

@@ -6,21 +6,161 @@ number of processes (bottom-k sketch, Cohen and Kaplan 2007). A source of at mos
 """
 
 import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from statistics import median, quantiles
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
-from harness.config import Count, Group, Share
-from harness.data.filters.judgement import Row
-from harness.data.filters.texts import answer_of
-from harness.data.pattern_features import Features, features_of, words_of
-from harness.data.pattern_phrases import phrase_counts
+from harness.config.group import Count, Group, Share
+from harness.data.filters.protocol import Row
+from harness.data.fingerprints import Hashes, ngram_hashes
+from harness.data.row import answer_of
 from harness.stats.proportion import wilson_interval
+
+# What the pattern report looks at in one answer.
+
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_KEPT = 3000  # characters of an answer that phrases are looked for in
+FORMATS = {
+    "a bulleted list": re.compile(r"^[ \t]*[-*•]\s+\S.*\n[ \t]*[-*•]\s+\S", re.M),
+    "a numbered list": re.compile(r"^[ \t]*1[.)]\s+\S.*\n(?:.*\n){0,20}?[ \t]*2[.)]\s+\S", re.M),
+    "a heading": re.compile(r"^#{1,6}\s+\S", re.M),
+    "bold text": re.compile(r"\*\*[^*\n]+\*\*"),
+    "a code block": re.compile(r"```"),
+    "a table": re.compile(r"^\s*\|.*\|\s*\n\s*\|[\s:|-]+\|\s*$", re.M),
+    "an exclamation mark": re.compile(r"!"),
+    "an emoji": re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]"),
+    "a question at the end": re.compile(r"\?\W*\Z"),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Features:
+    """Openings and closings are lower-case words; `text` is the beginning of the answer, for phrases."""
+
+    opening: str
+    closing: str
+    words: int
+    formats: tuple[str, ...]
+    text: str
+
+
+def features_of(answer: str, opening_words: int, closing_words: int) -> Features:
+    start = _WORD.findall(answer[: 40 * opening_words].lower())[:opening_words]
+    end = _WORD.findall(answer[-40 * closing_words :].lower())[-closing_words:]
+    formats = [name for name, pattern in FORMATS.items() if pattern.search(answer)]
+    if _is_json(answer):
+        formats.append("JSON and nothing else")
+    return Features(" ".join(start), " ".join(end), len(answer.split()), tuple(formats), answer[:_KEPT])
+
+
+def words_of(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _is_json(answer: str) -> bool:
+    text = answer.strip()
+    if not (text.startswith(("{", "[")) and text.endswith(("}", "]"))):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+# Frequent word sequences: how many answers hold each, every answer counted once. Counting is by 64-bit hashes in
+# arrays, since the sequences of a sample as text would take gigabytes; only the frequent ones are looked up again.
+
+
+Counts = dict[str, int]
+
+
+def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, Counts]:
+    """For each source, in how many of its texts the phrases stand that are frequent in one of the sources.
+
+    `least` is the number of texts of a source that makes a phrase frequent. Sequences that stand together in nearly
+    the same texts are joined to one phrase, counted by its rarest part.
+    """
+    hashed = {source: _document_frequencies(rows, n) for source, rows in texts.items()}
+    frequent = [values[counts >= least[source]] for source, (values, counts) in hashed.items()]
+    wanted = np.unique(np.concatenate(frequent)) if frequent else np.array([], np.uint64)
+    grams = _wordings(texts, n, wanted)
+    table = {source: _lookup(wanted, *hashed[source]) for source in texts}
+    totals = {gram: sum(table[source][value] for source in texts) for value, gram in grams.items()}
+    phrases = joined(totals)
+    by_gram = {gram: value for value, gram in grams.items()}
+    return {
+        source: {text: min(table[source][by_gram[gram]] for gram in parts) for text, parts in phrases.items()}
+        for source in texts
+    }
+
+
+def joined(totals: dict[str, int]) -> dict[str, list[str]]:
+    """Phrases with the sequences they are made of: neighbours that overlap in all words but one, as frequent ±20%."""
+    begins, ends = defaultdict(list), defaultdict(list)
+    for gram in totals:
+        begins[gram.rsplit(" ", 1)[0]].append(gram)
+        ends[gram.split(" ", 1)[1]].append(gram)
+    left = dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+    found: dict[str, list[str]] = {}
+    while left:
+        seed = next(iter(left))
+        near = totals[seed]
+        del left[seed]
+        parts = [seed]
+        while step := _next(begins[parts[-1].split(" ", 1)[1]], left, near):
+            parts.append(step)
+        while step := _next(ends[parts[0].rsplit(" ", 1)[0]], left, near):
+            parts.insert(0, step)
+        found[" ".join([parts[0], *(part.rsplit(" ", 1)[1] for part in parts[1:])])] = parts
+    return found
+
+
+def _next(candidates: Sequence[str], left: dict[str, int], near: int) -> str | None:
+    """The most frequent unused neighbour about as frequent as the phrase so far; it counts as used."""
+    fitting = [gram for gram in candidates if gram in left and left[gram] >= 0.8 * near]
+    best = max(fitting, key=lambda gram: left[gram], default=None)
+    if best is not None:
+        del left[best]
+    return best
+
+
+def _document_frequencies(texts: Sequence[str], n: int) -> tuple[Hashes, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    each = [np.unique(ngram_hashes(words_of(text), n)) for text in texts]
+    values, counts = np.unique(np.concatenate([np.array([], np.uint64), *each]), return_counts=True)
+    return values, counts
+
+
+def _lookup(wanted: Hashes, values: Hashes, counts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[int, int]:
+    if not len(values):
+        return dict.fromkeys(wanted.tolist(), 0)
+    places = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
+    found = np.where(values[places] == wanted, counts[places], 0)
+    return dict(zip(wanted.tolist(), found.tolist(), strict=True))
+
+
+def _wordings(texts: Mapping[str, Sequence[str]], n: int, wanted: Hashes) -> dict[int, str]:
+    """The words of each wanted hash."""
+    found: dict[int, str] = {}
+    for rows in texts.values():
+        for text in rows:
+            words = words_of(text)
+            hashes = ngram_hashes(words, n)
+            for place in np.nonzero(np.isin(hashes, wanted))[0].tolist():
+                found.setdefault(int(hashes[place]), " ".join(words[place : place + n]))
+            if len(found) == len(wanted):
+                return found
+    return found
+
 
 ALL = "all sources"
 

@@ -4,16 +4,50 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, get_args
 
-from harness.config import AuditConfig, DataConfig, Group, validate
-from harness.data.filters.judgement import Filter
-from harness.data.filters.registry import FILTERS, config_class, make_filter
-from harness.errors import ConfigError, nearest
+from harness.config.data import AuditConfig, DataConfig
+from harness.config.experiment import validate
+from harness.config.group import Group
+from harness.core.errors import ConfigError, nearest
+from harness.data.filters.protocol import Filter
+
+# The filters by name: a static table, so that a configuration can name them and a test can resolve them all.
+
+
+FILTERS = {
+    "personal_data": "harness.data.filters.personal_data:PersonalData",
+    "toxicity": "harness.data.filters.toxicity:Toxicity",
+    "legal": "harness.data.filters.legal:Legal",
+    "behavior": "harness.data.filters.behavior:BehaviorConflict",
+    "quality": "harness.data.filters.quality:Quality",
+}
+
+
+def filter_class(name: str) -> Any:
+    """The class of a filter; raises ConfigError when there is none of that name."""
+    if name not in FILTERS:
+        raise ConfigError([f"audit.filters.{name}: unknown filter. {nearest(name, FILTERS)}"])
+    module, attribute = FILTERS[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def config_class(name: str) -> type[Group]:
+    """The configuration class of a filter: `<Filter>Config` beside it."""
+    module, attribute = FILTERS[name].split(":")
+    found: type[Group] = getattr(import_module(module), f"{attribute}Config")
+    return found
+
+
+def make_filter(name: str, values: dict[str, Any]) -> Filter:
+    """The filter built from its configuration; raises ConfigError that lists every fault."""
+    built: Filter = filter_class(name)(validate(config_class(name), values))
+    return built
+
 
 SECTIONS = {
-    "dedupe": "harness.data.minhash:DedupeConfig",
+    "dedupe": "harness.data.dedupe:DedupeConfig",
     "decontaminate": "harness.data.decontaminate:DecontaminateConfig",
     "licences": "harness.data.licences:LicencePolicy",
-    "outliers": "harness.data.outliers:OutlierConfig",
+    "outliers": "harness.data.staging:OutlierConfig",
     "patterns": "harness.data.patterns:PatternConfig",
 }
 GLOBAL_CODES = ("contamination", "duplicate", "outlier", "malformed")

@@ -3,18 +3,74 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import resources
-from harness.config import DataConfig, SourceConfig, resolve_path
+from harness.config.data import DataConfig, SourceConfig
+from harness.config.experiment import resolve_path
+from harness.core import resources
+from harness.core.errors import DataError, MissingDependency, NetworkFault
+from harness.core.store import sha256_file, sha256_json
 from harness.data.files import SHOWN, Record, is_readable, read_records
-from harness.data.filters.judgement import Row
+from harness.data.filters.protocol import Row
 from harness.data.formats import known_columns, rows_of
 from harness.data.licences import LicencePolicy, judge_licences
-from harness.errors import DataError
-from harness.store import sha256_file, sha256_json
+
+# Hub datasets through `datasets`: streamed row by row, from the hub or from a local copy of the repository.
+
+
+def read_hub(name: str, source: SourceConfig) -> Iterator[Record]:
+    """The records of one split. Raises NetworkFault when the hub cannot be reached, DataError for a wrong name."""
+    try:
+        from datasets import load_dataset
+    except ModuleNotFoundError:
+        raise MissingDependency("datasets", f"the hub dataset {name}", "data") from None
+    with _explained(name, source):
+        rows: Any = load_dataset(name, source.hub_config, split=source.split, revision=source.revision, streaming=True)
+        for number, values in enumerate(rows, 1):
+            yield Record(f"row {number}", values)
+
+
+def commit_of(name: str | None, source: SourceConfig) -> str:
+    """The commit a hub dataset is read at; for a local copy, its files with sizes and times."""
+    folder = Path(str(name))
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return str([(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in files])
+    from huggingface_hub import HfApi
+
+    with _explained(str(name), source):
+        return str(HfApi().dataset_info(str(name), revision=source.revision).sha)
+
+
+@contextmanager
+def _explained(name: str, source: SourceConfig) -> Iterator[None]:
+    """Turns the hub libraries' exceptions into ours, with what to do."""
+    try:
+        yield
+    except Exception as error:
+        told = " ".join(str(error).split())
+        if _unreachable(error):
+            raise NetworkFault(
+                f"hub dataset {name} cannot be fetched ({told}). Give a local copy: "
+                "data.sources.<name>.path=<file or folder>, or hub_dir=<folder with <owner>/<dataset>>."
+            ) from None
+        if isinstance(error, OSError | ValueError):
+            raise DataError(f"dataset {name}, split {source.split}: {told}") from None
+        raise
+
+
+def _unreachable(error: Exception) -> bool:
+    """No network, or nothing at that address: the hub does not tell a private dataset from none."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    # The hub library brings an HTTP client of its own, whose errors have no common class with ours.
+    of_http = type(error).__module__.split(".")[0].startswith("httpx")
+    of_hub = type(error).__module__.startswith("huggingface_hub")
+    return of_http or of_hub or isinstance(error, ConnectionError | DatasetNotFoundError)
+
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -39,8 +95,6 @@ class Origin:
     def digest(self) -> str:
         """sha256 of the file (or of all files' digests by name); of the commit for a hub dataset."""
         if not self.files:
-            from harness.data.hub import commit_of
-
             return sha256_json([self.hub, self.config.hub_config, self.config.split, commit_of(self.hub, self.config)])
         if len(self.files) == 1:
             return sha256_file(self.files[0])
@@ -122,8 +176,6 @@ def read_rows_of(origin: Origin) -> Iterator[Row | Malformed]:
 
 def _records(origin: Origin) -> Iterator[tuple[str, Record]]:
     if not origin.files:
-        from harness.data.hub import read_hub
-
         name = str(origin.hub)
         yield from ((name, record) for record in read_hub(name, origin.config))
     for path in origin.files:

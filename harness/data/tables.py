@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.data.filters.judgement import Row
+from harness.data.filters.protocol import Row
 from harness.data.row import COLUMNS
 
 TRAIN, VALIDATION, QUARANTINE = "train.parquet", "validation.parquet", "quarantine.parquet"

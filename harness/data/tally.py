@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.data.filters.judgement import Row
-from harness.data.judging import Outcome
-from harness.records import Finding
+from harness.data.filtering import Outcome
+from harness.data.filters.protocol import Row
+from harness.records.stages import Finding
 
 EXAMPLES = 3
 SHOWN = 160

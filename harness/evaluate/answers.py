@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from harness.evaluate.flight import Asked, Failure
+from harness.evaluate.dispatch import Asked, Failure
 from harness.evaluate.journal import Entry, Journal
-from harness.evaluate.lm import Value
-from harness.evaluate.plan import Item, Plan
-from harness.evaluate.questions import Question, without
+from harness.evaluate.plan import Item, Plan, Value
+from harness.evaluate.requests import Question, without
 
 
 @dataclass

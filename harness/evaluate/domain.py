@@ -7,8 +7,7 @@ from typing import Any
 
 from harness.behavior.exchange import Check
 from harness.behavior.registry import Behavior, load_behavior
-from harness.data.evaluation_items import read_items
-from harness.data.task_files import exchange
+from harness.data.evaluation_items import exchange, read_items
 from harness.prompt.messages import user_text
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
-from harness.console import say
-from harness.errors import DiskFull
-from harness.store import sha256_json
+from harness.core.console import say
+from harness.core.errors import DiskFull
+from harness.core.store import sha256_json
 
 Entry = dict[str, Any]
 FOLDER = Path(".cache") / "answers"

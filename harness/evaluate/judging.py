@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from harness.behavior.grading import FILE, Rate
-from harness.behavior.judge import RUBRIC, Agreement, Judge, Opinion, agreement
 from harness.behavior.registry import behavior_folders
-from harness.config import JudgeConfig
-from harness.console import say
-from harness.data.evaluation_items import read_items
-from harness.data.task_files import exchange
-from harness.errors import ConfigError, HarnessError, UsageError
+from harness.config.experiment import JudgeConfig
+from harness.core.console import say
+from harness.core.errors import ConfigError, HarnessError, UsageError
+from harness.core.store import write_json
+from harness.data.evaluation_items import exchange, read_items
 from harness.evaluate.journal import Journal
+from harness.evaluate.llm_judge import RUBRIC, Agreement, Judge, Opinion, agreement
 from harness.evaluate.score import saved_exchanges
-from harness.records import Checkpoint, Evaluation, TaskScore, load
+from harness.records.base import load
+from harness.records.stages import Checkpoint, Evaluation, TaskScore
 from harness.serve.server import BASE, Endpoint
-from harness.store import write_json
 
 METRIC = "judge"
 RECORD = "judge.json"

@@ -9,9 +9,8 @@ from typing import Any
 
 from harness.behavior.exchange import Check, Exchange
 from harness.behavior.registry import behavior_folders, load_behavior
-from harness.data.evaluation_items import read_items
-from harness.data.task_files import ITEMS, check_task_files, exchange
-from harness.errors import ConfigError, DataError, nearest
+from harness.core.errors import ConfigError, DataError, nearest
+from harness.data.evaluation_items import ITEMS, check_task_files, exchange, read_items
 from harness.prompt.messages import user_text
 
 SHOWN = 20

@@ -5,14 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from harness.config import GateConfig
-from harness.gate.direction import Directions, directions_of, is_gated, keys_of
-from harness.gate.evidence import Evidence
-from harness.gate.pairing import Pairs, faults_between, group_pairs, pair_task
+from harness.config.gate import GateConfig
+from harness.gate.pairing import (
+    Directions,
+    Pairs,
+    directions_of,
+    faults_between,
+    group_pairs,
+    is_gated,
+    keys_of,
+    pair_task,
+)
 from harness.gate.policy import cluster_field, rules_for
 from harness.gate.significance import SEED, interval, interval_doubt
-from harness.gate.texts import texts
-from harness.records import (
+from harness.records.gate import (
     Adjusted,
     Comparison,
     Flip,
@@ -23,6 +29,8 @@ from harness.records import (
     Stopped,
     Stratum,
 )
+from harness.results.evidence import Evidence
+from harness.results.samples import texts
 from harness.stats.clustered import effective_items
 from harness.stats.forgetting import chance_adjusted_flips, relative_drop, suite_summary
 

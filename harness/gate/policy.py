@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from harness.config import GateConfig, RuleConfig
-from harness.records import Measured
+from harness.config.gate import GateConfig, RuleConfig
+from harness.records.gate import Measured
 
 
 def rules_for(policy: GateConfig, metric: Measured) -> list[RuleConfig]:

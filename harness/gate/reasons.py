@@ -1,7 +1,7 @@
 """What was found and why it decides, in plain words."""
 
-from harness.config import RuleConfig
-from harness.records import MetricComparison
+from harness.config.gate import RuleConfig
+from harness.records.gate import MetricComparison
 
 
 def amount(share: float, width: float) -> str:

@@ -4,9 +4,10 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.config import GateConfig, RuleConfig, SuiteConfig
+from harness.config.experiment import SuiteConfig
+from harness.config.gate import GateConfig, RuleConfig
 from harness.gate.policy import rules_for
-from harness.records import Measured, MetricComparison
+from harness.records.gate import Measured, MetricComparison
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.records import MetricComparison, Stratum
+from harness.records.gate import MetricComparison, Stratum
 from harness.stats.clustered import (
     clustered_harm_p,
     clustered_interval,

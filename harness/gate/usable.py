@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from datetime import date
 
-from harness.config import GateConfig, RuleConfig
-from harness.config_gate import WaiverConfig
+from harness.config.gate import GateConfig, RuleConfig, WaiverConfig
 from harness.gate.policy import overruled, rules_for, unmatched, unsliced
 from harness.gate.sequential import looks_at, needs_all
 from harness.gate.significance import judgeable
-from harness.records import Comparison, MetricComparison, Waiver
+from harness.records.gate import Comparison, MetricComparison, Waiver
 
 
 def unusable(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:

@@ -1,27 +1,39 @@
 """Policy × comparison → verdict: non-inferiority, else harm, else undecided."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 
-from harness.config import GateConfig
-from harness.config_gate import WaiverConfig
-from harness.gate.judge import Levels, Ruled, judge_metric
-from harness.gate.noise import noise_notes
+from harness.config.gate import GateConfig, WaiverConfig
+from harness.core.store import sha256_json
 from harness.gate.policy import is_shown, rules_for
 from harness.gate.reasons import change, facts
+from harness.gate.rules import Levels, Ruled, judge_metric
 from harness.gate.significance import fail_p
 from harness.gate.usable import unusable, waived_as_missing
-from harness.records import (
-    EXIT_CODES,
-    Comparison,
-    MetricComparison,
-    MetricVerdict,
-    Verdict,
-    VerdictName,
-    Waiver,
-)
-from harness.stats.multiple import benjamini_hochberg, holm
-from harness.store import sha256_json
+from harness.records.gate import EXIT_CODES, Comparison, MetricComparison, MetricVerdict, Verdict, VerdictName, Waiver
+from harness.stats.proportion import benjamini_hochberg, holm
+
+# What the A/A check says about a comparison: answers that differ no more than one model's own two passes are noise.
+
+
+def noise_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping[str, float]) -> list[str]:
+    """A note for each right/wrong metric whose share of differing answers is at most the A/A check's, by task.
+
+    `flip_shares` are an evaluation's `aa_flip_share`. Notes decide nothing: a verdict rests on the paired test.
+    """
+    notes = []
+    for metric in metrics:
+        share = flip_shares.get(metric.task)
+        if share is None or metric.only_baseline_right is None or metric.only_candidate_right is None:
+            continue
+        differing = metric.only_baseline_right + metric.only_candidate_right
+        if 0 < differing <= share * metric.n:
+            notes.append(
+                f"{metric.key}: {differing} of {metric.n} answers differ ({differing / metric.n:.1%}), "
+                f"no more than when the same model is asked twice ({share:.1%}): noise"
+            )
+    return notes
+
 
 SEVERITY: list[VerdictName] = ["PASS", "INCONCLUSIVE", "FAIL", "INVALID"]
 

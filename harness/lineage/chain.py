@@ -7,9 +7,10 @@ An input named `stage.output` is a link: it has to equal that output of an earli
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.evaluate.checkpoint import resolve_evaluation
-from harness.origin import origins
-from harness.records import Comparison, Record, load
+from harness.checkpoint.origin import origins
+from harness.checkpoint.resolve import resolve_evaluation
+from harness.records.base import Record, load
+from harness.records.gate import Comparison
 
 EVIDENCE = "evidence.json"
 POLICY = "policy.json"

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import weights_sha256
+from harness.core.errors import EvidenceFault
+from harness.core.store import MANIFEST, read_manifest, sha256_file, sha256_json
 from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
-from harness.errors import EvidenceFault
-from harness.gate.evidence import read_evidence
 from harness.lineage.chain import (
     BASELINE_STAGE,
     CANDIDATE_STAGE,
@@ -23,9 +22,12 @@ from harness.lineage.chain import (
     Places,
     Step,
 )
+from harness.model.load import weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Comparison, Dataset, Evaluation, load
-from harness.store import MANIFEST, read_manifest, sha256_file, sha256_json
+from harness.records.base import load
+from harness.records.gate import Comparison
+from harness.records.stages import Dataset, Evaluation
+from harness.results.evidence import read_evidence
 
 
 def steps_of(places: Places) -> list[Step]:

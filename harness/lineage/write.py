@@ -4,16 +4,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import store
-from harness.console import say
-from harness.errors import DataError, EvidenceFault
-from harness.gate.coverage import checkpoint_of, data_beside
-from harness.gate.evidence import read_evidence
+from harness.checkpoint.origin import origins
+from harness.core import store
+from harness.core.console import say
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.machine import hardware
 from harness.lineage.chain import EVIDENCE, Chain, Places, further_baselines
-from harness.lineage.machine import hardware
+from harness.lineage.coverage import checkpoint_of, data_beside
 from harness.lineage.steps import steps_of
-from harness.origin import origins
-from harness.records import load
+from harness.records.base import load
+from harness.results.evidence import read_evidence
 
 
 def write_evidence(places: Places, run_id: str, command: str, runs: Path) -> None:

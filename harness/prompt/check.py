@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.errors import PromptMismatch
+from harness.core.errors import PromptMismatch
 
 AROUND = 5
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import EvidenceFault
+from harness.core.errors import EvidenceFault
 from harness.prompt.preamble import SystemPolicy
 
 CONTRACT_FILE = "prompt_contract.json"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.errors import DataError, TemplateRefusal
+from harness.core.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Golden
 from harness.prompt.render import Renderer
 

@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from harness.config import TemplateConfig, resolve_path
-from harness.errors import ConfigError, TemplateRefusal, nearest
+from harness.config.experiment import TemplateConfig, resolve_path
+from harness.core.errors import ConfigError, TemplateRefusal, nearest
 from harness.prompt.check import first_difference
 from harness.prompt.contract import GREEDY, NEUTRAL, Contract, sha256_text, tokenizer_sha256
 from harness.prompt.golden import golden_renders, turns

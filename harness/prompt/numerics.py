@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.base_model import is_adapter, load_model, with_adapter
-from harness.errors import EvidenceFault
+from harness.core.errors import EvidenceFault
+from harness.model.load import is_adapter, load_model, with_adapter
 from harness.prompt.contract import Contract
 
 FILE = "numerics.json"

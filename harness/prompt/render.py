@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import DataError, TemplateRefusal
+from harness.core.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Contract
 
 Message = Mapping[str, Any]

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import is_adapter, load_tokenizer, tokenizer_folder
-from harness.errors import DataError
+from harness.core.errors import DataError
+from harness.model.load import is_adapter, load_tokenizer, tokenizer_folder
 from harness.prompt import card
 from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
 from harness.prompt.static import Problem

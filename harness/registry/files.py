@@ -11,18 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.config import GateConfig, validate
-from harness.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
+from harness.checkpoint import history as log
+from harness.checkpoint.alias import MODELS
+from harness.checkpoint.history import HISTORY, Entry
+from harness.config.experiment import validate
+from harness.config.gate import GateConfig
+from harness.core.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
+from harness.core.store import sha256_file, write_json
 from harness.lineage.chain import EVIDENCE
 from harness.lineage.verify import Link, broken, verify_evidence
-from harness.records import load
-from harness.registry import history as log
-from harness.registry.alias import MODELS
-from harness.registry.history import HISTORY, Entry
+from harness.records.base import load
 from harness.registry.keep import kept
 from harness.registry.policy import at_least_as_strict
-from harness.registry.registry import Act, Submission
-from harness.store import sha256_file, write_json
+from harness.registry.protocol import Act, Submission
 
 LOCK_TIMEOUT_S = 60
 ALIASES = "aliases"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import EvidenceFault
+from harness.checkpoint.origin import SCALED, TRAINED
+from harness.core.errors import EvidenceFault
+from harness.core.store import disk_full_is_told, sha256_file, sha256_json
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
-from harness.origin import SCALED, TRAINED
-from harness.registry.registry import Act, Submission
-from harness.store import disk_full_is_told, sha256_file, sha256_json
+from harness.registry.protocol import Act, Submission
 
 PLACES = {
     "data": "data",

@@ -2,8 +2,7 @@
 
 from fnmatch import fnmatchcase
 
-from harness.config import GateConfig, RuleConfig
-from harness.config_gate import Tolerance
+from harness.config.gate import GateConfig, RuleConfig, Tolerance
 
 WILD = "*?["
 

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
-from harness.base_model import is_adapter, weights_sha256
-from harness.config import GateConfig, validate
-from harness.console import say
-from harness.errors import DataError, EvidenceFault, PromotionRefused, UsageError
+from harness.checkpoint.history import Entry, valid_alias
+from harness.checkpoint.origin import origin_of
+from harness.config.experiment import validate
+from harness.config.gate import GateConfig
+from harness.core.console import say
+from harness.core.errors import DataError, EvidenceFault, PromotionRefused, UsageError
+from harness.core.store import read_manifest, sha256_file
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
-from harness.origin import origin_of
+from harness.model.load import is_adapter, weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Evaluation, Verdict, load
-from harness.registry.history import Entry, valid_alias
+from harness.records.base import load
+from harness.records.gate import Verdict
+from harness.records.stages import Evaluation
 from harness.registry.policy import at_least_as_strict
-from harness.registry.registry import Act, Registry, Submission
-from harness.store import read_manifest, sha256_file
+from harness.registry.protocol import Act, Registry, Submission
 
 NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
 AGAINST = "against"

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.config import TrackerConfig, read_yaml, validate
-from harness.console import say
-from harness.errors import ConfigError, EnvironmentFault, MissingDependency
+from harness.checkpoint.history import Entry
+from harness.config.experiment import TrackerConfig, read_yaml, validate
+from harness.core.console import say
+from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.lineage.verify import Link
 from harness.registry.files import FileRegistry
-from harness.registry.history import Entry
-from harness.registry.registry import Act, Submission
+from harness.registry.protocol import Act, Submission
 from harness.track.wandb_tracker import _artifact_name
 
 

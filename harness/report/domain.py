@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Evaluation
+from harness.records.stages import Evaluation
 
 SHOWN = 40  # a task
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Flip, MetricVerdict, Role, Verdict
+from harness.records.gate import Flip, MetricVerdict, Role, Verdict
 from harness.report import wording
-from harness.report.bundle import RunView
 from harness.report.domain import SliceRow, slice_rows
 from harness.report.plots import forest, loss_curve
+from harness.report.view import RunView
 
 FLIPS_SHOWN = 100
 SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "INVALID": "!"}

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config
-from harness.records import MetricVerdict, SourceCount
+from harness.config.experiment import Config
+from harness.records.gate import MetricVerdict
+from harness.records.stages import SourceCount
 from harness.report import wording
-from harness.report.bundle import RunView
 from harness.report.markdown import escape
+from harness.report.view import RunView
 from harness.report.write import run_view
 
 CARD = "MODEL_CARD.md"

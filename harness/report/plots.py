@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from harness.records import MetricVerdict, VerdictName
+from harness.records.gate import MetricVerdict, VerdictName
 from harness.report.wording import is_share, metric_name, one_line
 
 # matplotlib knows no CSS variable: these stand-in colours are replaced in the finished SVG.

@@ -3,7 +3,7 @@
 import math
 import re
 
-from harness.records import Forgetting, Measured, MetricVerdict, Verdict, VerdictName
+from harness.records.gate import Forgetting, Measured, MetricVerdict, Verdict, VerdictName
 
 NOTHING = "–"
 SENTENCES: dict[VerdictName, str] = {

@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness.errors import DataError, EvidenceFault
-from harness.gate.provenance import strays
-from harness.lineage.verify import undecided
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.store import sha256_file
+from harness.lineage.verify import strays, undecided
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Comparison, Dataset, Evaluation, TrainingSummary, Verdict, load
-from harness.report.bundle import RunView
+from harness.records.base import load
+from harness.records.gate import Comparison, Verdict
+from harness.records.stages import Dataset, Evaluation, TrainingSummary
 from harness.report.domain import task_failures
-from harness.store import sha256_file
+from harness.report.view import RunView
 
 OUTPUTS = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json", "metrics.txt")
 
@@ -23,9 +24,9 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one, or when the
     verdict does not follow from compare.json and policy.json.
     """
-    from harness.report import ci
+    from harness.report import formats
+    from harness.report.formats import write_junit
     from harness.report.html import write_html
-    from harness.report.junit import write_junit
     from harness.report.markdown import comment_markdown, summary_markdown
 
     view = run_view(folder, name, command)
@@ -36,9 +37,9 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     written = {
         "summary.md": summary_markdown(view),
         "comment.md": comment_markdown(view),
-        "annotations.txt": ci.annotations(view.verdict),
-        "gitlab-codequality.json": ci.code_quality(view.verdict),
-        "metrics.txt": ci.open_metrics(view.verdict),
+        "annotations.txt": formats.annotations(view.verdict),
+        "gitlab-codequality.json": formats.code_quality(view.verdict),
+        "metrics.txt": formats.open_metrics(view.verdict),
     }
     for file, text in written.items():
         (out / file).write_text(text, encoding="utf-8")

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import RequestRefused, ServerFault
-from harness.serve.cpu_scoring import SCORE_FROM
+from harness.core.errors import RequestRefused, ServerFault
 from harness.serve.server import Endpoint
+from harness.serve.vllm_cpu.scoring import SCORE_FROM
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Client:
     async def score(self, prompts: list[list[int]], start: int) -> list[Scored]:
         """Each prompt's tokens from index `start` (≥ 1) on, scored. The prompts share their first `start` tokens.
 
-        vLLM's CPU build computes only what is scored (harness/serve/cpu_scoring.py); others compute all and give all.
+        vLLM's CPU build computes only what is scored (harness/serve/vllm_cpu/scoring.py); others compute all and give all.
         """
         body = {
             "prompt": prompts,

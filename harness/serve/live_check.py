@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.config import ServeConfig
-from harness.errors import PromptMismatch, RequestRefused, ServerFault
+from harness.config.experiment import ServeConfig
+from harness.core.errors import PromptMismatch, RequestRefused, ServerFault
 from harness.prompt.check import mismatch
 from harness.prompt.contract import Golden
 from harness.prompt.numerics import Reference, References, explain

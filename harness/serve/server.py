@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.config import ServeConfig
-from harness.console import say
-from harness.errors import EnvironmentFault, ServerFault
-from harness.processes import dies_with_parent, reserved_port
+from harness.config.experiment import ServeConfig
+from harness.core.console import say
+from harness.core.errors import EnvironmentFault, ServerFault
+from harness.core.processes import dies_with_parent, reserved_port
 from harness.prompt.contract import Contract
 from harness.prompt.saved import TEMPLATE_FILE
-from harness.serve.cpu_start import ONE_IMPORT
+from harness.serve.vllm_cpu.start import ONE_IMPORT
 
 BASE = "base"
 LOG_LINES = 25

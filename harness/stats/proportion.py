@@ -1,10 +1,52 @@
 """One proportion: successes in n independent items."""
 
 import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
+import numpy as np
 from scipy.stats import beta, norm
 
-from harness.stats.checks import require_count, require_open_unit
+from harness.stats.checks import require_count, require_open_unit, require_p_values
+
+# Agreement of two raters on the same items.
+
+
+def cohen_kappa(left: Sequence[Hashable], right: Sequence[Hashable]) -> float:
+    """Agreement beyond chance, 1 at best (Cohen 1960); nan where chance alone agrees on everything.
+
+    Raises ValueError for no items or unequal lengths.
+    """
+    n = len(left)
+    if n == 0 or n != len(right):
+        raise ValueError(f"need as many ratings of each rater and at least one, got {n} and {len(right)}")
+    observed = sum(a == b for a, b in zip(left, right, strict=True)) / n
+    counts, others = Counter(left), Counter(right)
+    chance = sum(counts[label] * others[label] for label in counts) / (n * n)
+    return math.nan if chance == 1 else (observed - chance) / (1 - chance)
+
+
+# Adjusted p-values for several tests at once, in the order given; an empty list stays empty.
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that bound the chance of any false rejection (Holm 1979). Raises ValueError on NaN."""
+    p = require_p_values(p_values)
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return [float(value) for value in adjusted]
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values that bound the expected share of false rejections (Benjamini & Hochberg 1995)."""
+    p = require_p_values(p_values)
+    order = np.argsort(p, kind="stable")[::-1]
+    scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1)
+    return [float(value) for value in adjusted]
 
 
 def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from typing import Any, TextIO
 import torch
 from transformers import TrainerCallback
 
-from harness.config import Config
+from harness.config.experiment import Config
+from harness.core.machine import peak_memory_gib
 from harness.train.faults import check_step
-from harness.train.hardware import peak_memory_gib
-from harness.train.interruption import Interruption
-from harness.train.material import Material
+from harness.train.packing import Material
+from harness.train.progress import Interruption
 
 
 class StepWriter(TrainerCallback):

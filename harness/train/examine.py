@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import load_model
-from harness.config import Config
-from harness.console import say
-from harness.errors import DataError
+from harness.config.experiment import Config
+from harness.core.console import say
+from harness.core.errors import DataError
+from harness.model.load import load_model
 from harness.prompt.contract import Contract
 from harness.prompt.saved import write_prompt_side
-from harness.records import Examined
+from harness.records.stages import Examined
 from harness.train.progress import Progress
 
 Judge = Callable[[int, Path], Examined]

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from harness.config_train import TrainConfig
-from harness.errors import DiskFull, HarnessError, TrainingFault
-from harness.train.material import Material
+from harness.config.train import TrainConfig
+from harness.core.errors import DiskFull, HarnessError, TrainingFault
+from harness.train.packing import Material
 
 _SHOWN = 10
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc")

@@ -7,27 +7,25 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import is_adapter, load_tokenizer
-from harness.config import Config, TrainConfig
-from harness.console import say
+from harness.config.experiment import Config
+from harness.config.train import TrainConfig
+from harness.core.console import say
+from harness.core.machine import hardware
+from harness.core.store import versions
+from harness.model.load import is_adapter, load_tokenizer
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
 from harness.prompt.numerics import compute
 from harness.prompt.render import Renderer
 from harness.prompt.saved import write_prompt_side
 from harness.prompt.static import check_contract, require_sound
-from harness.records import TrainingSummary
-from harness.store import versions
+from harness.records.stages import TrainingSummary
+from harness.train.cpu.allocator import free_memory, keep_memory
 from harness.train.examine import Examiner, Judge
 from harness.train.fit import fit
-from harness.train.hardware import hardware
 from harness.train.launch import launch
-from harness.train.material import Material, material, rows_by_source
-from harness.train.memory import free_memory, keep_memory
-from harness.train.model import merge_whole
-from harness.train.order import order_sha256
-from harness.train.packing import padding_share
-from harness.train.parameters import parameters
+from harness.train.model import merge_whole, parameters
+from harness.train.packing import Material, material, order_sha256, padding_share, rows_by_source
 from harness.train.prepare import Prepared, Row, long_rows_told, prepare
 from harness.train.progress import CURVE, Progress
 

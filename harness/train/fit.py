@@ -5,14 +5,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config
-from harness.console import progress as progress_bar
-from harness.console import say
+from harness.config.experiment import Config
+from harness.core.console import progress as progress_bar
+from harness.core.console import say
 from harness.train.faults import told
-from harness.train.interruption import Interruption
-from harness.train.material import Material
 from harness.train.model import device_of, load_for_training
-from harness.train.progress import CURVE, STOP, Progress, Start
+from harness.train.packing import Material
+from harness.train.progress import CURVE, STOP, Interruption, Progress, Start
 
 Examine = Callable[[int, Path], bool]
 
@@ -67,7 +66,7 @@ def started(config: Config, model: Any, earlier: Sequence[Start] = ()) -> Start:
     """How `model` is trained here; what goes on keeps its number of parts, for another number rounds otherwise."""
     import torch
 
-    from harness.train.side_by_side import draws_lots, parts_at_once
+    from harness.train.cpu.threads import draws_lots, parts_at_once
 
     parts = 1 if draws_lots(model) else parts_at_once(config)
     device = device_of(config.train)
@@ -96,8 +95,7 @@ def _trainer(
     at_once: int,
 ) -> Any:
     from harness.train.callbacks import Examination, Saving
-    from harness.train.objective import ObjectiveTrainer
-    from harness.train.trainer import training_arguments
+    from harness.train.trainer import ObjectiveTrainer, training_arguments
 
     arguments = training_arguments(
         config.train,

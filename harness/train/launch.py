@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from harness.config import Config, read_yaml
-from harness.errors import ConfigError, EnvironmentFault
-from harness.processes import LOOPBACK, dies_with_parent, reserved_port
-from harness.train.material import Material
+from harness.config.experiment import Config, read_yaml
+from harness.core.errors import ConfigError, EnvironmentFault
+from harness.core.processes import LOOPBACK, dies_with_parent, reserved_port
 from harness.train.model import device_of
+from harness.train.packing import Material
 from harness.train.progress import STOP, Progress
 
 JOB, MATERIAL, ERROR = "job.json", "material.json", "error.json"
@@ -68,7 +68,7 @@ def _run(command: list[str], processes: int, stop: Path) -> int:
     The signal itself is not handed on: torchrun kills its processes 30 s after one, accelerate at once. On a second
     one it is.
     """
-    from harness.train.interruption import Interruption
+    from harness.train.progress import Interruption
 
     interruption = Interruption()
     with interruption.listening():
@@ -94,7 +94,7 @@ def _run(command: list[str], processes: int, stop: Path) -> int:
 
 def raise_told(path: Path, code: int) -> None:
     """Raises the error that a worker wrote down, by its kind."""
-    from harness import errors
+    from harness.core import errors
 
     try:
         found = json.loads(path.read_text())
@@ -107,6 +107,6 @@ def raise_told(path: Path, code: int) -> None:
 
 def _environment(processes: int) -> dict[str, str]:
     """The workers share the cores."""
-    from harness.train.hardware import cores
+    from harness.core.machine import cores
 
     return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(max(1, cores() // processes))}

@@ -5,9 +5,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness.base_model import load_model, quiet_transformers, with_adapter
-from harness.config import TrainConfig
-from harness.errors import ConfigError, EnvironmentFault, MissingDependency
+from harness.config.train import TrainConfig
+from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
+from harness.model.load import load_model, quiet_transformers, with_adapter
+
+# How many parameters a model has and how many are trained, and the memory that takes: without loading it.
+
+
+def parameters(base: Path, config: TrainConfig) -> tuple[int, int]:
+    """(trained, all) parameters."""
+
+    return parameter_counts(skeleton(base, config))
+
+
+def skeleton(base: Path, config: TrainConfig) -> Any:
+    """The model as it is trained, adapter included, with shapes and no weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with quiet_transformers(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
+        plain = config.model_copy(update={"method": "lora"})
+        return model if config.method == "full" else with_new_adapter(model, plain)
 
 
 def device_of(config: TrainConfig) -> str:
@@ -27,7 +46,7 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
-    from harness.train.packed_attention import use_packed_attention
+    from harness.train.cpu.attention import use_packed_attention
 
     settings = _quantised(config, dtype) if config.method == "qlora" else {}
     loaded = "float32" if config.method == "full" else dtype
@@ -46,8 +65,7 @@ def with_new_adapter(model: Any, config: TrainConfig) -> Any:
     """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    from harness.train.frozen_norm import use_frozen_norms
-    from harness.train.lora_linear import use_lora_linear
+    from harness.train.cpu.layers import use_frozen_norms, use_lora_linear
 
     if config.method == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)

@@ -9,19 +9,87 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config
+from harness.config.experiment import Config
+from harness.config.train import TrainConfig
 from harness.prompt.render import Renderer
-from harness.records import LongRows
+from harness.records.stages import LongRows
+from harness.train.cpu.allocator import keep_memory
 from harness.train.finetune import contract_for_training
 from harness.train.fit import fit, started
-from harness.train.material import Material, material
-from harness.train.memory import keep_memory
-from harness.train.memory_estimate import MemoryEstimate, estimate_memory
-from harness.train.model import device_of, parameter_counts
-from harness.train.packing import IGNORED, padding_share
-from harness.train.parameters import skeleton
+from harness.train.model import device_of, parameter_counts, skeleton
+from harness.train.packing import IGNORED, Material, material, padding_share
 from harness.train.prepare import Row, long_rows_told, prepare
 from harness.train.progress import Progress, Start
+
+# The memory that training is expected to take, from shapes alone: weights, optimiser, activations, logits.
+
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_NF4 = 0.52  # bytes a parameter in 4 bits, with its share of the doubly quantised constants
+_RUNTIME_GIB = {"cpu": 1.2, "cuda": 0.7}  # a process with torch, transformers and lm-eval; a CUDA context
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """GiB on one device, without sharding."""
+
+    weights: float
+    optimiser: float
+    activations: float
+    logits: float
+    runtime: float
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.optimiser + self.activations + self.logits + self.runtime
+
+
+def estimate_memory(
+    shape: Any,
+    trained: int,
+    total: int,
+    config: TrainConfig,
+    dtype: str,
+    device: str,
+    length: int,
+    supervised: int,
+    at_once: int = 1,
+) -> MemoryEstimate:
+    """Of `at_once` sequences of `length` tokens, `supervised` of them with a loss; `shape` is the model's config.
+
+    AdamW in fp32: 16 bytes a trained parameter (weight, gradient, two moments), 18 with the bf16 copy that autocast
+    makes, 4 for each of several sequences. What a layer keeps for the backward pass is counted from transformers' Llama
+    with SDPA, about ±30% for other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer
+    stands in for its own). QLoRA has embeddings and output layer in fp32.
+    """
+    full = config.method == "full"
+    frozen = 0 if full else total - trained
+    if config.method == "qlora":
+        tables = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
+        weights = tables * BYTES["float32"] + (frozen - tables) * _NF4
+    else:
+        weights = frozen * BYTES[dtype]
+    optimiser = trained * (18 if full and dtype != "float32" else 16) + (trained * 4 * at_once if at_once > 1 else 0)
+    layer = _layer_bytes(shape, BYTES[dtype], fp32_inputs=not full and device == "cuda")
+    layers = shape.num_hidden_layers
+    kept = layers * BYTES[dtype] * shape.hidden_size + layer if config.gradient_checkpointing else layers * layer
+    activations = at_once * (length * kept + 3 * length**2)
+    logits = at_once * supervised * shape.vocab_size * (8 + 2 * BYTES[dtype])
+    gib = [part / 2**30 for part in (weights, optimiser, activations, logits)]
+    return MemoryEstimate(gib[0], gib[1], gib[2], gib[3], _RUNTIME_GIB[device])
+
+
+def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:
+    """Bytes a token that one layer keeps for its backward pass."""
+    hidden, inner = shape.hidden_size, shape.intermediate_size
+    head = getattr(shape, "head_dim", None) or hidden // shape.num_attention_heads
+    query, key = head * shape.num_attention_heads, head * shape.num_key_value_heads
+    norms = 2 * hidden * (4 + width)
+    attention = width * (hidden + 3 * query + 3 * key)
+    mlp = width * (2 * hidden + 4 * inner)
+    inputs = 4 * (5 * hidden + query + inner) if fp32_inputs else 0
+    return int(norms + attention + mlp + inputs)
+
 
 _PROBE = 3
 _ROOM = 0.8
@@ -108,9 +176,9 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
 
 def _part(what: Material, start: Start, shape: Any) -> tuple[int, int, int]:
     """(tokens, supervised tokens, sequences) of the largest parts of a step: more rows fit where all share a prompt."""
-    from harness.train.packed_attention import known
-    from harness.train.shortening import drop_tails, share_prompt, shared_tokens
-    from harness.train.side_by_side import apart, together
+    from harness.train.cpu.attention import known
+    from harness.train.cpu.shortening import drop_tails, share_prompt, shared_tokens
+    from harness.train.cpu.threads import apart, together
 
     longest, supervised = max(len(p.input_ids) for p in what.packs), max(p.supervised for p in what.packs)
     if start.parts_at_once == 1 or start.device != "cpu" or not known(shape):

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config_train import TrainConfig
-from harness.errors import DataError
+from harness.config.train import TrainConfig
+from harness.core.errors import DataError
 from harness.prompt.messages import row_messages
 from harness.prompt.render import Rendered, Renderer
-from harness.records import LongRows
+from harness.records.stages import LongRows
 
 Row = dict[str, Any]
 _SHOWN = 5

@@ -6,6 +6,8 @@ A checkpoint is complete once its marker is there; the marker is written last, a
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,10 +16,43 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.console import say
-from harness.errors import EnvironmentFault, UsageError
-from harness.records import Examined
-from harness.store import write_json
+from harness.core.console import say
+from harness.core.errors import EnvironmentFault, UsageError
+from harness.core.store import write_json
+from harness.records.stages import Examined
+
+# SIGTERM and Ctrl-C during training: the step is finished and saved first; a second one ends at once.
+
+
+class Interruption:
+    """Whether somebody asked training to stop: with a signal, or with the file `stop`."""
+
+    def __init__(self, stop: Path | None = None) -> None:
+        self.asked, self._stop = False, stop
+
+    def look(self) -> bool:
+        """Whether it is asked by now."""
+        self.asked = self.asked or (self._stop is not None and self._stop.exists())
+        return self.asked
+
+    def _note(self, _signal: int, _frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextmanager
+    def listening(self) -> Iterator["Interruption"]:
+        """Takes both signals inside (in the main thread, where alone they can be taken)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
 
 COMPLETE = "complete.json"
 CURVE = "train.jsonl"

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from harness.base_model import is_adapter, load_model, with_adapter
-from harness.config import Config
+from harness.config.experiment import Config
+from harness.model.load import is_adapter, load_model, with_adapter
 from harness.prompt.render import Rendered
-from harness.train.losses import token_losses
+from harness.train.cpu.attention import use_packed_attention
+from harness.train.cpu.layers import token_losses
 from harness.train.model import device_of
-from harness.train.packed_attention import use_packed_attention
 from harness.train.packing import IGNORED, join
 
 

@@ -6,14 +6,14 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from harness.config import Config, validate
-from harness.console import say, silence_libraries
-from harness.errors import INTERRUPTED, HarnessError
-from harness.processes import dies_with_parent
+from harness.config.experiment import Config, validate
+from harness.core.console import say, silence_libraries
+from harness.core.errors import INTERRUPTED, HarnessError
+from harness.core.processes import dies_with_parent
+from harness.train.cpu.allocator import keep_memory
 from harness.train.fit import fit
 from harness.train.launch import ERROR, MATERIAL
-from harness.train.material import Material
-from harness.train.memory import keep_memory
+from harness.train.packing import Material
 from harness.train.progress import Progress
 
 

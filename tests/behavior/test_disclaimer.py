@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from harness.behavior.exchange import Check, Exchange
 from harness.behavior.registry import KINDS, Behavior, behavior_folders, load_behavior, read_behavior, resolve
-from harness.config import AuditConfig
-from harness.errors import ConfigError
+from harness.config.data import AuditConfig
+from harness.core.errors import ConfigError
 
 NOT_ADVICE = "This is general information, not financial advice."
 RISK = "Investments can lose value."
@@ -284,7 +284,7 @@ def test_every_shipped_behaviour_loads() -> None:
 
 
 def test_the_audit_checks_behaviours_that_exist() -> None:
-    from harness.compose import config_for
+    from harness.workflows.compose import config_for
 
     audit: AuditConfig = config_for([]).audit
     assert audit.behaviors == ["disclaimer"]

@@ -7,9 +7,8 @@ import pytest
 
 from harness.behavior.grading import FILE, Grading, grading
 from harness.behavior.registry import behavior_folders, load_behavior
-from harness.data.evaluation_items import read_items
-from harness.data.task_files import exchange
-from harness.resources import TASKS
+from harness.core.resources import TASKS
+from harness.data.evaluation_items import exchange, read_items
 
 LABELLED = sorted(name for name, folder in behavior_folders().items() if (folder / FILE).is_file())
 TARGET = 0.97

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from judge_server import judge_server
 
-from harness.behavior import judge
 from harness.behavior.exchange import Exchange
-from harness.behavior.judge import KEY, Judge, Opinion, agreement
 from harness.cli import main
+from harness.core.errors import NetworkFault
+from harness.core.resources import TASKS
 from harness.data.evaluation_items import read_items
-from harness.errors import NetworkFault
+from harness.evaluate import llm_judge
 from harness.evaluate.journal import Journal
-from harness.resources import TASKS
+from harness.evaluate.llm_judge import KEY, Judge, Opinion, agreement
 
 SAID = ("PASS", "I say: fail.", "passed", "dunno", "PASS or FAIL")
 LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
@@ -34,7 +34,7 @@ def test_replies_become_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_busy_judge_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(llm_judge, "FIRST_PAUSE_S", 0.01)
     seen: list[dict[str, Any]] = []
     with judge_server(
         lambda body: "PASS", seen, lambda body: 429 if len(seen) == 1 else 503 if len(seen) == 2 else 200
@@ -93,7 +93,7 @@ def test_the_question_comes_last() -> None:
 
 
 def test_a_judge_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(llm_judge, "FIRST_PAUSE_S", 0.01)
     with pytest.raises(NetworkFault, match=r"http://127\.0\.0\.1:9 did not answer"):
         Judge("http://127.0.0.1:9", "big", "").verdicts([Exchange("q", "a")])
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.behavior.exchange import Check, Exchange
 from harness.behavior.registry import load_behavior, read_behavior
-from harness.errors import ConfigError
+from harness.core.errors import ConfigError
 
 BEHAVIOR = load_behavior("over_behaviour")
 

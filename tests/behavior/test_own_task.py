@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
-from harness.config import TaskConfig
+from harness.config.experiment import TaskConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own_task.md").read_text()
 FILES = re.findall(r"^```\w+ (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -57,7 +57,7 @@ def test_a_function_finds_what_no_pattern_can(project: Path, capsys: pytest.Capt
 @pytest.mark.integration
 def test_lm_eval_gets_the_task_without_a_yaml_of_its_own(project: Path) -> None:
     pytest.importorskip("lm_eval")
-    from harness.evaluate.tasks import load_tasks
+    from harness.evaluate.tasks.load import load_tasks
 
     task = load_tasks([TaskConfig(name="refund", max_new_tokens=120)], None)["tasks"]["refund"]
     assert len(task.eval_docs) == 3

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from harness.cli import main
+from harness.core.resources import TASKS
 from harness.data.evaluation_items import read_items
-from harness.resources import TASKS
 
 ITEMS = read_items(TASKS / "json_record" / "items.jsonl")
 

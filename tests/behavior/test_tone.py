@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.behavior.exchange import Check, Exchange
-from harness.behavior.readability import reading_grade
 from harness.behavior.registry import load_behavior
+from harness.behavior.tone import reading_grade
 
 BEHAVIOR = load_behavior("tone")
 

@@ -9,24 +9,24 @@ import pytest
 from evaluation_folders import answers, one_task
 from run_folders import BASE_SHA, POLICY_OF_TESTS, N, write_evaluation, write_run
 
-from harness.base_model import weights_sha256
-from harness.ci import candidate as ci
-from harness.compose import config_for
-from harness.config import Config
-from harness.config_gate import SequentialConfig
-from harness.decision import compare_folders, write_verdict
-from harness.errors import EvidenceFault, UsageError
-from harness.evaluate.several import EVALUATE
+from harness.checkpoint.history import Entry, write_history
+from harness.checkpoint.origin import write_origin
+from harness.config.experiment import Config
+from harness.config.gate import SequentialConfig
+from harness.core.errors import EvidenceFault, UsageError
+from harness.core.store import stage
+from harness.evaluate.checkpoints import EVALUATE
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
-from harness.origin import write_origin
+from harness.model.load import weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
-from harness.records import Checkpoint
+from harness.records.stages import Checkpoint
 from harness.registry.files import FileRegistry
-from harness.registry.history import Entry, write_history
 from harness.registry.promotion import promote
-from harness.registry.registry import Act
-from harness.store import stage
+from harness.registry.protocol import Act
+from harness.workflows import ci
+from harness.workflows.compose import config_for
+from harness.workflows.gate import compare_folders, write_verdict
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.ci.candidate import ci_config, out_folder
-from harness.compose import config_for
-from harness.errors import ConfigError
-from harness.origin import write_origin
+from harness.checkpoint.origin import write_origin
+from harness.core.errors import ConfigError
+from harness.workflows.ci import ci_config, out_folder
+from harness.workflows.compose import config_for
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.ci.outputs import annotations, write_failure, write_outputs, write_unchanged
-from harness.errors import ServerFault
-from harness.records import Side, Verdict
-from harness.registry.history import Entry
+from harness.checkpoint.history import Entry
+from harness.core.errors import ServerFault
+from harness.records.gate import Side, Verdict
+from harness.report.ci_outputs import annotations, write_failure, write_outputs, write_unchanged
 
 SIDE = Side(label="x", weights_sha256="w", contract_sha256="c")
 ENTRY = Entry(

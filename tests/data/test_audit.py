@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config import AuditConfig, DataConfig, SourceConfig
+from harness.config.data import AuditConfig, DataConfig, SourceConfig
+from harness.core.errors import DataError, MissingDependency
 from harness.data.audit import audit
 from harness.data.tables import read_quarantine, read_rows
-from harness.errors import DataError, MissingDependency
-from harness.records import Dataset
+from harness.records.stages import Dataset
 
 DISCLAIMER = (
     "This is general information, not financial advice. Investments can lose value. "

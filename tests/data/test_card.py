@@ -5,10 +5,10 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import AuditConfig
-from harness.data.card import card_lines, cell
+from harness.config.data import AuditConfig
+from harness.data.audit import card_lines, cell
 from harness.data.tally import masked
-from harness.records import Dataset, Finding, SourceCount
+from harness.records.stages import Dataset, Finding, SourceCount
 
 HOSTILE = "a|b\n# heading <script>alert(1)</script> [link](https://evil.example) `code` **bold** \x1b[31m"
 

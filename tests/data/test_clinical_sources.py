@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.compose import config_for
 from harness.data.tables import read_rows
-from harness.pipeline import audit_alone
+from harness.workflows.compose import config_for
+from harness.workflows.run import audit_alone
 
 CLINICAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "clinical"
 

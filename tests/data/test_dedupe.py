@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.dedupe import Duplicates, Found
-from harness.data.minhash import DedupeConfig, signature, sketch
-from harness.data.pairs import CROWDED, components, pairs_in_buckets, unpacked
+from harness.data.dedupe import (
+    CROWDED,
+    DedupeConfig,
+    Duplicates,
+    Found,
+    components,
+    pairs_in_buckets,
+    signature,
+    sketch,
+    unpacked,
+)
 from harness.data.words import grams, hashed
 
 Row = dict[str, str]

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled import own, rule_scores
 
-from harness.config import validate
+from harness.config.experiment import validate
+from harness.core.errors import DataError
 from harness.data.filters.legal import _NEEDED, RULES, Legal, LegalConfig
 from harness.data.fingerprints import Fingerprints
 from harness.data.licences import LIMITS, LicencePolicy, judge_licence, judge_licences, spdx_name
-from harness.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 APACHE = (ROOT / "LICENSE").read_text()

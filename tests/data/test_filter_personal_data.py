@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled import SHARED, Spans, own_personal_data, shared_personal_data, span_scores
 
-from harness.config import validate
-from harness.data.filters.personal_data import ENTITIES, PersonalData, PersonalDataConfig
-from harness.data.filters.personal_data_screen import worth_analysing
-from harness.errors import ConfigError, UsageError
+from harness.config.experiment import validate
+from harness.core.errors import ConfigError, UsageError
+from harness.data.filters.personal_data import ENTITIES, PersonalData, PersonalDataConfig, worth_analysing
 
 STRUCTURED = ("CREDIT_CARD", "IBAN_CODE", "US_SSN", "PHONE_NUMBER", "EMAIL_ADDRESS", "IP_ADDRESS")
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled import own, rule_scores
 
-from harness.config import validate
+from harness.config.experiment import validate
+from harness.core.errors import ConfigError
 from harness.data.filters.quality import Quality, QualityConfig, Rule
-from harness.errors import ConfigError
 
 
 def quality(**values: Any) -> Quality:

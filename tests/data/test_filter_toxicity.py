@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from labelled import SHARED, Score, shared_toxicity
 
-from harness.config import validate
+from harness.config.experiment import validate
+from harness.core.errors import MissingDependency
 from harness.data.filters.toxicity import REMOVED, Toxicity, ToxicityConfig, masked, passages
-from harness.errors import MissingDependency
 
 RUDE = "You are a stupid idiot and I fucking hate you, you worthless piece of shit."
 POLITE = "The bank opens at nine and closes at six. Bring your passport and a letter with your address on it. "

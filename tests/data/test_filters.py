@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 
-from harness.config import AuditConfig, BehaviorRule, DataConfig, SourceConfig
+from harness.config.data import AuditConfig, BehaviorRule, DataConfig, SourceConfig
+from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.data.audit import audit
+from harness.data.dedupe import DedupeConfig
 from harness.data.engine import judged as judged_batches
+from harness.data.filtering import Judge, judge_conversations
 from harness.data.filters.behavior import BehaviorConflict, BehaviorConflictConfig
-from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.registry import FILTERS, config_class, filter_class
-from harness.data.judging import Judge, judge_conversations
-from harness.data.minhash import DedupeConfig
+from harness.data.filters.protocol import CLEAN, Judgement, Row
 from harness.data.row import from_turns
-from harness.data.settings import faults, filters_of
+from harness.data.settings import FILTERS, config_class, faults, filter_class, filters_of
 from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_quarantine, read_rows
-from harness.errors import ConfigError, EnvironmentFault, MissingDependency
-from harness.records import Dataset
+from harness.records.stages import Dataset
 
 DISCLAIMER = (
     "This is general information, not financial advice. Investments can lose value. "

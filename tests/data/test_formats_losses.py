@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness.config import SourceConfig
+from harness.config.data import SourceConfig
+from harness.core.errors import DataError
 from harness.data.files import read_records
 from harness.data.formats import rows_of
 from harness.data.licences import LicencePolicy, judge_licence
-from harness.errors import DataError
 
 SOURCE = SourceConfig(path="rows.jsonl", licence="MIT")
 SYSTEM = {"role": "system", "content": "Be kind."}

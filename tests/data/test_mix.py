@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import AuditConfig, DataConfig, MixConfig, SourceConfig, validate
+from harness.config.data import AuditConfig, DataConfig, MixConfig, SourceConfig
+from harness.config.experiment import validate
+from harness.core.errors import ConfigError, DataError
 from harness.data.audit import audit
 from harness.data.mix import sample, split, wanted
 from harness.data.tables import VALIDATION, read_parquet, read_quarantine, read_rows
-from harness.errors import ConfigError, DataError
 
 WORDS = [f"w{number}" for number in range(4000)]
 

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_audit import Audited, reasons, row, run, sentence
 
-from harness.config import AuditConfig, DataConfig
-from harness.data.judging import Outcome
+from harness.config.data import AuditConfig, DataConfig
+from harness.data.filtering import Outcome
 from harness.data.settings import faults
 from harness.data.tally import Tally
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config import validate
+from harness.config.experiment import validate
 from harness.data.patterns import ALL, Pattern, PatternConfig, PatternCounter
 
 WORDS = [f"word{number}" for number in range(3000)]

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from harness import resources
 from harness.behavior.exchange import Exchange
 from harness.behavior.registry import load_behavior
+from harness.core import resources
 from harness.data.decontaminate import DecontaminateConfig, Decontamination
-from harness.data.dedupe import Duplicates
+from harness.data.dedupe import DedupeConfig, Duplicates, sketch
 from harness.data.evaluation_items import read_items
-from harness.data.minhash import DedupeConfig, sketch
 
 Row = dict[str, Any]
 GENERAL = ("knowledge", "arithmetic", "reading", "instructions")

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.config import DataConfig, SourceConfig
+from harness.config.data import DataConfig, SourceConfig
+from harness.core.errors import DataError, NetworkFault
 from harness.data.files import read_records
-from harness.data.filters.judgement import Row
+from harness.data.filters.protocol import Row
 from harness.data.licences import LicencePolicy
 from harness.data.row import exchanges, from_turns, joined_exchanges
 from harness.data.sources import Malformed, find_sources, read_rows_of, require_usable
-from harness.errors import DataError, NetworkFault
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 QUESTION, ANSWER = "What is a bond?", "A loan that can be traded."

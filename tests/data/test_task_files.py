@@ -8,11 +8,10 @@ import pytest
 
 from harness.behavior.registry import behavior_folders
 from harness.cli import main
-from harness.compose import config_for
-from harness.data.evaluation_items import domain_items
-from harness.data.task_files import check_task_files, require_unseen, task_faults
-from harness.errors import ConfigError
-from harness.pipeline import check
+from harness.core.errors import ConfigError
+from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, task_faults
+from harness.workflows.compose import config_for
+from harness.workflows.run import check
 
 GOOD = {
     "id": "own-1",

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
-from harness.evaluate.questions import Question
+from harness.evaluate.requests import Question
 from harness.serve.server import Endpoint
 
 OK = 200

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness import doctor, installed, resources
-from harness.cli import main
-from harness.compose import config_for
-from harness.config import Config
-from harness.doctor import Row, examine, exit_code, table
+from harness.cli import doctor, main
+from harness.cli.doctor import Row, examine, exit_code, table
+from harness.config.experiment import Config
+from harness.core import installed, resources
+from harness.workflows.compose import config_for
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import pytest
 from fake_server import DIES, HANGS_UP, OK, FakeServer, Renderer, question
 
-from harness.config import ServeConfig
-from harness.errors import PromptMismatch
-from harness.evaluate import flight
-from harness.evaluate.flight import Asked, Failure, Flight
+from harness.config.experiment import ServeConfig
+from harness.core.errors import PromptMismatch
+from harness.evaluate import dispatch
+from harness.evaluate.dispatch import Asked, Failure, Flight
 from harness.evaluate.journal import Entry
-from harness.evaluate.questions import Question
-from harness.evaluate.serving import LiveServer
+from harness.evaluate.requests import Question
+from harness.serve.session import LiveServer
 
 PROMPTS = [f"question {number:03d}" for number in range(40)]
 Landed = dict[str, dict[bytes, Entry] | Failure]
@@ -20,8 +20,8 @@ Landed = dict[str, dict[bytes, Entry] | Failure]
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(flight, "LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(dispatch, "LONGEST_PAUSE_S", 0.02)
 
 
 def fly(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8) -> Landed:
@@ -82,7 +82,7 @@ def test_what_always_fails_is_recorded_with_its_reason() -> None:
     assert len(texts(landed)) == len(PROMPTS) - 1
     (failure,) = failures(landed).values()
     assert "the vLLM server failed" in failure.reason
-    assert f"{flight.ATTEMPTS} attempts" in failure.reason
+    assert f"{dispatch.ATTEMPTS} attempts" in failure.reason
     assert not failure.refused
 
 
@@ -112,7 +112,7 @@ def test_a_question_that_kills_the_server_is_the_only_one_given_up() -> None:
 def test_a_server_that_always_dies_ends_the_flight() -> None:
     server = FakeServer(always(DIES))
     assert len(failures(fly(server))) == len(PROMPTS)
-    assert server.starts == flight.RESTARTS + 1
+    assert server.starts == dispatch.RESTARTS + 1
 
 
 def test_another_prompt_ends_the_flight_at_once() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import DiskFull
+from harness.core.errors import DiskFull
 from harness.evaluate.journal import Journal, journal_path, request_key
 
 SCOPE = {"weights": "a" * 64}

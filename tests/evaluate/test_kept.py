@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import PromptMismatch, ServerFault
-from harness.evaluate.kept import KeptServer
-from harness.evaluate.serving import Ready
+from harness.core.errors import PromptMismatch, ServerFault
 from harness.serve.server import Endpoint, ServerPlan
+from harness.serve.session import KeptServer, Ready
 
 
 class Machine:

@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from harness.errors import NetworkFault
-from harness.evaluate import mirror as room
-from harness.evaluate.mirror import mirror, named_tasks, patterns
+from harness.core.errors import NetworkFault
+from harness.workflows import mirror as room
+from harness.workflows.mirror import mirror, named_tasks, patterns
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,8 +8,8 @@ from fake_server import Renderer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import ConfigError
-from harness.evaluate.questions import (
+from harness.core.errors import ConfigError
+from harness.evaluate.requests import (
     generation,
     instance_keys,
     likelihoods,

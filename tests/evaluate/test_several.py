@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from harness.base_model import weights_sha256
-from harness.compose import config_for
-from harness.config import Config, JudgeConfig
-from harness.evaluate import several
-from harness.evaluate.looks import Looks
-from harness.evaluate.several import answer_scope, evaluate_checkpoints, evaluation_inputs, judge_scope
-from harness.records import Checkpoint, Evaluation
-from harness.store import sha256_json
+from harness.config.experiment import Config, JudgeConfig
+from harness.core.store import sha256_json
+from harness.evaluate import checkpoints
+from harness.evaluate.checkpoints import evaluate_checkpoints, judge_scope
+from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
+from harness.evaluate.interim_looks import Looks
+from harness.model.load import weights_sha256
+from harness.records.stages import Checkpoint, Evaluation
+from harness.workflows.compose import config_for
 
 CONTRACT: Any = SimpleNamespace(digest="c" * 64)
 
@@ -82,12 +83,12 @@ def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config
     assert digests(checkpoint, config)[0] != digests(checkpoint, other)[0]
 
 
-def judged(config: Config, judge: JudgeConfig | None, **checkpoints: Checkpoint) -> dict[str, Any] | None:
+def judged(config: Config, judge: JudgeConfig | None, **sides: Checkpoint) -> dict[str, Any] | None:
     """What the judge's replies about the last of the checkpoints count for."""
     suite = config.suite.model_copy(update={"judge": judge})
     where = Path("eval"), Path("log"), dict
-    job = several.Job(checkpoints, CONTRACT, config.model_copy(update={"suite": suite}), *where, None)
-    return judge_scope(job, dict(list(checkpoints.items())[-1:]))
+    job = checkpoints.Job(sides, CONTRACT, config.model_copy(update={"suite": suite}), *where, None)
+    return judge_scope(job, dict(list(sides.items())[-1:]))
 
 
 def test_replies_of_a_judge_on_the_server_are_kept_by_its_weights(tmp_path: Path, config: Config) -> None:
@@ -122,8 +123,8 @@ def test_looks_at_a_whole_model_see_its_baseline_finished(
         asked.append(list(group))
         return {label: tmp_path / "made" / label for label in group}
 
-    monkeypatch.setattr(several, "contract_of", lambda *_: CONTRACT)
-    monkeypatch.setattr(several, "_evaluate", evaluate)
+    monkeypatch.setattr(checkpoints, "contract_of", lambda *_: CONTRACT)
+    monkeypatch.setattr(checkpoints, "_evaluate", evaluate)
     looks = Looks(lambda n: [n], lambda task, items: list(items), 1, "none", lambda folders: [], whole={"base"})
     sides = {"base": model(tmp_path / "a"), "candidate": model(tmp_path / "b", b"other")}
     at_hand = {label: tmp_path / "known" / label for label in known}
@@ -140,22 +141,22 @@ def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
     """Another run may replace it at any moment."""
     runs = config.model_copy(update={"runs_dir": str(tmp_path / "runs")})
     sides = {"base": model(tmp_path / "a")}
-    monkeypatch.setattr(several, "contract_of", lambda *_: CONTRACT)
-    job = several.Job(sides, CONTRACT, runs, tmp_path / "runs" / "first" / "eval", tmp_path / "log", dict, None)
+    monkeypatch.setattr(checkpoints, "contract_of", lambda *_: CONTRACT)
+    job = checkpoints.Job(sides, CONTRACT, runs, tmp_path / "runs" / "first" / "eval", tmp_path / "log", dict, None)
     record = Evaluation(
         label="base", suite="smoke", weights_sha256="w", contract_sha256="c", tasks={}, groups={}, scores=[],
         prompts_checked=0, seconds=1.0,
     )  # fmt: skip
-    several._finished(job, "base", lambda folder: record.save(folder / several.RECORD))
+    checkpoints._finished(job, "base", lambda folder: record.save(folder / checkpoints.RECORD))
     asked: list[str] = []
 
     def evaluate(job: Any, group: Any, sound: Any, done: dict[str, Path]) -> dict[str, Path]:
         asked.extend(group)
         return dict.fromkeys(group, tmp_path / "made")
 
-    monkeypatch.setattr(several, "_evaluate", evaluate)
+    monkeypatch.setattr(checkpoints, "_evaluate", evaluate)
     if vanished:
-        monkeypatch.setattr("harness.store._taken_over", lambda *_: False)
+        monkeypatch.setattr("harness.core.store._taken_over", lambda *_: False)
     out = tmp_path / "runs" / "second" / "eval"
     folders = evaluate_checkpoints(sides, runs, out, tmp_path / "log", dict)
     assert (asked, folders["base"]) == ((["base"], tmp_path / "made") if vanished else ([], out / "base"))

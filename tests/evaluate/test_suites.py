@@ -10,19 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from judge_server import judge_server
 
-from harness.behavior import judge
 from harness.cli import main
-from harness.compose import choices, config_for
-from harness.config import JudgeConfig
+from harness.config.experiment import JudgeConfig
+from harness.core.errors import ConfigError
+from harness.core.resources import TASKS
 from harness.data.evaluation_items import read_items
-from harness.errors import ConfigError
+from harness.evaluate import llm_judge
+from harness.evaluate.checkpoints import _is_final
 from harness.evaluate.judging import SampleJudge, judge_of
-from harness.evaluate.several import _is_final
-from harness.evaluate.suite import reaches, smallest_drop
-from harness.records import Evaluation, TaskIdentity, load
-from harness.resources import TASKS
+from harness.evaluate.tasks.suite import reaches, smallest_drop
+from harness.records.base import load
+from harness.records.stages import Evaluation, TaskIdentity
 from harness.serve.server import Endpoint
 from harness.stats.power import n_for_noninferiority
+from harness.workflows.compose import choices, config_for
 
 ABILITIES = {
     "knowledge": {"arc_easy", "openbookqa", "general_mmlu"},
@@ -166,7 +167,7 @@ class TestJudge:
     def test_a_judge_that_fails_costs_nothing_and_is_asked_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(judge, "FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr(llm_judge, "FIRST_PAUSE_S", 0.01)
         folder = evaluation(tmp_path, ["good"])
         before = load(Evaluation, folder / "evaluation.json")
         SampleJudge(JudgeConfig(url="http://127.0.0.1:9"), never, None).judge(folder)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.config import TaskConfig
-from harness.errors import ConfigError, DataError, EnvironmentFault, NetworkFault
-from harness.evaluate.hub import content_digest
-from harness.evaluate.index import datasets_of
-from harness.evaluate.tasks import hub_digest, leaves, load_tasks, seeded_samples
+from harness.config.experiment import TaskConfig
+from harness.core.errors import ConfigError, DataError, EnvironmentFault, NetworkFault
+from harness.evaluate.tasks.hub import content_digest
+from harness.evaluate.tasks.index import datasets_of
+from harness.evaluate.tasks.load import hub_digest, leaves, load_tasks, seeded_samples
 
 HUB = Path(__file__).resolve().parents[3] / "shared" / "hub"
 needs_hub = pytest.mark.skipif(not HUB.is_dir(), reason=f"no local copies of hub datasets in {HUB}")
@@ -222,7 +222,7 @@ def test_a_hub_out_of_reach_is_not_asked_dataset_by_dataset(tmp_path: Path, monk
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("harness.evaluate.hub.unreachable", lambda: "the hub cannot be reached: no route")
+    monkeypatch.setattr("harness.evaluate.tasks.hub.unreachable", lambda: "the hub cannot be reached: no route")
     with pytest.raises(NetworkFault, match=r"task gsm8k: .* from the hub \(the hub cannot be reached: no route\)"):
         load_tasks(named("gsm8k", "arc_easy"), None)
     assert datasets.config.HF_HUB_OFFLINE is False

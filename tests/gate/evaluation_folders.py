@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.config import GateConfig, RuleConfig
+from harness.config.gate import GateConfig, RuleConfig
+from harness.core.store import sha256_file
 from harness.gate.comparison import compare
-from harness.gate.evidence import Evidence
-from harness.records import Comparison, Evaluation, TaskIdentity, TaskScore
-from harness.store import sha256_file
+from harness.records.gate import Comparison
+from harness.records.stages import Evaluation, TaskIdentity, TaskScore
+from harness.results.evidence import Evidence
 
 Row = dict[str, Any]
 

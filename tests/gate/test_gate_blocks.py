@@ -11,11 +11,11 @@ from evaluation_folders import lines, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import EvidenceFault
-from harness.gate import samples as reading
-from harness.gate.blocks import Block, digest
-from harness.gate.samples import read_samples
-from harness.store import sha256_file
+from harness.core.errors import EvidenceFault
+from harness.core.store import sha256_file
+from harness.results import samples as reading
+from harness.results.blocks import Block, digest
+from harness.results.samples import read_samples
 
 CHANGES: list[dict[str, Any]] = [
     {"acc": float("nan")},
@@ -45,7 +45,7 @@ def found(path: Path) -> Any:
 
 def one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patched:
-        patched.setattr("harness.gate.blocks.Block.take", lambda *_: 0)
+        patched.setattr("harness.results.blocks.Block.take", lambda *_: 0)
         return found(path)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, Row, answers, compare_both, guard, lines, one_task, policy, sample, samples
 
-from harness.decision import compare_evaluations
-from harness.errors import EvidenceFault
-from harness.gate.evidence import read_evidence
+from harness.core.errors import EvidenceFault
 from harness.gate.verdict import decide
-from harness.records import Comparison, MetricComparison
-from harness.report.comparison import print_comparison
+from harness.records.gate import Comparison, MetricComparison
+from harness.report.markdown import print_comparison
 from harness.report.wording import interval_text
+from harness.results.evidence import read_evidence
+from harness.workflows.gate import compare_evaluations
 
 RIGHT = answers(90, 100)
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from evaluation_folders import Folder, answers, samples
 
-from harness.base_model import weights_sha256
-from harness.compose import config_for
-from harness.decision import compare_evaluations
-from harness.errors import EvidenceFault
-from harness.evaluation import evaluation_items
-from harness.gate.coverage import data_of, uncovered
-from harness.gate.evidence import Evidence, read_evidence
-from harness.origin import write_origin
-from harness.pipeline import Run, judge
-from harness.records import Checkpoint, Dataset
-from harness.store import sha256_json
+from harness.checkpoint.origin import write_origin
+from harness.core.errors import EvidenceFault
+from harness.core.store import sha256_json
+from harness.lineage.coverage import data_of, uncovered
+from harness.model.load import weights_sha256
+from harness.records.stages import Checkpoint, Dataset
+from harness.results.evidence import Evidence, read_evidence
+from harness.workflows.compose import config_for
+from harness.workflows.evaluate import evaluation_items
+from harness.workflows.gate import compare_evaluations
+from harness.workflows.run import Run, judge
 
 ITEMS = 50
 DIGEST = "d" * 64
@@ -147,7 +147,7 @@ def test_a_run_is_invalid_unless_its_items_were_checked(
     }
     if covered is not None:
         data(run.folder / "data", covered, sha256_json(evaluation_items(config)) if same_items else DIGEST)
-    monkeypatch.setattr("harness.pipeline.evaluate_stage", lambda *_: folders)
+    monkeypatch.setattr("harness.workflows.run.evaluate_stage", lambda *_: folders)
     candidate = Checkpoint(path="", kind="adapter", base_path="", weights_sha256="", base_sha256="", contract_sha256="")
     verdict = judge(run, candidate)
     reasons = " ".join(verdict.reasons)

@@ -11,10 +11,10 @@ from evaluation_folders import Folder, answers, guard, policy, sample, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import EvidenceFault, HarnessError
+from harness.core.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
+from harness.results.evidence import read_evidence
 
 VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [None, "1.0", [1.0], [1.0, 0.0], {}, float("nan"), float("inf"), float("-inf"), 10**400]

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, Row, answers, compare_both, guard, policy, samples
 
-from harness.errors import EvidenceFault, HarnessError
+from harness.core.errors import EvidenceFault, HarnessError
 from harness.gate.comparison import compare
-from harness.gate.direction import HIGHER, LOWER
-from harness.gate.evidence import read_evidence
-from harness.gate.texts import texts
+from harness.gate.pairing import HIGHER, LOWER
 from harness.gate.verdict import decide
-from harness.records import Comparison
+from harness.records.gate import Comparison
+from harness.results.evidence import read_evidence
+from harness.results.samples import texts
 
 RIGHT = answers(90, 100)
 ELSEWHERE = Path(__file__).resolve().parents[3] / "shared" / "data" / "lm_eval_logs"

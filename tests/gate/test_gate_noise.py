@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from evaluation_folders import answers, compare_both, one_task
 
-from harness.gate.evidence import read_evidence
-from harness.gate.noise import noise_notes
+from harness.gate.verdict import noise_notes
+from harness.results.evidence import read_evidence
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.05, True), (0.02, True), (0.019, False), (None, False)])

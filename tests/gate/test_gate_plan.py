@@ -6,10 +6,9 @@ import pytest
 from evaluation_folders import answers, guard, one_task, policy
 
 from harness.cli import main
-from harness.config import RuleConfig
-from harness.config_gate import SequentialConfig
-from harness.errors import HarnessError
-from harness.gate.plan import Expected, earlier, plan
+from harness.config.gate import RuleConfig, SequentialConfig
+from harness.core.errors import HarnessError
+from harness.gate.power_plan import Expected, earlier, plan
 
 KNOWN = Expected(task="quiz", metric="acc", n=300, baseline=0.6, discordance=0.1, design=1.0)
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, answers, compare_both, guard, one_task, policy, samples
 
-from harness.compose import gate_values
-from harness.config import GateConfig, RuleConfig, validate
-from harness.config_gate import WaiverConfig
-from harness.decision import compare_evaluations
-from harness.errors import ConfigError, UsageError
-from harness.gate.evidence import read_evidence
+from harness.config.experiment import validate
+from harness.config.gate import GateConfig, RuleConfig, WaiverConfig
+from harness.core.errors import ConfigError, UsageError
 from harness.gate.verdict import decide
-from harness.records import Verdict
+from harness.records.gate import Verdict
+from harness.results.evidence import read_evidence
+from harness.workflows.compose import gate_values
+from harness.workflows.gate import compare_evaluations
 
 GOOD = answers(180, 200)
 SHIPPED = ["clinical", "default", "release", "smoke", "strict"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, answers, compare_both, guard, policy, sample, samples
 
-from harness.config import GateConfig, RuleConfig, SuiteConfig, TaskConfig
-from harness.config_gate import SequentialConfig
+from harness.config.experiment import SuiteConfig, TaskConfig
+from harness.config.gate import GateConfig, RuleConfig, SequentialConfig
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.gate.sequential import Progress, _Spoken, decided, first_items, looks_at
 from harness.gate.verdict import decide
-from harness.looks import _progress
-from harness.records import Comparison, Verdict
+from harness.records.gate import Comparison, Verdict
+from harness.results.evidence import read_evidence
+from harness.workflows.interim_looks import _progress
 
 N = 400
 SUITE = SuiteConfig(name="smoke", tasks=[TaskConfig(name="quiz")])

@@ -9,11 +9,12 @@ import pytest
 from evaluation_folders import Folder, answers, compare_both, guard, one_task, policy, samples
 
 from harness.cli import main
-from harness.config import GateConfig, RuleConfig
+from harness.config.gate import GateConfig, RuleConfig
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.gate.verdict import decide
-from harness.records import Comparison, MetricVerdict, Verdict, load
+from harness.records.base import load
+from harness.records.gate import Comparison, MetricVerdict, Verdict
+from harness.results.evidence import read_evidence
 
 GOOD = answers(180, 200)
 

@@ -8,10 +8,12 @@ import pytest
 from evaluation_folders import Folder, answers, compare_both, guard, policy, samples
 from lm_eval.api.metrics import aggregate_subtask_metrics, unweighted_mean_stderr
 
-from harness.config import GateConfig
-from harness.gate.evidence import read_evidence
+from harness.config.gate import GateConfig
 from harness.gate.verdict import decide
-from harness.records import Comparison, Evaluation, MetricComparison, TaskScore, load
+from harness.records.base import load
+from harness.records.gate import Comparison, MetricComparison
+from harness.records.stages import Evaluation, TaskScore
+from harness.results.evidence import read_evidence
 
 SIZES = {"small": 40, "large": 400}
 GROUP = {"all": ["small", "large"]}

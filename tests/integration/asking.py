@@ -9,19 +9,19 @@ from typing import Any
 
 from tiny import Served
 
-from harness.config import Config, TaskConfig
+from harness.config.experiment import Config, TaskConfig
 from harness.evaluate.answers import Answers
+from harness.evaluate.interim_looks import Looks
 from harness.evaluate.journal import Entry, Journal
-from harness.evaluate.lm import ServedModel
-from harness.evaluate.looks import Looks
-from harness.evaluate.plan import Plan
-from harness.evaluate.questions import Question, ask, generation, likelihoods
-from harness.evaluate.serving import LiveServer
-from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.evaluate.plan import Plan, ServedModel
+from harness.evaluate.requests import Question, ask, generation, likelihoods
+from harness.evaluate.tasks.load import load_tasks, seeded_samples
 from harness.evaluate.together import Together
 from harness.prompt.render import Renderer
-from harness.records import Evaluation, load
+from harness.records.base import load
+from harness.records.stages import Evaluation
 from harness.serve.client import Client
+from harness.serve.session import LiveServer
 
 
 def tasks_of(config: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from harness import cli
-from harness.config import ServeConfig
+from harness.config.experiment import ServeConfig
 from harness.evaluate.answers import Answers
 from harness.serve import server
 from harness.serve.server import Endpoint, ServerPlan
@@ -244,7 +244,7 @@ class Story:
             return self.tracked[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("harness.pipeline.check_tracker", lambda _: None)
+            patch.setattr("harness.workflows.run.check_tracker", lambda _: None)
             patch.setattr("harness.track.run.open_tracker", opened)
             yield
 

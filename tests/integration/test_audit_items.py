@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tiny import HUB, config
 
-from harness.base_model import load_tokenizer
-from harness.compose import config_for
 from harness.data.audit import audit
 from harness.data.tables import read_rows
-from harness.evaluation import evaluation_items
+from harness.model.load import load_tokenizer
 from harness.train.finetune import finetune
+from harness.workflows.compose import config_for
+from harness.workflows.evaluate import evaluation_items
 
 pytestmark = pytest.mark.integration
 

@@ -16,8 +16,8 @@ import yaml
 from story import Story, write_story
 from tiny import ROOT
 
-from harness.compose import config_for
-from harness.pipeline import Run
+from harness.workflows.compose import config_for
+from harness.workflows.run import Run
 
 pytestmark = pytest.mark.integration
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.serve import cpu_lora
+from harness.serve.vllm_cpu import lora
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +48,7 @@ class TestKernels:
         import torch
 
         indices = torch.tensor(batch)
-        return SimpleNamespace(groups=list(cpu_lora.groups(indices)), sampler_indices=indices)
+        return SimpleNamespace(groups=list(lora.groups(indices)), sampler_indices=indices)
 
     def inputs(self, batch: list[int]) -> tuple[Any, Any]:
         import torch
@@ -62,7 +62,7 @@ class TestKernels:
         y, x = self.inputs(BATCHES[name])
         wanted = expected(y, x, BATCHES[name])
         a, b = adapters(x.dtype)
-        cpu_lora.add_lora_linear(self.wrapper(BATCHES[name]), y, x, a, b, 1.0, SIZES)
+        lora.add_lora_linear(self.wrapper(BATCHES[name]), y, x, a, b, 1.0, SIZES)
         torch.testing.assert_close(y, wanted)
 
     def test_shrink_and_expand_are_the_same_in_two_steps(self, name: str) -> None:
@@ -73,8 +73,8 @@ class TestKernels:
         wrapper, offset = self.wrapper(BATCHES[name]), 0
         for a, b, size in zip(*adapters(x.dtype), SIZES, strict=True):
             low = torch.full((len(x), 4), 9.0)
-            cpu_lora.shrink(wrapper, low, x, a, 1.0)
-            cpu_lora.expand_slice(wrapper, y, low, b, offset, size, True)
+            lora.shrink(wrapper, low, x, a, 1.0)
+            lora.expand_slice(wrapper, y, low, b, offset, size, True)
             offset += size
         torch.testing.assert_close(y, wanted)
 
@@ -89,5 +89,5 @@ class TestKernels:
         for token, adapter in enumerate(BATCHES[name]):
             if adapter == 0:
                 wanted[token] += x[token] @ a[0, 0].T @ b[0, 0].T
-        cpu_lora.add_lora_logits(self.wrapper(BATCHES[name]), logits, x, a, b, 1.0)
+        lora.add_lora_logits(self.wrapper(BATCHES[name]), logits, x, a, b, 1.0)
         torch.testing.assert_close(logits, wanted)

@@ -13,14 +13,15 @@ import tiny
 from asking import tasks_of
 from tiny import Served
 
-from harness.config import Config, TaskConfig
-from harness.errors import ConfigError, EvidenceFault, PromptMismatch
-from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.config.experiment import Config, TaskConfig
+from harness.core.errors import ConfigError, EvidenceFault, PromptMismatch
+from harness.evaluate.tasks.load import load_tasks, seeded_samples
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.prompt.messages import user_text
 from harness.prompt.render import Renderer
-from harness.records import Evaluation, load
+from harness.records.base import load
+from harness.records.stages import Evaluation
+from harness.results.evidence import read_evidence
 
 pytestmark = pytest.mark.integration
 

@@ -16,11 +16,12 @@ import pytest
 import tiny
 from tiny import Served
 
-from harness.compose import config_for
-from harness.evaluate import questions
-from harness.evaluate.questions import Question
-from harness.evaluation import evaluate_alone
-from harness.records import Evaluation, load
+from harness.evaluate import requests
+from harness.evaluate.requests import Question
+from harness.records.base import load
+from harness.records.stages import Evaluation
+from harness.workflows.compose import config_for
+from harness.workflows.evaluate import evaluate_alone
 
 pytestmark = pytest.mark.integration
 
@@ -71,7 +72,7 @@ class Saboteur:
     def __init__(self) -> None:
         self.completed: Counter[str] = Counter()
         self.killed: tuple[int, ...] = ()
-        self._ask = questions.ask
+        self._ask = requests.ask
 
     async def ask(self, client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
         if len(self.completed) == 10 and not self.killed:
@@ -103,7 +104,7 @@ def test_it_goes_on_after_kill_9(
     monkeypatch.setenv("HARNESS_CACHE", environment["HARNESS_CACHE"])
     saboteur = Saboteur()
     with monkeypatch.context() as patch:
-        patch.setattr(questions, "ask", saboteur.ask)
+        patch.setattr(requests, "ask", saboteur.ask)
         (folder,) = evaluate_alone(["base"], config_for(overrides))
     assert saboteur.killed
     assert "it is started again" in capfd.readouterr().err

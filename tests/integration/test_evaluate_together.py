@@ -15,19 +15,19 @@ from asking import tasks_of
 from evaluation_folders import guard, policy
 from tiny import Served
 
-from harness.config import Config
-from harness.config_gate import SequentialConfig
-from harness.errors import RequestRefused, ServerFault
-from harness.evaluate import flight, questions
+from harness.config.experiment import Config
+from harness.config.gate import SequentialConfig
+from harness.core.errors import RequestRefused, ServerFault
+from harness.evaluate import dispatch, requests
+from harness.evaluate.interim_looks import Looks
 from harness.evaluate.journal import Entry, Journal
-from harness.evaluate.looks import Looks
-from harness.evaluate.questions import Question
+from harness.evaluate.requests import Question
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.gate.sequential import first_items
 from harness.gate.verdict import decide
-from harness.looks import looks_of
-from harness.records import Evaluation
+from harness.records.stages import Evaluation
+from harness.results.evidence import read_evidence
+from harness.workflows.interim_looks import looks_of
 
 pytestmark = pytest.mark.integration
 
@@ -50,26 +50,26 @@ def rows(folder: Path, task: str = TASK) -> list[dict[str, Any]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each model was asked each question."""
     asked: Counter[tuple[str, str]] = Counter()
-    ask = questions.ask
+    ask = requests.ask
 
     async def counting(client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> Any:
         asked[label, question.context] += 1
         return await ask(client, renderer, question, conversation, label)
 
-    monkeypatch.setattr(questions, "ask", counting)
+    monkeypatch.setattr(requests, "ask", counting)
     return asked
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, choose: Callable[[Question], bool]) -> None:
-    ask = questions.ask
+    ask = requests.ask
 
     async def failing(client: Any, renderer: Any, question: Question, *rest: Any) -> Any:
         if choose(question):
             raise error
         return await ask(client, renderer, question, *rest)
 
-    monkeypatch.setattr(questions, "ask", failing)
-    monkeypatch.setattr(flight, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(requests, "ask", failing)
+    monkeypatch.setattr(dispatch, "FIRST_PAUSE_S", 0.01)
 
 
 def sums(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
@@ -84,7 +84,7 @@ def sums(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
         forgot = label == "candidate" and question.keys[0][0] % 10 == 0
         return {question.keys[0]: {"text": "0" if forgot else says}}
 
-    monkeypatch.setattr(questions, "ask", ask)
+    monkeypatch.setattr(requests, "ask", ask)
     return asked
 
 
@@ -143,7 +143,7 @@ class TestFailures:
         folder, record = self.folder(served, config, tmp_path, monkeypatch, ServerFault("the server failed at this"))
         identity = record.tasks[TASK]
         assert (identity.asked, identity.scored, identity.failed) == (ITEMS, ITEMS - 1, 1)
-        assert identity.failures == {f"the server failed at this ({flight.ATTEMPTS} attempts)": 1}
+        assert identity.failures == {f"the server failed at this ({dispatch.ATTEMPTS} attempts)": 1}
         assert record.failed_requests == 1
         found = rows(folder)
         assert [row["doc_id"] for row in found] == [row["doc_id"] for row in rows(tmp_path / "sound" / "base")]

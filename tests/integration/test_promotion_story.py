@@ -7,7 +7,7 @@ import pytest
 from story import Outcome, Story, call
 
 from harness.lineage.chain import Chain
-from harness.records import load
+from harness.records.base import load
 
 pytestmark = pytest.mark.integration
 

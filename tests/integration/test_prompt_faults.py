@@ -14,7 +14,7 @@ from faults import FAULTS, Fault
 from faulty_contract import Bench, contract_for
 from tiny import Served
 
-from harness.errors import EvidenceFault
+from harness.core.errors import EvidenceFault
 from harness.prompt.make import read_template
 
 pytestmark = pytest.mark.integration

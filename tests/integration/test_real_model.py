@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from harness.base_model import local_model
-from harness.compose import config_for
+from harness.model.load import local_model
+from harness.workflows.compose import config_for
 
 pytestmark = pytest.mark.real
 

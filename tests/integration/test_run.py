@@ -18,8 +18,8 @@ import pytest
 import tiny
 
 from harness import cli
+from harness.core.store import sha256_file
 from harness.serve.server import launched
-from harness.store import sha256_file
 
 pytestmark = pytest.mark.integration
 
@@ -96,7 +96,7 @@ def watched_servers() -> Iterator[list[int]]:
                 pids.extend(tiny.group_of(f"--port {tiny.port_of(server.endpoint)}"))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.evaluate.serving.launched", watched)
+        patch.setattr("harness.serve.session.launched", watched)
         yield pids
 
 
@@ -126,7 +126,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the stage was to be reused")
 
-    monkeypatch.setattr("harness.evaluate.serving.launched", refuse)
+    monkeypatch.setattr("harness.serve.session.launched", refuse)
     monkeypatch.setattr("harness.train.finetune.finetune", refuse)
 
 

@@ -14,12 +14,12 @@ from asking import Direct
 from tiny import Served, user
 
 from harness.behavior.exchange import Exchange
-from harness.behavior.judge import Judge
-from harness.errors import EnvironmentFault, PromptMismatch, ServerFault
+from harness.core.errors import EnvironmentFault, PromptMismatch, ServerFault
+from harness.evaluate.llm_judge import Judge
 from harness.prompt.render import Renderer
-from harness.serve.adapters import exchange_adapter
 from harness.serve.client import Generation, NextToken
 from harness.serve.server import ServerPlan, vllm_server
+from harness.serve.session import exchange_adapter
 
 pytestmark = pytest.mark.integration
 

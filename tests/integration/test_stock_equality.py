@@ -11,8 +11,8 @@ import tiny
 from asking import score
 from tiny import Served
 
-from harness.evaluate import likelihood
-from harness.evaluate.tasks import load_tasks, seeded_samples
+from harness.evaluate import requests
+from harness.evaluate.tasks.load import load_tasks, seeded_samples
 from harness.serve.client import Client, Scored
 
 pytestmark = pytest.mark.integration
@@ -133,7 +133,7 @@ class TestSplit:
         return [ord(character) for character in text]
 
     def test_white_space_at_the_prompts_end_is_scored(self) -> None:
-        assert likelihood.split(self.encode, "ab\n", "c") == ((self.ids("ab"), self.ids("\nc")), False)
+        assert requests.split(self.encode, "ab\n", "c") == ((self.ids("ab"), self.ids("\nc")), False)
 
     def test_it_is_where_lm_evals_own_split_is(self) -> None:
         from lm_eval.api.model import TemplateLM
@@ -143,12 +143,12 @@ class TestSplit:
             tok_encode = staticmethod(self.encode)
 
         for context, continuation in [("ab\n", "c"), ("ab \n ", "cd"), ("ab", " c"), ("a", "\n")]:
-            own, merged = likelihood.split(self.encode, context, continuation)
+            own, merged = requests.split(self.encode, context, continuation)
             assert own == TemplateLM._encode_pair(Stock(), context, continuation)
             assert not merged
 
     def test_the_prompt_stays_as_it_is_where_a_token_would_merge_with_it(self) -> None:
-        (given, scored), merged = likelihood.split(self.encode, "ab\n", "Zc")
+        (given, scored), merged = requests.split(self.encode, "ab\n", "Zc")
         assert merged
         assert given + scored == self.encode("ab\n") + self.encode("Zc")
         assert scored == self.ids("\nZc")
@@ -165,13 +165,13 @@ class TestRequests:
             self.asked.append((prompts, start))
             return [Scored([-float(i) for i in ids[start:]], max(ids[start:]) < 10, ids) for ids in prompts]
 
-    def ask(self, pairs: Sequence[likelihood.Pair]) -> tuple[list[tuple[float, bool]], "TestRequests.Model", int]:
+    def ask(self, pairs: Sequence[requests.Pair]) -> tuple[list[tuple[float, bool]], "TestRequests.Model", int]:
         model, checked = self.Model(), list[bool]()
 
         def check(sent: list[int], fed: list[int]) -> None:
             checked.append(sent == fed)
 
-        scores = asyncio.run(likelihood.ask(cast(Client, model), pairs, check))
+        scores = asyncio.run(requests.score_pairs(cast(Client, model), pairs, check))
         assert all(checked)
         return scores, model, len(checked)
 

@@ -10,15 +10,16 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base_model import load_tokenizer
-from harness.config import Config
-from harness.config_train import TrainConfig
-from harness.errors import DataError, TrainingFault
+from harness.config.experiment import Config
+from harness.config.train import TrainConfig
+from harness.core.errors import DataError, TrainingFault
+from harness.model.load import load_tokenizer
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract, read_template
 from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
-from harness.records import TrainingSummary, load
+from harness.records.base import load
+from harness.records.stages import TrainingSummary
 from harness.train.finetune import finetune
 from harness.train.packing import IGNORED, Packed, pack
 from harness.train.prepare import prepare

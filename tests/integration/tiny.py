@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.compose import config_for
-from harness.config import Config
+from harness.config.experiment import Config
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
 from harness.serve.server import Endpoint
+from harness.workflows.compose import config_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HUB = ROOT.parent / "shared" / "hub"

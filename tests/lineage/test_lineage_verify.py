@@ -14,18 +14,19 @@ from run_folders import POLICY_OF_TESTS, decide, write_run
 from safetensors.torch import save_file
 
 from harness import cli
-from harness.compose import config_for
-from harness.decision import write_verdict
-from harness.errors import EvidenceFault
+from harness.core.errors import EvidenceFault
+from harness.core.store import sha256_file, stage, write_json
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, Chain, Places
 from harness.lineage.steps import steps_of
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
-from harness.records import Comparison, load
-from harness.store import sha256_file, stage, write_json
-from harness.training import scale_stage
+from harness.records.base import load
+from harness.records.gate import Comparison
+from harness.results.evidence import read_evidence
+from harness.workflows.compose import config_for
+from harness.workflows.gate import write_verdict
+from harness.workflows.run import scale_stage
 
 ADAPTER = "adapter_model.safetensors"
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from faulty_contract import Bench, Check, contract_for
 
-from harness.base_model import quiet_transformers
-from harness.evaluate.run import renderer_for
+from harness.evaluate.write import renderer_for
+from harness.model.load import quiet_transformers
 from harness.prompt.make import read_template
 from harness.prompt.numerics import References, references
 from harness.prompt.saved import check_saved

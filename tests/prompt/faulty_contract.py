@@ -16,12 +16,12 @@ from unittest.mock import patch
 import stock_templates
 import tiny
 
-from harness.compose import config_for
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract, read_template
 from harness.prompt.preamble import without_preamble
 from harness.prompt.render import Message, Rendered, Renderer
 from harness.prompt.static import check_contract, require_sound
+from harness.workflows.compose import config_for
 
 Check = Callable[[], Any]
 Training = Callable[..., Rendered]

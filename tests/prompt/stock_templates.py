@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import harness.prompt
-from harness.compose import config_for
+from harness.workflows.compose import config_for
 
 Message = dict[str, Any]
 FOLDER = Path(harness.prompt.__file__).parent / "templates"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import PromptMismatch
+from harness.core.errors import PromptMismatch
 from harness.prompt.check import first_difference, likely_cause, require_equal
 
 EXPECTED = [1, *range(100, 120)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stock_templates import PAIRS, WILD, tokenizer, turns
 
-from harness.errors import DataError, EvidenceFault
+from harness.core.errors import DataError, EvidenceFault
 from harness.prompt.card import contract_card
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract

@@ -12,10 +12,10 @@ from faults import CHECKPOINT, Fault
 from faulty_checkpoint import STOCK, edited
 from faulty_contract import Bench, settings_of
 
-from harness.base_model import load_tokenizer
-from harness.errors import DataError, EvidenceFault
-from harness.evaluate.merge import merged, reasons_to_merge
-from harness.origin import origin_of
+from harness.checkpoint.merge import merged, reasons_to_merge
+from harness.checkpoint.origin import origin_of
+from harness.core.errors import DataError, EvidenceFault
+from harness.model.load import load_tokenizer
 from harness.prompt import card
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract

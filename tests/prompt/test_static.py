@@ -13,13 +13,12 @@ from faults import TRAINING, Fault
 from faulty_contract import Bench, contract_for, settings_of
 from stock_templates import CONVERSATIONS, PAIRS, template, tokenizer, turns
 
-from harness.errors import EvidenceFault
+from harness.core.errors import EvidenceFault
 from harness.prompt.contract import Contract
 from harness.prompt.golden import render_golden
 from harness.prompt.make import make_contract, read_template
 from harness.prompt.render import Renderer
-from harness.prompt.static import Problem, check_contract, require_sound
-from harness.prompt.static_checks import CHECKS
+from harness.prompt.static import CHECKS, Problem, check_contract, require_sound
 
 STATIC = [fault for fault in TRAINING if fault.caught_by == "static"]
 POLICIES = {"none": None, "required": None, "fixed": "You are “careful” | {{ x }}."}

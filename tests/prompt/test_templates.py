@@ -27,7 +27,7 @@ from stock_templates import (
     wild_turns,
 )
 
-from harness.compose import choices, config_for
+from harness.workflows.compose import choices, config_for
 
 OWN = "from_model"
 EXACT = {

@@ -8,19 +8,20 @@ from typing import Any
 
 from evaluation_folders import Folder, answers, one_task, policy
 
-from harness import store
-from harness.base_model import weights_sha256
-from harness.config import GateConfig, RuleConfig
+from harness.checkpoint.origin import write_origin
+from harness.config.gate import GateConfig, RuleConfig
+from harness.core import store
 from harness.data.tables import TRAIN, write_parquet
-from harness.decision import write_verdict
 from harness.gate.comparison import compare
-from harness.gate.coverage import uncovered
-from harness.gate.evidence import read_evidence
 from harness.lineage.chain import EVIDENCE, POLICY, Places
+from harness.lineage.coverage import uncovered
 from harness.lineage.write import places_of, write_evidence
-from harness.origin import write_origin
+from harness.model.load import weights_sha256
 from harness.prompt.contract import Contract, sha256_text
-from harness.records import Dataset, SourceCount, Verdict
+from harness.records.gate import Verdict
+from harness.records.stages import Dataset, SourceCount
+from harness.results.evidence import read_evidence
+from harness.workflows.gate import write_verdict
 
 N = 400
 GUARD = RuleConfig(metric="*/quiz/acc", role="guard", margin="5 points")

@@ -12,17 +12,17 @@ import pytest
 from evaluation_folders import guard, policy
 from run_folders import POLICY_OF_TESTS, N, decide, write_run
 
-from harness.base_model import weights_sha256
-from harness.config_gate import SequentialConfig
-from harness.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
+from harness.checkpoint import history
+from harness.checkpoint.alias import registry_folder, resolved
+from harness.checkpoint.history import HISTORY, read_history
+from harness.config.gate import SequentialConfig
+from harness.core.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
+from harness.core.store import MANIFEST, sha256_json, write_json
 from harness.lineage.verify import broken, verify_evidence
-from harness.registry import history
-from harness.registry.alias import registry_folder, resolved
+from harness.model.load import weights_sha256
 from harness.registry.files import FileRegistry
-from harness.registry.history import HISTORY, read_history
 from harness.registry.promotion import examined, promote
-from harness.registry.registry import Act
-from harness.store import MANIFEST, sha256_json, write_json
+from harness.registry.protocol import Act
 
 ALIAS = "production"
 ACT = Act(ALIAS, "ada@laptop", "looks good")
@@ -262,7 +262,7 @@ class TestRefusals:
 
 def _rewrite(run: Path, name: str, text: str, output: str) -> None:
     """Changes a file, and every digest of it in evidence.json and run.json."""
-    from harness.store import sha256_file, write_json
+    from harness.core.store import sha256_file, write_json
 
     before = sha256_file(run / name)
     (run / name).write_text(text)

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.registry.history import Entry, before_current, current_of, demanded_of, read_lines
+from harness.checkpoint.history import Entry, before_current, current_of, demanded_of, read_lines
 
 words = st.text(max_size=12)
 

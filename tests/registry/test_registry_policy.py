@@ -7,9 +7,10 @@ from evaluation_folders import guard, policy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.compose import gate_values
-from harness.config import GateConfig, RuleConfig, validate
+from harness.config.experiment import validate
+from harness.config.gate import GateConfig, RuleConfig
 from harness.registry.policy import at_least_as_strict
+from harness.workflows.compose import gate_values
 
 TARGET = RuleConfig(metric="*/quiz/recall", role="target", floor=0.9)
 INFO = RuleConfig(metric="*/quiz/other", role="info", optional=True)

@@ -9,7 +9,7 @@ import pytest
 from run_folders import POLICY_OF_TESTS, write_run
 
 from harness import cli
-from harness.store import write_json
+from harness.core.store import write_json
 
 Call = Callable[..., tuple[int, str]]
 

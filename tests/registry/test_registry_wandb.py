@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from run_folders import write_run
 
+from harness.checkpoint.alias import registry_folder
 from harness.registry import wandb_registry
-from harness.registry.alias import registry_folder
 from harness.registry.files import FileRegistry
 from harness.registry.promotion import promote
-from harness.registry.registry import Act
+from harness.registry.protocol import Act
 from harness.registry.wandb_registry import WandbRegistry
 
 ACT = Act("production", "ada", "")
@@ -63,7 +63,7 @@ def served(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
 
 
 def weights_of(run: Path) -> str:
-    from harness.base_model import weights_sha256
+    from harness.model.load import weights_sha256
 
     return weights_sha256(run / "checkpoint")
 

@@ -1,22 +1,9 @@
 """Views for the report tests: a plain one, and one whose every text attacks the page it lands in."""
 
 from harness.prompt.contract import Contract
-from harness.records import (
-    Comparison,
-    Dataset,
-    Evaluation,
-    Finding,
-    Flip,
-    MetricVerdict,
-    Role,
-    Side,
-    SourceCount,
-    TaskIdentity,
-    TrainingSummary,
-    Verdict,
-    VerdictName,
-)
-from harness.report.bundle import RunView
+from harness.records.gate import Comparison, Flip, MetricVerdict, Role, Side, Verdict, VerdictName
+from harness.records.stages import Dataset, Evaluation, Finding, SourceCount, TaskIdentity, TrainingSummary
+from harness.report.view import RunView
 
 HOSTILE = '<script>alert(1)</script> "quoted" | `tick` **bold** $x^2$ [link](https://evil.example)\nnext\x1b[31m\x00'
 BASELINE = Side(label="production", weights_sha256="a" * 64, contract_sha256="c" * 64)

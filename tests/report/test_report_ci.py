@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from report_views import HOSTILE, METRICS, PLAIN, make_verdict
 
-from harness.config import GateConfig, RuleConfig
-from harness.decision import write_verdict
-from harness.errors import EvidenceFault, HarnessError
-from harness.records import MetricVerdict, Verdict, load
-from harness.report import ci
+from harness.config.gate import GateConfig, RuleConfig
+from harness.core.errors import EvidenceFault, HarnessError
+from harness.records.base import load
+from harness.records.gate import MetricVerdict, Verdict
+from harness.report import formats
 from harness.report.markdown import LIMIT, MARKER, comment_markdown, summary_markdown
 from harness.report.write import OUTPUTS, write_report
+from harness.workflows.gate import write_verdict
 
 PROPERTY = re.compile(r"::(error|warning|notice) title=[^,:\n]*::[^\n]*")
 SERIES = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\])*",?)+\})? -?[\d.e+-]+')
@@ -27,13 +28,13 @@ def hostile() -> Verdict:
 
 @pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile(), make_verdict([], "INVALID", [HOSTILE])])
 def test_annotations_are_workflow_commands_and_nothing_else(verdict: Verdict) -> None:
-    lines = ci.annotations(verdict).splitlines()
+    lines = formats.annotations(verdict).splitlines()
     assert all(PROPERTY.fullmatch(line) for line in lines)
     assert lines[0].startswith(f"::error title=gate {verdict.verdict}::")
 
 
 def test_annotations_name_what_did_not_pass_worst_first() -> None:
-    lines = ci.annotations(PLAIN.verdict).splitlines()
+    lines = formats.annotations(PLAIN.verdict).splitlines()
     assert lines[1] == ("::error title=FAIL%3A smoke/knowledge/acc::dropped by 6.1 points, more than the 2.0 allowed")
     assert lines[2].startswith("::warning title=INCONCLUSIVE%3A smoke/reading/f1::")
     assert len(lines) == 3
@@ -41,28 +42,28 @@ def test_annotations_name_what_did_not_pass_worst_first() -> None:
 
 def test_no_more_annotations_than_github_shows() -> None:
     many = [METRICS[1].model_copy(update={"task": f"task{number}"}) for number in range(40)]
-    lines = ci.annotations(make_verdict(many, "FAIL", [])).splitlines()
+    lines = formats.annotations(make_verdict(many, "FAIL", [])).splitlines()
     assert sum(line.startswith("::error") for line in lines) == 10
     assert "31 more are in the summary" in lines[-1]
 
 
 @pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile()])
 def test_code_quality_has_a_finding_for_what_blocks(verdict: Verdict) -> None:
-    found = json.loads(ci.code_quality(verdict))
+    found = json.loads(formats.code_quality(verdict))
     assert [one["severity"] for one in found] == ["blocker", "major"]
     assert all({"description", "check_name", "fingerprint", "location"} <= one.keys() for one in found)
     assert len({one["fingerprint"] for one in found}) == 2
 
 
 def test_code_quality_of_a_pass_is_empty_and_of_bad_evidence_is_not() -> None:
-    assert json.loads(ci.code_quality(make_verdict(METRICS[:1], "PASS", []))) == []
-    (finding,) = json.loads(ci.code_quality(make_verdict([], "INVALID", ["contracts differ"])))
+    assert json.loads(formats.code_quality(make_verdict(METRICS[:1], "PASS", []))) == []
+    (finding,) = json.loads(formats.code_quality(make_verdict([], "INVALID", ["contracts differ"])))
     assert finding["severity"] == "critical"
 
 
 @pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile()])
 def test_metrics_are_series_that_parse(verdict: Verdict) -> None:
-    lines = ci.open_metrics(verdict).splitlines()
+    lines = formats.open_metrics(verdict).splitlines()
     assert lines[-1] == "# EOF"
     series = [line for line in lines if not line.startswith("#")]
     assert all(SERIES.fullmatch(line) for line in series)
@@ -78,8 +79,8 @@ def test_a_waived_metric_blocks_nothing_and_is_seen_everywhere() -> None:
     note = "waiver 'small suite' for */reading/f1 (inconclusive): July; until 2030-06-15"
     verdict = make_verdict([METRICS[0], waived()], "PASS", []).model_copy(update={"notes": [note]})
     view = replace(PLAIN, verdict=verdict)
-    assert json.loads(ci.code_quality(verdict)) == []
-    for text in (ci.annotations(verdict), summary_markdown(view), comment_markdown(view)):
+    assert json.loads(formats.code_quality(verdict)) == []
+    for text in (formats.annotations(verdict), summary_markdown(view), comment_markdown(view)):
         assert "small suite" in text
     assert "INCONCLUSIVE (waived)" in comment_markdown(view)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from report_views import PLAIN
 
-from harness.evaluate.run import slice_scores
-from harness.records import Evaluation, TaskIdentity
+from harness.evaluate.write import slice_scores
+from harness.records.stages import Evaluation, TaskIdentity
 from harness.report.domain import slice_rows, task_failures
 from harness.report.html import write_html
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from report_views import HOSTILE, HOSTILE_VIEW, PLAIN, make_flip, make_verdict
 
-from harness.records import Comparison
-from harness.report.bundle import RunView
+from harness.records.gate import Comparison
 from harness.report.html import FLIPS_SHOWN, write_html
+from harness.report.view import RunView
 
 FETCHING = {"src", "srcset", "href", "xlink:href", "action", "data", "poster", "background", "formaction"}
 VOID = {"meta", "br", "link", "img", "input", "hr"}

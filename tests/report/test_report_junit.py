@@ -4,8 +4,8 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, TestCase
 from report_views import HOSTILE, METRICS, make_verdict
 
-from harness.records import Verdict, VerdictName
-from harness.report.junit import write_junit
+from harness.records.gate import Verdict, VerdictName
+from harness.report.formats import write_junit
 
 
 def written(verdict: Verdict, path: Path) -> tuple[JUnitXml, dict[str, TestCase]]:

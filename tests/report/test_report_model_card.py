@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from report_views import HOSTILE, HOSTILE_VIEW, PLAIN, make_contract, make_verdict
 
-from harness.compose import config_for
-from harness.config import Config
-from harness.report.bundle import RunView
+from harness.config.experiment import Config
 from harness.report.model_card import model_card
+from harness.report.view import RunView
+from harness.workflows.compose import config_for
 
 hub = pytest.importorskip("huggingface_hub")
 

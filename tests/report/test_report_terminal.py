@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from report_views import METRICS, make_verdict
 
-from harness.records import Verdict
+from harness.records.gate import Verdict
 from harness.report.terminal import print_verdict
 
 LONG = Path("/srv/runs/20260102-030405-a-rather-long-experiment-name/report/index.html")

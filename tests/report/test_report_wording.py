@@ -3,7 +3,7 @@ import math
 import pytest
 from report_views import METRICS, make_verdict, metric
 
-from harness.records import MetricVerdict
+from harness.records.gate import MetricVerdict
 from harness.report import wording
 
 

@@ -14,9 +14,9 @@ from harness.stats.continuous import (
     noninferiority_p_continuous,
     t_interval,
 )
-from harness.stats.multiple import holm
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, tango_interval
 from harness.stats.power import n_for_noninferiority
+from harness.stats.proportion import holm
 from harness.stats.sequential import paired_at_look, plan_looks
 
 REPLICATES = 5000

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from harness.stats.agreement import cohen_kappa
+from harness.stats.proportion import cohen_kappa
 
 
 def test_by_hand() -> None:

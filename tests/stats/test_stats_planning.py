@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, false_discovery_control, norm
 
-from harness.stats.multiple import benjamini_hochberg, holm
 from harness.stats.paired import noninferiority_p
 from harness.stats.power import (
     detectable_margin,
@@ -16,9 +15,11 @@ from harness.stats.power import (
     power_noninferiority,
 )
 from harness.stats.proportion import (
+    benjamini_hochberg,
     clopper_pearson_interval,
     clopper_pearson_lower,
     clopper_pearson_upper,
+    holm,
     wilson_interval,
     wilson_lower,
     wilson_upper,

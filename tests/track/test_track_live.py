@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from harness.compose import config_for
-from harness.config import Config, TrackerConfig
-from harness.store import sha256_json, write_json
+from harness.config.experiment import Config, TrackerConfig
+from harness.core.store import sha256_json, write_json
 from harness.track import live, run
 from harness.track.live import live_curve
+from harness.track.open import open_tracker
 from harness.track.run import open_stage, watched
-from harness.track.tracker import NoTracker, Tracker, open_tracker
+from harness.track.tracker import NoTracker, Tracker
+from harness.workflows.compose import config_for
 
 
 class Seen(NoTracker):

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, sample
 
-from harness.base_model import weights_sha256
-from harness.compose import config_for
-from harness.config import Config
+from harness.config.experiment import Config
+from harness.core.store import write_json
 from harness.gate.comparison import compare
-from harness.gate.evidence import read_evidence
-from harness.records import Dataset, SourceCount, TrainingSummary, Verdict
-from harness.store import write_json
-from harness.track.run import track_run
-from harness.track.samples import side_by_side
+from harness.model.load import weights_sha256
+from harness.records.gate import Verdict
+from harness.records.stages import Dataset, SourceCount, TrainingSummary
+from harness.results.evidence import read_evidence
+from harness.track.run import side_by_side, track_run
+from harness.workflows.compose import config_for
 
 pytest.importorskip("wandb")
 pytestmark = pytest.mark.usefixtures("own_wandb_home")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.config import TrackerConfig
-from harness.errors import EnvironmentFault
-from harness.track.tracker import Artifact, Tracker, check_tracker, open_tracker
+from harness.config.experiment import TrackerConfig
+from harness.core.errors import EnvironmentFault
+from harness.track.open import check_tracker, open_tracker
+from harness.track.tracker import Artifact, Tracker
 
 pytest.importorskip("wandb")
 pytestmark = pytest.mark.usefixtures("own_wandb_home")
@@ -168,7 +169,7 @@ def test_a_failure_in_the_middle_keeps_what_came_before(tmp_path: Path, capsys: 
 def test_online_without_a_key_stops_before_anything_starts(tmp_path: Path) -> None:
     """In a process of its own: wandb reads its environment once."""
     code = (
-        "from harness.config import TrackerConfig; from harness.track.tracker import check_tracker; "
+        "from harness.config.experiment import TrackerConfig; from harness.track.open import check_tracker; "
         "check_tracker(TrackerConfig(kind='wandb', mode='online'))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.errors import DataError
-from harness.examination import limited, summarised
-from harness.records import Examined, MetricVerdict, Side, Verdict
-from harness.store import sha256_file
+from harness.core.errors import DataError
+from harness.core.store import sha256_file
+from harness.records.gate import MetricVerdict, Side, Verdict
+from harness.records.stages import Examined
 from harness.train.examine import best
 from harness.train.finetune import finetune
+from harness.workflows.checkpoint_selection import limited, summarised
 
 SETTINGS = ("train.sequences_per_step=1", "train.epochs=3", "train.eval_every=2", "train.learning_rate=1e-2")
 WEIGHTS = "adapter_model.safetensors"

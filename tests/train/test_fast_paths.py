@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.config_train import TrainConfig
+from harness.config.train import TrainConfig
 from harness.prompt.render import Rendered
 from harness.train.packing import join
 
@@ -19,7 +19,7 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
     import torch
     from peft.tuners.lora.layer import Linear
 
-    from harness.train.frozen_norm import FrozenNorm
+    from harness.train.cpu.layers import FrozenNorm
     from harness.train.model import load_for_training
 
     model = load_for_training(base, TrainConfig(device="cpu", lora={"r": 4, **settings}), dtype).train()
@@ -108,9 +108,9 @@ class TestPackedLoss:
     def test_what_all_rows_begin_with_is_computed_once_and_changes_nothing(
         self, tiny_base: Path, monkeypatch: pytest.MonkeyPatch, longest: int, sizes: tuple[int, ...], shared: int
     ) -> None:
-        from harness.train import packed_attention
+        from harness.train.cpu import attention
 
-        monkeypatch.setattr(packed_attention, "_LONGEST", longest)
+        monkeypatch.setattr(attention, "_LONGEST", longest)
         packed, separate = adapted(tiny_base), adapted(tiny_base, plain=True)
         computed: list[int] = []
         packed.get_input_embeddings().register_forward_hook(lambda _, ids, out: computed.append(out.shape[1]))
@@ -125,9 +125,9 @@ class TestPackedLoss:
     def test_a_row_longer_than_is_kept_in_memory_is_computed_by_pytorch(
         self, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from harness.train import packed_attention
+        from harness.train.cpu import attention
 
-        monkeypatch.setattr(packed_attention, "_LONGEST", 30)
+        monkeypatch.setattr(attention, "_LONGEST", 30)
         separate = adapted(tiny_base, plain=True)
         wanted = sum(reference(separate, row) for row in rows(40, 20)).item()
         assert summed_loss(adapted(tiny_base), rows(40, 20)).item() == pytest.approx(wanted, rel=1e-6)
@@ -158,7 +158,7 @@ class TestPackedLoss:
     def test_a_row_cannot_share_more_than_there_is(self) -> None:
         import torch
 
-        from harness.train.row_bounds import bounds
+        from harness.train.cpu.attention import bounds
 
         assert bounds(torch.tensor([0, 1, 2, 3, 2, 3, 0, 0, 1])) == [
             (0, 4, 0, 0),
@@ -205,7 +205,7 @@ class TestAttention:
     def test_a_model_with_a_window_keeps_its_own(self, tiny_base: Path) -> None:
         from transformers import MistralConfig, MistralForCausalLM
 
-        from harness.train.packed_attention import use_packed_attention
+        from harness.train.cpu.attention import use_packed_attention
 
         small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
         assert not use_packed_attention(MistralForCausalLM(MistralConfig(**small, sliding_window=8)))
@@ -243,7 +243,7 @@ class TestTokenLosses:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from harness.train.losses import token_losses
+        from harness.train.cpu.layers import token_losses
 
         torch.manual_seed(0)
         logits = (5 * torch.randn(150, 97)).requires_grad_()

@@ -11,12 +11,11 @@ import pytest
 import tiny
 from safetensors import SafetensorError
 
-from harness.config_train import TrainConfig
-from harness.errors import DiskFull, TrainingFault
+from harness.config.train import TrainConfig
+from harness.core.errors import DiskFull, TrainingFault
 from harness.train.faults import check_step
 from harness.train.finetune import finetune
-from harness.train.material import Material
-from harness.train.packing import Packed
+from harness.train.packing import Material, Packed
 
 pytestmark = pytest.mark.integration
 OVERRIDES = ("train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
@@ -86,7 +85,7 @@ def breaking_at(step: int, error: Exception) -> Callable[..., Any]:
     "text", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory"]
 )
 def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from harness.train.objective import ObjectiveTrainer
+    from harness.train.trainer import ObjectiveTrainer
 
     monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(3, RuntimeError(text)))
     with pytest.raises(TrainingFault, match=r"out of memory at step 3 of \d+ \(a sequence of \d+ tokens\)") as caught:
@@ -109,7 +108,7 @@ def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_full_disk_keeps_the_checkpoint_before(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from harness.train.objective import ObjectiveTrainer
+    from harness.train.trainer import ObjectiveTrainer
 
     usual = ObjectiveTrainer._save_optimizer_and_scheduler
 
@@ -143,7 +142,7 @@ def test_a_disk_that_is_full_at_the_very_end_is_told_too(
 def test_the_row_whose_loss_is_no_number_is_named_first(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    from harness.train.objective import ObjectiveTrainer
+    from harness.train.trainer import ObjectiveTrainer
 
     usual = ObjectiveTrainer.objective
 
@@ -158,7 +157,7 @@ def test_the_row_whose_loss_is_no_number_is_named_first(
 
 
 def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.train.objective import ObjectiveTrainer
+    from harness.train.trainer import ObjectiveTrainer
 
     monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(2, RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):

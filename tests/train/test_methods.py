@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.base_model import is_adapter, load_model, load_tokenizer
-from harness.config import Config
-from harness.errors import ConfigError, EnvironmentFault
+from harness.config.experiment import Config
+from harness.core.errors import ConfigError, EnvironmentFault
+from harness.model.load import is_adapter, load_model, load_tokenizer
 from harness.prompt.contract import Contract
 from harness.prompt.saved import check_saved
-from harness.records import TrainingSummary
+from harness.records.stages import TrainingSummary
 from harness.train.finetune import finetune
 from harness.train.model import own_gpu
 
@@ -36,7 +36,7 @@ def losses(folder: Path) -> list[float]:
 
 def distance(folder: Path, base: Path) -> float:
     """|change of the weights|, of an adapter through s·B·A."""
-    from harness.base_model import with_adapter
+    from harness.model.load import with_adapter
 
     start = {n: p.detach().float() for n, p in load_model(base, "float32").named_parameters()}
     whole = load_model(base if is_adapter(folder) else folder, "float32")
@@ -146,8 +146,8 @@ class TestSources:
         assert distance(tmp_path / "held", tiny_base) < 0.7 * distance(plain, tiny_base)
 
     def test_l2_is_half_the_squared_change(self, tiny_base: Path, tmp_path: Path, plain: Path) -> None:
-        from harness.base_model import with_adapter
-        from harness.train.penalties import l2_to_start
+        from harness.model.load import with_adapter
+        from harness.train.trainer import l2_to_start
 
         model = with_adapter(load_model(tiny_base, "float32"), plain, tiny_base)
         assert float(l2_to_start(model, {})) == pytest.approx(0.5 * distance(plain, tiny_base) ** 2, rel=1e-4)

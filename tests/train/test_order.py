@@ -5,8 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.train.order import data_order, members_of, order_sha256, padded, steps_of
-from harness.train.packing import IGNORED, Packed
+from harness.train.packing import IGNORED, Packed, data_order, members_of, order_sha256, padded, steps_of
 
 PACKS = st.integers(1, 30)
 EPOCHS = st.floats(0.05, 4)

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.config import Config
-from harness.config_train import TrainConfig
+from harness.config.experiment import Config
+from harness.config.train import TrainConfig
 from harness.train.finetune import finetune
-from harness.train.material import Material
-from harness.train.memory_estimate import MemoryEstimate, estimate_memory
-from harness.train.plan import plan_training
+from harness.train.packing import Material
+from harness.train.plan import MemoryEstimate, estimate_memory, plan_training
 
 pytestmark = pytest.mark.integration
 OVERRIDES = ("train.epochs=2", "train.too_long=drop")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.base_model import load_tokenizer
-from harness.config_train import TrainConfig
-from harness.errors import DataError
+from harness.config.train import TrainConfig
+from harness.core.errors import DataError
+from harness.model.load import load_tokenizer
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
 from harness.train.prepare import Prepared, long_rows_told, prepare

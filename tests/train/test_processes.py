@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.errors import ConfigError, DiskFull, EnvironmentFault, TrainingFault
-from harness.records import Examined, TrainingSummary, load
+from harness.core.errors import ConfigError, DiskFull, EnvironmentFault, TrainingFault
+from harness.records.base import load
+from harness.records.stages import Examined, TrainingSummary
 from harness.train.finetune import finetune
-from harness.train.interruption import Interruption
 from harness.train.launch import _run, accelerate_file, launch_command, raise_told
-from harness.train.progress import Progress
+from harness.train.progress import Interruption, Progress
 from harness.train.worker import _tell
 
 pytestmark = pytest.mark.integration

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.errors import UsageError
-from harness.records import TrainingSummary, load
+from harness.core.errors import UsageError
+from harness.records.base import load
+from harness.records.stages import TrainingSummary
 from harness.track.live import live_curve
 from harness.track.tracker import NoTracker
 from harness.train.finetune import finetune
@@ -77,7 +78,7 @@ def killed_while_saving(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         mark_complete(folder)
 
-    pytest.MonkeyPatch().setattr("harness.train.objective.mark_complete", mark)
+    pytest.MonkeyPatch().setattr("harness.train.trainer.mark_complete", mark)
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,7 @@ def test_values_and_gradients_are_those_of_the_definition(
 ) -> None:
     import torch
 
-    from harness.train.row_batches import BatchedRows, Layout
-    from harness.train.row_bounds import bounds
+    from harness.train.cpu.attention import BatchedRows, Layout, bounds
 
     where = positions(lengths, shared)
     rows, tokens = bounds(where), len(where)
@@ -66,8 +65,7 @@ def test_values_and_gradients_are_those_of_the_definition(
 @given(LENGTHS, st.sampled_from([0, 9, 130]))
 @settings(max_examples=50, deadline=None)
 def test_every_query_has_one_place_and_padding_is_bounded(lengths: list[int], shared: int) -> None:
-    from harness.train.row_batches import Layout
-    from harness.train.row_bounds import bounds
+    from harness.train.cpu.attention import Layout, bounds
 
     where = positions(lengths, shared)
     layout = Layout(bounds(where), len(where), 4, 2)
@@ -79,8 +77,7 @@ def test_every_query_has_one_place_and_padding_is_bounded(lengths: list[int], sh
 
 
 def test_rows_of_like_length_are_one_batch() -> None:
-    from harness.train.row_batches import Layout
-    from harness.train.row_bounds import bounds
+    from harness.train.cpu.attention import Layout, bounds
 
     where = positions([40, 38, 36, 30, 20], 0)
     assert [(b.pieces, b.queries) for b in Layout(bounds(where), len(where), 9, 3).batches] == [(4, 40), (1, 20)]

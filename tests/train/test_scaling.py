@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import tiny
 
-from harness.base_model import load_model, with_adapter
-from harness.errors import DataError, UsageError
-from harness.evaluate.checkpoint import locate
-from harness.origin import origin_of
-from harness.scaling import scale, split_alpha
+from harness.checkpoint.origin import origin_of
+from harness.checkpoint.resolve import locate
+from harness.checkpoint.scaling import scale, split_alpha
+from harness.core.errors import DataError, UsageError
+from harness.model.load import load_model, with_adapter
 
 pytestmark = pytest.mark.integration
 

@@ -42,7 +42,7 @@ def rows_of(inputs: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 @given(beginning=st.integers(0, 20), rows=ROWS)
 def test_every_row_is_found_again_whole_with_all_its_labels(beginning: int, rows: list[Any]) -> None:
-    from harness.train.shortening import share_prompt
+    from harness.train.cpu.shortening import share_prompt
 
     rendered = [
         Rendered(ids := [7] * beginning + own, [t >= supervised for t in range(len(ids))]) for own, supervised in rows
@@ -61,7 +61,7 @@ def test_every_row_is_found_again_whole_with_all_its_labels(beginning: int, rows
 def test_only_what_is_not_supervised_and_worth_it_is_shared(
     lengths: tuple[int, ...], supervised_from: int, left_out: int
 ) -> None:
-    from harness.train.shortening import share_prompt
+    from harness.train.cpu.shortening import share_prompt
 
     rendered = [
         Rendered(
@@ -78,7 +78,7 @@ def test_only_what_is_not_supervised_and_worth_it_is_shared(
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=6))
 def test_what_follows_the_last_label_of_a_row_is_left_out_and_nothing_else(masks: list[list[bool]]) -> None:
-    from harness.train.shortening import drop_tails
+    from harness.train.cpu.shortening import drop_tails
 
     inputs = inputs_of([Rendered(list(range(1, 1 + len(mask))), mask) for mask in masks])
     found = drop_tails(inputs)

@@ -10,7 +10,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import Config
+from harness.config.experiment import Config
 from harness.train.finetune import finetune
 
 pytestmark = pytest.mark.integration
@@ -92,7 +92,7 @@ def test_a_parameter_that_no_part_uses_keeps_its_value() -> None:
 def test_each_thread_has_its_share_of_the_cores() -> None:
     import torch
 
-    from harness.train.side_by_side import SideBySide
+    from harness.train.cpu.threads import SideBySide
 
     before = torch.get_num_threads()
     try:
@@ -111,8 +111,8 @@ def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     from harness.train import trainer
-    from harness.train.shortening import share_prompt
-    from harness.train.side_by_side import apart
+    from harness.train.cpu.shortening import share_prompt
+    from harness.train.cpu.threads import apart
 
     told = "template.system='You answer the customers of a bank in one plain sentence, and never ask back.'"
     settings = ("template.system_policy=fixed", told, "train.sequence_length=512", "train.sequences_per_step=2")
@@ -142,7 +142,7 @@ def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
 def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_once: int, shared: int) -> None:
     import torch
 
-    from harness.train.side_by_side import apart
+    from harness.train.cpu.threads import apart
 
     positions = torch.tensor([[place for size in sizes for place in range(size + shared)]])
     inputs = {"position_ids": positions, "token": torch.arange(positions.shape[1])[None]}
@@ -159,7 +159,7 @@ def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_onc
 def test_parts_are_as_many_as_what_is_computed_needs() -> None:
     import torch
 
-    from harness.train.side_by_side import apart
+    from harness.train.cpu.threads import apart
 
     inputs = {"position_ids": torch.arange(100).repeat(8)[None]}
     assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2)] == [100] * 8
@@ -185,7 +185,7 @@ def configured(base: Path, **train: Any) -> Config:
     ids=str,
 )
 def test_what_threads_would_not_repeat_is_computed_alone(tiny_base: Path, setting: dict[str, Any]) -> None:
-    from harness.train.side_by_side import parts_at_once
+    from harness.train.cpu.threads import parts_at_once
 
     usual = configured(tiny_base, sequences_per_step=4)
     assert parts_at_once(usual) == 4
@@ -198,8 +198,8 @@ def test_what_threads_would_not_repeat_is_computed_alone(tiny_base: Path, settin
 def test_a_model_with_dropout_of_its_own_is_computed_alone(tiny_base: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from harness.base_model import load_model
-    from harness.train.side_by_side import draws_lots
+    from harness.model.load import load_model
+    from harness.train.cpu.threads import draws_lots
 
     small = {"n_embd": 8, "n_head": 1, "n_layer": 1, "vocab_size": 8}
     assert draws_lots(GPT2LMHeadModel(GPT2Config(**small)))

@@ -6,8 +6,8 @@ from typing import Literal
 
 from harness.behavior.exchange import Exchange
 from harness.behavior.registry import Behavior, load_behavior
-from harness.config import Group
-from harness.data.filters.judgement import CLEAN, Judgement, Row
+from harness.config.group import Group
+from harness.data.filters.protocol import CLEAN, Judgement, Row
 
 
 class BehaviorConflictConfig(Group):

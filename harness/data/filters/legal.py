@@ -6,10 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from harness.config import Count, Group, resolve_path
-from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.texts import answer_of, map_texts, row_texts
+from harness.config.experiment import resolve_path
+from harness.config.group import Count, Group
+from harness.data.filters.protocol import CLEAN, Judgement, Row
 from harness.data.fingerprints import Fingerprints
+from harness.data.row import answer_of, map_texts, row_texts
 
 LICENCE_TEXTS = Path(__file__).with_name("licence_texts.json")
 _QUOTED = re.compile(r"[\"“”][^\"“”\n]{1,60}[\"“”]")

@@ -2,16 +2,97 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, get_args
+from functools import lru_cache
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from harness.config import Count, Group, Share
-from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.languages import LANGUAGES, foreign_language
-from harness.data.filters.repetition import repeated_share
-from harness.data.filters.texts import answer_of, question_of
-from harness.errors import nearest
+from harness.config.group import Count, Group, Share
+from harness.core.errors import MissingDependency, nearest
+from harness.data.filters.protocol import CLEAN, Judgement, Row
+from harness.data.row import answer_of, question_of
+
+# Which language a text is in: py3langid, a naive Bayes model over byte n-grams that ships with its weights.
+
+
+LANGUAGES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "bn": "Bengali",
+    "ca": "Catalan",
+    "cs": "Czech",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "et": "Estonian",
+    "fa": "Persian",
+    "fi": "Finnish",
+    "fr": "French",
+    "he": "Hebrew",
+    "hi": "Hindi",
+    "hr": "Croatian",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "lt": "Lithuanian",
+    "lv": "Latvian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sk": "Slovak",
+    "sl": "Slovenian",
+    "sv": "Swedish",
+    "th": "Thai",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "ur": "Urdu",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+_ENOUGH = 400  # characters that settle the language; the time grows with the text
+
+
+def foreign_language(text: str, expected: str, confidence: float) -> str | None:
+    """The likeliest language when the text is not in the expected one with at least `confidence`, else None."""
+    identifier = _identifier()
+    language: str = identifier.classify(text[:_ENOUGH])[0]
+    if language == expected:
+        return None
+    return language if dict(identifier.rank(text[:_ENOUGH]))[expected] <= 1 - confidence else None
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "the language rule of the quality filter", "data") from None
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier.set_languages(list(LANGUAGES))
+    return identifier
+
+
+# How much of a text says again what it said before.
+
+
+def repeated_share(text: str, least_words: int, n: int = 4) -> float:
+    """The share of word n-grams that occurred before in the text (as in Rae et al. 2021, Gopher, table A1).
+
+    0 for texts of fewer than `least_words` words.
+    """
+    words = text.lower().split()
+    if len(words) < max(least_words, n + 1):
+        return 0.0
+    grams = [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams)
+
 
 Rule = Literal["empty", "truncated", "repeated", "refusal", "wrong_language", "copies_question", "length"]
 _EMPTY = re.compile(

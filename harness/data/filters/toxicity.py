@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence, Set
 from functools import lru_cache
 from typing import Any, Literal
 
-from harness.config import Count, Group, Share
-from harness.data.filters.judgement import CLEAN, Judgement, Row
-from harness.data.filters.texts import answer_of, map_texts, row_texts
-from harness.errors import MissingDependency
+from harness.config.group import Count, Group, Share
+from harness.core.errors import MissingDependency
+from harness.data.filters.protocol import CLEAN, Judgement, Row
+from harness.data.row import answer_of, map_texts, row_texts
 
 REMOVED = "[removed]"
 _SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")

@@ -1,0 +1,93 @@
+"""Adapters that an adapter server cannot take: merged into their base model, once, with the reason said."""
+
+import json
+from pathlib import Path
+
+from harness.checkpoint.origin import origins_are_here, write_origin
+from harness.core.console import say, timed
+from harness.core.errors import DataError
+from harness.core.store import code_version, stage
+from harness.model.load import (
+    adapter_config,
+    cache_dir,
+    load_model,
+    load_tokenizer,
+    tokenizer_folder,
+    weights_sha256,
+    with_adapter,
+)
+from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
+from harness.prompt.numerics import References, references
+from harness.prompt.saved import write_prompt_side
+
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "added_tokens.json", "special_tokens_map.json")
+SERVABLE_MODULES = {"classifier", "score"}
+
+
+def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
+    """Why vLLM would refuse this adapter, or silently serve something else; empty when it can be served as it is."""
+    config = adapter_config(adapter)
+    reasons = []
+    if full := sorted(set(config.get("modules_to_save") or []) - SERVABLE_MODULES):
+        reasons.append(f"modules trained in full: {', '.join(full)}")
+    if config.get("trainable_token_indices"):
+        reasons.append("embeddings of single tokens were trained")
+    if config.get("use_dora"):
+        reasons.append("DoRA")
+    if config.get("bias", "none") != "none":
+        reasons.append("trained biases")
+    if not _same_tokenizer(adapter, base):
+        reasons.append("a tokenizer of its own (added tokens?), where an adapter server uses the base model's")
+    return reasons
+
+
+def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
+    """A full model folder of base and adapter, with the adapter's tokenizer and contract; kept in the cache.
+
+    Raises DataError when peft cannot merge them.
+    """
+    contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
+    inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
+    inputs |= {"contract": contract.digest if contract else "", "code": code_version("checkpoint/merge")}
+    say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); it is merged into its base model")
+
+    def work(target: Path) -> None:
+        with timed("merge adapter and base model (once)"):
+            _merge(adapter, base, target, dtype, contract)
+            write_origin(target, adapter)
+
+    home = cache_dir() / "merged"
+    folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work, origins_are_here)
+    return folder
+
+
+def _same_tokenizer(adapter: Path, base: Path) -> bool:
+    own = tokenizer_folder(adapter, base)
+    whole = all((folder / "tokenizer.json").is_file() for folder in (own, base))
+    if own == base or (whole and _tokenizer_files(own) == _tokenizer_files(base)):
+        return True
+    return tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
+
+
+def _tokenizer_files(folder: Path) -> list[str]:
+    """All that a tokenizer is loaded from, but for its chat template: equal files need no loading (seconds)."""
+    texts = [path.read_text() if (path := folder / name).is_file() else "{}" for name in TOKENIZER_FILES]
+    settings = json.loads(texts[0])
+    settings.pop("chat_template", None)
+    return [json.dumps(settings, sort_keys=True), *texts[1:]]
+
+
+def _merge(adapter: Path, base: Path, target: Path, dtype: str, contract: Contract | None) -> None:
+    tokenizer = load_tokenizer(tokenizer_folder(adapter, base))
+    whole = with_adapter(load_model(base, dtype), adapter, base)
+    try:
+        model = whole.merge_and_unload()
+        model.save_pretrained(target, safe_serialization=True)
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{adapter} cannot be merged into {base}: {reason}") from None
+    if contract is None:
+        tokenizer.save_pretrained(target)
+        return
+    write_prompt_side(contract, tokenizer, target)
+    References(candidate=references(model, contract)).save(target)

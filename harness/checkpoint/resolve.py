@@ -1,0 +1,148 @@
+"""What can be evaluated: a run, a model folder, an adapter folder, a hub id; and where evaluations are found."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.checkpoint.alias import registry_folder, resolved
+from harness.checkpoint.merge import merged, reasons_to_merge
+from harness.checkpoint.scaling import scaled_copy, split_alpha
+from harness.config.experiment import Config, ModelConfig
+from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
+from harness.core.store import code_version, sha256_folder, sha256_json, stage
+from harness.model.load import (
+    adapter_config,
+    cache_dir,
+    is_adapter,
+    load_tokenizer,
+    local_model,
+    tokenizer_folder,
+    weights_sha256,
+)
+from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.make import make_contract, read_template
+from harness.records.base import load
+from harness.records.stages import Checkpoint, Evaluation
+
+CANDIDATE = "candidate"
+
+
+def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
+    """The checkpoint that `name` means; 'base' is the configured pretrained model.
+
+    Raises UsageError when there is no such run, folder or hub id.
+    """
+    folder, base = locate(name, config)
+    return checkpoint(folder, config, base)
+
+
+def locate(name: str, config: Config) -> tuple[Path, Path]:
+    """The folder of a checkpoint and that of its base model (the same for a full model).
+
+    NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
+    """
+    name, alpha = split_alpha(name)
+    folder = _folder(name, config).resolve()
+    base = _base_of(folder, config) if is_adapter(folder) else folder
+    if alpha == 1:
+        return folder, base
+    made = scaled_copy(folder, base if base != folder else local_model(config.model), alpha, config.model.dtype)
+    return made, base if is_adapter(made) else made
+
+
+def _folder(name: str, config: Config) -> Path:
+    if name == "base":
+        return local_model(config.model)
+    name = resolved(name, registry_folder(config.runs_dir))
+    for folder in (Path(name), Path(config.runs_dir) / name):
+        if (folder / "checkpoint").is_dir():
+            return folder / "checkpoint"
+        if folder.is_dir():
+            return folder
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
+        return local_model(ModelConfig(path=name, dtype=config.model.dtype))
+    runs = [path.name for path in Path(config.runs_dir).glob("*") if (path / "checkpoint").is_dir()]
+    raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
+
+
+def checkpoint(folder: Path, config: Config, base: Path | None = None) -> Checkpoint:
+    """The record of a model or adapter folder; an adapter that cannot be served as one is merged into its base."""
+    folder = folder.resolve()
+    if not is_adapter(folder):
+        return _record(folder, folder, config)
+    base = base or _base_of(folder, config)
+    if reasons := reasons_to_merge(folder, base):
+        whole = merged(folder, base, config.model.dtype, reasons)
+        return _record(whole, whole, config)
+    return _record(folder, base, config)
+
+
+def _record(folder: Path, base: Path, config: Config) -> Checkpoint:
+    weights = weights_sha256(folder)
+    return Checkpoint(
+        path=str(folder),
+        kind="adapter" if is_adapter(folder) else "full",
+        base_path=str(base),
+        weights_sha256=weights,
+        base_sha256=weights if folder == base else weights_sha256(base),
+        contract_sha256=contract_of(folder, base, config).digest,
+    )
+
+
+def contract_of(folder: Path, base: Path, config: Config) -> Contract:
+    """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
+    if (folder / CONTRACT_FILE).is_file():
+        return Contract.load(folder)
+    return _made_contract(tokenizer_folder(folder, base), config)
+
+
+def _made_contract(tokenizer: Path, config: Config) -> Contract:
+    """The configured template on a tokenizer; kept in the cache by content, since making it needs transformers."""
+    inputs = {
+        "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
+        "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
+        "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
+        "code": code_version("prompt", "model"),
+    }
+
+    def work(target: Path) -> None:
+        make_contract(config.template, load_tokenizer(tokenizer)).save(target)
+
+    home = cache_dir() / "contracts"
+    folder, _ = stage(home, home / sha256_json(inputs)[:16] / "contract", "contract", inputs, work)
+    return Contract.load(folder)
+
+
+def _require_same_weights(run: Path) -> None:
+    """Raises EvidenceFault when a run's checkpoint is not the one that was evaluated."""
+    evaluated = load(Evaluation, run / "eval" / CANDIDATE / "evaluation.json").weights_sha256
+    if (run / "checkpoint").is_dir() and weights_sha256(run / "checkpoint") != evaluated:
+        raise EvidenceFault(f"{run}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with")
+
+
+def _base_of(adapter: Path, config: Config) -> Path:
+    """The base model that an adapter names: a folder, or a hub id. A folder that is not here is taken to be the
+    configured model; an adapter that does not fit it is refused when its weights are put on it."""
+    named = str(adapter_config(adapter).get("base_model_name_or_path") or "")
+    if Path(named).is_dir() and named:
+        return Path(named)
+    if named.count("/") == 1 and not named.startswith((".", "/", "~")):
+        return local_model(ModelConfig(path=named, dtype=config.model.dtype))
+    return local_model(config.model)
+
+
+def resolve_evaluation(name: str, runs: Path) -> Path:
+    """The evaluation folder that `name` means: that of a run's candidate or of an alias, an evaluation folder, an
+    lm-eval output folder."""
+    name = resolved(name, registry_folder(runs))
+    for folder in (Path(name), runs / name):
+        if (folder / "evaluation.json").is_file():
+            return folder
+        if (folder / "eval" / CANDIDATE / "evaluation.json").is_file():
+            _require_same_weights(folder)
+            return folder / "eval" / CANDIDATE
+        if folder.is_dir() and any(folder.rglob("results*.json")):
+            return folder
+        if folder.is_dir():
+            raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
+    known = [path.name for path in runs.glob("*") if (path / "eval").is_dir()]
+    raise UsageError(f"{name}: no such run or evaluation folder. {nearest(name, known)}")

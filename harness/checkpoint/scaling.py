@@ -1,0 +1,118 @@
+"""A checkpoint between its base model and itself: one training gives the whole curve of `alpha` from 0 to 1."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint.origin import ORIGIN, origins_are_here, write_origin
+from harness.core.errors import DataError, UsageError
+from harness.core.store import code_version, stage
+from harness.model.load import adapter_config, cache_dir, is_adapter, weights_sha256
+from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.numerics import compute
+
+_NAME = re.compile(r"(?P<name>.+)@(?P<alpha>[01]|0?\.[0-9]+|1\.0+)")
+_OTHER_FORMS = ("modules_to_save", "trainable_token_indices", "use_dora")
+
+
+def split_alpha(name: str) -> tuple[str, float]:
+    """('RUN', 0.5) for 'RUN@0.5'; alpha is 1 for a name without one. Raises UsageError for one outside 0 to 1."""
+    if "@" not in name or Path(name).exists():
+        return name, 1.0
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise UsageError(f"{name}: write CHECKPOINT@ALPHA with alpha from 0 to 1, such as {name.partition('@')[0]}@0.5")
+    return found["name"], float(found["alpha"])
+
+
+def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
+    """A scaled checkpoint in the cache, made once."""
+    digest = weights_sha256(folder)
+    inputs = {
+        "weights": digest,
+        "base": weights_sha256(base),
+        "alpha": alpha,
+        "dtype": dtype,
+        "code": code_version("checkpoint/scaling"),
+    }
+    home = cache_dir() / "scaled"
+    target = home / f"{digest[:16]}-{alpha:g}" / "model"
+    made, _ = stage(home, target, "scale", inputs, lambda out: scale(folder, base, alpha, dtype, out), origins_are_here)
+    return made
+
+
+def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None:
+    """Writes base + alpha · (checkpoint − base) into `out`: an adapter as an adapter, a full model as a full model.
+
+    `base` is the base model's folder, for a full model too. Raises DataError for a checkpoint that is no sum of a
+    base and a change that can be scaled.
+    """
+    skipped = ("numerics.json", "stage.json", ORIGIN)
+    for path in folder.iterdir():
+        if path.is_file() and path.suffix != ".safetensors" and path.name not in skipped:
+            shutil.copy(path, out / path.name)
+    if is_adapter(folder):
+        _scale_adapter(folder, alpha, out)
+    else:
+        _interpolate(folder, base, alpha, out)
+    write_origin(out, folder, alpha=alpha)
+    if (out / CONTRACT_FILE).is_file():
+        compute(out, base if is_adapter(folder) else out, Contract.load(out), dtype).save(out)
+
+
+def _scale_adapter(folder: Path, alpha: float, out: Path) -> None:
+    """B·alpha, so that every server scales the same; the change of the weights is s·B·A."""
+    from safetensors.torch import load_file, save_file
+
+    config = adapter_config(folder)
+    if other := [key for key in _OTHER_FORMS if config.get(key)]:
+        raise DataError(f"{folder}: an adapter with {', '.join(other)} cannot be scaled")
+    if config.get("bias", "none") != "none":
+        raise DataError(f"{folder}: an adapter with trained biases cannot be scaled")
+    name = "adapter_model.safetensors"
+    weights = load_file(folder / name)
+    made = {key: value * alpha if _is_b(key) else value for key, value in weights.items()}
+    save_file({key: value.to(weights[key].dtype) for key, value in made.items()}, out / name, {"format": "pt"})
+
+
+def _is_b(key: str) -> bool:
+    return "lora_B" in key or "lora_embedding_B" in key
+
+
+def _interpolate(folder: Path, base: Path, alpha: float, out: Path) -> None:
+    """Every tensor between the base model's and the checkpoint's, in fp32, stored as the checkpoint's."""
+    from safetensors.torch import save_file
+
+    of_base = _where(base)
+    for path in sorted(folder.glob("*.safetensors")):
+        made = {key: _between(of_base, key, value, alpha, base) for key, value in _tensors(path)}
+        save_file(made, out / path.name, {"format": "pt"})
+
+
+def _between(of_base: dict[str, Path], key: str, tuned: Any, alpha: float, base: Path) -> Any:
+    from safetensors import safe_open
+
+    if key not in of_base:
+        raise DataError(f"{base} has no tensor {key}: it is not the base model of this checkpoint")
+    with safe_open(of_base[key], "pt") as file:
+        start = file.get_tensor(key)
+    if start.shape != tuned.shape:
+        raise DataError(f"{key} has another shape in {base}: it is not the base model of this checkpoint")
+    return start.float().lerp(tuned.float(), alpha).to(tuned.dtype)
+
+
+def _where(folder: Path) -> dict[str, Path]:
+    from safetensors import safe_open
+
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= dict.fromkeys(file.keys(), path)
+    return found
+
+
+def _tensors(path: Path) -> list[tuple[str, Any]]:
+    from safetensors.torch import load_file
+
+    return list(load_file(path).items())

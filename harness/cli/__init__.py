@@ -1,0 +1,3 @@
+"""The command line."""
+
+from harness.cli.entry import main as main

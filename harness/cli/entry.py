@@ -1,0 +1,49 @@
+"""The entry point: verbs and exit codes. Nothing heavy is imported before a verb needs it."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from harness.cli.parser import parser
+from harness.core.console import say, silence_libraries
+from harness.core.errors import INTERRUPTED, HarnessError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb and returns its exit code (see docs/usage.md)."""
+    silence_libraries()
+    options, overrides = _split(parser(), sys.argv[1:] if arguments is None else list(arguments))
+    options.overrides = overrides
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return int(options.verb(options))
+    except HarnessError as error:
+        say(f"harness: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("harness: interrupted. Finished stages are kept; the same command goes on from there.")
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno is None:
+            raise
+        say(f"harness: {error.strerror}: {error.filename or 'a file'}")
+        return 3
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _terminated(_signal: int, _frame: object) -> NoReturn:
+    """SIGTERM ends like Ctrl-C: servers are stopped, temporary folders removed."""
+    raise KeyboardInterrupt
+
+
+def _split(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options for argparse; everything with '=' that is no option is a configuration override."""
+    overrides = [a for a in arguments if "=" in a and not a.startswith("--")]
+    return parser.parse_args([a for a in arguments if a not in overrides]), overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The gate's policy: what is demanded of which metric, and what happens when that cannot be shown."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from harness.config.group import Count, Group
+
+Alpha = Annotated[float, Field(gt=0, lt=0.5)]
+Power = Annotated[float, Field(gt=0.5, lt=1)]
+FIELD_NAME = re.compile(r'[^"\\\x00-\x1f]+')  # what the reader of samples takes as a name in JSON
+MARGIN = re.compile(r"(?P<size>\d+(?:\.\d+)?)\s*(?P<unit>points?|units?|%\s*of\s+baseline)")
+MARGIN_FORMS = "'2 points' (of 100 on the metric's range), '5% of baseline', or '0.3 units' (of the metric itself)"
+
+
+def _field_name(name: str) -> str:
+    if not FIELD_NAME.fullmatch(name):
+        raise ValueError("is no name of a field: it is empty, or holds a quote, a backslash or a control character")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(_field_name)]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A margin in one of its three units: points (a hundredth of the metric's range), units, share of the baseline."""
+
+    size: float
+    unit: Literal["points", "units", "relative"]
+
+    def on_scale(self, baseline: float, width: float) -> float:
+        """The margin as a share of the metric's range `width`; `baseline` is a mean in the metric's own unit."""
+        if self.unit == "points":
+            return self.size / 100
+        return self.size / width if self.unit == "units" else self.size * abs(baseline) / width
+
+
+def parse_margin(text: object) -> Tolerance:
+    """Raises ValueError for a margin without a unit, or one that is no margin."""
+    found = MARGIN.fullmatch(text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(f"a margin needs a unit: write {MARGIN_FORMS}, not {text!r}")
+    size = float(found["size"])
+    if size <= 0:
+        raise ValueError(f"a margin must be larger than 0, not {text!r}")
+    if found["unit"].startswith("%"):
+        return Tolerance(size / 100, "relative")
+    return Tolerance(size, "points" if found["unit"].startswith("point") else "units")
+
+
+class WaiverConfig(Group):
+    """Lets a rule be missing or inconclusive until `expires` (the last day it holds); shown in every output."""
+
+    name: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    expires: date
+
+
+class SequentialConfig(Group):
+    """Equally spaced looks at a task's items in seeded random order, the last at all of them; error rates stay."""
+
+    looks: Annotated[int, Field(ge=2, le=20)] = 4
+
+
+class RuleConfig(Group):
+    """What the gate demands of the metrics that match `metric` (a glob over `suite/task/metric`).
+
+    `margin` has one or several forms with a unit, of which the strictest counts. `direction` null: as the task says.
+    `range` holds every value an item can have. `optional` rules apply where their task was evaluated at all.
+    `cluster` names the field of an item's document that groups dependent items. `slices` are globs of slices that
+    must meet the rule too; all others are shown.
+    """
+
+    metric: str
+    role: Literal["guard", "target", "info"]
+    direction: Literal["higher", "lower"] | None = None
+    margin: str | list[str] | None = None
+    floor: float | None = None
+    ceiling: float | None = None
+    range: tuple[float, float] = (0.0, 1.0)
+    alpha: Alpha | None = None
+    power: Power | None = None
+    minimum_n: Count | None = None
+    cluster: FieldName | None = None
+    slices: list[str] = []
+    optional: bool = False
+    on_missing: Literal["block"] | WaiverConfig = "block"
+    on_inconclusive: Literal["block"] | WaiverConfig = "block"
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _with_unit(cls, margin: object) -> object:
+        for form in margin if isinstance(margin, list) else [margin]:
+            if form is not None:
+                parse_margin(form)
+        return margin
+
+    @model_validator(mode="after")
+    def _decidable(self) -> "RuleConfig":
+        limits = [limit for limit in (self.floor, self.ceiling) if limit is not None]
+        if self.role == "guard" and not self.margins:
+            raise ValueError(f"a guard needs a margin, the drop it tolerates: {MARGIN_FORMS}")
+        if self.role == "guard" and limits:
+            raise ValueError("a guard has no floor or ceiling; add a target rule for it")
+        if self.role == "target" and not self.margins and not limits:
+            raise ValueError("a target needs a floor (or a ceiling), or a margin to improve by")
+        if self.floor is not None and self.direction == "lower":
+            raise ValueError("a metric of which less is better has a ceiling, not a floor")
+        if self.ceiling is not None and self.direction != "lower":
+            raise ValueError("a ceiling needs direction: lower")
+        if not self.range[0] < self.range[1]:
+            raise ValueError("range is [lowest, highest]")
+        if any(m.size >= {"points": 100, "units": self.width, "relative": 1}[m.unit] for m in self.margins):
+            raise ValueError(f"a margin tolerates less than everything: {self.margin}")
+        if any(not self.range[0] <= limit <= self.range[1] for limit in limits):
+            raise ValueError(f"a floor or ceiling lies within range {list(self.range)}")
+        return self
+
+    @property
+    def margins(self) -> list[Tolerance]:
+        forms: Sequence[str | None] = self.margin if isinstance(self.margin, list) else [self.margin]
+        return [parse_margin(form) for form in forms if form is not None]
+
+    @property
+    def width(self) -> float:
+        return self.range[1] - self.range[0]
+
+    def margin_of(self, baseline: float) -> float | None:
+        """The strictest margin as a share of `range`; `baseline` is a mean in the metric's own unit."""
+        return min((margin.on_scale(baseline, self.width) for margin in self.margins), default=None)
+
+
+class GateConfig(Group):
+    """A policy. `baselines` are tested against beside the one that is named; guards must pass against all.
+
+    Of the rules that match a metric the first guard and the first target speak for it, unless an info rule stands
+    before them. `slice_key` is the field of an item's document that names its slice.
+    """
+
+    name: str
+    rules: list[RuleConfig]
+    require: list[Literal["guard", "target"]] = ["guard"]
+    baselines: list[str] = []
+    alpha_pass: Alpha = 0.05
+    alpha_fail: Alpha = 0.05
+    power: Power = 0.9
+    minimum_n: Count = 1
+    slice_key: FieldName = "slice"
+    sequential: SequentialConfig | None = None
+
+    @field_validator("rules")
+    @classmethod
+    def _some_rule(cls, rules: list[RuleConfig]) -> list[RuleConfig]:
+        if not any(rule.role != "info" for rule in rules):
+            raise ValueError("an empty policy decides nothing: add a guard or a target")
+        return rules
+
+    @model_validator(mode="after")
+    def _none_shadowed(self) -> "GateConfig":
+        if faults := [told for index in range(len(self.rules)) if (told := _shadow(self.rules, index))]:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields of documents that clusters and slices are read from."""
+        return sorted({self.slice_key, *(rule.cluster for rule in self.rules if rule.cluster)})
+
+
+def _shadow(rules: list[RuleConfig], index: int) -> str | None:
+    """Why a deciding rule can never apply: an earlier one takes every metric that it could match."""
+    rule = rules[index]
+    for earlier in rules[:index]:
+        if rule.role != "info" and earlier.role in ("info", rule.role) and fnmatchcase(rule.metric, earlier.metric):
+            return (
+                f"the {rule.role} rule '{rule.metric}' never applies: the {earlier.role} rule '{earlier.metric}' "
+                "before it takes its metrics; put the deciding rule first"
+            )
+    return None

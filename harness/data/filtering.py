@@ -1,0 +1,99 @@
+"""Judging a batch of rows: every filter, then the sketches for the search for duplicates. Pure, so it runs anywhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.data.dedupe import DedupeConfig, Sketches, sketch
+from harness.data.filters.protocol import Filter, Judgement, Row
+from harness.data.row import exchanges, joined_exchanges
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one filter found in a row, and what was done about it."""
+
+    code: str
+    action: str
+    reason: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch after the filters: rows as they go on (redacted where configured), their outcomes, their sketches."""
+
+    rows: list[Row]
+    outcomes: list[list[Outcome]]
+    sketches: Sketches
+
+
+class Judge:
+    """All filters with their actions. Pickles to worker processes; a batch's result depends on the batch alone."""
+
+    def __init__(
+        self,
+        filters: Sequence[tuple[Filter, str]],
+        dedupe: DedupeConfig,
+        by_source: Mapping[str, Mapping[str, str]] | None = None,
+    ):
+        """`by_source` holds, by source and filter name, the actions that replace the filters' own."""
+        self._filters = list(filters)
+        self._dedupe = dedupe
+        self._by_source = {source: dict(actions) for source, actions in (by_source or {}).items()}
+
+    def __call__(self, rows: Sequence[Row]) -> Judged:
+        current = list(rows)
+        outcomes: list[list[Outcome]] = [[] for _ in rows]
+        for filter_, action in self._filters:
+            for i, judgement in enumerate(judge_conversations(filter_, current)):
+                if judgement.reason is None:
+                    continue
+                done = self._action(filter_.code, action, current[i], judgement)
+                outcomes[i].append(Outcome(filter_.code, done, judgement.reason, judgement.evidence))
+                if done == "redact" and judgement.redacted is not None:
+                    current[i] = judgement.redacted
+        return Judged(current, outcomes, sketch(current, self._dedupe, self._without))
+
+    def _action(self, code: str, action: str, row: Row, judgement: Judgement) -> str:
+        """What is done with the row: a finding that should be masked and cannot be removes it."""
+        wanted = self._by_source.get(row["source"], {}).get(code.split(" ")[0], action)
+        return "drop" if wanted == "redact" and judgement.redacted is None else wanted
+
+    @property
+    def codes(self) -> dict[str, str]:
+        """Reason code to action."""
+        return {filter_.code: action for filter_, action in self._filters}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the filters did not look for, in words."""
+        return [note for filter_, _ in self._filters if hasattr(filter_, "notes") for note in filter_.notes()]
+
+    def _without(self, answer: str) -> str:
+        for filter_, _ in self._filters:
+            remove: Callable[[str], str] | None = getattr(filter_, "without", None)
+            answer = remove(answer) if remove else answer
+        return answer
+
+
+def judge_conversations(filter_: Filter, rows: Sequence[Row]) -> list[Judgement]:
+    """The filter's judgements; a conversation of several turns is judged exchange by exchange."""
+    parts = [exchanges(row) for row in rows]
+    found = filter_.judge([part for pieces in parts for part in pieces])
+    judgements: list[Judgement] = []
+    start = 0
+    for row, pieces in zip(rows, parts, strict=True):
+        own = found[start : start + len(pieces)]
+        start += len(pieces)
+        judgements.append(own[0] if len(own) == 1 and not row.get("messages") else _together(row, pieces, own))
+    return judgements
+
+
+def _together(row: Row, pieces: Sequence[Row], found: Sequence[Judgement]) -> Judgement:
+    reasons = [f"exchange {n}: {j.reason}" for n, j in enumerate(found, 1) if j.reason is not None]
+    if not reasons:
+        return Judgement()
+    changed = [j.redacted if j.redacted is not None else piece for j, piece in zip(found, pieces, strict=True)]
+    can_redact = all(j.reason is None or j.redacted is not None for j in found)
+    evidence = tuple(dict.fromkeys(kind for j in found for kind in j.evidence))
+    return Judgement("; ".join(reasons), joined_exchanges(row, changed) if can_redact else None, evidence)

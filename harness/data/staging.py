@@ -1,0 +1,312 @@
+"""The rows between reading and writing: on disk with what the filters found, and the numbers that decide on each."""
+
+import json
+import random
+import sqlite3
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.config.data import AuditConfig, DataConfig
+from harness.config.group import Count, Group, Positive
+from harness.core.errors import DataError
+from harness.data.dedupe import Duplicate, Duplicates, Found, Indices
+from harness.data.engine import judged
+from harness.data.filtering import Judge, Judged, Outcome
+from harness.data.filters.protocol import Row
+from harness.data.mix import sample, split, wanted
+from harness.data.row import answer_of
+from harness.data.settings import section
+from harness.data.sources import Malformed, Origin, read_rows_of
+from harness.data.tally import Tally
+from harness.records.stages import Finding
+
+# Answers far longer or shorter than the others of their source: what an absolute limit cannot know.
+
+
+OUTLIER = "outlier"
+
+
+class OutlierConfig(Group):
+    """A length is an outlier when its logarithm lies more than `spread` interquartile ranges outside the quartiles of
+    its source (Tukey 1977, "far out" at 3). Sources with fewer than `min_rows` rows are not looked at.
+    """
+
+    action: Literal["drop", "flag"] = "flag"
+    spread: Positive = 3.0
+    min_rows: Count = 100
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An answer of `words` words in a source whose usual lengths end at `limit`."""
+
+    words: int
+    limit: float
+
+    @property
+    def kind(self) -> str:
+        return "long" if self.words > self.limit else "short"
+
+    @property
+    def reason(self) -> str:
+        beyond = "more than" if self.kind == "long" else "fewer than"
+        return f"{self.words} words, {beyond} the {self.limit:.0f} at which the usual lengths of its source end"
+
+
+class Lengths:
+    """Words of each answer, in the order of the rows: four bytes a row."""
+
+    def __init__(self, config: OutlierConfig):
+        self._config = config
+        self._words = array("I")
+
+    def add(self, answer: str) -> None:
+        self._words.append(len(answer.split()))
+
+    def outliers(self, sources: Sequence[Indices]) -> dict[int, Outlier]:
+        """Outliers by row number; `sources` holds the row numbers of each source."""
+        words = np.frombuffer(self._words, np.uint32) if self._words else np.zeros(0, np.uint32)
+        found: dict[int, Outlier] = {}
+        for rows in sources:
+            if len(rows) >= self._config.min_rows:
+                low, high = self._fences(words[rows])
+                odd = rows[(words[rows] < low) | (words[rows] > high)]
+                found |= {int(row): Outlier(int(words[row]), high if words[row] > high else low) for row in odd}
+        return found
+
+    def _fences(self, words: Any) -> tuple[float, float]:
+        """The shortest and the longest usual length. Where nearly all answers are equally long, half a doubling is
+        taken as the least range, so that one word more is no outlier."""
+        first, third = np.quantile(np.log2(words + 1.0), [0.25, 0.75])
+        reach = self._config.spread * max(third - first, 0.5)
+        return float(2 ** (first - reach) - 1), float(2 ** (third + reach) - 1)
+
+
+# Rows on disk while the audit needs them: memory stays bounded, and any order can be read back.
+
+
+class Scratch:
+    """Numbered JSON values in a SQLite file. Numbers start at 0 and have no gaps."""
+
+    def __init__(self, path: Path):
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, body TEXT NOT NULL)")
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, values: Iterable[Any]) -> None:
+        bodies = [(json.dumps(value, ensure_ascii=False),) for value in values]
+        self._connection.execute("BEGIN")
+        self._connection.executemany("INSERT INTO rows (body) VALUES (?)", bodies)
+        self._connection.execute("COMMIT")
+        self._count += len(bodies)
+
+    def get(self, numbers: Sequence[int]) -> Iterator[Any]:
+        """The values of these numbers, in this order."""
+        query = "SELECT body FROM rows WHERE number = ?"
+        for number in numbers:
+            (body,) = self._connection.execute(query, (int(number) + 1,)).fetchone()
+            yield json.loads(body)
+
+    def __iter__(self) -> Iterator[Row]:
+        for (body,) in self._connection.execute("SELECT body FROM rows ORDER BY number"):
+            yield json.loads(body)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+_FAULTS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every row goes: numbers of training and validation rows in writing order, reasons of all others."""
+
+    train: list[int]
+    validation: list[int]
+    duplicates: dict[int, Duplicate]
+    outliers: dict[int, Outlier]
+    found: Found
+    unused: frozenset[int]
+
+
+class Room:
+    """What the audit holds of the rows between reading and writing."""
+
+    def __init__(self, data: DataConfig, config: AuditConfig, judge: Judge, folder: Path):
+        self.data, self.config, self.judge, self.folder = data, config, judge, folder
+        self.rows = Scratch(folder / "rows.sqlite")
+        self.malformed = Scratch(folder / "malformed.sqlite")
+        self.names = list(data.sources)
+        self.source_of = array("H")
+        self.live = array("b")
+        self.dedupe = section("dedupe", config.dedupe)
+        self.duplicates = Duplicates(self.dedupe)
+        self.outliers = section("outliers", config.outliers)
+        self.lengths = Lengths(self.outliers)
+        own = {"duplicate": self.dedupe.action, OUTLIER: self.outliers.action, "malformed": config.malformed}
+        self.tally = Tally({**judge.codes, **own})
+
+    def close(self) -> None:
+        """Removes the temporary files."""
+        for part in (self.rows, self.malformed, self.duplicates):
+            part.close()
+
+    def fill(self, origins: Sequence[Origin]) -> None:
+        """Reads and judges everything; raises DataError that lists malformed rows where they are errors."""
+        batches = self._batches(origins)
+        for done in judged(batches, self.judge, self.config.engine, self.config.workers, self.folder):
+            self._take(done)
+        if len(self.malformed) and self.config.malformed == "error":
+            raise DataError(_malformed_text([row["reasons"][0] for row in self.malformed]))
+
+    def _batches(self, origins: Sequence[Origin]) -> Iterator[list[Row]]:
+        batch: list[Row] = []
+        for origin in origins:
+            for row in read_rows_of(origin):
+                if isinstance(row, Malformed):
+                    self._set_aside(row)
+                    continue
+                batch.append(row)
+                if len(batch) == self.config.batch_rows:
+                    if not self._stopped:
+                        yield batch
+                    batch = []
+        if batch and not self._stopped:
+            yield batch
+
+    @property
+    def _stopped(self) -> bool:
+        """Once a malformed row was met that is an error, the rest is read only to tell all faults."""
+        return bool(len(self.malformed)) and self.config.malformed == "error"
+
+    def _set_aside(self, fault: Malformed) -> None:
+        empty = dict.fromkeys(("instruction", "input", "topic"), "")
+        place = fault.where.split()[-1]
+        row = {"id": f"{fault.source}-{place}", "source": fault.source, **empty, "output": fault.text}
+        self.malformed.append([{**row, "reasons": [f"malformed: {fault}"]}])
+        self.tally.add({**row, "output": ""}, [Outcome("malformed", self.config.malformed, str(fault))])
+
+    def _take(self, done: Judged) -> None:
+        found = list(zip(done.rows, done.outcomes, strict=True))
+        self.rows.append({"row": row, "outcomes": [asdict(outcome) for outcome in outcomes]} for row, outcomes in found)
+        self.duplicates.add(done.sketches)
+        for row, outcomes in found:
+            self.source_of.append(self.names.index(row["source"]))
+            self.lengths.add(answer_of(row))
+            self.live.append(not any(o.action == "drop" for o in outcomes))
+            if outcomes:
+                self.tally.add(row, outcomes)
+
+    def plan(self) -> Plan:
+        """Duplicates first, then lengths, then the mix of what is left, then the split."""
+        live = np.frombuffer(self.live, np.int8).astype(bool) if self.live else np.zeros(0, bool)
+        found = self.duplicates.find(live)
+        duplicates = {duplicate.row: duplicate for duplicate in found.duplicates}
+        if self.dedupe.action == "drop":
+            live[list(duplicates)] = False
+        outliers = self.lengths.outliers(list(self._by_source(np.flatnonzero(live)).values()))
+        if self.outliers.action == "drop":
+            live[list(outliers)] = False
+        chosen = self._chosen(np.flatnonzero(live))
+        train, validation = split(chosen, found.clusters, self.data.validation, self.data.seed)
+        random.Random(self.data.seed).shuffle(train)
+        unused = frozenset(np.flatnonzero(live).tolist()) - set(chosen)
+        return Plan(train, validation, duplicates, outliers, found, unused)
+
+    def _by_source(self, live: Indices) -> dict[str, Indices]:
+        source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
+        return {name: live[source_of[live] == i] for i, name in enumerate(self.names)}
+
+    def _chosen(self, live: Indices) -> list[int]:
+        rows = {name: numbers.tolist() for name, numbers in self._by_source(live).items()}
+        if not len(live):
+            return []
+        counts = wanted(self.data, {name: len(numbers) for name, numbers in rows.items()})
+        chosen: list[int] = []
+        for name, numbers in rows.items():
+            by_topic = self.data.mix.sampling == "by_topic" and counts[name] < len(numbers)
+            topics = [body["row"]["topic"] for body in self.rows.get(numbers)] if by_topic else []
+            seed = f"{self.data.seed}/{name}"
+            chosen += sample(numbers, counts[name], self.data.mix.sampling, topics, seed)
+        return sorted(chosen)
+
+    def kept(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Row]:
+        """Rows by number, each with its `flags`: what was found in it and did not remove it."""
+        for number, body in zip(numbers, self.rows.get(numbers), strict=True):
+            flags = [f"{o['code']}: {o['reason']}" for o in body["outcomes"]]
+            flags += [self._duplicate_reason(plan.duplicates[number])] if number in plan.duplicates else []
+            flags += [f"{OUTLIER}: {plan.outliers[number].reason}"] if number in plan.outliers else []
+            yield {**body["row"], "flags": flags}
+
+    def quarantined(self, plan: Plan) -> Iterator[Row]:
+        """Rows that are not kept, with all their reasons; malformed ones last."""
+        kept = {*plan.train, *plan.validation}
+        for number, body in enumerate(self.rows):
+            if number not in kept:
+                reasons = [f"{o['code']}: {o['reason']}" for o in body["outcomes"] if o["action"] == "drop"]
+                if number in plan.duplicates and self.dedupe.action == "drop":
+                    reasons.append(self._duplicate_reason(plan.duplicates[number]))
+                if number in plan.outliers and self.outliers.action == "drop":
+                    reasons.append(f"{OUTLIER}: {plan.outliers[number].reason}")
+                if number in plan.unused:
+                    reasons.append("mix: not in the sample of its source")
+                yield {**body["row"], "reasons": reasons}
+        yield from self.malformed
+
+    def findings(self, plan: Plan) -> list[Finding]:
+        """What was found, duplicates and outliers included."""
+        numbers = sorted({*plan.duplicates, *plan.outliers})
+        for number, body in zip(numbers, self.rows.get(numbers), strict=True):
+            found = self._found_late(plan, number)
+            shown = not any(o["code"] == "personal_data" and o["action"] != "redact" for o in body["outcomes"])
+            self.tally.add(body["row"], found, shown)
+        return self.tally.findings()
+
+    def _found_late(self, plan: Plan, number: int) -> list[Outcome]:
+        """What only all rows together show of one."""
+        found = []
+        if duplicate := plan.duplicates.get(number):
+            reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
+            found.append(Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,)))
+        if outlier := plan.outliers.get(number):
+            found.append(Outcome(OUTLIER, self.outliers.action, outlier.reason, (outlier.kind,)))
+        return found
+
+    def conflicts(self, plan: Plan) -> Iterator[Row]:
+        """Questions with several answers, one list of rows each."""
+        for numbers in plan.found.conflicts:
+            rows = [body["row"] for body in self.rows.get(numbers)]
+            answers = [{key: row[key] for key in ("id", "source", "output")} for row in rows]
+            yield {"instruction": rows[0]["instruction"], "input": rows[0]["input"], "answers": answers}
+
+    def _duplicate_reason(self, duplicate: Duplicate) -> str:
+        of = next(self.rows.get([duplicate.of]))["row"]
+        similarity = "the same text" if duplicate.kind == "exact" else f"Jaccard {duplicate.jaccard:.2f}"
+        return f"duplicate: of row {of['source']}/{of['id']} ({similarity})"
+
+    def why_empty(self, plan: Plan) -> str:
+        codes = Counter(row["reasons"][0].split(":")[0] for row in self.quarantined(plan))
+        if not codes:
+            return "the sources hold no rows"
+        return "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
+
+
+def _malformed_text(faults: list[str]) -> str:
+    shown = "\n".join(f"  - {fault.removeprefix('malformed: ')}" for fault in faults[:_FAULTS_SHOWN])
+    more = f"\n  … and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return (
+        f"{len(faults)} malformed row{'s' if len(faults) > 1 else ''}:\n{shown}{more}\n"
+        "Mend them, or set them aside with audit.malformed=quarantine."
+    )

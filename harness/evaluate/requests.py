@@ -1,0 +1,229 @@
+"""What a model is asked: lm-eval's requests as questions, each request with a key that covers all that decides its
+answer (the model and the contract apart, which name the journal).
+"""
+
+import asyncio
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from harness.core.errors import ConfigError, EvidenceFault
+from harness.evaluate.journal import Entry, request_key
+from harness.prompt.check import require_equal
+from harness.prompt.render import Message, Renderer
+from harness.serve.client import Client
+
+# Likelihoods of continuations: where a continuation begins, how it is asked for and summed.
+
+
+Encode = Callable[[str], list[int]]
+Pair = tuple[list[int], list[int]]
+Prefix = tuple[int, ...]
+Check = Callable[[list[int], list[int]], None]
+
+
+def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
+    """(ids given, ids scored), which joined are the prompt's ids and the continuation's; and whether they would merge.
+
+    The score runs from where lm-eval's own split lies (`TemplateLM._encode_pair`): white space at the prompt's end
+    (ChatML's last newline) counts as part of the continuation. What the model is fed is always the prompt exactly
+    as for a generation: where the continuation's first token would merge with the prompt's last, it is encoded by
+    itself (stock lm-eval feeds the merged ids, which no server ever does).
+    """
+    prompt = encode(context)
+    fed = encode(context + continuation)
+    merged = fed[: len(prompt)] != prompt
+    if merged:
+        fed = prompt + encode(continuation)
+    start = min(len(encode(context.rstrip())), len(prompt))
+    return (fed[:start], fed[start:]), merged
+
+
+async def score_pairs(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+    """(summed log-probability in nats, greedy or not) of each pair's continuation, in order.
+
+    Pairs with the same given ids are one request. `check` gets (the ids that were sent, those the model was fed).
+    """
+    groups: dict[Prefix, list[int]] = {}
+    for number, (given, _) in enumerate(pairs):
+        groups.setdefault(tuple(given), []).append(number)
+    answers = await asyncio.gather(
+        *(_score_group(client, [pairs[n] for n in group], check) for group in groups.values())
+    )
+    found = {
+        n: score
+        for group, scores in zip(groups.values(), answers, strict=True)
+        for n, score in zip(group, scores, strict=True)
+    }
+    return [found[number] for number in range(len(pairs))]
+
+
+async def _score_group(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+    """The scores of pairs that share their given ids."""
+    prompts = [given + scored for given, scored in pairs]
+    answers = await client.score(prompts, len(pairs[0][0]))
+    for ids, answer in zip(prompts, answers, strict=True):
+        check(ids, answer.prompt_ids)
+    return [(sum(answer.logprobs), answer.greedy) for answer in answers]
+
+
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty")
+Conversation = tuple[Sequence[Message], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A rendered prompt and what is wanted of it: an answer under `settings`, or the likelihood of each continuation.
+
+    `keys` name its requests: one, or one a continuation.
+    """
+
+    context: str
+    keys: tuple[bytes, ...]
+    settings: Mapping[str, Any] | None = None
+    continuations: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """How long it may take: long answers are begun first, so that none is left alone at the end."""
+        return int(self.settings["max_tokens"]) if self.settings else len(self.continuations)
+
+
+def generation(renderer: Renderer, context: str, wanted: Mapping[str, Any], repeat: int = 0) -> Question:
+    """The question for one answer; `wanted` are lm-eval's generation settings, `repeat` numbers several samples."""
+    settings = sampling(renderer.contract.sampling, wanted, context, repeat)
+    settings["stop_token_ids"] = list(renderer.contract.stop_ids)
+    return Question(context, (request_key("generate", context, settings),), settings)
+
+
+def sampling(
+    defaults: Mapping[str, int | float], wanted: Mapping[str, Any], context: str, repeat: int
+) -> dict[str, Any]:
+    """Request parameters: the task's own, else the contract's.
+
+    Sampled answers get a seed of the prompt, the task's seed and the repeat: the same again, each repeat another.
+    Greedy ones have none, so repeats of a greedy request are one request.
+    """
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    normal = normalize_gen_kwargs(dict(wanted))
+    settings = {**defaults, **{key: normal[key] for key in SAMPLING if key in normal}}
+    settings |= {"max_tokens": normal["max_gen_toks"], "stop": [text for text in normal["until"] if text]}
+    if settings.get("temperature", 1.0) == 0.0:
+        settings.pop("seed", None)
+    else:
+        digest = request_key("seed", context, settings.get("seed", 0), repeat)
+        settings["seed"] = int.from_bytes(digest[:4], "big") >> 1
+    return settings
+
+
+def likelihoods(context: str, continuations: Iterable[str]) -> Question:
+    """The question for the likelihood of each distinct continuation."""
+    distinct = tuple(dict.fromkeys(continuations))
+    return Question(context, tuple(likelihood_key(context, text) for text in distinct), None, distinct)
+
+
+def likelihood_key(context: str, continuation: str) -> bytes:
+    return request_key("likelihood", context, continuation)
+
+
+def instance_keys(renderer: Renderer, instance: Any) -> list[bytes]:
+    """The key of each repeat of one of lm-eval's instances."""
+    if instance.request_type == "generate_until":
+        return [question.keys[0] for question in _generations(renderer, instance)]
+    return [likelihood_key(*instance.args)] * (instance.repeats or 1)
+
+
+def _generations(renderer: Renderer, instance: Any) -> list[Question]:
+    context, wanted = instance.args
+    return [generation(renderer, context, wanted, repeat) for repeat in range(instance.repeats or 1)]
+
+
+def questions(renderer: Renderer, instances: Iterable[Any]) -> Iterator[Question]:
+    """The distinct questions of lm-eval's instances; continuations of one prompt are one question."""
+    seen: set[bytes] = set()
+    continuations: dict[str, list[str]] = {}
+    for instance in instances:
+        if instance.request_type == "generate_until":
+            for question in _generations(renderer, instance):
+                if question.keys[0] not in seen:
+                    seen.add(question.keys[0])
+                    yield question
+        else:
+            context, continuation = instance.args
+            continuations.setdefault(context, []).append(continuation)
+    for context, texts in continuations.items():
+        yield likelihoods(context, texts)
+
+
+def require_supported(instances: Mapping[str, Sequence[Any]]) -> None:
+    """Raises ConfigError that lists the tasks whose requests no served chat model can answer."""
+    known = {"generate_until", "loglikelihood"}
+    kinds = {task: {instance.request_type for instance in own} - known for task, own in instances.items()}
+    reasons = {"loglikelihood_rolling": "it scores whole documents, which has no meaning under a chat template"}
+    faults = [
+        f"task {task}: {reasons.get(kind, 'a request of this kind is not known')} ({kind}); leave the task out"
+        for task, unknown in kinds.items()
+        for kind in sorted(unknown)
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def without(question: Question, known: Container[bytes]) -> Question | None:
+    """The question without the requests whose answers are known; None when nothing is left."""
+    if question.settings is not None:
+        return None if question.keys[0] in known else question
+    left = [text for key, text in zip(question.keys, question.continuations, strict=True) if key not in known]
+    if len(left) == len(question.keys):
+        return question
+    return likelihoods(question.context, left) if left else None
+
+
+async def ask(
+    client: Client, renderer: Renderer, question: Question, conversation: Conversation | None, label: str
+) -> dict[bytes, Entry]:
+    """The journal's entries for a question's requests. `conversation` is what the prompt was rendered from.
+
+    Raises PromptMismatch when the server fed the model other ids than the renderer's.
+    """
+    if conversation is None and question.context:
+        shown = question.context[:200]
+        raise EvidenceFault(f"lm-eval asks with a prompt that was not rendered by the contract: {shown!r}")
+    if question.settings is not None and conversation is not None:
+        return {question.keys[0]: await _generate(client, renderer, question, conversation, label)}
+    return await _score(client, renderer, question, label)
+
+
+async def _generate(
+    client: Client, renderer: Renderer, question: Question, conversation: Conversation, label: str
+) -> Entry:
+    messages, complete = conversation
+    turns = {"add_generation_prompt": complete, "continue_final_message": not complete}
+    answer = await client.generate(messages, **(question.settings or {}), **turns)
+    require_equal(renderer.encode(question.context), answer.prompt_ids, renderer.decode, f"generation, {label}")
+    return {"text": answer.text, "finish_reason": answer.finish_reason, "ids": answer.ids, "prompt_checked": True}
+
+
+async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, Entry]:
+    encode = lru_cache(maxsize=None)(renderer.encode)
+    split = [_split(encode, renderer, question.context, text) for text in question.continuations]
+    pairs = [pair for pair, _ in split]
+
+    def check(sent: list[int], fed: list[int]) -> None:
+        require_equal(sent, fed, renderer.decode, f"likelihood, {label}")
+
+    scores = await score_pairs(client, pairs, check)
+    return {
+        key: {"nats": nats, "greedy": greedy, "merged": merged, "prompt_checked": True}
+        for key, (nats, greedy), (_, merged) in zip(question.keys, scores, split, strict=True)
+    }
+
+
+def _split(encode: Any, renderer: Renderer, context: str, continuation: str) -> tuple[Pair, bool]:
+    """As lm-eval's own, an empty prompt stands for the end-of-turn token."""
+    if context:
+        return split(encode, context, continuation)
+    prefix, ids = renderer.contract.end_of_turn_id, encode(continuation)
+    return ((ids[:1], ids[1:]) if ids[0] == prefix else ([prefix], ids)), False

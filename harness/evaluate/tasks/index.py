@@ -1,0 +1,139 @@
+"""lm-eval's index of its own tasks, kept: it parses some 14,000 YAML files to learn their names."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.core import resources
+from harness.core.store import sha256_json, write_json
+from harness.model.load import cache_dir
+
+Index = dict[str, dict[str, Any]]
+NO_DATASET = ""
+
+
+def task_manager(folders: list[Path]) -> Any:
+    """lm-eval's TaskManager over its own tasks and those in `folders`, which win where names are the same."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry, Kind
+
+    root = _root()
+    stock = {
+        name: Entry(name, Kind[told["kind"]], root / told["path"] if told["path"] else None, tags=set(told["tags"]))
+        for name, told in stock_index().items()
+    }
+    manager = TaskManager(include_path=list(folders), include_defaults=False)
+    manager._index = {**stock, **manager._index}
+    return manager
+
+
+def datasets_of(names: list[str]) -> set[str] | None:
+    """Hub ids of the datasets that tasks and groups read, without loading them; None when only their code knows."""
+    found = [told["dataset"] for told in _leaves(names, {**stock_index(), **_own_index()})]
+    return None if None in found else set(found) - {NO_DATASET}
+
+
+def _leaves(members: list[Any], index: Index, above: str | None = None) -> Iterator[dict[str, Any]]:
+    """The tasks below names and inline members of groups; a group may give its members a dataset."""
+    for member in members:
+        inline = member if isinstance(member, dict) else {}
+        name = inline.get("task") if isinstance(inline.get("task"), str) else inline.get("group", member)
+        told = index.get(str(name), {"dataset": NO_DATASET})  # a task that is only items and a behaviour
+        below = told.get("members") or (inline.get("task") if isinstance(inline.get("task"), list) else None)
+        dataset = above or inline.get("dataset_path") or told.get("dataset")
+        if below or told.get("kind") == "TAG":
+            yield from _leaves(below or told["tags"], index, dataset)
+        else:
+            yield {"name": name, "dataset": dataset}
+
+
+def _own_index() -> Index:
+    """What `stock_index` tells of lm-eval's tasks, of those under tasks/."""
+    from yaml import load
+
+    index: Index = {}
+    for path in (path for root in resources.task_roots() for path in sorted(root.rglob("*.yaml"))):
+        config = load(path.read_text(), Loader=_plain_loader())  # noqa: S506 - a SafeLoader that knows no tags
+        names = [
+            config[key] for key in ("group", "task") if isinstance(config, dict) and isinstance(config.get(key), str)
+        ]
+        if not names:
+            continue
+        members = config.get("task") if isinstance(config.get("task"), list) else None
+        index[names[0]] = {"kind": "TASK", "dataset": None if members else _dataset(config, path), "members": members}
+        for tag in _listed(config.get("tag")):
+            index.setdefault(tag, {"kind": "TAG", "tags": []})["tags"].append(names[0])
+    return index
+
+
+def _dataset(config: dict[str, Any], path: Path) -> str | None:
+    """The dataset that a task of ours names; none, or unknown where it includes another file or its code loads one."""
+    if named := config.get("dataset_path"):
+        return str(named)
+    loads = any("load_dataset" in code.read_text() for code in path.parent.glob("*.py"))
+    return None if loads or "include" in config else NO_DATASET
+
+
+def _plain_loader() -> Any:
+    """YAML without lm-eval's `!function`."""
+    from yaml import SafeLoader
+
+    class Plain(SafeLoader):
+        pass
+
+    Plain.add_multi_constructor("!", lambda loader, suffix, node: None)
+    return Plain
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def stock_index() -> Index:
+    """kind, file (relative to lm-eval's tasks), tags, dataset and members by name.
+
+    Read again when lm-eval is another version, or lies elsewhere.
+    """
+    from importlib.metadata import version
+
+    root = _root()
+    key = sha256_json([version("lm-eval"), str(root), root.stat().st_mtime_ns])
+    path = cache_dir() / "lm_eval" / f"index-{key[:16]}.json"
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict) and found:
+        return found
+    made = _read(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, made)
+    return made
+
+
+def _root() -> Path:
+    """Where lm-eval's tasks lie; found without importing it."""
+    from importlib.util import find_spec
+
+    spec = find_spec("lm_eval")
+    if spec is None or spec.origin is None:
+        from harness.core.errors import MissingDependency
+
+        raise MissingDependency("lm-eval", "evaluation", "engine")
+    return Path(spec.origin).parent / "tasks"
+
+
+def _read(root: Path) -> Index:
+    from lm_eval.tasks._index import TaskIndex
+
+    return {
+        name: {
+            "kind": entry.kind.name,
+            "path": entry.yaml_path.relative_to(root).as_posix() if entry.yaml_path else None,
+            "tags": sorted(entry.tags),
+            "dataset": (entry.cfg or {}).get("dataset_path") or None,
+            "members": members if isinstance(members := (entry.cfg or {}).get("task"), list) else None,
+        }
+        for name, entry in TaskIndex.build([root]).items()
+    }

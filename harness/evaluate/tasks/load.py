@@ -1,0 +1,217 @@
+"""lm-eval's tasks by name: stock ones, shipped ones, the user's own; datasets from the local hub copy if given."""
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+from harness.behavior.registry import behavior_folders, load_behavior
+from harness.config.experiment import TaskConfig
+from harness.core import resources
+from harness.core.errors import ConfigError, DataError, EnvironmentFault, HarnessError, NetworkFault, nearest
+from harness.data.evaluation_items import ITEMS, exchange, read_items
+from harness.evaluate.tasks.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
+from harness.evaluate.tasks.index import datasets_of, task_manager
+
+# lm-eval tasks for folders that hold only a behaviour and items: the YAML that others write by hand.
+
+
+YAML = """\
+task: {name}
+custom_dataset: !function harness.evaluate.domain.items
+dataset_kwargs: {{file: {items}}}
+test_split: test
+output_type: generate_until
+doc_to_text: !function harness.evaluate.domain.user_prompt
+doc_to_target: "{{{{topic}}}}"
+process_results: !function graded.process_results
+generation_kwargs: {{until: [], do_sample: false, max_gen_toks: 256}}
+metric_list:
+{metrics}
+metadata: {{version: 1.0}}
+"""
+METRIC = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}"
+CODE = """\
+from harness.evaluate.domain import grader
+
+process_results = grader("{name}")
+"""
+
+
+def write_tasks(names: list[str], out: Path) -> None:
+    """A folder below `out` for each named task that has a behaviour, items, and no lm-eval YAML of its own."""
+    folders = behavior_folders()
+    for name in names:
+        if name in folders and not (folders[name] / f"{name}.yaml").is_file():
+            _write(name, folders[name] / ITEMS, out / name)
+
+
+def _write(name: str, items: Path, out: Path) -> None:
+    out.mkdir(parents=True)
+    metrics = "\n".join(METRIC.format(name=metric) for metric in metric_names(name, items))
+    (out / f"{name}.yaml").write_text(YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
+    (out / "graded.py").write_text(CODE.format(name=name))
+
+
+def metric_names(name: str, items: Path) -> list[str]:
+    """The metrics that a behaviour reports on these items: whatever it says of an empty answer to each."""
+    behavior = load_behavior(name)
+    checks = [behavior.check(exchange(item)) for item in read_items(items)]
+    return list(dict.fromkeys(metric for check in checks for metric in check.metrics))
+
+
+@dataclass
+class Faults:
+    """What keeps tasks from being built, a line each: data that are not here, packages that are not, and the rest."""
+
+    missing: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+
+    def raise_any(self, hub: Hub) -> None:
+        lines = [*self.missing, *self.packages, *self.broken]
+        if not lines:
+            return
+        told = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} faults:", *(f"  - {line}" for line in lines)])
+        if self.missing:
+            raise NetworkFault(f"{told}\n{self._mend(hub)}")
+        raise EnvironmentFault(told) if self.packages else DataError(told)
+
+    def _mend(self, hub: Hub) -> str:
+        if hub.fetch is not None:
+            return "What could be copied is kept; the same command goes on from there."
+        wanted = " ".join(dict.fromkeys(self.tasks))
+        where = "" if hub.folder else "no hub_dir=<folder> is given. "
+        return (
+            f"{where}Where there is a network: harness mirror {wanted} --to DIR; carry DIR here and pass hub_dir=DIR. "
+            "To go without a task, name it: suite.skip=[TASK]"
+        )
+
+
+def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
+    """lm-eval's task dictionary ({"tasks", "groups", "group_map"}) with the configured overrides applied.
+
+    Raises ConfigError for unknown names and folders; NetworkFault, naming every task, when datasets are neither local
+    nor downloadable; EnvironmentFault for Python packages that a task's code needs; DataError for broken copies.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    if hub_dir is not None and not hub_dir.is_dir():
+        raise ConfigError([f"hub_dir: {hub_dir} is no folder"])
+    with TemporaryDirectory(prefix="harness-tasks-") as generated:
+        write_tasks([task.name for task in tasks], Path(generated))
+        manager = task_manager([*resources.task_roots(), Path(generated)])
+        unknown = [task.name for task in tasks if task.name not in manager.task_index]
+        if unknown:
+            raise ConfigError(f"task {name}: unknown. {nearest(name, manager.task_index)}" for name in unknown)
+        hub = hub or Hub(hub_dir)
+        with installed(hub):
+            return _load_all(manager, tasks, hub)
+
+
+def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, Any]:
+    loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    faults = Faults()
+    for task in tasks:
+        manager._factory = _factory(task, hub, faults)
+        part = manager.load([task.name])
+        for key in loaded:
+            loaded[key] |= part[key]
+    faults.raise_any(hub)
+    for name, built in loaded["tasks"].items():
+        if built.get_config("num_fewshot") is None:
+            built.set_config(key="num_fewshot", value=0)
+        built.set_fewshot_seed(seed=1234)
+        _require_items(name, built)
+    return loaded
+
+
+def _require_items(name: str, task: Any) -> None:
+    try:
+        items = len(task.eval_docs)
+    except KeyError as error:
+        raise DataError(f"task {name}: its dataset has no split {error}") from None
+    if items == 0:
+        raise DataError(f"task {name} has no items")
+
+
+def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: int) -> dict[str, list[int]]:
+    """Item indices per leaf task where a limit is set: a seeded sample, not the first rows."""
+    samples = {}
+    for task in tasks:
+        for leaf in leaves(loaded, task.name):
+            size = len(loaded["tasks"][leaf].eval_docs)
+            if task.limit is not None and task.limit < size:
+                samples[leaf] = sorted(random.Random(f"{seed}:{leaf}").sample(range(size), task.limit))
+    return samples
+
+
+def leaves(loaded: dict[str, Any], name: str) -> list[str]:
+    """The tasks below a name, in order: itself, all of a group's, or all that carry it as a tag."""
+    if name in loaded["tasks"]:
+        return [name]
+    if name in loaded["group_map"]:
+        return [leaf for child in loaded["group_map"][name] for leaf in leaves(loaded, child)]
+    return [leaf for leaf, task in loaded["tasks"].items() if getattr(task, "named_by", None) == name]
+
+
+def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
+    """Digest of the local copies that these tasks read: what decides whether results can be reused.
+
+    Of the whole folder where only a task's own code knows its datasets.
+    """
+    return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
+
+
+def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
+    """lm-eval's task factory that applies our overrides to every registry entry it reads, and notes what fails."""
+    from lm_eval.tasks._factory import TaskFactory
+
+    class LocalFactory(TaskFactory):
+        def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+            config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            if task.num_fewshot is not None and "output_type" in config:
+                config["num_fewshot"] = task.num_fewshot
+            if task.max_new_tokens is not None and "generation_kwargs" in config:
+                config["generation_kwargs"] = {**config["generation_kwargs"], "max_gen_toks": task.max_new_tokens}
+            return config
+
+        def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
+            with _noted(entry.name, task.name, hub, faults):
+                if splits_sentences(entry.yaml_path):
+                    hub.require_nltk()
+                return super()._build_task(entry, overrides)
+            return SimpleNamespace(task_name=entry.name)  # in its place: loading goes on, to find all faults
+
+        def _build_tag(self, entry: Any, overrides: dict[str, Any] | None, registry: Any) -> list[Any]:
+            built: list[Any] = super()._build_tag(entry, overrides, registry)
+            for one in built:
+                one.named_by = entry.name
+            return built
+
+    return LocalFactory(meta=None)
+
+
+@contextmanager
+def _noted(name: str, asked: str, hub: Hub, faults: Faults) -> Iterator[None]:
+    """Puts whatever a task's dataset, or its code, fails with into `faults`."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        yield
+    except MissingData as fault:
+        faults.missing.append(f"task {name}: {fault}")
+    except HarnessError as fault:
+        faults.broken.append(f"task {name}: {fault}")
+    except ImportError as error:
+        faults.packages.append(f"task {name}: its code needs a package that is not installed: {reason(error)}")
+    except (OSError, LookupError, ValueError, RuntimeError, AssertionError, DatasetsError) as error:
+        faults.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {reason(error)}")
+    else:
+        return
+    faults.tasks.append(asked)

@@ -1,0 +1,211 @@
+"""Writes one model's evaluation: lm-eval's own files beside our record."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.behavior.registry import behavior_folders
+from harness.config.experiment import Config, TaskConfig
+from harness.core.store import sha256_file, write_json
+from harness.prompt.contract import Contract
+from harness.prompt.render import Renderer
+from harness.records.stages import Evaluation, TaskIdentity, TaskScore
+
+if TYPE_CHECKING:
+    from harness.evaluate.answers import Answers
+    from harness.evaluate.plan import Item, Items, Plan
+
+RECORD = "evaluation.json"
+RESULTS = "results.json"
+NOTHING: dict[str, Any] = {"results": {}, "samples": {}}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What of the plan was asked: `items` by task (None: all of it), drawn in the order of `seed`."""
+
+    items: "Items | None" = None
+    seed: int | None = None
+
+
+def write_evaluation(
+    plan: "Plan",
+    answers: "Answers",
+    weights_sha256: str,
+    config: Config,
+    out: Path,
+    seconds: float,
+    extent: Extent = Extent(),
+    aa_flip_share: Mapping[str, float] | None = None,
+) -> Evaluation:
+    """Scores the answers and writes results.json, samples_<task>.jsonl and evaluation.json.
+
+    An item without an answer stands in the samples with its reason and without metrics.
+    """
+    chosen = plan.chosen(extent.items)
+    found = plan.score(answers.values, extent.items) or NOTHING
+    identities = {name: _write_samples(name, own, plan, answers, found, out, extent) for name, own in chosen.items()}
+    contract = plan.renderer.contract
+    results = {key: value for key, value in found.items() if key != "samples"}
+    write_json(out / RESULTS, {**results, "config": {"model": answers.label}, "chat_template": contract.template})
+    contract.save(out)
+    keys = {key for own in chosen.values() for item in own for of_one in item.keys for key in of_one}
+    record = Evaluation(
+        label=answers.label,
+        suite=config.suite.name,
+        weights_sha256=weights_sha256,
+        contract_sha256=contract.digest,
+        tasks=identities,
+        groups=_groups(plan.loaded, config.tasks),
+        scores=_scores(found),
+        prompts_checked=len(keys & answers.values.keys()),
+        seconds=round(seconds, 2),
+        requests=len(keys),
+        reused_requests=len(keys & answers.reused),
+        failed_requests=sum(not answers.failures[key].refused for key in keys & answers.failures.keys()),
+        refused_requests=sum(answers.failures[key].refused for key in keys & answers.failures.keys()),
+        merged_requests=len(keys & answers.merged),
+        aa_flip_share=None if aa_flip_share is None else dict(aa_flip_share),
+    )
+    record.save(out / RECORD)
+    return record
+
+
+def _write_samples(
+    name: str, items: "Sequence[Item]", plan: "Plan", answers: "Answers", found: Any, out: Path, extent: Extent
+) -> TaskIdentity:
+    """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
+    path = out / f"samples_{name}.jsonl"
+    graded = name in behavior_folders()
+    task = plan.loaded["tasks"][name]
+    reasons = {item.index: reason for item in items if (reason := answers.failure(item))}
+    rows = [_written(row) | (_findings(name, row) if graded else {}) for row in found["samples"].get(name, [])]
+    rows += [row for item in items if item.index in reasons for row in _unanswered(task, item, reasons[item.index])]
+    with path.open("w") as file:
+        for row in sorted(rows, key=lambda row: int(row["doc_id"])):
+            file.write(json.dumps(row, default=str, ensure_ascii=False) + "\n")
+    directions = task.higher_is_better()
+    return TaskIdentity(
+        version=str(task.VERSION),
+        num_fewshot=int(task.get_config("num_fewshot") or 0),
+        generation=json.dumps(task.get_config("generation_kwargs"), sort_keys=True, default=str),
+        samples_sha256=sha256_file(path),
+        asked=len(items),
+        scored=len(items) - len(reasons),
+        failed=len(reasons),
+        lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
+        undirected=sorted(metric for metric, higher in directions.items() if higher is None),
+        failures=dict(Counter(reasons.values())),
+        planned=None if extent.items is None else len(plan.tasks[name]),
+        stopped_at=None if extent.items is None else len(items),
+        order_seed=extent.seed,
+    )
+
+
+def _unanswered(task: Any, item: "Item", reason: str) -> list[dict[str, Any]]:
+    """An item that got no score, once a filter as lm-eval writes items: asked, with the reason, and without metrics."""
+    from lm_eval.utils import handle_non_serializable, hash_string
+
+    first = item.instances[0]
+    target = str(task.doc_to_target(first.doc))
+    document = json.dumps(first.doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+    row = {
+        "doc_id": item.index,
+        "doc": first.doc,
+        "target": target,
+        "arguments": [instance.args for instance in item.instances],
+        "resps": [],
+        "filtered_resps": [],
+        "metrics": [],
+        "doc_hash": hash_string(document),
+        "prompt_hash": hash_string(first.arguments[0]),
+        "target_hash": hash_string(target),
+        "failed": reason,
+    }
+    return [_written({**row, "filter": filter_.name}) for filter_ in task._filters]
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    """A sample as lm-eval's own writer puts it down: arguments by name, responses and target as text."""
+    from lm_eval.utils import sanitize_list
+
+    requests = enumerate(row["arguments"])
+    return {
+        **row,
+        "arguments": {f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(asked)} for i, asked in requests},
+        "resps": sanitize_list(row["resps"]),
+        "filtered_resps": sanitize_list(row["filtered_resps"]),
+        "target": str(row["target"]),
+    }
+
+
+def _findings(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Rule by rule, what a behaviour demands and what it found: metrics say how many, findings say why."""
+    from harness.evaluate.domain import graded
+
+    return {"findings": graded(name, row["doc"], str(row["filtered_resps"][0])).rules()}
+
+
+def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, list[str]]:
+    from harness.evaluate.tasks.load import leaves
+
+    return {task.name: leaves(loaded, task.name) for task in tasks if task.name in loaded["group_map"]}
+
+
+def _scores(found: Any) -> list[TaskScore]:
+    """lm-eval's aggregated numbers, keyed as in its results (`metric`, or `metric,filter`)."""
+    scores = []
+    for task, values in found["results"].items():
+        rows = found["samples"].get(task)
+        for key, value in values.items():
+            metric = metric_name(key)
+            if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
+                n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
+                scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
+    return scores + [score for task, rows in found["samples"].items() for score in slice_scores(task, rows)]
+
+
+def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
+    """The mean of each metric on each slice of a task's items; none where the items have no slices."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if slice_ := row["doc"].get("slice"):
+            for metric in row["metrics"]:
+                if isinstance(row.get(metric), int | float):
+                    values.setdefault((slice_, metric), []).append(float(row[metric]))
+    return [
+        TaskScore(task=task, slice=slice_, metric=metric, value=sum(found) / len(found), stderr=None, n=len(found))
+        for (slice_, metric), found in sorted(values.items())
+    ]
+
+
+def _items(rows: Sequence[Any], key: str) -> int:
+    """How many items have a value of lm-eval's `metric,filter`."""
+    metric, _, filter_ = key.partition(",")
+    return sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
+
+
+def metric_name(key: str) -> str:
+    """lm-eval's `metric,filter` without the filter where it is the default one."""
+    return key.removesuffix(",none")
+
+
+def _count(value: Any) -> int:
+    return sum(value.values()) if isinstance(value, dict) else int(value)
+
+
+def renderer_for(contract: Contract, tokenizer_folder: Path) -> Renderer:
+    """A renderer with the tokenizer of a model folder.
+
+    Raises EvidenceFault when the contract has faults on it: another tokenizer, or libraries that render or
+    tokenise the golden conversations otherwise than when the contract was made.
+    """
+    from harness.model.load import load_tokenizer
+    from harness.prompt.static import check_contract, require_sound
+
+    tokenizer = load_tokenizer(tokenizer_folder)
+    require_sound(check_contract(contract, tokenizer), f"the prompt contract on the tokenizer in {tokenizer_folder}")
+    return Renderer(contract, tokenizer)

@@ -1,0 +1,96 @@
+"""Whether the training data were checked against every item that the candidate is judged by."""
+
+import json
+from pathlib import Path
+
+from harness.checkpoint.origin import ORIGIN, origin_of
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.store import read_manifest, require_unchanged
+from harness.model.load import cache_dir, weights_sha256
+from harness.records.base import load
+from harness.records.stages import Dataset
+from harness.results.evidence import Evidence
+
+RECORD = "audit.json"
+
+
+def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
+    """What the evaluation asked that the audit in the folder `data` did not look for, in words.
+
+    `items_sha256` is the digest of all items of the run's configuration, where it is known.
+    Raises EvidenceFault when there is no audit or its files were edited.
+    """
+    if not (data / RECORD).is_file():
+        raise EvidenceFault(
+            f"{data / RECORD} is missing: nobody knows whether the model was trained on the items it is judged by"
+        )
+    if read_manifest(data) is not None:
+        require_unchanged(data)
+    try:
+        dataset = load(Dataset, data / RECORD)
+    except DataError as error:
+        raise EvidenceFault(str(error)) from None
+    faults = [told for task in sorted(evidence.identities) if (told := _fault(dataset, evidence, task))]
+    if items_sha256 is not None and dataset.decontaminated_against != items_sha256:
+        faults.append(
+            "the training data were checked against other evaluation items than the run has now "
+            f"({dataset.decontaminated_against[:12]} and {items_sha256[:12]})"
+        )
+    return faults
+
+
+def _fault(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
+    """A task is covered by its own name, or by that of a group it belongs to."""
+    names = [task, *(group for group, members in evidence.groups.items() if task in members)]
+    checked = [dataset.covered[name] for name in names if name in dataset.covered]
+    asked = evidence.identities[task].asked
+    if not checked:
+        return f"task {task}: the training data were not checked against its items (decontamination)"
+    if max(checked) < asked:
+        return f"task {task}: {asked} items were asked, the training data were checked against {max(checked)}"
+    return None
+
+
+def data_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
+    """data/ of the run that trained the evaluated model; None for a model that no run here trained."""
+    checkpoint = checkpoint_of(folder, evidence, runs)
+    return None if checkpoint is None else data_beside(checkpoint)
+
+
+def data_beside(checkpoint: Path) -> Path:
+    """data/ of the run that a checkpoint lies in, or of the one whose checkpoint it was made of."""
+    own = checkpoint.parent / "data"
+    return own if own.is_dir() else origin_of(checkpoint).parent / "data"
+
+
+def checkpoint_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
+    """The checkpoint that was evaluated: a run's, or one made of it in the cache; None for a model from elsewhere.
+
+    An evaluation inside a run belongs to it; any other is matched by the digest of its weights.
+    """
+    inside = folder.parent.parent
+    if folder.parent.name == "eval" and (inside / "checkpoint").is_dir():
+        return inside / "checkpoint" if folder.name == "candidate" else None
+    for path in sorted(runs.glob("*/eval/candidate/evaluation.json")):
+        try:
+            digest = json.loads(path.read_text()).get("weights_sha256")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if digest and digest == evidence.weights_sha256:
+            return path.parents[2] / "checkpoint"
+    return _made_of_a_run(evidence.weights_sha256)
+
+
+def _made_of_a_run(digest: str) -> Path | None:
+    """The copy in the cache (RUN@ALPHA, or an adapter merged into its base model) that has these weights."""
+    for path in sorted(cache_dir().glob(f"*/*/model/{ORIGIN}")):
+        try:
+            if weights_sha256(path.parent) == digest and _is_run(origin_of(path.parent).parent):
+                return path.parent
+        except DataError:
+            continue
+    return None
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", f"data/{RECORD}"))

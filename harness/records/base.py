@@ -1,0 +1,30 @@
+"""What every record is: frozen fields, saved as JSON and read back."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.core.errors import DataError
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def load(kind: type[RecordT], path: Path) -> RecordT:
+    """The record in a JSON file; raises DataError when it is missing or not one."""
+    try:
+        return kind.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} is not a {kind.__name__} record: {where}: {first['msg']}") from None

@@ -1,0 +1,53 @@
+"""What every registry does, and what is handed to it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.checkpoint.history import Entry
+from harness.lineage.chain import Chain, Places
+from harness.lineage.verify import Link
+
+
+@dataclass(frozen=True)
+class Act:
+    """Who moves an alias, and why."""
+
+    alias: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A candidate that passed every check, and the head (hash) of the alias that it was checked against."""
+
+    run_id: str
+    places: Places
+    chain: Chain
+    extras: dict[str, Path]
+    digests: dict[str, str]
+    policy: dict[str, Any]
+    head: str
+
+
+class Registry(Protocol):
+    """Aliases, the models behind them, and their history."""
+
+    def current(self, alias: str) -> Entry | None:
+        """The entry that put the alias where it is."""
+
+    def history(self, alias: str | None = None) -> list[Entry]:
+        """Entries, oldest first. Raises EvidenceFault when they were edited."""
+
+    def promote(self, submission: Submission, act: Act) -> Entry:
+        """Keeps the model and moves the alias. Raises PromotionRefused when the alias moved since the checks."""
+
+    def rollback(self, act: Act, to: str | None = None) -> Entry:
+        """Moves the alias to the model before, or to the named one, after a check of all its files."""
+
+    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+        """Changes the policy that the alias demands."""
+
+    def verify(self) -> list[Link]:
+        """Checks the history, and every model in it."""

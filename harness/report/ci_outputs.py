@@ -1,0 +1,114 @@
+"""What a CI system reads of a decision: job summary, step outputs, annotations, a comment, artifacts."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from harness.checkpoint.history import Entry
+from harness.core.errors import HarnessError
+from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT
+from harness.records.gate import Verdict
+from harness.registry.promotion import AGAINST
+from harness.report.markdown import MARKER
+from harness.report.wording import one_line
+from harness.report.write import OUTPUTS
+
+UNCHANGED = "UNCHANGED"
+DECISION = (VERDICT, COMPARISON, POLICY, EVIDENCE)
+REPORTED = ("index.html", VERDICT, *OUTPUTS)
+COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-codequality.json")
+
+
+def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
+    """Copies of the report's small files beside the verdict; then whatever the CI system around provides files for."""
+    for name in COPIED:
+        if (report.parent / name).is_file():
+            shutil.copyfile(report.parent / name, out / name)
+    if not (out / "comment.md").is_file():
+        shutil.copyfile(out / "summary.md", out / "comment.md")
+    _append("GITHUB_STEP_SUMMARY", (out / "summary.md").read_text())
+    _append_outputs(
+        {
+            "verdict": verdict.verdict,
+            "exit_code": str(verdict.exit_code),
+            "report": str(report.resolve()),
+            "folder": str(out.resolve()),
+        }
+    )
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(annotations(verdict, out))
+
+
+def write_unchanged(candidate: str, entry: Entry, out: Path | None) -> None:
+    """The same for a candidate that the alias points to already: there is nothing to decide.
+
+    Files only where a folder was named, and an earlier decision in it goes: nobody is to take that for this one. The
+    folder of a run stays as it is, and the one beside it: they hold the decision that the promotion rests on.
+    """
+    told = f"{candidate} is {entry.alias} already ({entry.model}, entry {entry.number}): nothing to decide"
+    message = f"{MARKER}\n## {UNCHANGED}\n\n{told}: the same weights under the same prompt contract.\n"
+    folder = _instead(message, out)
+    _append("GITHUB_STEP_SUMMARY", message)
+    _append_outputs({"verdict": UNCHANGED, "exit_code": "0", "report": "", "folder": folder})
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(f"::notice title={UNCHANGED}::{_escaped(one_line(told))}")
+    print(f"{UNCHANGED}: {told}")
+
+
+def _instead(message: str, out: Path | None) -> str:
+    """Summary and comment in place of an earlier decision; the folder they lie in, '' without one."""
+    if out is None or _of_a_run(out):
+        return ""
+    out.mkdir(parents=True, exist_ok=True)
+    _clear(out)
+    for name in ("summary.md", "comment.md"):
+        (out / name).write_text(message)
+    return str(out.resolve())
+
+
+def _of_a_run(out: Path) -> bool:
+    return (out / "run.json").is_file() or out.resolve().parent.name == AGAINST
+
+
+def _clear(out: Path) -> None:
+    """Removes the files of an earlier decision, and no others."""
+    for path in (*(out / name for name in (*DECISION, *COPIED)), *(out / "report" / name for name in REPORTED)):
+        path.unlink(missing_ok=True)
+
+
+def write_failure(error: HarnessError, out: Path | None) -> None:
+    """The same for a decision that could not be made; a folder that cannot be written never hides why."""
+    message = f"{MARKER}\n## No verdict\n\n```\n{str(error).replace('```', '')}\n```\n"
+    folder = ""
+    with suppress(OSError):
+        folder = _instead(message, out)
+    _append("GITHUB_STEP_SUMMARY", message)
+    _append_outputs({"verdict": "NONE", "exit_code": str(error.exit_code), "report": "", "folder": folder})
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(f"::error title=harness::{_escaped(str(error))}")
+
+
+def annotations(verdict: Verdict, out: Path) -> str:
+    """GitHub workflow commands, one a line: those of the report where it has them, else one for each reason."""
+    if (out / "annotations.txt").is_file():
+        return (out / "annotations.txt").read_text().rstrip("\n")
+    level = {"PASS": "notice", "INCONCLUSIVE": "warning"}.get(verdict.verdict, "error")
+    return "\n".join(f"::{level} title={verdict.verdict}::{_escaped(one_line(r))}" for r in verdict.reasons)
+
+
+def _escaped(text: str) -> str:
+    """Percent signs and line ends as workflow commands take them: no answer of a model starts a command of its own."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _append_outputs(values: Mapping[str, str]) -> None:
+    _append("GITHUB_OUTPUT", "".join(f"{name}={one_line(value)}\n" for name, value in values.items()))
+
+
+def _append(variable: str, text: str) -> None:
+    """Adds text to the file that an environment variable names; without it, nothing."""
+    if path := os.environ.get(variable):
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text if text.endswith("\n") else f"{text}\n")

@@ -1,0 +1,324 @@
+"""Reading evaluations: our own folders, and lm-eval output folders made elsewhere."""
+
+import json
+import mmap
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import DataError, EnvironmentFault, EvidenceFault
+from harness.core.store import read_manifest, require_unchanged, sha256_file, sha256_json
+from harness.records.base import load
+from harness.records.stages import Evaluation, TaskIdentity
+from harness.results.columns import Column
+from harness.results.results_file import ResultsFile, read_results
+from harness.results.samples import Samples, read_samples
+
+# Arrays handed from one process to another through a file, which copies them once (pickle protocol 5, PEP 574).
+
+
+ALIGNED = 64  # bytes
+
+Packed = tuple[bytes, list[int]]  # what is no array, and the bytes of each array
+
+
+def packed(value: Any, path: Path) -> Packed:
+    """Writes the arrays of a value to a file, each at a multiple of 64 bytes."""
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    with path.open("wb") as file:
+        for raw in map(pickle.PickleBuffer.raw, buffers):
+            file.write(raw)
+            file.write(bytes(-raw.nbytes % ALIGNED))
+    return pickled, [buffer.raw().nbytes for buffer in buffers]
+
+
+def unpacked(found: Packed, path: Path) -> Any:
+    """The value again; its arrays are pages of the file, which may be removed then."""
+    pickled, sizes = found
+    pages = memoryview(b"")
+    if path.stat().st_size:
+        with path.open("rb") as file:
+            pages = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size + -size % ALIGNED)
+    return pickle.loads(pickled, buffers=[pages[s : s + n] for s, n in zip(starts, sizes, strict=False)])  # noqa: S301 - of our own process
+
+
+# How a group weighs its tasks: by size, or equally (lm-eval's `weight_by_size: false`). lm-eval does not write the
+# setting down, but the group's mean that it reports follows from one of the two only.
+
+
+SAME = 1e-9
+ROUNDING = 1e-4
+
+Weighting = Mapping[tuple[str, str], bool]
+
+
+def equally_weighted(
+    groups: Mapping[str, Sequence[str]],
+    samples: Mapping[str, Mapping[str, Column]],
+    reported: Mapping[str, Mapping[str, float]],
+) -> dict[tuple[str, str], bool]:
+    """(group, metric) → whether its reported mean weighs the tasks equally; absent where both weightings agree."""
+    return {
+        (group, metric): equally
+        for group, tasks in groups.items()
+        for metric, value in reported.get(group, {}).items()
+        for equally in _told(value, [samples.get(task, {}).get(metric) for task in tasks])
+    }
+
+
+def _told(value: float, columns: Sequence[Column | None]) -> Iterator[bool]:
+    found = [column for column in columns if column is not None and len(column)]
+    if len(found) < max(2, len(columns)):
+        return
+    means = np.array([column.values.mean() for column in found])
+    equally, by_size = float(means.mean()), float(np.average(means, weights=[len(column) for column in found]))
+    near_equally, near_by_size = abs(value - equally), abs(value - by_size)
+    if min(near_equally, near_by_size) <= ROUNDING and abs(near_equally - near_by_size) > SAME:
+        yield near_equally < near_by_size
+
+
+def weighting_faults(left: Weighting, right: Weighting) -> list[str]:
+    """Groups that the two sides weigh differently, in words."""
+    return [
+        f"group {group}: {metric} weighs tasks by their size on one side, and equally on the other"
+        for group, metric in sorted(left.keys() & right.keys())
+        if left[group, metric] != right[group, metric]
+    ]
+
+
+FIELDS = ("slice",)
+WORTH_A_PROCESS = 100_000_000  # bytes of samples; fewer are read before another process has started
+MEANS = ("acc", "acc_norm", "exact_match")  # what lm-eval reports as the mean over items
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
+
+    `equal_weights` tells of a (group, metric) whether its tasks count equally, where the reported mean tells.
+    `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips.
+    """
+
+    label: str
+    suite: str
+    weights_sha256: str
+    contract_sha256: str
+    identities: Mapping[str, TaskIdentity]
+    groups: Mapping[str, Sequence[str]]
+    samples: Mapping[str, Mapping[str, Column]]
+    sha256: str = ""
+    flip_share: Mapping[str, float] = field(default_factory=dict)
+    equal_weights: Weighting = field(default_factory=dict)
+
+
+def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
+    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own where a core is
+    free for it."""
+    first, second = folders
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
+    if size < WORTH_A_PROCESS or _cores() == 1:
+        return read_evidence(first, fields), read_evidence(second, fields)
+    with (
+        TemporaryDirectory(prefix="harness-evidence-") as shared,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+    ):
+        beside = pool.submit(_read_into, Path(shared) / "columns", second, fields)
+        here = read_evidence(first, fields)
+        try:
+            return here, unpacked(beside.result(), Path(shared) / "columns")
+        except BrokenProcessPool:
+            raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
+
+
+def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> Packed:
+    return packed(read_evidence(folder, fields), path)
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
+    """The evaluation in a folder, with the named fields of its documents (for slices and clusters).
+
+    Raises DataError when it holds none, EvidenceFault when its files do not match their digests.
+    """
+    if (folder / "evaluation.json").is_file():
+        return _ours(folder, fields)
+    results = sorted(folder.rglob("results*.json"))
+    if not results:
+        raise DataError(f"{folder} holds no evaluation: neither evaluation.json nor lm-eval's results_*.json")
+    models = sorted({str(path.parent.relative_to(folder)) for path in results})
+    if len(models) > 1:
+        raise DataError(f"{folder} holds results of several models; name one of: {', '.join(models)}")
+    return _made_elsewhere(folder, results[-1], fields)
+
+
+def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
+    if read_manifest(folder) is not None:
+        require_unchanged(folder)
+    try:
+        record = load(Evaluation, folder / "evaluation.json")
+    except (DataError, UnicodeDecodeError) as error:
+        raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
+    found = {
+        task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
+        for task, identity in record.tasks.items()
+    }
+    return Evidence(
+        label=record.label,
+        suite=record.suite,
+        weights_sha256=record.weights_sha256,
+        contract_sha256=record.contract_sha256,
+        identities={task: _counted(identity, found[task]) for task, identity in record.tasks.items()},
+        groups=record.groups,
+        samples=found,
+        sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
+        flip_share=record.aa_flip_share or {},
+        equal_weights=equally_weighted(record.groups, found, _reported(record)),
+    )
+
+
+def _reported(record: Evaluation) -> dict[str, dict[str, float]]:
+    """The means of groups as the record tells them."""
+    return {
+        group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
+    }
+
+
+def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
+    """The samples of a file; raises EvidenceFault when it does not have this digest, whatever else is wrong with it."""
+    edited = f"{path} is missing or was edited: it does not match evaluation.json"
+    if not path.is_file():
+        raise EvidenceFault(edited)
+    try:
+        samples = read_samples(path, fields)
+    except EvidenceFault as fault:
+        raise EvidenceFault(edited) if sha256_file(path) != digest else fault from None
+    if samples.sha256 != digest:
+        raise EvidenceFault(edited)
+    return samples.columns
+
+
+def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
+    """Metrics that lm-eval computes over pairs or lists have no score an item: they are left out."""
+    return {metric: column for metric, column in columns.items() if not column.aggregate}
+
+
+def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
+    """`scored` is what the samples hold, whatever the record says."""
+    return identity.model_copy(update={"scored": min(identity.scored, _items(columns))})
+
+
+def _items(columns: Mapping[str, Column]) -> int:
+    """How many items have a score of any metric."""
+    first, *others = [column.items for column in columns.values()] or [np.empty(0, dtype=np.bytes_)]
+    same = all(np.array_equal(first, items) for items in others)
+    return len(first) if same else len(np.unique(np.concatenate([first, *others])))
+
+
+def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
+    return {task: identity.samples_sha256 for task, identity in identities.items()}
+
+
+def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
+    """lm-eval's own output: the newest results file, and for each task the samples written with it."""
+    found = read_results(results)
+    files = {task: _sample_files(results, task) for task in found.tasks}
+    missing = [task for task, paths in files.items() if not paths]
+    if missing or not files:
+        raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
+    samples = {task: read_samples(paths[-1], fields, found.filters(task)) for task, paths in files.items()}
+    for task, read in samples.items():
+        _require_reported(found, results, task, read.columns)
+    identities = {task: _identity(found, task, read) for task, read in samples.items()}
+    groups = dict(_groups(results, found))
+    columns = {task: _scored(read.columns) for task, read in samples.items()}
+    return Evidence(
+        label=found.model_name or folder.name,
+        suite="lm_eval",
+        weights_sha256="",
+        contract_sha256=_asked_how(found),
+        identities=identities,
+        groups=groups,
+        samples=columns,
+        sha256=sha256_json([sha256_file(results), _digests(identities)]),
+        equal_weights=equally_weighted(groups, columns, found.group_means),
+    )
+
+
+def _require_reported(found: ResultsFile, results: Path, task: str, columns: Mapping[str, Column]) -> None:
+    """Raises EvidenceFault when complete samples do not average to what the results say: one was edited."""
+    reported = found.results.get(task, {})
+    for metric, column in columns.items():
+        value = reported.get(metric if "," in metric else f"{metric},none")
+        if metric.split(",")[0] not in MEANS or not isinstance(value, int | float) or len(column) != found.asked(task):
+            continue
+        if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
+            raise EvidenceFault(
+                f"{column.path}: {metric} averages to {column.values.mean():.4f}, {results.name} says {value:.4f}; "
+                "one of them was edited"
+            )
+
+
+def _asked_how(found: ResultsFile) -> str:
+    """Digest of chat template and system message; the template's alone where there is no message."""
+    template, system = found.chat_template_sha, found.system_instruction_sha
+    return sha256_json([template, system]) if system else template or ""
+
+
+def _groups(results: Path, found: ResultsFile) -> Iterator[tuple[str, list[str]]]:
+    """Every group with the tasks below it, through groups of groups.
+
+    Raises EvidenceFault for a group of which a task is missing.
+    """
+
+    def leaves(name: str, above: tuple[str, ...]) -> list[str]:
+        if name in above or name not in found.groups:
+            return [name]
+        return [leaf for child in found.group_subtasks[name] for leaf in leaves(child, (*above, name))]
+
+    for group in found.groups:
+        tasks = leaves(group, ())
+        if missing := sorted(set(tasks) - set(found.tasks)):
+            raise EvidenceFault(f"{results}: group {group} lacks {', '.join(missing)}; evaluate the whole group again")
+        yield group, tasks
+
+
+def _sample_files(results: Path, task: str) -> list[Path]:
+    """The samples written with these results, or without a time in their name."""
+    moment = results.stem.removeprefix("results")
+    names = (f"samples_{task}{moment}.jsonl", f"samples_{task}.jsonl")
+    return [path for name in names if (path := results.parent / name).is_file()][:1]
+
+
+def _identity(found: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
+    columns = samples.columns
+    scored = _items(_scored(columns))
+    asked = found.asked(task)
+    directions = found.higher_is_better.get(task, {})
+    return TaskIdentity(
+        version=str(found.versions.get(task)),
+        num_fewshot=found.shots.get(task) or 0,
+        generation=json.dumps(found.configs[task].generation_kwargs, sort_keys=True),
+        samples_sha256=samples.sha256,
+        asked=scored if asked is None else asked,
+        scored=scored,
+        failed=0,
+        lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
+        undirected=sorted({name for metric in columns if directions.get(name := metric.split(",")[0]) is None}),
+    )

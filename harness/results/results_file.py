@@ -1,0 +1,101 @@
+"""lm-eval's results file: the parts that the gate reads, checked once."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from harness.core.errors import EvidenceFault
+
+BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")  # groups stand in them too, less strictly
+
+COMPLETE = ("n-samples", "n-shot", "results", "versions")  # old versions may lack one of these; none leaves a task out
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Counts(_Part):
+    """How many documents of a task were to be asked."""
+
+    effective: int = Field(ge=0)
+
+
+class Filter(_Part):
+    name: str
+
+
+class TaskSettings(_Part):
+    """How a task was asked; `filter_list` names its filters in order."""
+
+    generation_kwargs: dict[str, Any] | None = None
+    filter_list: Annotated[list[Filter], BeforeValidator(lambda found: [] if found is None else found)] = []
+
+
+class ResultsFile(_Part):
+    """What results_*.json says of its tasks (keys of BY_TASK hold tasks only) and groups."""
+
+    configs: dict[str, TaskSettings] = {}
+    results: dict[str, dict[str, Any]] = {}
+    samples: dict[str, Counts] = Field(default={}, alias="n-samples")
+    shots: dict[str, int | None] = Field(default={}, alias="n-shot")
+    versions: dict[str, str | int | float | None] = {}
+    higher_is_better: dict[str, dict[str, bool | None]] = {}
+    group_subtasks: dict[str, list[str]] = {}
+    group_results: dict[str, dict[str, Any]] = Field(default={}, alias="groups")
+    model_name: str | None = None
+    chat_template_sha: str | None = None
+    system_instruction_sha: str | None = None
+
+    @property
+    def groups(self) -> set[str]:
+        return {group for group, members in self.group_subtasks.items() if members}
+
+    @property
+    def tasks(self) -> list[str]:
+        return [task for task in self.configs if task not in self.groups]
+
+    @property
+    def group_means(self) -> dict[str, dict[str, float]]:
+        """What is reported of each group, by metric (`metric,filter` for any filter but none)."""
+        return {
+            group: {key.removesuffix(",none"): value for key, value in means.items() if isinstance(value, int | float)}
+            for group, means in self.group_results.items()
+        }
+
+    def asked(self, task: str) -> int | None:
+        """How many documents were to be asked, where the file says so."""
+        return self.samples[task].effective if task in self.samples else None
+
+    def filters(self, task: str) -> list[str]:
+        return [one.name for one in self.configs[task].filter_list]
+
+
+def read_results(path: Path) -> ResultsFile:
+    """Raises EvidenceFault that names the file and the key that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise EvidenceFault(f"{path} is not JSON ({error}); was it cut off?") from None
+    if not isinstance(found, dict):
+        raise EvidenceFault(f"{path} is not lm-eval's results file")
+    try:
+        results = ResultsFile.model_validate(found | {key: _of_tasks(found, key) for key in BY_TASK if key in found})
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        raise EvidenceFault(f"{path} is damaged: {told}") from None
+    if lacking := [
+        f"{key}.{task}" for key in COMPLETE if key in found for task in results.tasks if task not in found[key]
+    ]:
+        raise EvidenceFault(f"{path} is damaged: it lacks {', '.join(lacking[:3])}")
+    return results
+
+
+def _of_tasks(found: dict[str, Any], key: str) -> Any:
+    """The entries of tasks under a key; whatever is no mapping stays as it is."""
+    configs, values = found.get("configs"), found[key]
+    if not isinstance(configs, dict) or not isinstance(values, dict):
+        return values
+    return {task: value for task, value in values.items() if task in configs}

@@ -1,0 +1,319 @@
+"""Reading a samples file (lm-eval's schema) into columns; its texts are skipped, which are most of it."""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from harness.config.gate import FIELD_NAME
+from harness.core.errors import EvidenceFault
+from harness.results.blocks import Block, choices, code, digest
+from harness.results.columns import NONE, Column, Rows, columns_of
+
+# What an item asked and what was answered, read from its row of a samples file when it is shown.
+
+
+SHOWN = 2000
+
+
+def texts(path: Path, place: int) -> tuple[str, str]:
+    """Prompt and response of the row at a byte offset, shortened."""
+    with path.open("rb") as file:
+        file.seek(place)
+        row = json.loads(file.readline())
+    return prompt_of(row)[-SHOWN:], _response(row)
+
+
+def prompt_of(row: dict[str, Any]) -> str:
+    """The text of the first request; '' where a row holds none."""
+    first = row.get("arguments")
+    for _ in range(2):  # the first request, and its first argument: lists in old files, objects by name in new ones
+        first = next(iter(first.values() if isinstance(first, dict) else first), "") if first else ""
+        if isinstance(first, str):
+            break
+    return str(first)
+
+
+def _response(row: dict[str, Any]) -> str:
+    """The answer as text: what was generated, or which choice was the most likely."""
+    responses: Any = row.get("filtered_resps") or [""]
+    if not isinstance(responses, list):
+        return str(responses)[:SHOWN]
+    if isinstance(responses[0], str):
+        return responses[0][:SHOWN]
+    scores = [float(r[0]) for r in responses if isinstance(r, list | tuple) and r]
+    best = max(range(len(scores)), key=scores.__getitem__) if scores else 0
+    choices = (row.get("doc") or {}).get("choices")
+    return str(choices[best]) if isinstance(choices, list) and best < len(choices) else f"choice {best}"
+
+
+KNOWN = frozenset(
+    "doc_id doc target arguments resps filtered_resps filter metrics doc_hash prompt_hash target_hash repeat".split()  # noqa: SIM905
+)
+HASHED = ("doc_hash", "prompt_hash", "metrics")
+PLAIN = (*HASHED, "doc_id", "target_hash", "filter", "repeat")
+WHOLE = (True, True, True)
+BLOCK = 2**18  # bytes of lines that are taken at once: few enough to stay in a cache
+
+# name, attribute of the decoded row, and where its items' positions and values go
+_Sinks = list[tuple[str, str, "array[int]", "array[float]"]]
+
+
+class _Reader:
+    """Rows of one file. `fields` are the document fields that become codes."""
+
+    def __init__(self, path: Path, fields: Sequence[str], filters: Sequence[str]):
+        self.path = path
+        self._filters = filters
+        self._turns: dict[str, list[int]] = {}
+        self._shape: tuple[bool, ...] = ()
+        self.rows: dict[str, Rows] = {}
+        self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
+        self.number = 0
+        described: list[Any] = [(f"field{i}", Any, None) for i in range(len(fields))]
+        self._document: Any = msgspec.defstruct(
+            "Document",
+            described,
+            rename={f"field{i}": name for i, name in enumerate(fields)},
+            frozen=True,
+            gc=False,
+        )
+        self._metrics: list[str] = []
+        self._decoder = self._decoder_of([])
+        self._alike: tuple[str, list[str]] | None = None
+        self._sinks: _Sinks = []
+        self._like: Any = None
+        self._block: Block | None = None
+
+    def _decoder_of(self, metrics: Sequence[str]) -> Any:
+        """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
+        known: list[Any] = [
+            *((name, str) for name in ("doc_hash", "prompt_hash")),
+            ("metrics", list[str]),
+            *((name, Any, None) for name in ("doc_id", "target_hash")),
+            ("repeat", int | None, None),
+            ("filter", str, "none"),
+            ("doc", self._document, self._document()),
+            ("arguments", list[msgspec.Raw] | dict[str, msgspec.Raw] | None, None),
+            ("resps", msgspec.Raw, msgspec.Raw(b"[]")),
+        ]
+        named: list[Any] = [(f"metric{i}", Any, None) for i in range(len(metrics))]
+        rename = {f"metric{i}": name for i, name in enumerate(metrics)}
+        self._metrics = list(metrics)
+        return msgspec.json.Decoder(msgspec.defstruct("Sample", [*known, *named], rename=rename))
+
+    def read(self) -> str:
+        """Takes every row; returns the sha256 of exactly the bytes that were read."""
+        place, whole = 0, hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(BLOCK) + file.readline():
+                whole.update(block)
+                taken = self._taken(block, place)
+                self.number += taken
+                if not taken:
+                    self._one_by_one(block, place)
+                place += len(block)
+        return whole.hexdigest()
+
+    def _taken(self, block: bytes, place: int) -> int:
+        """How many rows were taken at once: none before there is a row that others can be like."""
+        if self._like is None:
+            return 0
+        if self._block is None:
+            try:
+                self._block = Block(self._like, self._rows, self._document, self.codes)
+            except (ValueError, TypeError):  # a request whose name no decoder takes
+                self._like = None
+                return 0
+        return self._block.take(block, place)
+
+    def _one_by_one(self, block: bytes, place: int) -> None:
+        for line in BytesIO(block):
+            self.number += 1
+            if not line.isspace():
+                try:
+                    self._take(line, place)
+                except (OverflowError, RecursionError):
+                    raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
+            place += len(line)
+
+    def _take(self, line: bytes, place: int) -> None:
+        row = self._decoded(line)
+        if self._alike != (row.filter, row.metrics):
+            row = self._switched(row, line)
+        rows = self._rows
+        index = len(rows)
+        rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
+        rows.prompts.append(digest(row.prompt_hash))
+        rows.targets.append(digest(str(row.target_hash)))
+        rows.places.append(place)
+        rows.choices.append(choices(row.arguments))
+        rows.samples.append(_responses(row.resps))
+        rows.docs.append(row.doc_id if type(row.doc_id) is int else NONE)
+        rows.repeats.append(NONE if row.repeat is None else row.repeat)
+        for attribute, codes, column in self._coded:
+            column.append(code(codes, getattr(row.doc, attribute)))
+        for name, attribute, indices, values in self._sinks:
+            raw = getattr(row, attribute)
+            score = raw if type(raw) is float else _value(raw, row.resps)
+            if score is None:
+                rows.unscored[name] = rows.unscored.get(name, 0) + 1
+                rows.lists[name] = rows.lists.get(name, 0) + isinstance(raw, list)
+            else:
+                indices.append(index)
+                values.append(score)
+
+    def _switched(self, row: Any, line: bytes) -> Any:
+        """The row again, once this filter and these metrics have their columns."""
+        if clash := KNOWN.intersection(row.metrics):
+            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
+        if not _is_text(row.filter, *row.metrics):
+            raise self._fault("has a filter or a metric whose name is no text: it is damaged")
+        if odd := [name for name in row.metrics if not FIELD_NAME.fullmatch(name)]:
+            raise self._fault(f"has the metric {odd[0]!r}; quotes, backslashes and control characters name none")
+        if new := sorted(set(row.metrics) - set(self._metrics)):
+            self._decoder = self._decoder_of([*self._metrics, *new])
+            row = self._decoded(line)
+        self._alike = (row.filter, row.metrics)
+        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("i") for name in self.codes}))
+        coded = enumerate(self.codes.items())
+        self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
+        self._sinks = [
+            (name, f"metric{self._metrics.index(name)}", *self._rows.values.setdefault(name, (array("q"), array("d"))))
+            for name in dict.fromkeys(row.metrics)
+        ]
+        plain = self._shape == WHOLE and row.metrics and len(set(row.metrics)) == len(row.metrics)
+        self._like, self._block = (row if plain else None), None
+        return row
+
+    def _decoded(self, line: bytes) -> Any:
+        try:
+            row = self._decoder.decode(line)
+            shape: tuple[bool, ...] = WHOLE
+        except msgspec.DecodeError:
+            found = self._mapping(line)
+            shape = tuple(found.get(key) is not None for key in HASHED)
+            row = self._from_mapping(found if shape[-1] or self._shape == WHOLE else self._completed(found))
+        self._shape = self._shape or shape
+        if shape != self._shape:
+            odd = [key for key, there, usual in zip(HASHED, shape, self._shape, strict=True) if there != usual]
+            raise self._fault(f"differs from the rows before it in having {', '.join(odd)} or not: it is damaged")
+        return row
+
+    def _mapping(self, line: bytes) -> dict[str, Any]:
+        """A row that is no strict JSON (lm-eval writes NaN and infinity as Python does), or is read whole."""
+        try:
+            found = json.loads(line)
+        except ValueError:
+            raise self._fault("is not JSON; the file is damaged or was cut off") from None
+        if not isinstance(found, dict) or not isinstance(found.get("doc", {}), dict):
+            raise self._fault("is not an lm-eval sample")
+        return found
+
+    def _from_mapping(self, found: dict[str, Any]) -> Any:
+        doc, resps = found.get("doc", {}), json.dumps(found.get("resps", []))
+        fields = {f"field{i}": doc.get(name) for i, name in enumerate(self.codes)}
+        scores = {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
+        named = {name: found[name] for name in PLAIN if name in found}
+        arguments = found.get("arguments")
+        row = self._decoder.type(
+            **{name: named.pop(name, None) for name in HASHED},
+            **named,
+            **scores,
+            doc=self._document(**fields),
+            resps=msgspec.Raw(resps.encode()),
+            arguments=arguments if isinstance(arguments, list | dict) else None,
+        )
+        if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
+            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
+        if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
+            raise self._fault("metrics is damaged: not an lm-eval sample")
+        if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
+            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
+        return row
+
+    def _completed(self, found: dict[str, Any]) -> dict[str, Any]:
+        """A row of an lm-eval before 0.4.8, which named neither metrics nor filter, and before 0.4.3 no hashes."""
+        metrics = [name for name, value in found.items() if name not in KNOWN and isinstance(value, int | float)]
+        doc = json.dumps(found.get("doc"), indent=2, ensure_ascii=False, default=str)
+        hashes = {
+            "doc_hash": _sha256(doc),
+            "prompt_hash": _sha256(prompt_of(found)),
+            "target_hash": _sha256(str(found.get("target"))),
+        }
+        completed = {**hashes, **found, "metrics": metrics}
+        if "filter" not in found and self._filters:
+            lines = self._turns.setdefault(completed["doc_hash"], [])
+            lines += [self.number] if self.number not in lines else []  # a row may be decoded twice
+            completed["filter"] = self._filters[min(lines.index(self.number), len(self._filters) - 1)]
+        return completed
+
+    def _fault(self, what: str) -> EvidenceFault:
+        return EvidenceFault(f"{self.path} line {self.number} {what}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Columns by metric (`metric,filter` for any filter but none), and the digest of the bytes they were read from."""
+
+    columns: dict[str, Column]
+    sha256: str
+
+
+def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> Samples:
+    """The columns of a file, with the document fields `fields` as codes.
+
+    `filters` are the task's, in order, for old files whose rows do not name theirs.
+    Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
+    """
+    reader = _Reader(path, fields, filters)
+    try:
+        sha256 = reader.read()
+    except UnicodeDecodeError as error:
+        raise EvidenceFault(f"{path} is not UTF-8 text ({error}); the file is damaged") from None
+    except ValueError as error:
+        raise EvidenceFault(f"{path} line {reader.number} is not an lm-eval sample: {error}") from None
+    names = {name: list(codes) for name, codes in reader.codes.items()}
+    columns = {
+        key: column for filter_, rows in reader.rows.items() for key, column in columns_of(path, filter_, rows, names)
+    }
+    return Samples(columns, sha256)
+
+
+def _is_text(*names: str) -> bool:
+    """Whether all can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _responses(raw: msgspec.Raw) -> int:
+    """How often an item was answered: lm-eval keeps a list of answers for each request."""
+    try:
+        asked = msgspec.json.decode(raw, type=list[list[msgspec.Raw]])
+    except msgspec.DecodeError:
+        return 1
+    return max(map(len, asked), default=1)
+
+
+def _value(raw: Any, responses: Any) -> float | None:
+    """A per-item number, or the mean of one number a repeated response; other lists have no value of their own."""
+    if isinstance(raw, int | float):
+        return float(raw)
+    if isinstance(raw, list) and len(raw) > 1 and all(isinstance(one, int | float) for one in raw):
+        asked = json.loads(bytes(responses))
+        if isinstance(asked, list) and len(asked) == 1 and isinstance(asked[0], list) and len(asked[0]) == len(raw):
+            return float(sum(raw) / len(raw))
+    return None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,208 @@
+"""The server of an evaluation: started when the first question needs it, checked before anything is asked of it, and
+started again when it dies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+from harness.config.experiment import Config
+from harness.core.console import say, timed
+from harness.core.errors import ServerFault
+from harness.model.load import adapter_config
+from harness.prompt.contract import Contract
+from harness.prompt.numerics import References
+from harness.prompt.render import Renderer
+from harness.records.stages import Checkpoint
+from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_prompt
+
+# Adapters of a running server, exchanged over HTTP (a server of a plan with `adapters_change`).
+
+
+LOAD_TIMEOUT_S = 300.0
+
+
+def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
+    """Serves the adapter in `folder` by `name`, in the place of whatever had that name. Raises ServerFault.
+
+    vLLM's prefix cache knows adapters by name and folder: weights that changed in one folder must not come this way.
+    Its own exchange in place (`load_inplace`) reads the adapter again for every step of the engine.
+    """
+    import httpx
+
+    with httpx.Client(
+        base_url=endpoint.url, headers=endpoint.headers, timeout=LOAD_TIMEOUT_S, trust_env=False
+    ) as client:
+        try:
+            client.post("/v1/unload_lora_adapter", json={"lora_name": name})  # 404 where there was none
+            answer = client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
+        except httpx.TransportError as error:
+            raise ServerFault(f"the vLLM server does not answer ({type(error).__name__}: {error})") from None
+    if answer.status_code != httpx.codes.OK:
+        raise ServerFault(f"the vLLM server does not load the adapter in {folder}: {answer.text[:300]}")
+
+
+Ready = Callable[[], Endpoint]
+Start = Callable[[], AbstractContextManager[Ready]]
+
+
+class LiveServer:
+    """A server that is there when it is needed. Use inside `with`: it is stopped on the way out.
+
+    `start` begins to start it; what it gives waits until the server is ready. `logs` is where its last words are.
+    """
+
+    def __init__(self, start: Start, logs: Path | None = None):
+        self.logs = logs
+        self._start = start
+        self._stack = ExitStack()
+        self._ready: Ready | None = None
+        self._endpoint: Endpoint | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        self._ready = self._endpoint = None
+        return self._stack.__exit__(*error)
+
+    def begin(self) -> Ready:
+        """Starts it where none is, without waiting: there is other work to do meanwhile."""
+        if self._ready is None:
+            self._ready = self._stack.enter_context(self._start())
+        return self._ready
+
+    def endpoint(self) -> Endpoint:
+        """The running server; starts it when none is."""
+        if self._endpoint is None:
+            self._endpoint = self.begin()()
+        return self._endpoint
+
+    def stop(self) -> None:
+        """Ends what is left of it; the next `endpoint` starts another."""
+        self._ready = self._endpoint = None
+        self._stack.close()
+
+
+class Serving:
+    """How checkpoints that share a base model are served: checked against the contract, each server with a log of its
+    own. `kept` servers take other adapters while they run."""
+
+    def __init__(
+        self,
+        group: Mapping[str, Checkpoint],
+        contract: Contract,
+        renderer: Callable[[], Renderer],
+        config: Config,
+        log: Path,
+        kept: bool = False,
+    ):
+        self.plan = replace(server_plan(group, contract, config, log.with_name("prompt")), adapters_change=kept)
+        self.logs = log.parent
+        self._group, self._renderer, self._config = group, renderer, config
+        self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
+
+    @contextmanager
+    def start(self) -> Iterator[Ready]:
+        """Begins to start a server; what it gives waits until that is ready and checked."""
+        say(f"· start vLLM: {', '.join([BASE, *self.plan.adapters])}")
+        with launched(self.plan, self._config.serve, next(self._log)) as server:
+            yield lambda: self._checked(server.ready())
+
+    def adapt(self, running: Endpoint) -> Endpoint:
+        """A running server with these adapters in the place of those of their names. Raises ServerFault."""
+        say(f"· load into the running server: {', '.join(self.plan.adapters)}")
+        for name, folder in self.plan.adapters.items():
+            exchange_adapter(running, name, folder)
+        self._checked(replace(running, models=tuple(self.plan.adapters)))
+        return running
+
+    def _checked(self, endpoint: Endpoint) -> Endpoint:
+        with timed("check the server's prompts against the contract"):
+            _check_live(self._group, self._renderer(), self._config, endpoint)
+        return endpoint
+
+
+def server_plan(group: Mapping[str, Checkpoint], contract: Contract, config: Config, prompt: Path) -> ServerPlan:
+    """How checkpoints that share a base model are served; the prompt's files are written to `prompt`."""
+    adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
+    base = Path(next(iter(group.values())).base_path)
+    folder = write_prompt(contract, prompt)
+    return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), config.model.dtype)
+
+
+def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, config: Config, endpoint: Endpoint) -> None:
+    """Golden conversations, stop ids, sampling defaults and numbers of every model that the server offers."""
+    from harness.serve.live_check import check_models
+
+    numbers: dict[str, References] = {}
+    for label, checkpoint in group.items():
+        found = References.load(Path(checkpoint.path))
+        if found is not None:
+            numbers |= {BASE: found.of_base, label: found} if checkpoint.kind == "adapter" else {BASE: found}
+    check_models(endpoint, config.serve, renderer, numbers)
+
+
+def lora_rank(adapters: Mapping[str, Path]) -> int:
+    """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
+    ranks = [8]
+    for path in adapters.values():
+        config = adapter_config(path)
+        ranks += [int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())]
+    return 1 << (max(ranks) - 1).bit_length()
+
+
+# A server that is left up between evaluations: for the checkpoints of a training, one after the other.
+
+
+class KeptServer(LiveServer):
+    """A server for one evaluation after the other. Use inside `with`: it is stopped on the way out of that.
+
+    Each evaluation's adapters take the place of those before. Where that fails, or the server died or is of another
+    shape, it is started anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_nothing_lent)
+        self._running: Endpoint | None = None
+        self._shape: ServerPlan | None = None
+        self._loaded: set[Path] = set()
+
+    @contextmanager
+    def lent(self, serving: Serving) -> Iterator[LiveServer]:
+        """The server for one evaluation; nothing happens to it before it is needed."""
+        running = self._endpoint or self._running
+        folders, shape = set(serving.plan.adapters.values()), _shape(serving.plan)
+        if running is None or shape != self._shape or folders & self._loaded:
+            self.stop()
+        else:
+            self._running, self._endpoint = running, None
+            self._ready = partial(self._adapted, running, serving)
+        self._start, self._shape, self.logs = serving.start, shape, serving.logs
+        self._loaded |= folders
+        yield self
+
+    def stop(self) -> None:
+        self._running = None
+        super().stop()
+
+    def _adapted(self, running: Endpoint, serving: Serving) -> Endpoint:
+        try:
+            return serving.adapt(running)
+        except ServerFault as fault:
+            say(f"  {fault}; it is started again")
+            self.stop()
+            return self.begin()()
+
+
+def _shape(plan: ServerPlan) -> ServerPlan:
+    """What all adapters of a server have in common."""
+    return replace(plan, adapters=dict.fromkeys(plan.adapters, Path()))
+
+
+def _nothing_lent() -> AbstractContextManager[Ready]:
+    raise AssertionError("a kept server is asked outside of an evaluation")

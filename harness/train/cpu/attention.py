@@ -1,0 +1,288 @@
+"""Causal attention within the rows of a packed sequence, those of like length computed together (CPU).
+
+One by one, short rows cost more in calls than in arithmetic. Imports torch: only the training stage imports this file.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+# Where the rows of a packed sequence begin and end. Imports torch: only the training stage imports this file.
+
+
+class Row(NamedTuple):
+    """A row's own tokens in a packed sequence; before them it sees the first `shared` tokens after `root`."""
+
+    start: int
+    end: int
+    root: int
+    shared: int
+
+    @property
+    def length(self) -> int:
+        """Tokens that its last token sees, itself included."""
+        return self.shared + self.end - self.start
+
+    def seen(self, tensor: Tensor, tokens: int) -> Tensor:
+        """What of `tensor` the row's last token sees; `tokens` is the dimension of the tokens."""
+        own = tensor.narrow(tokens, self.start, self.end - self.start)
+        return torch.cat((tensor.narrow(tokens, self.root, self.shared), own), tokens) if self.shared else own
+
+
+def bounds(positions: Tensor) -> list[Row]:
+    """The rows of a packed sequence. positions (tokens,): each row's begin anew, at 0 or after what it shares.
+
+    Raises ValueError where a row would share more than the row at its root has.
+    """
+    starts: list[int] = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
+    ends = [*starts[1:], len(positions)]
+    rows: list[Row] = []
+    root, most = 0, 0
+    for start, end, shared in zip(starts, ends, [0, *positions[starts[1:]].tolist()], strict=True):
+        if not shared:
+            root, most = start, end - start
+        elif shared > most:
+            raise ValueError(
+                f"positions go from {positions[start - 1]} to {shared}, and the row before has {most} tokens"
+            )
+        rows.append(Row(start, end, root, shared))
+    return rows
+
+
+_BLOCK = 128  # queries of a row at a time: what comes after all of them is not computed
+_SLACK = 16  # places: the padding of a piece is at most this
+_WEIGHTS = 2**18  # attention weights of a batch in fp32 stay in the cache; a piece by itself may have more
+
+
+class Piece(NamedTuple):
+    """The queries of a row from `start` to `end`, with all keys that the last of them sees."""
+
+    row: Row
+    start: int
+    end: int
+
+    @property
+    def before(self) -> int:
+        """Tokens that the first query sees, itself not counted."""
+        return self.row.shared + self.start - self.row.start
+
+
+class Batch(NamedTuple):
+    """`pieces` pieces of rows, each padded to `queries` queries and `keys` keys."""
+
+    pieces: int
+    queries: int
+    keys: int
+    mask: Tensor  # (queries, keys), -inf where a query does not see a key
+
+
+class Layout:
+    """The places of all heads' queries and keys when those of a batch stand together, padded.
+
+    `query` and `key` tell which (head, token), as head × tokens + token, stands at each place; `by_head` and `by_token`
+    where each (head, token) and each (token, head) stands. All are int64 with one dimension.
+    """
+
+    def __init__(self, rows: Iterable[Row], tokens: int, heads: int, key_heads: int):
+        self.tokens, self._heads, self._key_heads = tokens, heads, key_heads
+        self.groups = heads // key_heads
+        together = _together(rows, heads)
+        self.batches = [_batch(pieces) for pieces in together]
+        head = torch.arange(heads).view(key_heads, 1, self.groups, 1) * tokens
+        key_head = torch.arange(key_heads).view(key_heads, 1, 1) * tokens
+        query, key, real = [], [], []
+        for batch, pieces in zip(self.batches, together, strict=True):
+            own = torch.stack([_padded(torch.arange(p.start, p.end), batch.queries) for p in pieces])
+            seen = torch.stack([_padded(_seen(p), batch.keys) for p in pieces])
+            last = torch.tensor([[p.end - p.start] for p in pieces])
+            there = torch.arange(batch.queries) < last
+            query.append((head + own[:, None]).flatten())
+            key.append((key_head + seen).flatten())
+            real.append(there[:, None].expand(key_heads, -1, self.groups, -1).flatten())
+        self.query, self.key = torch.cat(query), torch.cat(key)
+        place = torch.cat(real).nonzero()[:, 0]
+        self.by_head = torch.empty(heads * tokens, dtype=torch.int64).scatter_(0, self.query[place], place)
+        self.by_token = self.by_head.view(heads, tokens).T.flatten()
+
+    def queries(self, flat: Tensor) -> list[Tensor]:
+        """Views of `flat` (places of queries, width) by batch: (key heads × pieces, a key head's queries, width)."""
+        parts = flat.split([self._heads * b.pieces * b.queries for b in self.batches])
+        return [
+            part.view(-1, self.groups * batch.queries, flat.shape[1])
+            for part, batch in zip(parts, self.batches, strict=True)
+        ]
+
+    def keys(self, flat: Tensor) -> list[Tensor]:
+        """Views of `flat`, shape (places of keys, width), by batch: (key heads × pieces, keys, width)."""
+        parts = flat.split([self._key_heads * b.pieces * b.keys for b in self.batches])
+        return [part.view(-1, batch.keys, flat.shape[1]) for part, batch in zip(parts, self.batches, strict=True)]
+
+    def sum_keys(self, padded: Tensor) -> Tensor:
+        """Shape (key heads, tokens, width): what stands at `key`, in fp32 sums where several pieces see a token."""
+        total = torch.zeros(self._key_heads * self.tokens, padded.shape[1])
+        total.index_add_(0, self.key, padded.float())
+        return total.to(padded.dtype).view(self._key_heads, self.tokens, -1)
+
+
+def _together(rows: Iterable[Row], heads: int) -> list[list[Piece]]:
+    """The pieces of all rows in batches: with as many tokens before them, and of about one size."""
+    pieces = [
+        Piece(row, start, min(start + _BLOCK, row.end)) for row in rows for start in range(row.start, row.end, _BLOCK)
+    ]
+    batches: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda p: (-p.before, p.start - p.end)):
+        if batches and _fits(piece, batches[-1], heads):
+            batches[-1].append(piece)
+        else:
+            batches.append([piece])
+    return batches
+
+
+def _fits(piece: Piece, batch: list[Piece], heads: int) -> bool:
+    first = batch[0]
+    size = first.end - first.start
+    weights = heads * (len(batch) + 1) * size * (first.before + size)
+    return piece.before == first.before and size - (piece.end - piece.start) <= _SLACK and weights <= _WEIGHTS
+
+
+def _batch(pieces: list[Piece]) -> Batch:
+    """Of pieces that `_together` put together: the first is the largest."""
+    size, before = pieces[0].end - pieces[0].start, pieces[0].before
+    mask = torch.full((size, before + size), float("-inf")).triu(before + 1)
+    return Batch(len(pieces), size, before + size, mask)
+
+
+def _seen(piece: Piece) -> Tensor:
+    row = piece.row
+    return torch.cat((torch.arange(row.root, row.root + row.shared), torch.arange(row.start, piece.end)))
+
+
+def _padded(tokens: Tensor, size: int) -> Tensor:
+    """`tokens` and, up to `size`, the last of them again."""
+    return torch.cat((tokens, tokens[-1:].expand(size - len(tokens))))
+
+
+class BatchedRows(torch.autograd.Function):
+    """Causal softmax attention (Vaswani et al., 2017), batch by batch; softmax is in fp32.
+
+    Padded keys come after all real queries, which do not see them, and padded queries have no gradient: what stands
+    there adds nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float) -> Tensor:
+        """Shape (tokens, heads, width). query (heads, tokens, width), key and value (key heads, tokens, width)."""
+        heads, tokens, width = query.shape
+        ctx.layout, ctx.scale = layout, scale
+        seen = key.reshape(-1, width), value.reshape(-1, width)  # kept as they are: pieces may see the same of them
+        query = query.reshape(-1, width).index_select(0, layout.query)
+        key, value = (t.index_select(0, layout.key) for t in seen)
+        output = torch.empty_like(query)
+        kept = []
+        parts = (layout.queries(query), layout.keys(key), layout.keys(value), layout.queries(output))
+        for batch, queries, keys, values, outputs in zip(layout.batches, *parts, strict=True):
+            scores = torch.bmm(queries, keys.mT).float().mul_(scale)
+            scores.view(-1, layout.groups, batch.queries, batch.keys).add_(batch.mask)
+            weights = torch.softmax(scores, -1).to(query.dtype)
+            torch.bmm(weights, values, out=outputs)
+            kept.append(weights)
+        ctx.save_for_backward(query, *seen, *kept)
+        return output.index_select(0, layout.by_token).view(tokens, heads, width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        layout, width = ctx.layout, query.shape[1]
+        key, value = (t.index_select(0, layout.key) for t in (key, value))
+        outer = torch.zeros_like(query).index_copy_(0, layout.by_token, gradients[0].reshape(-1, width))
+        of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        by_query = [layout.queries(t) for t in (query, outer, of_query)]
+        by_key = [layout.keys(t) for t in (key, value, of_key, of_value)]
+        for weights, q, o, of_q, k, v, of_k, of_v in zip(kept, *by_query, *by_key, strict=True):
+            of_weights = torch.bmm(o, v.mT)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
+            torch.bmm(of_scores, k, out=of_q)
+            torch.bmm(of_scores.mT, q, out=of_k)
+            torch.bmm(weights.mT, o, out=of_v)
+        of_query = of_query.index_select(0, layout.by_head).view(-1, layout.tokens, width)
+        return of_query, layout.sum_keys(of_key), layout.sum_keys(of_value), None, None
+
+
+# Attention over packed rows on the CPU: within each row, nothing computed above the diagonal's blocks. PyTorch's
+# kernels see a packed sequence as one with a mask and compute all of it, and their backward pass in bfloat16 is slow
+# on the CPU. Imports torch: only the training stage imports this file.
+
+
+NAME = "packed_rows"
+_LONGEST = 1024  # a longer row would keep too many weights for the backward pass
+_MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention that is told the positions
+# By heads, for each tensor of positions that the layers of a model share, while it lives.
+_LAYOUTS: Any = WeakIdKeyDictionary()
+
+
+def use_packed_attention(model: Any) -> bool:
+    """Whether `model` (as transformers loads it) now attends this way: known architectures without a window."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    if not known(model.config):
+        return False
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, mask)
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def known(shape: Any) -> bool:
+    """Whether models of this configuration can attend this way."""
+    return shape.model_type in _MODELS and not getattr(shape, "sliding_window", None)
+
+
+def attends_by_rows(model: Any) -> bool:
+    """Whether `use_packed_attention` was given this model."""
+    return bool(getattr(model.config, "_attn_implementation", None) == NAME)
+
+
+def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> Tensor | None:
+    """None where `attention` finds the rows by itself: one sequence, nothing cached, nothing padded."""
+    from transformers.masking_utils import sdpa_mask
+
+    if batch_size == 1 and q_length == kv_length and arguments.get("attention_mask") is None:
+        return None
+    found: Tensor | None = sdpa_mask(batch_size, q_length, kv_length, **arguments)
+    return found
+
+
+def attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **arguments: Any
+) -> tuple[Tensor, None]:
+    """(output of shape (1, tokens, heads, width), None). `bounds` says where rows begin.
+
+    query (1, heads, tokens, width), key and value (1, key heads, tokens, width).
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward as kernel
+
+    if attention_mask is not None or query.shape[0] > 1 or query.shape[2] != key.shape[2]:
+        output: Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
+        return output, None
+    positions = arguments["position_ids"]
+    rows = bounds(positions[0])
+    if arguments.get("dropout") or max(row.length for row in rows) > _LONGEST:
+        parts = [_by_kernel(kernel, module, row, query, key, value, arguments) for row in rows]
+        return torch.cat(parts, dim=1), None
+    layouts = _LAYOUTS.setdefault(positions, {})
+    if (heads := (query.shape[1], key.shape[1])) not in layouts:
+        layouts[heads] = Layout(rows, query.shape[2], *heads)
+    scale = arguments.get("scaling") or query.shape[-1] ** -0.5
+    with torch.autocast(query.device.type, enabled=False):
+        output = BatchedRows.apply(*(t[0].to(value.dtype) for t in (query, key, value)), layouts[heads], scale)
+    return output[None], None
+
+
+def _by_kernel(
+    kernel: Any, module: Any, row: Row, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any]
+) -> Tensor:
+    output: Tensor = kernel(module, *(row.seen(t, 2) for t in (query, key, value)), None, **arguments)[0]
+    return output[:, row.shared :]

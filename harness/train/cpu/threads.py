@@ -1,0 +1,106 @@
+"""The rows of a step in parts that are computed at once on the CPU, each on cores of its own.
+
+The layers of a small model are too small to keep several cores busy with one sequence; a part for each core is not.
+Imports torch: only the training stage imports this file.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from threading import Barrier
+from typing import Any
+
+import torch
+
+from harness.config.experiment import Config
+
+Part = dict[str, torch.Tensor]
+_SMALLEST = 128  # tokens of a part: the layers' products need some rows
+
+
+def parts_at_once(config: Config) -> int:
+    """How many parts of a step are computed side by side: as configured, or one a core.
+
+    One on a GPU, under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may
+    not share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
+    """
+    from harness.train.model import device_of
+
+    train = config.train
+    alone = (
+        config.launcher != "none"
+        or train.method != "lora"
+        or train.lora.dropout > 0
+        or train.kl_to_base > 0
+        or train.l2_to_start > 0
+        or train.gradient_checkpointing
+        or device_of(train) != "cpu"
+    )
+    if alone:
+        return 1
+    most = max(1, train.sequences_per_step * train.sequence_length // _SMALLEST)
+    return min(most, train.parts_at_once or torch.get_num_threads())
+
+
+def draws_lots(model: Any) -> bool:
+    """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
+    layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    return layers or bool(getattr(model.config, "attention_dropout", None))
+
+
+class SideBySide:
+    """`count` threads that share the cores evenly, each with PyTorch's own threads on its share."""
+
+    def __init__(self, count: int):
+        self.count = count
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(count, "part", _limit, (max(1, threads // count),))
+        started = Barrier(count)
+        list(self._pool.map(lambda _: started.wait(), range(count)))
+        torch.set_num_threads(threads)  # a thread's wish holds for itself, and for threads yet to come
+
+    def map(self, work: Callable[[Part], Any], parts: Sequence[Part]) -> Iterator[Any]:
+        """Results in the order of `parts`."""
+        return self._pool.map(work, parts)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _limit(threads: int) -> None:
+    """A thread's first call takes the number that holds for all; the thread's own must come after it."""
+    torch.get_num_threads()
+    torch.set_num_threads(threads)
+
+
+def together(batch: Sequence[dict[str, list[int]]]) -> Part:
+    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
+    return {key: torch.tensor([[value for one in batch for value in one[key]]]) for key in batch[0]}
+
+
+def apart(inputs: Part, sequences: int, at_once: int, shared: int = 0) -> list[Part]:
+    """The rows of a step of `sequences` packed sequences in parts of about equal work, a multiple of `at_once`.
+
+    The `shared` tokens that every row begins with are hardly work: with them parts are fewer, and hold more rows. No
+    row is cut, so there may be fewer still. Each part has its number `part`, an int64 of shape ().
+    """
+    positions = inputs["position_ids"][0]
+    starts = (positions == 0).nonzero()[:, 0]
+    work = torch.cat((torch.zeros(1, dtype=torch.int64), (positions >= shared).cumsum(0)))
+    before, total = work[starts].tolist(), int(work[-1])
+    count = math.ceil(math.ceil(sequences * total / len(positions)) / at_once) * at_once
+    chosen = sorted({_nearest(before, number * total / count) for number in range(1, count)} - {0})
+    sizes = [end - start for start, end in pairwise((0, *starts[chosen].tolist(), len(positions)))]
+    columns = {key: value.split(sizes, dim=1) for key, value in inputs.items()}
+    return [
+        {**{key: cut[number] for key, cut in columns.items()}, "part": torch.tensor(number)}
+        for number in range(len(sizes))
+    ]
+
+
+def _nearest(before: list[int], place: float) -> int:
+    """The number of the row that has `place` work before it, as nearly as any; `before` is sorted."""
+    after = bisect_left(before, place)
+    return min(range(max(0, after - 1), min(after + 1, len(before))), key=lambda row: abs(before[row] - place))

@@ -1,0 +1,100 @@
+"""A checkpoint of an unfinished training, judged by the policy of the gate on a few items a task."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.checkpoint.resolve import CANDIDATE, checkpoint
+from harness.config.experiment import Config, TaskConfig
+from harness.core.console import say
+from harness.core.errors import EvidenceFault
+from harness.evaluate.checkpoints import evaluate_checkpoints
+from harness.gate.comparison import compare
+from harness.gate.verdict import decide
+from harness.model.load import weights_sha256
+from harness.records.gate import Verdict
+from harness.records.stages import Checkpoint, Examined
+from harness.results.evidence import read_evidence
+from harness.serve.server import device_of
+from harness.train.cpu.allocator import free_memory
+from harness.workflows.evaluate import tasks_of
+
+if TYPE_CHECKING:
+    from harness.serve.session import KeptServer
+
+BASE = "base"
+
+
+def limited(config: Config) -> Config:
+    """The configuration with at most train.eval_limit items a task, and without what no verdict rests on."""
+    most = config.train.eval_limit
+
+    def few(task: TaskConfig) -> TaskConfig:
+        return task.model_copy(update={"limit": min(task.limit or most, most)})
+
+    tasks = [few(task) for task in config.suite.tasks]
+    suite = config.suite.model_copy(update={"tasks": tasks, "aa": False, "judge": None})
+    return config.model_copy(update={"suite": suite, "domain_tasks": [few(task) for task in config.domain_tasks]})
+
+
+@contextmanager
+def kept_server(config: Config) -> Iterator["KeptServer | None"]:
+    """The server that stays up between the checkpoints of a training; None where each is to have its own.
+
+    On a GPU it would hold the memory that the training needs.
+    """
+    from harness.serve.session import KeptServer
+
+    keep = config.serve.keep_in_training
+    if keep is False or (keep is None and device_of(config.serve) != "cpu"):
+        yield None
+        return
+    with KeptServer() as server:
+        yield server
+
+
+def examine(
+    config: Config, base: Path, step: int, folder: Path, work: Path, kept: "KeptServer | None" = None
+) -> Examined:
+    """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
+
+    Raises EvidenceFault when the policy cannot judge what was measured.
+    """
+    free_memory()
+    few = limited(config)
+    candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
+    sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
+    done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few), kept=kept)
+    before, after = (read_evidence(done[label], config.gate.fields) for label in (BASE, CANDIDATE))
+    verdict = decide(config.gate, compare(before, after, config.gate))
+    if verdict.verdict == "INVALID":
+        raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
+    found = summarised(step, verdict)
+    say(f"  step {step}: worst guard {100 * found.slack:+.1f} points from its limit, targets {found.target:.1%}")
+    return found
+
+
+def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
+    digest = weights_sha256(base)
+    return Checkpoint(
+        path=str(base),
+        kind="full",
+        base_path=str(base),
+        weights_sha256=digest,
+        base_sha256=digest,
+        contract_sha256=contract_sha256,
+    )
+
+
+def summarised(step: int, verdict: Verdict) -> Examined:
+    """What decides which checkpoint is kept."""
+    guards = [metric for metric in verdict.metrics if metric.role == "guard"]
+    targets = [metric.candidate for metric in verdict.metrics if metric.role == "target"]
+    return Examined(
+        step=step,
+        slack=min((guard.delta + (guard.margin or 0) for guard in guards), default=1.0),
+        target=sum(targets) / len(targets) if targets else 0.0,
+        verdict=verdict.verdict,
+        failed_guards=[f"{g.suite}/{g.task}/{g.metric}" for g in guards if g.verdict == "FAIL"],
+    )

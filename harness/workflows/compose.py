@@ -1,0 +1,195 @@
+"""Composition of the configuration: the only file that sees Hydra.
+
+A `conf/` folder in the working directory is searched before the shipped one, group by group and file by file.
+"""
+
+import secrets
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.config.experiment import Config, read_yaml, validate
+from harness.core import resources
+from harness.core.console import say
+from harness.core.errors import ConfigError, HarnessError, UsageError, nearest
+
+Overrides = Sequence[str]
+
+
+LONE_SOURCE = "input"
+
+
+def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
+    """The validated configuration; raises ConfigError with every fault found.
+
+    A `data_file` replaces all configured sources: it becomes the only one, by the name of LONE_SOURCE.
+    """
+    from harness.data.settings import faults as audit_faults
+
+    arguments, faults = _checked(overrides)
+    values = composed(arguments)
+    if data_file is not None:
+        _use_alone(data_file, values["data"])
+    faults += audit_faults(values.get("audit"), values.get("data"))
+    faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
+    try:
+        config = validate(Config, values)
+    except ConfigError as error:
+        raise ConfigError([*faults, *error.faults]) from None
+    if faults:
+        raise ConfigError(faults)
+    return config
+
+
+def _use_alone(path: Path, data: dict[str, Any]) -> None:
+    given = data["sources"].get(LONE_SOURCE) or {}
+    data["sources"] = {LONE_SOURCE: {**given, "path": str(path)}}
+    data["allow_unlicensed"] = [*(data.get("allow_unlicensed") or []), LONE_SOURCE]
+
+
+def composed(arguments: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration as a plain dictionary, not yet validated."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    search_user_conf_first()
+    try:
+        with initialize_config_dir(str(resources.CONF), version_base="1.3"):
+            config = compose("config", overrides=list(arguments))
+        values: Any = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError([" ".join(str(error).split())]) from None
+    return {str(key): value for key, value in values.items()}
+
+
+def search_user_conf_first() -> None:
+    """Puts the working directory's `conf/` in front of Hydra's search path, if there is one."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class UserConfFirst(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in user_conf():
+                search_path.prepend(provider="user", path=f"file://{folder}")
+
+    Plugins.instance().register(UserConfFirst)
+
+
+def user_conf() -> list[Path]:
+    folder = (Path.cwd() / "conf").resolve()
+    return [folder] if folder.is_dir() and folder != resources.CONF.resolve() else []
+
+
+def choices(group: str) -> list[str]:
+    """Names of a configuration group, from the user's folder and the shipped one."""
+    folders = [root / group for root in (*user_conf(), resources.CONF)]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+
+
+def groups() -> list[str]:
+    return sorted(path.name for path in resources.CONF.iterdir() if path.is_dir())
+
+
+def _checked(overrides: Overrides) -> tuple[list[str], list[str]]:
+    """Overrides as Hydra takes them, and the faults found: a faulty one is left out so that the rest is checked.
+
+    A plain `a.b=c` becomes `++a.b=c`, so that an unknown key is reported with all other faults, not alone.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    faults: list[str] = []
+    arguments: list[str] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            faults.append(f"{text}: not an override; write key=value (quote values with spaces or commas)")
+            continue
+        key, value = override.key_or_group, override.value()
+        if override.is_sweep_override():
+            faults.append(f"{text}: several values need a sweep: add -m")
+        elif key in groups() and not isinstance(value, dict):
+            if value is not None and str(value) not in choices(key):
+                faults.append(f"{key}={value}: no such {key}. {nearest(str(value), choices(key))}")
+            else:
+                arguments.append(text)
+        else:
+            plain = not text.startswith(("+", "~", "hydra"))
+            arguments.append(f"++{text}" if plain else text)
+    return arguments, faults
+
+
+def _missing(values: Any, prefix: str = "") -> list[str]:
+    if isinstance(values, dict):
+        return [key for k, v in values.items() for key in _missing(v, f"{prefix}.{k}" if prefix else str(k))]
+    return [prefix] if values == "???" else []
+
+
+def gate_values(policy: str) -> dict[str, Any]:
+    """The values of a policy, by its name under conf/gate or by path."""
+    path = Path(policy)
+    if path.suffix not in (".yaml", ".yml"):
+        known = {file.stem: file for root in (resources.CONF, *user_conf()) for file in root.glob("gate/*.yaml")}
+        if policy not in known:
+            raise ConfigError([f"policy={policy}: no such policy. {nearest(policy, known)}"])
+        path = known[policy]
+    if not path.is_file():
+        raise UsageError(f"policy {path} does not exist")
+    values = read_yaml(path)
+    return values if isinstance(values, dict) else {}
+
+
+def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> list[int]:
+    """Runs `job` on every combination under Hydra's configured sweeper and launcher; returns the exit codes.
+
+    A job that raises HarnessError is reported and counted with its code; the others go on.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    search_user_conf_first()
+    folder = runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"  # another may begin now
+    quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
+    arguments = ["harness", "--multirun", *overrides, f"hydra.sweep.dir={folder}", *quiet]
+
+    def task(config: Any) -> None:
+        try:
+            values: Any = OmegaConf.to_container(config, resolve=True)
+            code = job(validate(Config, {str(key): value for key, value in values.items()}))
+        except HarnessError as error:
+            say(f"harness: {error}")
+            code = error.exit_code
+        except Exception:
+            traceback.print_exc()
+            code = 1
+        out = Path(HydraConfig.get().runtime.output_dir)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "exit_code").write_text(str(code))
+
+    with patch_argv(arguments):
+        try:
+            hydra.main(config_path=str(resources.CONF), config_name="config", version_base="1.3")(task)()
+        except SystemExit as exit_:
+            raise ConfigError(["the sweep's overrides cannot be composed (see above)"]) from exit_
+    return [int(path.read_text()) for path in sorted(folder.glob("*/exit_code"))]
+
+
+@contextmanager
+def patch_argv(arguments: list[str]) -> Iterator[None]:
+    """Hydra's entry point reads sys.argv."""
+    before, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = before

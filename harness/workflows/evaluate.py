@@ -1,0 +1,91 @@
+"""What is evaluated: the items of a configuration, and checkpoints that are named by hand."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoint.resolve import resolve_checkpoint
+from harness.config.experiment import Config, TaskConfig
+from harness.core import store
+from harness.core.console import timed
+from harness.core.errors import UsageError
+from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, suite_items
+from harness.data.tables import read_rows
+from harness.evaluate.checkpoints import evaluate_checkpoints
+from harness.lineage.coverage import data_beside
+from harness.records.stages import Checkpoint
+
+SMOKE = TaskConfig(name="general_smoke")
+
+
+def evaluation_items(config: Config) -> list[dict[str, Any]]:
+    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them.
+
+    Those of the smoke suite are always among them: a candidate may be held against them later (`harness ci --smoke`).
+    """
+    found = {task.name: domain_items([task]) for task in [*config.tasks, SMOKE]}
+    items = [{**item, "task": name} for name, own in found.items() for item in own]
+    stock = [name for name, own in found.items() if not own]
+    if stock:
+        from harness.evaluate.tasks.load import leaves
+
+        loaded = tasks_of(config)()
+        wanted = {leaf: loaded["tasks"][leaf] for name in stock for leaf in leaves(loaded, name)}
+        items += suite_items({**loaded, "tasks": wanted})
+    return items
+
+
+@cache
+def _loaded_tasks(tasks: tuple[Any, ...], hub_dir: str | None) -> dict[str, Any]:
+    from harness.evaluate.tasks.load import load_tasks
+
+    with timed("load the evaluation tasks"):
+        return load_tasks(tasks, Path(hub_dir) if hub_dir else None)
+
+
+def tasks_of(config: Config) -> Callable[[], dict[str, Any]]:
+    """Loads the configuration's tasks, once a process: before training, so that an unknown task costs no training."""
+    return lambda: _loaded_tasks(tuple(config.tasks), config.hub_dir)
+
+
+def hub_folder(config: Config) -> Path | None:
+    return Path(config.hub_dir) if config.hub_dir else None
+
+
+def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
+    """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
+    check_task_files(task.name for task in config.tasks)
+    if config.suite.judge is not None:
+        from harness.evaluate.judging import require_judge
+
+        require_judge(config.suite.judge, [_label(name) for name in names])
+    checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
+    if len(checkpoints) < len(names):
+        raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
+    if "base" in checkpoints and checkpoints["base"].kind == "adapter":
+        raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
+    items = domain_items(config.tasks)
+    for found in checkpoints.values():
+        if (trained_on(found) / "train.parquet").is_file():
+            require_unseen(items, read_rows(trained_on(found)), str(trained_on(found)))
+    digest = store.sha256_json(
+        [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
+    )
+    folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
+    with store.locked(folder):
+        done = evaluate_checkpoints(
+            checkpoints, config, folder / "eval", folder / "logs" / "vllm.log", tasks_of(config)
+        )
+    return list(done.values())
+
+
+def trained_on(checkpoint: Checkpoint) -> Path:
+    """Where the rows of a run's checkpoint lie."""
+    return data_beside(Path(checkpoint.path))
+
+
+def _label(name: str) -> str:
+    """A short name for a checkpoint: the run's or folder's own."""
+    path = Path(name).resolve() if Path(name).exists() else Path(name)
+    return path.parent.name if path.name == "checkpoint" else path.name
