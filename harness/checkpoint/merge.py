@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from harness.checkpoint.origin import origins_are_here, write_origin
+from harness.core.code_digest import code_digest
 from harness.core.console import say, timed
 from harness.core.errors import DataError
-from harness.core.store import code_version, stage
+from harness.core.store import stage
 from harness.model.load import (
     adapter_config,
     cache_dir,
@@ -48,7 +49,7 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
     """
     contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
     inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
-    inputs |= {"contract": contract.digest if contract else "", "code": code_version("checkpoint/merge")}
+    inputs |= {"contract": contract.digest if contract else "", "code": code_digest("harness.checkpoint.merge:merged")}
     say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); it is merged into its base model")
 
     def work(target: Path) -> None:

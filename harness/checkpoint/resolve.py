@@ -7,8 +7,9 @@ from harness.checkpoint.alias import registry_folder, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import Config, ModelConfig
+from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
-from harness.core.store import code_version, sha256_folder, sha256_json, stage
+from harness.core.store import sha256_folder, sha256_json, stage
 from harness.model.load import (
     adapter_config,
     cache_dir,
@@ -101,7 +102,7 @@ def _made_contract(tokenizer: Path, config: Config) -> Contract:
         "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
         "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
         "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
-        "code": code_version("prompt", "model"),
+        "code": code_digest("harness.prompt.make:make_contract", "harness.model.load:load_tokenizer"),
     }
 
     def work(target: Path) -> None:

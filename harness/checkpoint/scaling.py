@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint.origin import ORIGIN, origins_are_here, write_origin
+from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, UsageError
-from harness.core.store import code_version, stage
+from harness.core.store import stage
 from harness.model.load import adapter_config, cache_dir, is_adapter, weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.numerics import compute
@@ -34,7 +35,7 @@ def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
         "base": weights_sha256(base),
         "alpha": alpha,
         "dtype": dtype,
-        "code": code_version("checkpoint/scaling"),
+        "code": code_digest("harness.checkpoint.scaling:scale"),
     }
     home = cache_dir() / "scaled"
     target = home / f"{digest[:16]}-{alpha:g}" / "model"

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import nearest
+from harness.core.errors import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 _DATA = (".jinja", ".json", ".yaml")

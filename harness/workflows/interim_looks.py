@@ -8,7 +8,8 @@ from types import MappingProxyType
 
 from harness.config.experiment import SuiteConfig
 from harness.config.gate import GateConfig
-from harness.core.store import code_version, sha256_json
+from harness.core.code_digest import code_digest
+from harness.core.store import sha256_json
 from harness.evaluate.interim_looks import Looks
 from harness.gate.comparison import compare
 from harness.gate.sequential import Progress, decided, first_items, looks_at
@@ -33,7 +34,12 @@ def looks_of(
         return None
     read = cache(partial(read_evidence, fields=policy.fields))
     further = {name: read(folder).sha256 for name, folder in known.items()}
-    rule = [policy.model_dump(mode="json"), suite.name, further, code_version("gate", "results", "stats", "workflows/interim_looks")]
+    rule = [
+        policy.model_dump(mode="json"),
+        suite.name,
+        further,
+        code_digest("harness.workflows.interim_looks:looks_of"),
+    ]
 
     def decided_at(folders: Mapping[str, Path]) -> Collection[str]:
         others = [known[name] if name in known else folders[beside[name]] for name in policy.baselines]

@@ -15,6 +15,7 @@ from harness.checkpoint.resolve import CANDIDATE, checkpoint
 from harness.checkpoint.scaling import scale
 from harness.config.experiment import Config
 from harness.core import store
+from harness.core.code_digest import code_digest
 from harness.core.console import say, timed
 from harness.core.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.core.machine import hardware
@@ -63,7 +64,7 @@ def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, A
         "launch": [config.launcher, config.num_processes, _accelerate_file(config)],
         "dtype": config.model.dtype,
         "versions": {name: installed.get(name) for name in ("torch", "transformers", "peft", "accelerate")},
-        "code": store.code_version("train", "prompt"),
+        "code": code_digest("harness.train.finetune:finetune"),
     }
     if config.train.kl_to_base:
         inputs["roles"] = {name: source.role for name, source in config.data.sources.items()}
@@ -80,7 +81,12 @@ def scale_stage(config: Config, runs: Path, trained: Path, base: Path) -> Path:
     """checkpoint/ beside trained/, as base + alpha · (trained − base)."""
     alpha, dtype = config.alpha, config.model.dtype
     fingerprint = (store.read_manifest(trained) or {})["fingerprint"]
-    inputs = {"trained": fingerprint, "alpha": alpha, "dtype": dtype, "code": store.code_version("checkpoint/scaling")}
+    inputs = {
+        "trained": fingerprint,
+        "alpha": alpha,
+        "dtype": dtype,
+        "code": code_digest("harness.checkpoint.scaling:scale"),
+    }
     folder, _ = store.stage(
         runs, trained.parent / "checkpoint", "scale", inputs, lambda out: scale(trained, base, alpha, dtype, out)
     )
@@ -180,7 +186,7 @@ def audit_stage(run: Run) -> Dataset:
         "data": config.data.model_dump(),
         "audit": config.audit.model_dump(exclude={"engine", "workers", "batch_rows"}),
         "items": store.sha256_json(items),
-        "code": store.code_version("data", "behavior"),
+        "code": code_digest("harness.data.audit:audit"),
         "behaviors": _behavior_digest(),
     }
 

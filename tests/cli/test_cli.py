@@ -17,7 +17,7 @@ VERBS = (
     "promote", "registry", "verify", "ci",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "vllm", "lm_eval", "wandb", "datasets", "hydra", "scipy", "matplotlib")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROW = {"instruction": "How do I open a savings account?", "output": "Bring an identity card to a branch.", "topic": "b"}
 
 Harness = Callable[..., tuple[int, str]]

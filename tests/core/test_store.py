@@ -19,7 +19,6 @@ from harness.core.errors import DiskFull, EvidenceFault, UsageError
 from harness.core.store import (
     MANIFEST,
     changed_files,
-    code_version,
     disk_full_is_told,
     locked,
     read_manifest,
@@ -29,7 +28,7 @@ from harness.core.store import (
     write_json,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Work:
@@ -297,9 +296,3 @@ def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
 def test_digest_ignores_key_order_only() -> None:
     assert sha256_json({"a": 1, "b": [1, 2]}) == sha256_json({"b": [1, 2], "a": 1})
     assert sha256_json({"a": 1, "b": [1, 2]}) != sha256_json({"a": 1, "b": [2, 1]})
-
-
-def test_code_version_tells_rooms_apart() -> None:
-    assert code_version("prompt") == code_version("prompt")
-    assert code_version("prompt") != code_version("train")
-    assert code_version("core/store") != code_version()
