@@ -9,6 +9,7 @@ from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import Config, ModelConfig
 from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
+from harness.core.layout import CANDIDATE, EVALUATION, RunFolder
 from harness.core.store import sha256_folder, sha256_json, stage
 from harness.model.load import (
     adapter_config,
@@ -23,8 +24,6 @@ from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import make_contract, read_template
 from harness.records.base import load
 from harness.records.stages import Checkpoint, Evaluation
-
-CANDIDATE = "candidate"
 
 
 def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
@@ -55,13 +54,13 @@ def _folder(name: str, config: Config) -> Path:
         return local_model(config.model)
     name = resolved(name, registry_folder(config.runs_dir))
     for folder in (Path(name), Path(config.runs_dir) / name):
-        if (folder / "checkpoint").is_dir():
-            return folder / "checkpoint"
+        if (run := RunFolder(folder)).is_run:
+            return run.checkpoint
         if folder.is_dir():
             return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return local_model(ModelConfig(path=name, dtype=config.model.dtype))
-    runs = [path.name for path in Path(config.runs_dir).glob("*") if (path / "checkpoint").is_dir()]
+    runs = [run.name for run in RunFolder.all_in(Path(config.runs_dir)) if run.is_run]
     raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
 
 
@@ -113,11 +112,19 @@ def _made_contract(tokenizer: Path, config: Config) -> Contract:
     return Contract.load(folder)
 
 
-def _require_same_weights(run: Path) -> None:
-    """Raises EvidenceFault when a run's checkpoint is not the one that was evaluated."""
-    evaluated = load(Evaluation, run / "eval" / CANDIDATE / "evaluation.json").weights_sha256
-    if (run / "checkpoint").is_dir() and weights_sha256(run / "checkpoint") != evaluated:
-        raise EvidenceFault(f"{run}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with")
+def _require_same_weights(evaluation: Path) -> None:
+    """Raises EvidenceFault when a run's candidate was evaluated with other weights than the run holds now."""
+    run = RunFolder.of_evaluation(evaluation)
+    if run is None or evaluation.name != CANDIDATE or not any(run.checkpoint.glob("*.safetensors")):
+        return
+    try:
+        evaluated = load(Evaluation, evaluation / EVALUATION).weights_sha256
+    except DataError as error:
+        raise EvidenceFault(f"{evaluation / EVALUATION} is damaged: {error}") from None
+    if weights_sha256(run.checkpoint) != evaluated:
+        raise EvidenceFault(
+            f"{run.path}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with"
+        )
 
 
 def _base_of(adapter: Path, config: Config) -> Path:
@@ -136,14 +143,13 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
     lm-eval output folder."""
     name = resolved(name, registry_folder(runs))
     for folder in (Path(name), runs / name):
-        if (folder / "evaluation.json").is_file():
-            return folder
-        if (folder / "eval" / CANDIDATE / "evaluation.json").is_file():
-            _require_same_weights(folder)
-            return folder / "eval" / CANDIDATE
+        for evaluation in (folder, RunFolder(folder).candidate):
+            if (evaluation / EVALUATION).is_file():
+                _require_same_weights(evaluation)
+                return evaluation
         if folder.is_dir() and any(folder.rglob("results*.json")):
             return folder
         if folder.is_dir():
             raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
-    known = [path.name for path in runs.glob("*") if (path / "eval").is_dir()]
+    known = [run.name for run in RunFolder.all_in(runs) if run.evaluations.is_dir()]
     raise UsageError(f"{name}: no such run or evaluation folder. {nearest(name, known)}")

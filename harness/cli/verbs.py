@@ -51,9 +51,9 @@ def audit(options: argparse.Namespace) -> int:
         dataset = audit_alone(config, folder)
     else:
         run = Run.of(config)
-        with locked(run.folder):
+        with locked(run.folder.path):
             dataset = audit_stage(run)
-        folder = run.folder / "data"
+        folder = run.folder.data
     return _told_audit(dataset, folder)
 
 
@@ -79,7 +79,7 @@ def train(options: argparse.Namespace) -> int:
     from harness.workflows.run import Run, train
 
     run = Run.of(config_for(_required(options.overrides, "experiment")))
-    with locked(run.folder):
+    with locked(run.folder.path):
         if options.dry_run:
             from harness.workflows.run import dry_run
 

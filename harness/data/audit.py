@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.config.data import AuditConfig, DataConfig
 from harness.core.errors import DataError, MissingDependency
+from harness.core.layout import AUDIT
 from harness.core.store import sha256_json
 from harness.data.decontaminate import Decontamination
 from harness.data.filtering import Judge
@@ -130,15 +131,17 @@ def audit(
     out: Path,
     hub_dir: Path | None = None,
     json_lines: bool = False,
+    origins: Sequence[Origin] | None = None,
 ) -> Dataset:
     """Audits all sources against the behaviours and against the evaluation `items` of the run; writes into `out`.
 
+    `origins` are the sources with their files, where they were found and their licences accepted before.
     `json_lines` also writes kept.jsonl (in the order of the sources) and quarantine.jsonl. Raises DataError for
     malformed rows (unless they are to be quarantined), for a mix that cannot be made, and when no row is left.
     """
     _require_installed()
-    origins = find_sources(data, hub_dir)
-    require_usable(origins, section("licences", config.licences))
+    if origins is None:
+        origins = usable_sources(data, config, hub_dir)
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         room = Room(data, config, judge_of(config, decontamination, data), Path(folder))
@@ -150,9 +153,16 @@ def audit(
             written = _Written(room, plan)
             written.write(out, json_lines)
             record = written.record(origins, items)
-    record.save(out / "audit.json")
+    record.save(out / AUDIT)
     write_card(record, config, out)
     return record
+
+
+def usable_sources(data: DataConfig, config: AuditConfig, hub_dir: Path | None = None) -> list[Origin]:
+    """The sources with their files found and their licences accepted; raises DataError that lists what is wrong."""
+    origins = find_sources(data, hub_dir)
+    require_usable(origins, section("licences", config.licences))
+    return origins
 
 
 def _require_installed() -> None:

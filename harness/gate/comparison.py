@@ -1,6 +1,7 @@
 """Candidate against baseline, paired item by item: differences with intervals, flips, forgetting."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,23 @@ def compare_distinct(baseline: Evidence, candidate: Evidence, policy: GateConfig
         return comparison
     told = f"the baseline {baseline.label} is the evaluation of the candidate itself; name another baseline"
     return comparison.model_copy(update={"faults": [told, *comparison.faults]})
+
+
+def compare_all(
+    baseline: Evidence, candidate: Evidence, others: Mapping[str, Evidence], policy: GateConfig | None = None
+) -> Comparison:
+    """As `compare_distinct`, and the candidate against every further baseline too, by the policy's name for it.
+
+    A further baseline that is the first one itself is only named (`same`); the flips of the others are left out.
+    """
+    comparison = compare_distinct(baseline, candidate, policy)
+    same = [name for name, other in others.items() if other.sha256 == baseline.sha256]
+    found = [
+        compare_distinct(replace(other, label=name), candidate, policy).model_copy(update={"flips": []})
+        for name, other in others.items()
+        if name not in same
+    ]
+    return comparison.model_copy(update={"others": found, "same": same})
 
 
 def _evaluated(baseline: Evidence, candidate: Evidence) -> list[str]:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from harness.checkpoint.origin import origins
 from harness.checkpoint.resolve import resolve_evaluation
+from harness.core.layout import COMPARISON, EVALUATIONS, RunFolder
 from harness.records.base import Record, load
 from harness.records.gate import Comparison
 
-EVIDENCE = "evidence.json"
-POLICY = "policy.json"
-COMPARISON, VERDICT = "compare.json", "verdict.json"
 BASELINE_STAGE, CANDIDATE_STAGE = "evaluate_baseline", "evaluate_candidate"
 FURTHER = "baseline "  # and the name that the policy gives it
 MAKERS = ("train", "scale", "merge")  # the stages that write weights, in their order
@@ -81,15 +79,14 @@ class Places:
 
     @classmethod
     def of_run(cls, run: Path) -> "Places":
-        checkpoint = run / "checkpoint"
-        evaluations = (run / "eval" / "base", run / "eval" / "candidate")
-        return cls(run, *evaluations, run / "data", checkpoint, origins(checkpoint))
+        place = RunFolder(run)
+        return cls(run, place.base, place.candidate, place.data, place.checkpoint, origins(place.checkpoint))
 
     @classmethod
     def of_chain(cls, folder: Path, chain: Chain) -> "Places":
         """The places that a recorded chain names, as seen from the folder of its evidence.json."""
         found = {step.stage: folder / step.folder for step in chain.steps}
-        absent = folder / "eval"
+        absent = folder / EVALUATIONS
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
         made = [found[stage] for stage in MAKERS if stage in found]
         checkpoint = made[-1] if made else None

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from harness.checkpoint.origin import ORIGIN, origin_of
 from harness.core.errors import DataError, EvidenceFault
+from harness.core.layout import AUDIT, CANDIDATE, EVALUATION, RunFolder
 from harness.core.store import read_manifest, require_unchanged
 from harness.model.load import cache_dir, weights_sha256
 from harness.records.base import load
 from harness.records.stages import Dataset
 from harness.results.evidence import Evidence
-
-RECORD = "audit.json"
 
 
 def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
@@ -20,14 +19,14 @@ def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -
     `items_sha256` is the digest of all items of the run's configuration, where it is known.
     Raises EvidenceFault when there is no audit or its files were edited.
     """
-    if not (data / RECORD).is_file():
+    if not (data / AUDIT).is_file():
         raise EvidenceFault(
-            f"{data / RECORD} is missing: nobody knows whether the model was trained on the items it is judged by"
+            f"{data / AUDIT} is missing: nobody knows whether the model was trained on the items it is judged by"
         )
     if read_manifest(data) is not None:
         require_unchanged(data)
     try:
-        dataset = load(Dataset, data / RECORD)
+        dataset = load(Dataset, data / AUDIT)
     except DataError as error:
         raise EvidenceFault(str(error)) from None
     faults = [told for task in sorted(evidence.identities) if (told := _fault(dataset, evidence, task))]
@@ -51,46 +50,43 @@ def _fault(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
     return None
 
 
-def data_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
-    """data/ of the run that trained the evaluated model; None for a model that no run here trained."""
-    checkpoint = checkpoint_of(folder, evidence, runs)
-    return None if checkpoint is None else data_beside(checkpoint)
-
-
 def data_beside(checkpoint: Path) -> Path:
     """data/ of the run that a checkpoint lies in, or of the one whose checkpoint it was made of."""
-    own = checkpoint.parent / "data"
-    return own if own.is_dir() else origin_of(checkpoint).parent / "data"
+    own = RunFolder.of_checkpoint(checkpoint).data
+    return own if own.is_dir() else RunFolder.of_checkpoint(origin_of(checkpoint)).data
 
 
-def checkpoint_of(folder: Path, evidence: Evidence, runs: Path) -> Path | None:
+def checkpoint_of(evaluation: Path, weights_sha256: str, runs: Path) -> Path | None:
     """The checkpoint that was evaluated: a run's, or one made of it in the cache; None for a model from elsewhere.
 
-    An evaluation inside a run belongs to it; any other is matched by the digest of its weights.
+    An evaluation inside a run belongs to it; any other is matched by the digest of its weights ('' matches none).
     """
-    inside = folder.parent.parent
-    if folder.parent.name == "eval" and (inside / "checkpoint").is_dir():
-        return inside / "checkpoint" if folder.name == "candidate" else None
-    for path in sorted(runs.glob("*/eval/candidate/evaluation.json")):
-        try:
-            digest = json.loads(path.read_text()).get("weights_sha256")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if digest and digest == evidence.weights_sha256:
-            return path.parents[2] / "checkpoint"
-    return _made_of_a_run(evidence.weights_sha256)
+    inside = RunFolder.of_evaluation(evaluation)
+    if inside is not None and inside.is_run:
+        return inside.checkpoint if evaluation.name == CANDIDATE else None
+    if not weights_sha256:
+        return None
+    for run in RunFolder.all_in(runs):
+        if evaluated_weights(run.candidate) == weights_sha256:
+            return run.checkpoint
+    return _made_of_a_run(weights_sha256)
+
+
+def evaluated_weights(evaluation: Path) -> str:
+    """The digest of the weights that an evaluation was made with; '' where no record of ours says so."""
+    try:
+        return str(json.loads((evaluation / EVALUATION).read_text()).get("weights_sha256") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _made_of_a_run(digest: str) -> Path | None:
     """The copy in the cache (RUN@ALPHA, or an adapter merged into its base model) that has these weights."""
     for path in sorted(cache_dir().glob(f"*/*/model/{ORIGIN}")):
         try:
-            if weights_sha256(path.parent) == digest and _is_run(origin_of(path.parent).parent):
+            home = RunFolder.of_checkpoint(origin_of(path.parent))
+            if weights_sha256(path.parent) == digest and (home.config.is_file() or home.audit.is_file()):
                 return path.parent
         except DataError:
             continue
     return None
-
-
-def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.yaml", f"data/{RECORD}"))

@@ -8,20 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import EvidenceFault
+from harness.core.layout import COMPARISON, POLICY, VERDICT
 from harness.core.store import MANIFEST, read_manifest, sha256_file, sha256_json
 from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
-from harness.lineage.chain import (
-    BASELINE_STAGE,
-    CANDIDATE_STAGE,
-    COMPARISON,
-    FURTHER,
-    MAKERS,
-    POLICY,
-    VERDICT,
-    Places,
-    Step,
-)
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Places, Step
 from harness.model.load import weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load

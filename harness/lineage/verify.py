@@ -9,10 +9,11 @@ from typing import Any
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
+from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT
 from harness.core.store import sha256_file, sha256_json
 from harness.gate.comparison import compare_distinct
 from harness.gate.verdict import decide
-from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
+from harness.lineage.chain import Chain, Places, Step
 from harness.lineage.coverage import uncovered
 from harness.lineage.steps import steps_of
 from harness.model.load import adapter_config, is_adapter, weights_sha256

@@ -8,12 +8,12 @@ from harness.checkpoint.origin import origins
 from harness.core import store
 from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault
+from harness.core.layout import EVIDENCE
 from harness.core.machine import hardware
-from harness.lineage.chain import EVIDENCE, Chain, Places, further_baselines
-from harness.lineage.coverage import checkpoint_of, data_beside
+from harness.lineage.chain import Chain, Places, further_baselines
+from harness.lineage.coverage import checkpoint_of, data_beside, evaluated_weights
 from harness.lineage.steps import steps_of
 from harness.records.base import load
-from harness.results.evidence import read_evidence
 
 
 def write_evidence(places: Places, run_id: str, command: str, runs: Path) -> None:
@@ -50,7 +50,7 @@ def save(chain: Chain, path: Path) -> None:
 def places_of(decision: Path, baseline: Path, candidate: Path, runs: Path) -> Places:
     """Where the evidence of a gate decision lies: both evaluations, and the run that trained the candidate, if any."""
     try:
-        checkpoint = checkpoint_of(candidate.resolve(), read_evidence(candidate), runs)
+        checkpoint = checkpoint_of(candidate.resolve(), evaluated_weights(candidate), runs)
     except (DataError, EvidenceFault):
         checkpoint = None
     if checkpoint is None:

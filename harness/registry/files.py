@@ -17,8 +17,8 @@ from harness.checkpoint.history import HISTORY, Entry
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
+from harness.core.layout import EVIDENCE
 from harness.core.store import sha256_file, write_json
-from harness.lineage.chain import EVIDENCE
 from harness.lineage.verify import Link, broken, verify_evidence
 from harness.records.base import load
 from harness.registry.keep import kept

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from harness.checkpoint.origin import SCALED, TRAINED
 from harness.core.errors import EvidenceFault
+from harness.core.layout import EVIDENCE
 from harness.core.store import disk_full_is_told, sha256_file, sha256_json
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, FURTHER, MAKERS, Chain
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
 from harness.registry.protocol import Act, Submission

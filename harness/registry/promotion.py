@@ -8,8 +8,9 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault, PromotionRefused, UsageError
+from harness.core.layout import EVIDENCE, POLICY, VERDICT
 from harness.core.store import read_manifest, sha256_file
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
 from harness.model.load import is_adapter, weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract

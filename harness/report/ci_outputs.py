@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.checkpoint.history import Entry
 from harness.core.errors import HarnessError
-from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT
+from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT
 from harness.records.gate import Verdict
 from harness.registry.promotion import AGAINST
 from harness.report.markdown import MARKER

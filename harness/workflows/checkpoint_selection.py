@@ -5,25 +5,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.checkpoint.resolve import CANDIDATE, checkpoint
+from harness.checkpoint.resolve import checkpoint
 from harness.config.experiment import Config, TaskConfig
 from harness.core.console import say
 from harness.core.errors import EvidenceFault
+from harness.core.layout import BASE, CANDIDATE, EVALUATIONS
 from harness.evaluate.checkpoints import evaluate_checkpoints
-from harness.gate.comparison import compare
-from harness.gate.verdict import decide
+from harness.lineage.chain import Places
 from harness.model.load import weights_sha256
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Examined
-from harness.results.evidence import read_evidence
 from harness.serve.server import device_of
 from harness.train.cpu.allocator import free_memory
 from harness.workflows.evaluate import tasks_of
+from harness.workflows.gate import decided
 
 if TYPE_CHECKING:
     from harness.serve.session import KeptServer
-
-BASE = "base"
 
 
 def limited(config: Config) -> Config:
@@ -35,7 +33,9 @@ def limited(config: Config) -> Config:
 
     tasks = [few(task) for task in config.suite.tasks]
     suite = config.suite.model_copy(update={"tasks": tasks, "aa": False, "judge": None})
-    return config.model_copy(update={"suite": suite, "domain_tasks": [few(task) for task in config.domain_tasks]})
+    domain_tasks = [few(task) for task in config.domain_tasks]
+    gate = config.gate.model_copy(update={"baselines": []})  # those were asked all their items
+    return config.model_copy(update={"suite": suite, "domain_tasks": domain_tasks, "gate": gate})
 
 
 @contextmanager
@@ -65,9 +65,12 @@ def examine(
     few = limited(config)
     candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
-    done = evaluate_checkpoints(sides, few, work / "eval", work / "vllm.log", tasks_of(few), kept=kept)
-    before, after = (read_evidence(done[label], config.gate.fields) for label in (BASE, CANDIDATE))
-    verdict = decide(config.gate, compare(before, after, config.gate))
+
+    def evaluations() -> Places:
+        done = evaluate_checkpoints(sides, few, work / EVALUATIONS, work / "vllm.log", tasks_of(few), kept=kept)
+        return Places(work, done[BASE], done[CANDIDATE])
+
+    verdict = decided(few.gate, (BASE, CANDIDATE), evaluations).verdict
     if verdict.verdict == "INVALID":
         raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
     found = summarised(step, verdict)

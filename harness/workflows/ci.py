@@ -1,36 +1,35 @@
 """`harness ci`: a candidate against what is in production, evaluated where that is not done, and decided."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from harness.checkpoint.alias import registry_folder, resolved
 from harness.checkpoint.history import Entry, current_of, read_history
 from harness.checkpoint.origin import origin_of, origins
-from harness.checkpoint.resolve import CANDIDATE, contract_of, resolve_checkpoint
+from harness.checkpoint.resolve import contract_of, resolve_checkpoint
 from harness.checkpoint.scaling import split_alpha
 from harness.config.experiment import Config, read_yaml, validate
 from harness.config.gate import GateConfig
 from harness.core import store
 from harness.core.console import say
 from harness.core.errors import EvidenceFault, UsageError
+from harness.core.layout import AUDIT, CANDIDATE, CHECKPOINT, EVALUATION, RunFolder
 from harness.data.evaluation_items import check_task_files
 from harness.evaluate.checkpoints import EVALUATE, evaluate_checkpoints
 from harness.evaluate.fingerprint import evaluation_inputs
 from harness.evaluate.interim_looks import Looks
-from harness.lineage.chain import EVIDENCE, Places
+from harness.lineage.chain import Places
 from harness.lineage.coverage import data_beside
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.write import places_of
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Evaluation
-from harness.registry.promotion import AGAINST
-from harness.report.write import write_report
-from harness.workflows.compose import config_for, gate_values
-from harness.workflows.evaluate import tasks_of
-from harness.workflows.gate import baseline_folder, compare_folders, unusable, write_verdict
+from harness.workflows.compose import config_for
+from harness.workflows.evaluate import label_of, tasks_of
+from harness.workflows.gate import decided, further_baselines, policy_named, with_further, write_decision
 from harness.workflows.interim_looks import looks_of
 
 
@@ -53,7 +52,7 @@ class Sides:
         for name, found in self.further.items():
             if not any(_same(found, other) for other in baselines.values()):
                 baselines[name] = found
-        labels = [_label(name) for name in (*baselines, self.candidate)]
+        labels = [label_of(name) for name in (*baselines, self.candidate)]
         if labels[0] == labels[-1]:
             raise UsageError(f"candidate and baseline are both {labels[0]}: name two models")
         if len(set(labels)) < len(labels):
@@ -71,27 +70,22 @@ def decide_candidate(
     candidate: str, against: str, policy: str, config: Config, out: Path, command: str
 ) -> tuple[Verdict, Path]:
     """The verdict on a candidate, with all its files in `out`; returns it and the report's path."""
-    gate = validate(GateConfig, gate_values(policy))
+    rules = policy_named(policy)
     runs = Path(config.runs_dir)
-    further = _further_baselines(gate, runs)
+    further = further_baselines(rules, runs)
     check_task_files(task.name for task in config.tasks)
     baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
     served = {name: resolve_checkpoint(str(model), config) for name, model in _models(further).items()}
     sides = Sides(against, candidate, (baseline_model, candidate_model), served)
-    try:
+
+    def evaluations() -> Places:
         _require_one_contract(sides)
         _require_others(sides)
-        baseline, own, further = evaluated(sides, config, gate, further)
-        places = _places(out, sides, baseline, own, runs, further)
-        folders, data = (places.baseline, places.candidate), places.data
-        comparison = compare_folders(folders, (against, candidate), runs, lambda _: data, gate, further=further)
-    except EvidenceFault as fault:
-        places, comparison = None, unusable(against, candidate, str(fault))
-    verdict = write_verdict(gate, comparison, out)
-    (out / EVIDENCE).unlink(missing_ok=True)
-    if places is not None:
-        write_evidence(places, out.resolve().name, command, runs)
-    return verdict, write_report(out, _label(candidate), command)
+        baseline, own, others = evaluated(sides, config, rules, further)
+        return with_further(_places(out, sides, baseline, own, runs), others)
+
+    decision = decided(rules, (against, candidate), evaluations)
+    return decision.verdict, write_decision(decision, out, command, runs, label_of(candidate))
 
 
 def already_there(candidate: str, against: str, config: Config) -> Entry | None:
@@ -109,43 +103,21 @@ def already_there(candidate: str, against: str, config: Config) -> Entry | None:
     return current if same and on_its_base else None
 
 
-def _further_baselines(policy: GateConfig, runs: Path) -> dict[str, Path]:
-    """The evaluations of the policy's further baselines, before anything is evaluated; raises UsageError that lists
-    those without one."""
-    faults, found = [], {}
-    for name in policy.baselines:
-        try:
-            found[name] = baseline_folder(name, runs)
-        except UsageError as error:
-            faults.append(f"  - baseline {name}: {error}")
-    if faults:
-        raise UsageError("\n".join([f"policy {policy.name} names baselines that have no evaluation:", *faults]))
-    return found
-
-
 def _models(further: Mapping[str, Path]) -> dict[str, Path]:
     """The checkpoints beside evaluations of runs and promoted models; an evaluation named as such stays what it is."""
-    runs = {name: at.parent.parent for name, at in further.items() if at.name == CANDIDATE != Path(name).name}
-    return {name: run / "checkpoint" for name, run in runs.items() if (run / "checkpoint").is_dir()}
+    named = {name: at for name, at in further.items() if at.name == CANDIDATE != Path(name).name}
+    runs = {name: RunFolder.of_evaluation(at) for name, at in named.items()}
+    return {name: run.checkpoint for name, run in runs.items() if run is not None and run.is_run}
 
 
-def _places(
-    out: Path,
-    sides: Sides,
-    baseline: Path,
-    candidate: Path,
-    runs: Path,
-    further: Mapping[str, Path] = MappingProxyType({}),
-) -> Places:
+def _places(out: Path, sides: Sides, baseline: Path, candidate: Path, runs: Path) -> Places:
     """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained, be it
     named by another folder with the same weights."""
     checkpoint = Path(sides.checkpoints[1].path)
     data = data_beside(checkpoint)
-    if (data / "audit.json").is_file():
-        found = Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
-    else:
-        found = places_of(out, baseline, candidate, runs)
-    return replace(found, further=tuple(further.items()))
+    if (data / AUDIT).is_file():
+        return Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
+    return places_of(out, baseline, candidate, runs)
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
@@ -169,18 +141,15 @@ def _recorded_config(candidate: str, runs: Path) -> Path | None:
     name = resolved(split_alpha(candidate)[0], registry_folder(runs))
     named = [folder.resolve() for folder in (Path(name), runs / name) if folder.is_dir()]
     homes = [home for folder in named for home in (folder, folder.parent, origin_of(folder).parent)]
-    return next((f for home in homes if (f := home / "config.yaml").is_file() and _is_run(home)), None)
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "checkpoint").is_dir()
+    found = [RunFolder(home) for home in homes]
+    return next((run.config for run in found if run.config.is_file() and run.is_run), None)
 
 
 def out_folder(candidate: str, against: str, runs: Path) -> Path:
     """Where the decision on a run lies, so that `harness promote` finds it; `ci-report` for any other candidate."""
-    named = Path(candidate).parent if Path(candidate).name == "checkpoint" else Path(candidate)
-    run = next((folder for folder in (named, runs / named) if _is_run(folder)), None)
-    return Path("ci-report") if run is None or "/" in against else run / AGAINST / against
+    named = Path(candidate).parent if Path(candidate).name == CHECKPOINT else Path(candidate)
+    run = next((run for run in (RunFolder(named), RunFolder(runs / named)) if run.is_run), None)
+    return Path("ci-report") if run is None or "/" in against else run.against(against).path
 
 
 def _require_one_contract(sides: Sides) -> None:
@@ -235,19 +204,14 @@ def _evaluate(
     digest = store.sha256_json([*asked, looks.identity] if looks else asked)
     folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
     with store.locked(folder):
-        log = folder / "logs" / "vllm.log"
-        return evaluate_checkpoints(named, config, folder / "eval", log, tasks_of(config), looks, known)
-
-
-def _label(name: str) -> str:
-    path = Path(name).resolve() if Path(name).exists() else Path(name)
-    return path.parent.name if path.name == "checkpoint" else path.name
+        place = RunFolder(folder)
+        return evaluate_checkpoints(named, config, place.evaluations, place.log, tasks_of(config), looks, known)
 
 
 def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) -> Path | None:
     """The evaluation that lies beside a run's (or the registry's) checkpoint, if made under the same settings and
     without requests that failed and may succeed another time."""
-    folder = Path(checkpoint.path).parent / "eval" / CANDIDATE
+    folder = RunFolder.of_checkpoint(Path(checkpoint.path)).candidate
     manifest = store.read_manifest(folder)
     if manifest is None:
         return None
@@ -256,4 +220,4 @@ def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) 
     expected = store.sha256_json({"stage": EVALUATE, **inputs})
     if manifest.get("fingerprint") != expected or store.changed_files(folder):
         return None
-    return None if load(Evaluation, folder / "evaluation.json").failed_requests else folder
+    return None if load(Evaluation, folder / EVALUATION).failed_requests else folder

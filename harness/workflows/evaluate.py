@@ -10,11 +10,11 @@ from harness.config.experiment import Config, TaskConfig
 from harness.core import store
 from harness.core.console import timed
 from harness.core.errors import UsageError
+from harness.core.layout import CHECKPOINT, RunFolder
 from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, suite_items
-from harness.data.tables import read_rows
+from harness.data.tables import TRAIN, read_rows
 from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.lineage.coverage import data_beside
-from harness.records.stages import Checkpoint
 
 SMOKE = TaskConfig(name="general_smoke")
 
@@ -59,33 +59,28 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     if config.suite.judge is not None:
         from harness.evaluate.judging import require_judge
 
-        require_judge(config.suite.judge, [_label(name) for name in names])
-    checkpoints = {_label(name): resolve_checkpoint(name, config) for name in names}
+        require_judge(config.suite.judge, [label_of(name) for name in names])
+    checkpoints = {label_of(name): resolve_checkpoint(name, config) for name in names}
     if len(checkpoints) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
         raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
     items = domain_items(config.tasks)
     for found in checkpoints.values():
-        if (trained_on(found) / "train.parquet").is_file():
-            require_unseen(items, read_rows(trained_on(found)), str(trained_on(found)))
+        data = data_beside(Path(found.path))
+        if (data / TRAIN).is_file():
+            require_unseen(items, read_rows(data), str(data))
     digest = store.sha256_json(
         [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
     )
     folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
     with store.locked(folder):
-        done = evaluate_checkpoints(
-            checkpoints, config, folder / "eval", folder / "logs" / "vllm.log", tasks_of(config)
-        )
+        place = RunFolder(folder)
+        done = evaluate_checkpoints(checkpoints, config, place.evaluations, place.log, tasks_of(config))
     return list(done.values())
 
 
-def trained_on(checkpoint: Checkpoint) -> Path:
-    """Where the rows of a run's checkpoint lie."""
-    return data_beside(Path(checkpoint.path))
-
-
-def _label(name: str) -> str:
+def label_of(name: str) -> str:
     """A short name for a checkpoint: the run's or folder's own."""
     path = Path(name).resolve() if Path(name).exists() else Path(name)
-    return path.parent.name if path.name == "checkpoint" else path.name
+    return path.parent.name if path.name == CHECKPOINT else path.name

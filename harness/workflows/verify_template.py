@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint.merge import merged, reasons_to_merge
-from harness.checkpoint.resolve import CANDIDATE, locate
+from harness.checkpoint.resolve import locate
 from harness.config.experiment import Config, TemplateConfig
 from harness.core.console import say
 from harness.core.errors import PromptMismatch, ServerFault, UsageError
+from harness.core.layout import CANDIDATE
 from harness.model.load import is_adapter, load_tokenizer, local_model, tokenizer_folder
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.make import FROM_MODEL, make_contract

@@ -118,7 +118,7 @@ def test_a_training_without_a_verdict_is_not_decided(tmp_path: Path, monkeypatch
     project = write_story(tmp_path / "project", tmp_path)
     monkeypatch.chdir(project)
     overrides = ["experiment=story", "audit.limits.max_rows.duplicate=0"]
-    folder = Run.of(config_for(overrides)).folder
+    folder = Run.of(config_for(overrides)).folder.path
     (folder / "report").mkdir(parents=True)
     for name in ("run.json", "verdict.json", "report/index.html"):
         (folder / name).write_text('{"verdict": "PASS"}')

@@ -9,14 +9,14 @@ from evaluation_folders import Folder, answers, samples
 from harness.checkpoint.origin import write_origin
 from harness.core.errors import EvidenceFault
 from harness.core.store import sha256_json
-from harness.lineage.coverage import data_of, uncovered
+from harness.lineage.coverage import checkpoint_of, data_beside, uncovered
 from harness.model.load import weights_sha256
 from harness.records.stages import Checkpoint, Dataset
 from harness.results.evidence import Evidence, read_evidence
 from harness.workflows.compose import config_for
 from harness.workflows.evaluate import evaluation_items
 from harness.workflows.gate import compare_evaluations
-from harness.workflows.run import Run, judge
+from harness.workflows.run import Run, decide
 
 ITEMS = 50
 DIGEST = "d" * 64
@@ -62,6 +62,12 @@ def test_other_items_than_those_checked(tmp_path: Path) -> None:
 def test_without_an_audit_nothing_is_known(tmp_path: Path) -> None:
     with pytest.raises(EvidenceFault, match=r"audit\.json is missing"):
         uncovered(tmp_path, evidence(tmp_path / "a"))
+
+
+def data_of(folder: Path, found: Evidence, runs: Path) -> Path | None:
+    """The data of the run that trained an evaluated model."""
+    checkpoint = checkpoint_of(folder, found.weights_sha256, runs)
+    return None if checkpoint is None else data_beside(checkpoint)
 
 
 def run_folder(runs: Path, covered: dict[str, int] | None, task: str = "quiz") -> Path:
@@ -142,14 +148,14 @@ def test_a_run_is_invalid_unless_its_items_were_checked(
     config = config_for(["experiment=finance_disclaimer", f"runs_dir={tmp_path / 'runs'}", "tracker=none"])
     run = Run.of(config)
     folders = {
-        label: Folder({"disclaimer": samples(answers(40, ITEMS))}, label=label).write(run.folder / "eval" / label)
+        label: Folder({"disclaimer": samples(answers(40, ITEMS))}, label=label).write(run.folder.evaluations / label)
         for label in ("base", "candidate")
     }
     if covered is not None:
-        data(run.folder / "data", covered, sha256_json(evaluation_items(config)) if same_items else DIGEST)
+        data(run.folder.data, covered, sha256_json(evaluation_items(config)) if same_items else DIGEST)
     monkeypatch.setattr("harness.workflows.run.evaluate_stage", lambda *_: folders)
     candidate = Checkpoint(path="", kind="adapter", base_path="", weights_sha256="", base_sha256="", contract_sha256="")
-    verdict = judge(run, candidate)
+    verdict, _ = decide(run, candidate, "test")
     reasons = " ".join(verdict.reasons)
     if told is None:
         assert "training data" not in reasons

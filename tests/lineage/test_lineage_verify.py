@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from harness import cli
 from harness.core.errors import EvidenceFault
+from harness.core.layout import EVIDENCE
 from harness.core.store import sha256_file, stage, write_json
 from harness.gate.comparison import compare
-from harness.lineage.chain import EVIDENCE, Chain, Places
+from harness.lineage.chain import Chain, Places
 from harness.lineage.steps import steps_of
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import places_of, write_evidence
@@ -26,7 +27,7 @@ from harness.records.gate import Comparison
 from harness.results.evidence import read_evidence
 from harness.workflows.compose import config_for
 from harness.workflows.gate import write_verdict
-from harness.workflows.run import scale_stage
+from harness.workflows.run import Run, scale_stage
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -69,14 +70,16 @@ class TestChain:
         assert broken(verify_evidence(run)) == []
 
     def test_what_the_scaling_stage_writes_is_what_the_chain_reads(self, tmp_path: Path) -> None:
-        run = tmp_path / "runs" / "half"
+        config = config_for(["experiment=finance_disclaimer", "alpha=0.5", f"runs_dir={tmp_path / 'runs'}"])
+        half = Run.of(config)
+        run = half.folder.path
 
         def train(out: Path) -> None:
             save_file({"q.lora_A.weight": torch.ones(2, 4), "q.lora_B.weight": torch.ones(4, 2)}, out / ADAPTER)
             (out / "adapter_config.json").write_text(json.dumps({"r": 2, "peft_type": "LORA"}))
 
         trained, _ = stage(run.parent, run / "trained", "train", {"base": "b", "data": "d"}, train)
-        scale_stage(config_for(["experiment=finance_disclaimer", "alpha=0.5"]), run.parent, trained, tmp_path)
+        scale_stage(half, trained, tmp_path)
         steps = {step.stage: step for step in steps_of(Places.of_run(run))}
         made = {f"train.{name}": digest for name, digest in steps["train"].outputs.items()}
         assert made.items() <= steps["scale"].inputs.items()

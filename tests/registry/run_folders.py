@@ -11,9 +11,10 @@ from evaluation_folders import Folder, answers, one_task, policy
 from harness.checkpoint.origin import write_origin
 from harness.config.gate import GateConfig, RuleConfig
 from harness.core import store
+from harness.core.layout import EVIDENCE, POLICY
 from harness.data.tables import TRAIN, write_parquet
 from harness.gate.comparison import compare
-from harness.lineage.chain import EVIDENCE, POLICY, Places
+from harness.lineage.chain import Places
 from harness.lineage.coverage import uncovered
 from harness.lineage.write import places_of, write_evidence
 from harness.model.load import weights_sha256

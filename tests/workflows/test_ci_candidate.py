@@ -26,7 +26,7 @@ from harness.registry.promotion import promote
 from harness.registry.protocol import Act
 from harness.workflows import ci
 from harness.workflows.compose import config_for
-from harness.workflows.gate import compare_folders, write_verdict
+from harness.workflows.gate import compared, write_verdict
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     out = run / "against" / "base"
     places = ci._places(out, sides, run / "eval" / "base", evaluation, runs)
     assert places == places_of(out, run / "eval" / "base", evaluation, runs), "`harness gate` finds the same"
-    comparison = compare_folders((places.baseline, places.candidate), ("base", "mine"), runs, lambda _: places.data)
+    comparison = compared(places, ("base", "mine"))
     write_verdict(POLICY_OF_TESTS, comparison, out)
     write_evidence(places, "base", "test", runs)
     told = [link.line() for link in verify_evidence(out)]
