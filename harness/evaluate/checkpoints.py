@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoint.resolve import contract_of
 from harness.config.experiment import Config
 from harness.core.console import say, timed
+from harness.core.layout import EVALUATION
 from harness.core.store import stage
 from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
 from harness.evaluate.interim_looks import Looks
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from harness.serve.session import KeptServer, LiveServer
 
 EVALUATE = "evaluate"
-RECORD = "evaluation.json"
 LoadTasks = Callable[[], dict[str, Any]]
 
 
@@ -144,7 +144,7 @@ def _refuse(folder: Path) -> None:
 
 def _is_final(folder: Path) -> bool:
     """Whether evaluating again could not add anything: no request and no judge failed that may succeed another time."""
-    record = load(Evaluation, folder / RECORD)
+    record = load(Evaluation, folder / EVALUATION)
     return record.failed_requests == 0 and record.judge_fault is None
 
 

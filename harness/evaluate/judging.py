@@ -12,6 +12,7 @@ from harness.behavior.registry import behavior_folders
 from harness.config.experiment import JudgeConfig
 from harness.core.console import say
 from harness.core.errors import ConfigError, HarnessError, UsageError
+from harness.core.layout import EVALUATION
 from harness.core.store import write_json
 from harness.data.evaluation_items import exchange, read_items
 from harness.evaluate.journal import Journal
@@ -71,7 +72,7 @@ class SampleJudge:
 
         Where the judge fails, nothing but the record's `judge_fault` says so.
         """
-        record = load(Evaluation, folder / "evaluation.json")
+        record = load(Evaluation, folder / EVALUATION)
         rubrics = {task: path / RUBRIC for task, path in behavior_folders().items() if (path / RUBRIC).is_file()}
         tasks = [task for task in record.tasks if task in rubrics]
         if not tasks:
@@ -84,7 +85,7 @@ class SampleJudge:
             found = {task: self._judge_task(folder, task, rubrics[task]) for task in tasks}
         except HarnessError as fault:
             say(f"  {record.label} is not judged, the same command tries again: {fault}")
-            record.model_copy(update={"judge_fault": str(fault)}).save(folder / "evaluation.json")
+            record.model_copy(update={"judge_fault": str(fault)}).save(folder / EVALUATION)
             return
         _write(folder, record, self.config, found)
 
@@ -180,4 +181,4 @@ def _write(
         say(f"  judge {config.model} on {task}, {record.label}: {counts}{_worth(told)}")
     tasks = {task: told for task, (_, told) in found.items()}
     write_json(folder / RECORD, {"model": config.model, "url": config.url, "tasks": tasks})
-    record.model_copy(update={"scores": [*record.scores, *scores]}).save(folder / "evaluation.json")
+    record.model_copy(update={"scores": [*record.scores, *scores]}).save(folder / EVALUATION)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.behavior.registry import behavior_folders
 from harness.config.experiment import Config, TaskConfig
+from harness.core.layout import EVALUATION
 from harness.core.store import sha256_file, write_json
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
     from harness.evaluate.plan import Item, Items, Plan
 
-RECORD = "evaluation.json"
 RESULTS = "results.json"
 NOTHING: dict[str, Any] = {"results": {}, "samples": {}}
 
@@ -70,7 +70,7 @@ def write_evaluation(
         merged_requests=len(keys & answers.merged),
         aa_flip_share=None if aa_flip_share is None else dict(aa_flip_share),
     )
-    record.save(out / RECORD)
+    record.save(out / EVALUATION)
     return record
 
 

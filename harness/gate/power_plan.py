@@ -11,6 +11,7 @@ from scipy.stats import binom, norm
 from harness.config.experiment import Config
 from harness.config.gate import GateConfig, RuleConfig, WaiverConfig
 from harness.core.errors import DataError
+from harness.core.layout import COMPARISON
 from harness.gate.sequential import looks_at
 from harness.gate.significance import differences
 from harness.records.base import load
@@ -211,8 +212,8 @@ def _limit(rule: RuleConfig) -> str:
 def earlier(name: str, runs: Path) -> list[Expected]:
     """The metrics of compare.json in a run or gate folder."""
     for folder in (Path(name), runs / name):
-        if (folder / "compare.json").is_file():
-            found = load(Comparison, folder / "compare.json")
+        if (folder / COMPARISON).is_file():
+            found = load(Comparison, folder / COMPARISON)
             return [_expected(metric) for metric in found.whole]
     raise DataError(f"{name}: no compare.json there; make one with: harness compare BASELINE CANDIDATE --out DIR")
 

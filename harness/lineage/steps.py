@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import EvidenceFault
-from harness.core.layout import COMPARISON, POLICY, VERDICT
+from harness.core.layout import AUDIT, COMPARISON, EVALUATION, POLICY, VERDICT
 from harness.core.store import MANIFEST, read_manifest, sha256_file, sha256_json
 from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
@@ -39,9 +39,9 @@ def steps_of(places: Places) -> list[Step]:
 
 def _data(places: Places, _: list[Step]) -> Step | None:
     folder = places.data
-    if folder is None or not (folder / "audit.json").is_file():
+    if folder is None or not (folder / AUDIT).is_file():
         return None
-    audited = load(Dataset, folder / "audit.json")
+    audited = load(Dataset, folder / AUDIT)
     inputs = _manifest_inputs(folder)
     sources = inputs.pop("sources", {})
     outputs = {"dataset": dataset_sha256(folder / TRAIN), "items": audited.decontaminated_against}
@@ -132,7 +132,7 @@ def _further(label: str, folder: Path, places: Places, steps: list[Step]) -> Ste
 
 def _evaluated(stage: str, folder: Path, places: Places, steps: list[Step], maker: str) -> Step | None:
     """An evaluation; its weights are linked to the stage that made them (a baseline's: where it is the base model)."""
-    record = folder / "evaluation.json"
+    record = folder / EVALUATION
     if not record.is_file():
         results = sorted(folder.rglob("results*.json"))
         return _step(stage, folder, places, {}, {"evaluation": sha256_file(results[-1])}) if results else None

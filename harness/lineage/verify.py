@@ -9,7 +9,7 @@ from typing import Any
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
-from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT
+from harness.core.layout import COMPARISON, EVIDENCE, POLICY, RUN, VERDICT
 from harness.core.store import sha256_file, sha256_json
 from harness.gate.comparison import compare_distinct
 from harness.gate.verdict import decide
@@ -32,7 +32,7 @@ def strays(
     `evidence` maps "baseline" and "candidate" to the digests of the evaluations as they are now (Evidence.sha256).
     """
     faults = []
-    path = folder / "compare.json"
+    path = folder / COMPARISON
     if not path.is_file() or sha256_file(path) != verdict.compare_sha256:
         faults.append(
             f"{folder / 'verdict.json'} was not reached on the compare.json beside it: another run's, or edited"
@@ -90,18 +90,18 @@ def _anchored(folder: Path) -> Iterator[Link]:
     """run.json, where there is one, holds the digests of what the run wrote outside its stages."""
     import json
 
-    path = folder / "run.json"
+    path = folder / RUN
     if not path.is_file():
         return
     try:
         outputs = json.loads(path.read_text())["outputs"]
         named = {name: outputs[name] for name in sorted(outputs) if "/" not in name}
     except (ValueError, KeyError, TypeError):
-        yield Link("run.json", broken=f"{path} is damaged")
+        yield Link(RUN, broken=f"{path} is damaged")
         return
-    yield from _digests_hold("run.json", folder, named)
+    yield from _digests_hold(RUN, folder, named)
     if EVIDENCE not in named:
-        yield Link("run.json", broken=f"{path} does not name {EVIDENCE}")
+        yield Link(RUN, broken=f"{path} does not name {EVIDENCE}")
 
 
 def _files(folder: Path, chain: Chain) -> Iterator[Link]:

@@ -8,7 +8,7 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault, PromotionRefused, UsageError
-from harness.core.layout import EVIDENCE, POLICY, VERDICT
+from harness.core.layout import CONFIG, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.core.store import read_manifest, sha256_file
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, Places, Step
 from harness.lineage.verify import broken, read_policy, verify_evidence
@@ -21,7 +21,6 @@ from harness.registry.policy import at_least_as_strict
 from harness.registry.protocol import Act, Registry, Submission
 
 NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
-AGAINST = "against"
 INVALID = 12
 
 
@@ -33,7 +32,7 @@ def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> E
     """
     valid_alias(act.alias)
     current = registry.current(act.alias)
-    if current is not None and _is_there(run / "checkpoint", current):
+    if current is not None and _is_there(RunFolder(run).checkpoint, current):
         say(f"· {act.alias} points to this model already: the same weights under the same prompt contract")
         return current
     submission = examined(run, decision or decision_of(run, act.alias), current, _demanded(registry, act.alias))
@@ -62,14 +61,14 @@ def _base_of(adapter: Path) -> object:
 
 
 def _stopped_early(evaluation: Path) -> list[str]:
-    tasks = load(Evaluation, evaluation / "evaluation.json").tasks
+    tasks = load(Evaluation, evaluation / EVALUATION).tasks
     return sorted(name for name, task in tasks.items() if task.stopped_at is not None)
 
 
 def decision_of(run: Path, alias: str) -> Path:
     """The verdict that decides: the one against the alias where there is one, else the run's own."""
-    against = run / AGAINST / alias
-    return against if (against / VERDICT).is_file() else run
+    against = RunFolder(run).against(alias)
+    return against.path if against.verdict.is_file() else run
 
 
 def examined(run: Path, decision: Path, current: Entry | None, demanded: GateConfig | None) -> Submission:
@@ -92,7 +91,7 @@ def examined(run: Path, decision: Path, current: Entry | None, demanded: GateCon
 
 def _claims(decision: Path, run: Path) -> list[Path]:
     """The folders with a chain of evidence: the decision's; the run's too, unless it was only trained."""
-    return [decision] if run == decision or not (run / "run.json").is_file() else [decision, run]
+    return [decision] if run == decision or not RunFolder(run).record.is_file() else [decision, run]
 
 
 def _of_verdict(decision: Path) -> tuple[list[str], int]:
@@ -121,7 +120,7 @@ def _incomplete(chain: Chain, decision: Path, run: Path) -> list[str]:
     if data is not None and not data.outputs.get("items"):
         faults.append("the training data were checked against no evaluation items (decontamination)")
     faults += [f"nothing says {what}: its chain has no link {name} → train" for name, what in _unlinked(trained)]
-    if judged is not None and (decision / judged.folder).resolve() != (run / "checkpoint").resolve():
+    if judged is not None and (decision / judged.folder).resolve() != (RunFolder(run).checkpoint).resolve():
         faults.append(f"{decision} judges {(decision / judged.folder).resolve()}, not {run / 'checkpoint'}")
     return faults
 
@@ -160,9 +159,9 @@ def _demanded(registry: Registry, alias: str) -> GateConfig | None:
 
 def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, current: Entry | None) -> Submission:
     extras = {
-        "MODEL_CARD.md": run / "report" / "MODEL_CARD.md",
-        "config.yaml": run / "config.yaml",
-        "origin/run.json": run / "run.json",
+        "MODEL_CARD.md": RunFolder(run).report / "MODEL_CARD.md",
+        CONFIG: RunFolder(run).config,
+        "origin/run.json": RunFolder(run).record,
         f"origin/{EVIDENCE}": decision / EVIDENCE,
     }
     return Submission(

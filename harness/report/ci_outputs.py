@@ -8,9 +8,8 @@ from pathlib import Path
 
 from harness.checkpoint.history import Entry
 from harness.core.errors import HarnessError
-from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT
+from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.records.gate import Verdict
-from harness.registry.promotion import AGAINST
 from harness.report.markdown import MARKER
 from harness.report.wording import one_line
 from harness.report.write import OUTPUTS
@@ -69,12 +68,12 @@ def _instead(message: str, out: Path | None) -> str:
 
 
 def _of_a_run(out: Path) -> bool:
-    return (out / "run.json").is_file() or out.resolve().parent.name == AGAINST
+    return RunFolder(out).record.is_file() or RunFolder(out).is_against_an_alias
 
 
 def _clear(out: Path) -> None:
     """Removes the files of an earlier decision, and no others."""
-    for path in (*(out / name for name in (*DECISION, *COPIED)), *(out / "report" / name for name in REPORTED)):
+    for path in (*(out / name for name in (*DECISION, *COPIED)), *(RunFolder(out).report / name for name in REPORTED)):
         path.unlink(missing_ok=True)
 
 

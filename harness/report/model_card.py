@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Config
+from harness.core.layout import RunFolder
 from harness.records.gate import MetricVerdict
 from harness.records.stages import SourceCount
 from harness.report import wording
@@ -22,7 +23,7 @@ def write_model_card(run: Path, config: Config) -> Path | None:
     view = run_view(run, config.name, command="")
     if view.training is None or view.dataset is None:
         return None
-    path = run / "report" / CARD
+    path = RunFolder(run).report / CARD
     path.parent.mkdir(exist_ok=True)
     path.write_text(model_card(view, config), encoding="utf-8")
     return path

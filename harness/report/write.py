@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import DataError, EvidenceFault
+from harness.core.layout import COMPARISON, EVALUATION, VERDICT, RunFolder
 from harness.core.store import sha256_file
 from harness.lineage.verify import strays, undecided
 from harness.prompt.contract import CONTRACT_FILE, Contract
@@ -30,7 +31,7 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     from harness.report.markdown import comment_markdown, summary_markdown
 
     view = run_view(folder, name, command)
-    out = folder / "report"
+    out = RunFolder(folder).report
     out.mkdir(exist_ok=True)
     write_html(view, out / "index.html")
     write_junit(view.verdict, out / "junit.xml")
@@ -43,42 +44,42 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     }
     for file, text in written.items():
         (out / file).write_text(text, encoding="utf-8")
-    shutil.copy(folder / "verdict.json", out / "verdict.json")
+    shutil.copy(folder / VERDICT, out / VERDICT)
     return out / "index.html"
 
 
 def copy_outputs(folder: Path) -> None:
     """summary.md and junit.xml beside verdict.json, where other tools look for them."""
     for name in ("summary.md", "junit.xml"):
-        shutil.copy(folder / "report" / name, folder / name)
+        shutil.copy(RunFolder(folder).report / name, folder / name)
 
 
 def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:
     """Everything a report shows; what a folder does not hold is left out."""
-    for file in ("verdict.json", "compare.json"):
+    for file in (VERDICT, COMPARISON):
         if not (folder / file).is_file():
             raise DataError(f"{folder} holds no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
-    verdict = load(Verdict, folder / "verdict.json")
+    verdict = load(Verdict, folder / VERDICT)
     if faults := strays(verdict, folder):
         raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
     if faults := undecided(folder):
         told = "; ".join(faults)
-        raise EvidenceFault(f"{folder / 'verdict.json'} was edited: {told}; run harness gate again")
-    trained = folder / "checkpoint" / "training.json"
-    audited = folder / "data" / "audit.json"
-    evaluations = sorted(folder.glob("eval/*/evaluation.json"))
+        raise EvidenceFault(f"{folder / VERDICT} was edited: {told}; run harness gate again")
+    place = RunFolder(folder)
+    trained, audited = place.training_record, place.audit
+    evaluations = sorted(place.evaluations.glob(f"*/{EVALUATION}"))
     return RunView(
         name=name or folder.name,
         run_id=folder.name,
         created=_created(folder),
         verdict=verdict,
-        comparison=load(Comparison, folder / "compare.json"),
+        comparison=load(Comparison, place.comparison),
         dataset=load(Dataset, audited) if audited.is_file() else None,
         training=load(TrainingSummary, trained) if trained.is_file() else None,
-        curve=_curve(folder / "checkpoint" / "train.jsonl"),
+        curve=_curve(place.curve),
         evaluations=[load(Evaluation, path) for path in evaluations],
-        failures=task_failures(folder / "eval" / "candidate"),
+        failures=task_failures(place.candidate),
         contract=_contract(folder),
         commands=[recorded["command"]] if recorded.get("command") else [],
         digests=_digests(verdict),
@@ -87,11 +88,11 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
 
 def _recorded(folder: Path) -> dict[str, Any]:
     """run.json, after a check that the verdict is still the one it knows."""
-    path = folder / "run.json"
+    path = RunFolder(folder).record
     if not path.is_file():
         return {}
     found: dict[str, Any] = json.loads(path.read_text())
-    edited = [n for n in ("verdict.json", "compare.json") if found["outputs"].get(n) != sha256_file(folder / n)]
+    edited = [n for n in (VERDICT, COMPARISON) if found["outputs"].get(n) != sha256_file(folder / n)]
     if edited:
         raise EvidenceFault(f"{folder}: {', '.join(edited)} changed after the run: run.json holds another digest")
     return found
@@ -100,7 +101,7 @@ def _recorded(folder: Path) -> dict[str, Any]:
 def _created(folder: Path) -> str:
     from datetime import UTC, datetime
 
-    moment = datetime.fromtimestamp((folder / "verdict.json").stat().st_mtime, UTC)
+    moment = datetime.fromtimestamp((folder / VERDICT).stat().st_mtime, UTC)
     return moment.isoformat(timespec="seconds")
 
 
@@ -109,7 +110,7 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 
 def _contract(folder: Path) -> Contract | None:
-    checkpoint = folder / "checkpoint"
+    checkpoint = RunFolder(folder).checkpoint
     return Contract.load(checkpoint) if (checkpoint / CONTRACT_FILE).is_file() else None
 
 

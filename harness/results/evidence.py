@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import DataError, EnvironmentFault, EvidenceFault
+from harness.core.layout import EVALUATION
 from harness.core.store import read_manifest, require_unchanged, sha256_file, sha256_json
 from harness.records.base import load
 from harness.records.stages import Evaluation, TaskIdentity
@@ -157,7 +158,7 @@ def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
 
     Raises DataError when it holds none, EvidenceFault when its files do not match their digests.
     """
-    if (folder / "evaluation.json").is_file():
+    if (folder / EVALUATION).is_file():
         return _ours(folder, fields)
     results = sorted(folder.rglob("results*.json"))
     if not results:
@@ -172,7 +173,7 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
     if read_manifest(folder) is not None:
         require_unchanged(folder)
     try:
-        record = load(Evaluation, folder / "evaluation.json")
+        record = load(Evaluation, folder / EVALUATION)
     except (DataError, UnicodeDecodeError) as error:
         raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
     found = {
@@ -187,7 +188,7 @@ def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
         identities={task: _counted(identity, found[task]) for task, identity in record.tasks.items()},
         groups=record.groups,
         samples=found,
-        sha256=sha256_json([sha256_file(folder / "evaluation.json"), _digests(record.tasks)]),
+        sha256=sha256_json([sha256_file(folder / EVALUATION), _digests(record.tasks)]),
         flip_share=record.aa_flip_share or {},
         equal_weights=equally_weighted(record.groups, found, _reported(record)),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Config
+from harness.core.layout import EVALUATION, RunFolder
 from harness.core.store import read_manifest, sha256_file, sha256_json
 from harness.model.load import weights_sha256
 from harness.records.base import load
@@ -72,33 +73,29 @@ def _answer(row: Row) -> str:
     return str(found[0])
 
 
-CANDIDATE, BASE = "eval/candidate", "eval/base"
-
-
 @dataclass(frozen=True)
 class _Finished:
     """A run folder with what its stages recorded, and its artifacts: each is known with all it was made from."""
 
-    folder: Path
+    folder: RunFolder
     config: Config
     comparison: Comparison
     verdict: Verdict
 
     @cached_property
     def dataset(self) -> Artifact:
-        folder = self.folder / "data"
-        return self._made("dataset", folder, load(Dataset, folder / "audit.json").sha256)
+        return self._made("dataset", self.folder.data, load(Dataset, self.folder.audit).sha256)
 
     @cached_property
     def model(self) -> Artifact:
         """Known by the digest that the registry knows it by."""
-        folder = self.folder / "checkpoint"
+        folder = self.folder.checkpoint
         return self._made("model", folder, weights_sha256(folder), (self.dataset,), base_model=self.base_sha256)
 
     @cached_property
     def evaluation(self) -> Artifact | None:
         """None where an INVALID verdict came before any evaluation."""
-        record = self.folder / CANDIDATE / "evaluation.json"
+        record = self.folder.candidate / EVALUATION
         if not record.is_file():
             return None
         contract = load(Evaluation, record).contract_sha256
@@ -107,14 +104,14 @@ class _Finished:
 
     @property
     def decision(self) -> Artifact:
-        path, evaluation = self.folder / "verdict.json", self.evaluation
+        path, evaluation = self.folder.verdict, self.evaluation
         inputs = () if evaluation is None else (evaluation,)
         return self._made("verdict", path, sha256_file(path), inputs, baseline=self.verdict.baseline.weights_sha256)
 
     @property
     def base_sha256(self) -> str:
         """The weights that training started from."""
-        return str((read_manifest(training_folder(self.folder)) or {}).get("inputs", {}).get("base", ""))
+        return str((read_manifest(self.folder.training) or {}).get("inputs", {}).get("base", ""))
 
     def _made(self, kind: str, path: Path, sha256: str, inputs: tuple[Artifact, ...] = (), **digests: str) -> Artifact:
         known = {name: digest for name, digest in digests.items() if digest}
@@ -125,7 +122,8 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
     """Reports the stages of a run folder to the configured tracker: audit, train, evaluate, gate."""
     if config.tracker.kind == "none":
         return
-    run = _Finished(folder, config, load(Comparison, folder / "compare.json"), verdict)
+    place = RunFolder(folder)
+    run = _Finished(place, config, load(Comparison, place.comparison), verdict)
     for stage, report in STAGES.items():
         tracker = open_stage(folder, config, stage)
         report(tracker, run)
@@ -164,19 +162,14 @@ def open_stage(folder: Path, config: Config, stage: str, fingerprints: Sequence[
 
 
 def _fingerprints(folder: Path, stage: str) -> list[object]:
-    made_in = {"audit": [folder / "data"], "train": [training_folder(folder)]}
-    places = made_in.get(stage, [folder / BASE, folder / CANDIDATE])
+    run = RunFolder(folder)
+    made_in = {"audit": [run.data], "train": [run.training]}
+    places = made_in.get(stage, [run.base, run.candidate])
     return [(read_manifest(place) or {}).get("fingerprint") for place in places]
 
 
-def training_folder(folder: Path) -> Path:
-    """What training wrote: with alpha below 1 the checkpoint is made from it."""
-    trained = folder / "trained"
-    return trained if trained.is_dir() else folder / "checkpoint"
-
-
 def _audit(tracker: Tracker, run: _Finished) -> None:
-    data = load(Dataset, run.folder / "data" / "audit.json")
+    data = load(Dataset, run.folder.audit)
     counts = {f"data/{finding.code}": float(finding.rows) for finding in data.findings}
     counts |= {f"data/{source.source}/kept": float(source.kept) for source in data.sources}
     tracker.summary({"data/rows": float(data.rows), "data/conflicts": float(data.conflicts), **counts})
@@ -184,10 +177,10 @@ def _audit(tracker: Tracker, run: _Finished) -> None:
 
 
 def _train(tracker: Tracker, run: _Finished) -> None:
-    for line in (run.folder / "checkpoint" / "train.jsonl").read_text().splitlines():
+    for line in run.folder.curve.read_text().splitlines():
         step, values = step_of(line)
         tracker.metrics(values, step)
-    summary = load(TrainingSummary, run.folder / "checkpoint" / "training.json").model_dump()
+    summary = load(TrainingSummary, run.folder.training_record).model_dump()
     tracker.summary({f"train/{k}": float(v) for k, v in summary.items() if isinstance(v, int | float)})
     tracker.artifact(run.model, "candidate")
 
@@ -195,11 +188,11 @@ def _train(tracker: Tracker, run: _Finished) -> None:
 def _evaluate(tracker: Tracker, run: _Finished) -> None:
     tracker.summary({metric.key: metric.candidate for metric in run.comparison.whole})
     tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.whole})
-    path, evaluation = run.folder / CANDIDATE, run.evaluation
+    path, evaluation = run.folder.candidate, run.evaluation
     if evaluation is None:
         return
-    for task in load(Evaluation, path / "evaluation.json").tasks:
-        columns, rows = side_by_side(run.folder / BASE, path, task, run.config.tracker.samples_per_task)
+    for task in load(Evaluation, path / EVALUATION).tasks:
+        columns, rows = side_by_side(run.folder.base, path, task, run.config.tracker.samples_per_task)
         tracker.table(f"samples/{task}", columns, rows)
     tracker.artifact(evaluation)
 

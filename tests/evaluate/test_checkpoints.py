@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.config.experiment import Config, JudgeConfig
+from harness.core.layout import EVALUATION
 from harness.core.store import sha256_json
 from harness.evaluate import checkpoints
 from harness.evaluate.checkpoints import evaluate_checkpoints, judge_scope
@@ -147,7 +148,7 @@ def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
         label="base", suite="smoke", weights_sha256="w", contract_sha256="c", tasks={}, groups={}, scores=[],
         prompts_checked=0, seconds=1.0,
     )  # fmt: skip
-    checkpoints._finished(job, "base", lambda folder: record.save(folder / checkpoints.RECORD))
+    checkpoints._finished(job, "base", lambda folder: record.save(folder / EVALUATION))
     asked: list[str] = []
 
     def evaluate(job: Any, group: Any, sound: Any, done: dict[str, Path]) -> dict[str, Path]:
