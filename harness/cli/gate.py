@@ -1,13 +1,51 @@
-"""`compare` and `gate`: what they read, print and return."""
+"""`harness compare` and `harness gate`: two evaluations side by side, and the verdict of a policy on them."""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
-from harness.core.errors import UsageError
+from harness.cli.arguments import Parser, Subparsers, add_runs_dir, add_verb
+from harness.core.errors import ExitCode, UsageError
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers, "compare", compare,
+        does="show the paired differences of two evaluations, with intervals",
+        usage="BASELINE CANDIDATE [options] [policy=NAME]",
+        example="harness compare runs/NAME/eval/base runs/NAME",
+    )  # fmt: skip
+    _add_evaluations(parser, None)
+    parser = add_verb(
+        subparsers, "gate", gate,
+        does="decide by a policy whether a candidate may replace the baseline",
+        usage="BASELINE CANDIDATE [options] [policy=NAME], or --plan [policy=NAME] [suite=NAME]",
+        example="""harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict
+         harness gate --plan policy=strict suite=general""",
+    )  # fmt: skip
+    _add_evaluations(parser, "?")  # --plan takes no evaluations
+    parser.add_argument(
+        "--plan", action="store_true", help="show what the policy can decide on suite=NAME, before any run"
+    )
+    parser.add_argument(
+        "--like", metavar="RUN", help="with --plan: the run or gate folder whose measured discordance to plan with"
+    )
+
+
+def _add_evaluations(parser: Parser, nargs: str | None) -> None:
+    side = "run, alias, evaluation folder, or lm-eval output folder"
+    parser.add_argument("baseline", nargs=nargs, metavar="BASELINE", help=side)
+    parser.add_argument("candidate", nargs=nargs, metavar="CANDIDATE", help=side)
+    parser.add_argument(
+        "--anchor", action="append", default=[], metavar="BASELINE",
+        help="a further baseline, against which no guard may fail (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write the results to")
+    add_runs_dir(parser)
 
 
 def compare(options: argparse.Namespace) -> int:
-    """12 when the evidence cannot be compared, else 0: a comparison decides nothing, even with a policy."""
+    """INVALID when the evidence cannot be compared, else DONE: a comparison decides nothing, even with a policy."""
     from harness.report.markdown import print_comparison
     from harness.workflows.gate import compare_evaluations, policy_named, write_comparison
 
@@ -19,11 +57,12 @@ def compare(options: argparse.Namespace) -> int:
     if options.out is not None:
         write_comparison(policy, comparison, options.out)
     print_comparison(comparison)
-    return 12 if comparison.faults or any(other.faults for other in comparison.others) else 0
+    invalid = comparison.faults or any(other.faults for other in comparison.others)
+    return ExitCode.INVALID if invalid else ExitCode.DONE
 
 
 def gate(options: argparse.Namespace) -> int:
-    """The verdict's exit code; with --plan what the policy can decide on a suite, before anything is evaluated."""
+    """The verdict's exit code; with --plan, DONE."""
     from harness.report.terminal import print_verdict
     from harness.workflows.gate import gate_evaluations
 
@@ -52,7 +91,7 @@ def _plan(options: argparse.Namespace, policy: str, overrides: Sequence[str]) ->
     config = config_for(overrides)
     like = earlier(options.like, options.runs_dir) if options.like else None
     print_plan(plan(policy_named(policy), config.suite.name, task_sizes(config), like), like is not None)
-    return 0
+    return ExitCode.DONE
 
 
 def _policy(overrides: Sequence[str]) -> tuple[str | None, list[str]]:

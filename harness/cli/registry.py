@@ -1,4 +1,4 @@
-"""`harness promote` and `harness registry`: what they read, do and print."""
+"""`harness promote`, `harness registry` and `harness verify`: aliases, and the evidence behind them."""
 
 import argparse
 import getpass
@@ -7,48 +7,84 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.core.errors import UsageError, nearest
+from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
+from harness.core.errors import ExitCode, UsageError, nearest
 
 if TYPE_CHECKING:
     from harness.registry.protocol import Act, Registry
 
+WHO = ("HARNESS_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
 
-# `harness verify`: the chain of evidence of a run, a gate decision or an alias, checked offline.
+
+def register(subparsers: Subparsers) -> None:
+    promoting = add_verb(
+        subparsers, "promote", promote,
+        does="check a run's evidence again, then move an alias to the run",
+        usage="RUN [options] [registry=wandb]",
+        example="harness promote runs/NAME --why 'recall 0.97, no regression'",
+    )  # fmt: skip
+    promoting.add_argument("run", metavar="RUN", help="run with a passing verdict")
+    promoting.add_argument(
+        "--verdict", type=Path, metavar="DIR", help="the verdict against the alias (written by gate ... --out DIR)"
+    )
+    managing = add_verb(
+        subparsers, "registry", registry,
+        does="list, roll back, verify or publish aliases, or set their policy",
+        usage="{list,rollback,verify,policy,publish} [options] [policy=NAME] [registry=wandb]",
+        example="harness registry rollback --why 'complaints about tone'",
+    )  # fmt: skip
+    managing.add_argument(
+        "action", choices=tuple(ACTIONS), metavar="ACTION",
+        help="list: aliases and their history; rollback: move an alias back; verify: check the history; "
+        "policy: set what an alias demands of its next candidate; publish: move W&B's aliases to match",
+    )  # fmt: skip
+    managing.add_argument("--to", metavar="MODEL", help="rollback: the model, run or entry number to go back to")
+    managing.add_argument("--head", metavar="HASH", help="verify: the hash of an entry that the history must contain")
+    for parser in (promoting, managing):
+        parser.add_argument("--alias", default="production", metavar="NAME", help="default: production")
+        parser.add_argument("--why", default="", metavar="TEXT", help="the reason, kept in the history")
+        parser.add_argument("--who", metavar="NAME", help="who decides (default: the CI job's user, else you)")
+    checking = add_verb(
+        subparsers, "verify", verify,
+        does="check a run's whole chain of evidence, offline",
+        usage="RUN [options]",
+        example="harness verify runs/NAME",
+    )  # fmt: skip
+    checking.add_argument("run", metavar="RUN", help="run, verdict folder, or alias")
+    for parser in (promoting, managing, checking):
+        parser.add_argument(
+            "--registry", type=Path, metavar="DIR", help="default: $HARNESS_REGISTRY, else beside the runs"
+        )
+        add_runs_dir(parser)
 
 
 def verify(options: argparse.Namespace) -> int:
+    """INVALID when a link of the chain is broken, else DONE."""
     from harness.checkpoint.alias import registry_folder, resolved
     from harness.lineage.verify import broken, verify_evidence
 
-    if options.overrides:
-        raise UsageError(f"verify reads no configuration; it does not take: {', '.join(options.overrides)}")
+    refuse_settings("verify", options.overrides)
     name = resolved(options.run, registry_folder(options.runs_dir, options.registry))
-    folder = next((path for path in (Path(name), options.runs_dir / name) if path.is_dir()), None)
-    if folder is None:
-        known = [path.parent.name for path in options.runs_dir.glob("*/evidence.json")]
-        raise UsageError(f"{options.run}: no such run, verdict folder or alias. {nearest(options.run, known)}")
+    folder = existing_folder(name, options.runs_dir, "run, verdict folder or alias", "evidence.json")
     links = verify_evidence(folder)
     for link in links:
         print(link.line())
     count = len(broken(links))
     print(f"{folder}: {len(links)} links, {count} broken" if count else f"{folder}: {len(links)} links hold")
-    return 12 if count else 0
-
-
-WHO = ("HARNESS_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
+    return ExitCode.INVALID if count else ExitCode.DONE
 
 
 def promote(options: argparse.Namespace) -> int:
     from harness.registry.promotion import promote
 
-    entry = promote(_registry(options), _run_folder(options.run, options.runs_dir), options.verdict, _act(options))
+    folder = existing_folder(options.run, options.runs_dir, "run", "verdict.json")
+    entry = promote(_registry(options), folder, options.verdict, _act(options))
     print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
-    return 0
+    return ExitCode.DONE
 
 
 def registry(options: argparse.Namespace) -> int:
-    actions = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _policy, "publish": _publish}
-    return actions[options.action](options)
+    return ACTIONS[options.action](options)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -62,24 +98,25 @@ def _list(options: argparse.Namespace) -> int:
         what = f"{entry.model} " if entry.model else f"{entry.policy.get('name', '')} "
         why = f": {entry.why}" if entry.why else ""
         print(f"{entry.number:4} {entry.when} {entry.action} {entry.alias} {what}by {entry.who}{why} {entry.hash[:12]}")
-    return 0
+    return ExitCode.DONE
 
 
 def _rollback(options: argparse.Namespace) -> int:
     entry = _registry(options).rollback(_act(options), options.to)
     print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
-    return 0
+    return ExitCode.DONE
 
 
 def _verify(options: argparse.Namespace) -> int:
+    """INVALID when the history is broken, or lacks the entry of --head."""
     found = _registry(options)
     links = found.verify()
     for link in links:
         print(link.line())
     if options.head is not None and all(entry.hash != options.head for entry in found.history()):
         print(f"BROKEN  head: no entry has the hash {options.head}: the history was cut off or written anew")
-        return 12
-    return 12 if any(link.broken for link in links) else 0
+        return ExitCode.INVALID
+    return ExitCode.INVALID if any(link.broken for link in links) else ExitCode.DONE
 
 
 def _policy(options: argparse.Namespace) -> int:
@@ -95,7 +132,7 @@ def _policy(options: argparse.Namespace) -> int:
     policy = validate(GateConfig, gate_values(named))
     entry = found.demand(_act(options), policy.model_dump(mode="json"))
     print(f"{entry.alias} demands {policy.name} (entry {entry.number}, {entry.hash})")
-    return 0
+    return ExitCode.DONE
 
 
 def _publish(options: argparse.Namespace) -> int:
@@ -107,7 +144,10 @@ def _publish(options: argparse.Namespace) -> int:
         raise UsageError("publish where? harness registry publish registry=wandb")
     for name in found.publish():
         print(name)
-    return 0
+    return ExitCode.DONE
+
+
+ACTIONS = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _policy, "publish": _publish}
 
 
 def _registry(options: argparse.Namespace, *also: str) -> "Registry":
@@ -139,11 +179,3 @@ def _act(options: argparse.Namespace) -> "Act":
 
     known = next((os.environ[name] for name in WHO if os.environ.get(name)), None)
     return Act(options.alias, options.who or known or f"{getpass.getuser()}@{socket.gethostname()}", options.why)
-
-
-def _run_folder(name: str, runs: Path) -> Path:
-    for folder in (Path(name), runs / name):
-        if folder.is_dir():
-            return folder
-    known = [path.parent.name for path in runs.glob("*/verdict.json")]
-    raise UsageError(f"{name}: no such run. {nearest(name, known)}")

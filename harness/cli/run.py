@@ -1,0 +1,73 @@
+"""`harness run` and `harness train`: an experiment from its data to a verdict, or up to the checkpoint."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.arguments import Subparsers, add_verb
+from harness.core.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from harness.config.experiment import Config
+
+
+def register(subparsers: Subparsers) -> None:
+    parser = add_verb(
+        subparsers, "run", run,
+        does="run a whole experiment: audit, train, serve, evaluate, compare, gate, report",
+        usage="experiment=NAME [options] [key=value ...]",
+        example="harness run experiment=finance_disclaimer train.learning_rate=2e-4",
+    )  # fmt: skip
+    parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    parser = add_verb(
+        subparsers, "train", train,
+        does="run the stages of an experiment up to its checkpoint",
+        usage="experiment=NAME [options] [key=value ...]",
+        example="harness train experiment=finance_disclaimer "
+        "launcher=accelerate num_processes=2 train.sequences_per_step=2",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show steps, tokens, parameters, memory and time instead of training"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from harness.core.redact import command_without_secrets
+    from harness.workflows.compose import config_for, sweep
+
+    overrides = _with_experiment(options.overrides)
+    if options.multirun:
+        command = command_without_secrets(f"harness run -m {shlex.join(overrides)}")
+        return ExitCode.gravest(sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command)))
+    return _run_one(config_for(overrides), command_without_secrets(f"harness run {shlex.join(overrides)}"))
+
+
+def _run_one(config: "Config", command: str) -> int:
+    from harness.report.terminal import print_verdict
+    from harness.workflows.run import run_experiment
+
+    verdict, report = run_experiment(config, command)
+    print_verdict(verdict, report)
+    return verdict.exit_code
+
+
+def train(options: argparse.Namespace) -> int:
+    from harness.core.store import locked
+    from harness.workflows.compose import config_for
+    from harness.workflows.run import Run, dry_run, train
+
+    run = Run.of(config_for(_with_experiment(options.overrides)))
+    with locked(run.folder.path):
+        print("\n".join(dry_run(run).lines()) if options.dry_run else train(run).path)
+    return ExitCode.DONE
+
+
+def _with_experiment(overrides: Sequence[str]) -> Sequence[str]:
+    """The overrides; raises UsageError with the known experiments where none is named."""
+    if not any(override.startswith("experiment=") for override in overrides):
+        from harness.workflows.compose import choices
+
+        raise UsageError(f"name what to run: experiment=NAME, one of: {', '.join(choices('experiment'))}")
+    return overrides
