@@ -1,5 +1,6 @@
 # Every target works on a bare machine with a Python 3.11, 3.12 or 3.13: `.venv` is made on the first call.
-# PYTHON=<interpreter> prefers one; HARNESS_BUILD=cpu|gpu overrides what the machine suggests.
+# PYTHON=<interpreter> prefers one; HARNESS_BUILD=cpu|gpu overrides what the machine suggests;
+# HARNESS_UV=0 installs with pip even where uv is on PATH.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
