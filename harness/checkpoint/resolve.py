@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.checkpoint.alias import registry_folder, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
-from harness.config.experiment import Config, ModelConfig
+from harness.config.experiment import ModelConfig, TemplateConfig
 from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
 from harness.core.layout import CANDIDATE, EVALUATION, RunFolder
@@ -26,57 +26,57 @@ from harness.records.base import load
 from harness.records.stages import Checkpoint, Evaluation
 
 
-def resolve_checkpoint(name: str, config: Config) -> Checkpoint:
-    """The checkpoint that `name` means; 'base' is the configured pretrained model.
+def resolve_checkpoint(name: str, model: ModelConfig, template: TemplateConfig, runs: Path) -> Checkpoint:
+    """The checkpoint that `name` means; 'base' is the pretrained `model`.
 
     Raises UsageError when there is no such run, folder or hub id.
     """
-    folder, base = locate(name, config)
-    return checkpoint(folder, config, base)
+    folder, base = locate(name, model, runs)
+    return checkpoint(folder, model, template, base)
 
 
-def locate(name: str, config: Config) -> tuple[Path, Path]:
+def locate(name: str, model: ModelConfig, runs: Path) -> tuple[Path, Path]:
     """The folder of a checkpoint and that of its base model (the same for a full model).
 
     NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
     """
     name, alpha = split_alpha(name)
-    folder = _folder(name, config).resolve()
-    base = _base_of(folder, config) if is_adapter(folder) else folder
+    folder = _folder(name, model, runs).resolve()
+    base = _base_of(folder, model) if is_adapter(folder) else folder
     if alpha == 1:
         return folder, base
-    made = scaled_copy(folder, base if base != folder else local_model(config.model), alpha, config.model.dtype)
+    made = scaled_copy(folder, base if base != folder else local_model(model), alpha, model.dtype)
     return made, base if is_adapter(made) else made
 
 
-def _folder(name: str, config: Config) -> Path:
+def _folder(name: str, model: ModelConfig, runs: Path) -> Path:
     if name == "base":
-        return local_model(config.model)
-    name = resolved(name, registry_folder(config.runs_dir))
-    for folder in (Path(name), Path(config.runs_dir) / name):
+        return local_model(model)
+    name = resolved(name, registry_folder(runs))
+    for folder in (Path(name), runs / name):
         if (run := RunFolder(folder)).is_run:
             return run.checkpoint
         if folder.is_dir():
             return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
-        return local_model(ModelConfig(path=name, dtype=config.model.dtype))
-    runs = [run.name for run in RunFolder.all_in(Path(config.runs_dir)) if run.is_run]
-    raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, runs)}")
+        return local_model(ModelConfig(path=name, dtype=model.dtype))
+    known = [run.name for run in RunFolder.all_in(runs) if run.is_run]
+    raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, known)}")
 
 
-def checkpoint(folder: Path, config: Config, base: Path | None = None) -> Checkpoint:
+def checkpoint(folder: Path, model: ModelConfig, template: TemplateConfig, base: Path | None = None) -> Checkpoint:
     """The record of a model or adapter folder; an adapter that cannot be served as one is merged into its base."""
     folder = folder.resolve()
     if not is_adapter(folder):
-        return _record(folder, folder, config)
-    base = base or _base_of(folder, config)
+        return _record(folder, folder, template)
+    base = base or _base_of(folder, model)
     if reasons := reasons_to_merge(folder, base):
-        whole = merged(folder, base, config.model.dtype, reasons)
-        return _record(whole, whole, config)
-    return _record(folder, base, config)
+        whole = merged(folder, base, model.dtype, reasons)
+        return _record(whole, whole, template)
+    return _record(folder, base, template)
 
 
-def _record(folder: Path, base: Path, config: Config) -> Checkpoint:
+def _record(folder: Path, base: Path, template: TemplateConfig) -> Checkpoint:
     weights = weights_sha256(folder)
     return Checkpoint(
         path=str(folder),
@@ -84,28 +84,28 @@ def _record(folder: Path, base: Path, config: Config) -> Checkpoint:
         base_path=str(base),
         weights_sha256=weights,
         base_sha256=weights if folder == base else weights_sha256(base),
-        contract_sha256=contract_of(folder, base, config).digest,
+        contract_sha256=contract_of(folder, base, template).digest,
     )
 
 
-def contract_of(folder: Path, base: Path, config: Config) -> Contract:
+def contract_of(folder: Path, base: Path, template: TemplateConfig) -> Contract:
     """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
     if (folder / CONTRACT_FILE).is_file():
         return Contract.load(folder)
-    return _made_contract(tokenizer_folder(folder, base), config)
+    return _made_contract(tokenizer_folder(folder, base), template)
 
 
-def _made_contract(tokenizer: Path, config: Config) -> Contract:
+def _made_contract(tokenizer: Path, template: TemplateConfig) -> Contract:
     """The configured template on a tokenizer; kept in the cache by content, since making it needs transformers."""
     inputs = {
-        "template": [config.template.model_dump(), config.template.file and read_template(config.template.file)],
+        "template": [template.model_dump(), template.file and read_template(template.file)],
         "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
         "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
         "code": code_digest("harness.prompt.make:make_contract", "harness.model.load:load_tokenizer"),
     }
 
     def work(target: Path) -> None:
-        make_contract(config.template, load_tokenizer(tokenizer)).save(target)
+        make_contract(template, load_tokenizer(tokenizer)).save(target)
 
     home = cache_dir() / "contracts"
     folder, _ = stage(home, home / sha256_json(inputs)[:16] / "contract", "contract", inputs, work)
@@ -127,15 +127,15 @@ def _require_same_weights(evaluation: Path) -> None:
         )
 
 
-def _base_of(adapter: Path, config: Config) -> Path:
+def _base_of(adapter: Path, model: ModelConfig) -> Path:
     """The base model that an adapter names: a folder, or a hub id. A folder that is not here is taken to be the
     configured model; an adapter that does not fit it is refused when its weights are put on it."""
     named = str(adapter_config(adapter).get("base_model_name_or_path") or "")
     if Path(named).is_dir() and named:
         return Path(named)
     if named.count("/") == 1 and not named.startswith((".", "/", "~")):
-        return local_model(ModelConfig(path=named, dtype=config.model.dtype))
-    return local_model(config.model)
+        return local_model(ModelConfig(path=named, dtype=model.dtype))
+    return local_model(model)
 
 
 def resolve_evaluation(name: str, runs: Path) -> Path:

@@ -48,7 +48,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.describe:
         from harness.evaluate.tasks.suite import described
 
-        print(described(config_for(options.overrides)))
+        print(described(config_for(options.overrides).evaluation))
         return ExitCode.DONE
     if not options.checkpoints:
         raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")

@@ -145,6 +145,19 @@ class TrackerConfig(Group):
     samples_per_task: Annotated[int, Field(ge=0)] = 100
 
 
+class EvaluationConfig(Group):
+    """What an evaluation is made from: the part of an experiment's configuration that `evaluate` sees."""
+
+    model: ModelConfig
+    template: TemplateConfig
+    serve: ServeConfig
+    suite: SuiteConfig
+    tasks: list[TaskConfig]
+    gate: GateConfig
+    hub_dir: str | None
+    runs_dir: str
+
+
 class Config(Group):
     """The whole experiment: what `config.yaml` of a run holds.
 
@@ -194,6 +207,20 @@ class Config(Group):
         """Domain tasks first, then the suite's."""
         named = {task.name for task in self.domain_tasks} | set(self.suite.skip)
         return [*self.domain_tasks, *(task for task in self.suite.tasks if task.name not in named)]
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """The part of it that evaluations depend on."""
+        return EvaluationConfig(
+            model=self.model,
+            template=self.template,
+            serve=self.serve,
+            suite=self.suite,
+            tasks=self.tasks,
+            gate=self.gate,
+            hub_dir=self.hub_dir,
+            runs_dir=self.runs_dir,
+        )
 
 
 GroupT = TypeVar("GroupT", bound=BaseModel)

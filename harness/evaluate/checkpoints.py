@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.checkpoint.resolve import contract_of
-from harness.config.experiment import Config
+from harness.config.experiment import EvaluationConfig
 from harness.core.console import say, timed
 from harness.core.layout import EVALUATION
 from harness.core.store import stage
@@ -45,7 +45,7 @@ class Job:
 
     checkpoints: Mapping[str, Checkpoint]
     contract: Contract
-    config: Config
+    config: EvaluationConfig
     out: Path
     log: Path
     load: LoadTasks
@@ -79,7 +79,7 @@ class Job:
 
 def evaluate_checkpoints(
     checkpoints: Mapping[str, Checkpoint],
-    config: Config,
+    config: EvaluationConfig,
     out: Path,
     log: Path,
     load: LoadTasks,
@@ -93,7 +93,7 @@ def evaluate_checkpoints(
     evaluations of the models that are asked whole: base models with such alone come first. `kept` serves adapters.
     """
     last = list(checkpoints.values())[-1]
-    contract = contract_of(Path(last.path), Path(last.base_path), config)
+    contract = contract_of(Path(last.path), Path(last.base_path), config.template)
     job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
     done = {label: found for label in missing if (found := _taken_over(job, label))}
@@ -175,7 +175,8 @@ def _evaluate(
         renderer = cache(lambda: _renderer(job.contract, group))
         served = {**group, **_judges(job, group)}
         kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
-        serving = Serving(served, job.contract, renderer, job.config, job.log, kept is not None)
+        dtype = job.config.model.dtype
+        serving = Serving(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
         server = stack.enter_context(alone if kept is None else kept.lent(serving))
         judge = judge_of(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
@@ -244,7 +245,7 @@ def _begin_early(job: Job, server: "LiveServer") -> None:
     server.begin()
 
 
-def _surely_loads(config: Config) -> bool:
+def _surely_loads(config: EvaluationConfig) -> bool:
     """Whether nothing is known that could keep the tasks from being loaded: names are, and data are here."""
     from harness.behavior.registry import behavior_folders
     from harness.evaluate.tasks.index import datasets_of, stock_index

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import EvaluationConfig
 from harness.core.code_digest import code_digest
 from harness.core.store import sha256_folder, sha256_json, sha256_tree, versions
 from harness.prompt.contract import CONTRACT_FILE, Contract
@@ -16,7 +16,7 @@ EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness
 PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 
 
-def answer_scope(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+def answer_scope(checkpoint: Checkpoint, contract: Contract, config: EvaluationConfig) -> dict[str, Any]:
     """Everything but the request that decides a model's answer; no path, no name, no task is among it.
 
     `code` is what renders prompts, computes in the server and sums likelihoods.
@@ -34,7 +34,7 @@ def answer_scope(checkpoint: Checkpoint, contract: Contract, config: Config) -> 
     }
 
 
-def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Config) -> dict[str, Any]:
+def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: EvaluationConfig) -> dict[str, Any]:
     """Everything an evaluation depends on; no path or name is among it."""
     from harness.core import resources
     from harness.evaluate.tasks.load import hub_digest

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import EvaluationConfig
 from harness.core.console import say
 from harness.core.store import write_json
 from harness.evaluate.answers import Answers
@@ -108,7 +108,7 @@ class Together:
     plan: Plan
     answers: dict[str, Answers]
     server: LiveServer
-    config: Config
+    config: EvaluationConfig
     judge: SampleJudge | None = None
     started_at: float = field(default_factory=time.monotonic)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.behavior.registry import behavior_folders
-from harness.config.experiment import Config, TaskConfig
+from harness.config.experiment import EvaluationConfig, TaskConfig
 from harness.core.layout import EVALUATION
 from harness.core.store import sha256_file, write_json
 from harness.prompt.contract import Contract
@@ -35,7 +35,7 @@ def write_evaluation(
     plan: "Plan",
     answers: "Answers",
     weights_sha256: str,
-    config: Config,
+    config: EvaluationConfig,
     out: Path,
     seconds: float,
     extent: Extent = Extent(),

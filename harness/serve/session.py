@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from harness.config.experiment import Config
+from harness.config.experiment import ServeConfig
 from harness.core.console import say, timed
 from harness.core.errors import ServerFault
 from harness.model.load import adapter_config
@@ -97,20 +97,21 @@ class Serving:
         group: Mapping[str, Checkpoint],
         contract: Contract,
         renderer: Callable[[], Renderer],
-        config: Config,
+        serve: ServeConfig,
+        dtype: str,
         log: Path,
         kept: bool = False,
     ):
-        self.plan = replace(server_plan(group, contract, config, log.with_name("prompt")), adapters_change=kept)
+        self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=kept)
         self.logs = log.parent
-        self._group, self._renderer, self._config = group, renderer, config
+        self._group, self._renderer, self._serve = group, renderer, serve
         self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
 
     @contextmanager
     def start(self) -> Iterator[Ready]:
         """Begins to start a server; what it gives waits until that is ready and checked."""
         say(f"· start vLLM: {', '.join([BASE, *self.plan.adapters])}")
-        with launched(self.plan, self._config.serve, next(self._log)) as server:
+        with launched(self.plan, self._serve, next(self._log)) as server:
             yield lambda: self._checked(server.ready())
 
     def adapt(self, running: Endpoint) -> Endpoint:
@@ -123,19 +124,19 @@ class Serving:
 
     def _checked(self, endpoint: Endpoint) -> Endpoint:
         with timed("check the server's prompts against the contract"):
-            _check_live(self._group, self._renderer(), self._config, endpoint)
+            _check_live(self._group, self._renderer(), self._serve, endpoint)
         return endpoint
 
 
-def server_plan(group: Mapping[str, Checkpoint], contract: Contract, config: Config, prompt: Path) -> ServerPlan:
+def server_plan(group: Mapping[str, Checkpoint], contract: Contract, dtype: str, prompt: Path) -> ServerPlan:
     """How checkpoints that share a base model are served; the prompt's files are written to `prompt`."""
     adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
     base = Path(next(iter(group.values())).base_path)
     folder = write_prompt(contract, prompt)
-    return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), config.model.dtype)
+    return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), dtype)
 
 
-def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, config: Config, endpoint: Endpoint) -> None:
+def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, serve: ServeConfig, endpoint: Endpoint) -> None:
     """Golden conversations, stop ids, sampling defaults and numbers of every model that the server offers."""
     from harness.serve.live_check import check_models
 
@@ -144,7 +145,7 @@ def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, config: Con
         found = References.load(Path(checkpoint.path))
         if found is not None:
             numbers |= {BASE: found.of_base, label: found} if checkpoint.kind == "adapter" else {BASE: found}
-    check_models(endpoint, config.serve, renderer, numbers)
+    check_models(endpoint, serve, renderer, numbers)
 
 
 def lora_rank(adapters: Mapping[str, Path]) -> int:

@@ -12,7 +12,7 @@ from harness.core.errors import EvidenceFault
 from harness.core.layout import BASE, CANDIDATE, EVALUATIONS
 from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.lineage.chain import Places
-from harness.model.load import weights_sha256
+from harness.model.load import is_adapter, weights_sha256
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Examined
 from harness.serve.server import device_of
@@ -63,11 +63,12 @@ def examine(
     """
     free_memory()
     few = limited(config)
-    candidate = checkpoint(folder, few, base if (folder / "adapter_config.json").is_file() else None)
+    candidate = checkpoint(folder, few.model, few.template, base if is_adapter(folder) else None)
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
 
     def evaluations() -> Places:
-        done = evaluate_checkpoints(sides, few, work / EVALUATIONS, work / "vllm.log", tasks_of(few), kept=kept)
+        log, load = work / "vllm.log", tasks_of(few)
+        done = evaluate_checkpoints(sides, few.evaluation, work / EVALUATIONS, log, load, kept=kept)
         return Places(work, done[BASE], done[CANDIDATE])
 
     verdict = decided(few.gate, (BASE, CANDIDATE), evaluations).verdict

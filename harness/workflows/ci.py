@@ -74,8 +74,8 @@ def decide_candidate(
     runs = Path(config.runs_dir)
     further = further_baselines(rules, runs)
     check_task_files(task.name for task in config.tasks)
-    baseline_model, candidate_model = (resolve_checkpoint(name, config) for name in (against, candidate))
-    served = {name: resolve_checkpoint(str(model), config) for name, model in _models(further).items()}
+    baseline_model, candidate_model = (_resolved(name, config) for name in (against, candidate))
+    served = {name: _resolved(str(model), config) for name, model in _models(further).items()}
     sides = Sides(against, candidate, (baseline_model, candidate_model), served)
 
     def evaluations() -> Places:
@@ -88,6 +88,10 @@ def decide_candidate(
     return decision.verdict, write_decision(decision, out, command, runs, label_of(candidate))
 
 
+def _resolved(name: str, config: Config) -> Checkpoint:
+    return resolve_checkpoint(name, config.model, config.template, Path(config.runs_dir))
+
+
 def already_there(candidate: str, against: str, config: Config) -> Entry | None:
     """The entry that put this very model (weights, an adapter's base too, and prompt contract) where the alias
     `against` points.
@@ -97,7 +101,7 @@ def already_there(candidate: str, against: str, config: Config) -> Entry | None:
     current = current_of(read_history(registry_folder(config.runs_dir)), against)
     if current is None:
         return None
-    found = resolve_checkpoint(candidate, config)
+    found = _resolved(candidate, config)
     same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
     on_its_base = found.kind == "full" or found.base_sha256 == current.digests.get("base")
     return current if same and on_its_base else None
@@ -205,7 +209,8 @@ def _evaluate(
     folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
     with store.locked(folder):
         place = RunFolder(folder)
-        return evaluate_checkpoints(named, config, place.evaluations, place.log, tasks_of(config), looks, known)
+        load = tasks_of(config)
+        return evaluate_checkpoints(named, config.evaluation, place.evaluations, place.log, load, looks, known)
 
 
 def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) -> Path | None:
@@ -215,8 +220,8 @@ def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) 
     manifest = store.read_manifest(folder)
     if manifest is None:
         return None
-    contract = contract_of(Path(holder.path), Path(holder.base_path), config)
-    inputs = {**evaluation_inputs(checkpoint, contract, config), "label": CANDIDATE}
+    contract = contract_of(Path(holder.path), Path(holder.base_path), config.template)
+    inputs = {**evaluation_inputs(checkpoint, contract, config.evaluation), "label": CANDIDATE}
     expected = store.sha256_json({"stage": EVALUATE, **inputs})
     if manifest.get("fingerprint") != expected or store.changed_files(folder):
         return None

@@ -60,7 +60,8 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
         from harness.evaluate.judging import require_judge
 
         require_judge(config.suite.judge, [label_of(name) for name in names])
-    checkpoints = {label_of(name): resolve_checkpoint(name, config) for name in names}
+    runs = Path(config.runs_dir)
+    checkpoints = {label_of(name): resolve_checkpoint(name, config.model, config.template, runs) for name in names}
     if len(checkpoints) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
@@ -73,10 +74,10 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     digest = store.sha256_json(
         [config.model_dump(exclude={"runs_dir"}), [c.model_dump() for c in checkpoints.values()]]
     )
-    folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
+    folder = runs.resolve() / f"evaluate-{digest[:10]}"
     with store.locked(folder):
         place = RunFolder(folder)
-        done = evaluate_checkpoints(checkpoints, config, place.evaluations, place.log, tasks_of(config))
+        done = evaluate_checkpoints(checkpoints, config.evaluation, place.evaluations, place.log, tasks_of(config))
     return list(done.values())
 
 

@@ -225,7 +225,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
     if config.alpha < 1:
         folder = scale_stage(run, folder, base)
     shutil.copy(folder / CONTRACT, place.contract)
-    return checkpoint(folder, config, base if is_adapter(folder) else None)
+    return checkpoint(folder, config.model, config.template, base if is_adapter(folder) else None)
 
 
 def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def evaluate_stage(run: Run, candidate: Checkpoint, further: dict[str, Path]) ->
     config, place = run.config, run.folder
     sides = {BASE: base_checkpoint(local_model(config.model), candidate.contract_sha256), CANDIDATE: candidate}
     looks = looks_of(config.gate, config.suite, BASE, CANDIDATE, further)
-    return evaluate_checkpoints(sides, config, place.evaluations, place.log, tasks_of(config), looks)
+    return evaluate_checkpoints(sides, config.evaluation, place.evaluations, place.log, tasks_of(config), looks)
 
 
 def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def prepared(name: str, config: Config) -> tuple[list[str], Mapping[str, str]]:
 
     The contract is the evaluation's: the one the model carries, or the configured template where it has none.
     """
-    folder, base = locate(name, config)
-    model = Model(folder, base, contract_of(folder, base, config))
+    folder, base = locate(name, config.model, Path(config.runs_dir))
+    model = Model(folder, base, contract_of(folder, base, config.template))
     require_sound(check_contract(model.contract, tokenizer_of(model)), "the prompt contract")
     require_saved(folder, base)
     plan = plan_for(model, config, _prompt_folder(model, config))

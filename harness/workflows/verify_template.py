@@ -49,7 +49,7 @@ class Model:
 
 def model_of(name: str, config: Config) -> Model:
     """The model that `name` means, under the contract it carries, or else under its own stock template as it is."""
-    folder, base = locate(name, config)
+    folder, base = locate(name, config.model, Path(config.runs_dir))
     if (folder / CONTRACT_FILE).is_file():
         return Model(folder, base, Contract.load(folder))
     template = TemplateConfig(name=FROM_MODEL, file=None, max_length=config.template.max_length)

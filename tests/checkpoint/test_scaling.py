@@ -78,14 +78,14 @@ def test_a_name_with_alpha_is_made_once_and_knows_its_origin(
 ) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     config = tiny.config(tiny_base)
-    folder, base = locate(f"{tiny_adapter}@0.5", config)
+    folder, base = locate(f"{tiny_adapter}@0.5", config.model, Path(config.runs_dir))
     assert base == tiny_base
     assert origin_of(folder) == tiny_adapter
     assert origin_of(tiny_adapter) == tiny_adapter
     before = (folder / "adapter_model.safetensors").stat().st_mtime_ns
-    assert locate(f"{tiny_adapter}@0.5", config)[0] == folder
+    assert locate(f"{tiny_adapter}@0.5", config.model, Path(config.runs_dir))[0] == folder
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == before
-    assert locate(f"{tiny_adapter}@1.0", config)[0] == tiny_adapter
+    assert locate(f"{tiny_adapter}@1.0", config.model, Path(config.runs_dir))[0] == tiny_adapter
 
 
 def test_a_copy_whose_run_is_gone_is_made_again_from_one_with_the_same_weights(
@@ -95,10 +95,10 @@ def test_a_copy_whose_run_is_gone_is_made_again_from_one_with_the_same_weights(
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     first, second = (shutil.copytree(tiny_adapter, tmp_path / name) for name in ("first", "second"))
     config = tiny.config(tiny_base)
-    folder, _ = locate(f"{first}@0.5", config)
+    folder, _ = locate(f"{first}@0.5", config.model, Path(config.runs_dir))
     assert origin_of(folder) == first
     shutil.rmtree(first)
-    assert locate(f"{second}@0.5", config)[0] == folder
+    assert locate(f"{second}@0.5", config.model, Path(config.runs_dir))[0] == folder
     assert origin_of(folder) == second
 
 

@@ -45,8 +45,8 @@ def model(folder: Path, weights: bytes = b"weights") -> Checkpoint:
 
 def digests(checkpoint: Checkpoint, config: Config) -> tuple[str, str]:
     """What names the journal, and what the evaluation's fingerprint is made of."""
-    inputs = evaluation_inputs(checkpoint, CONTRACT, config)
-    return sha256_json(answer_scope(checkpoint, CONTRACT, config)), sha256_json(inputs)
+    inputs = evaluation_inputs(checkpoint, CONTRACT, config.evaluation)
+    return sha256_json(answer_scope(checkpoint, CONTRACT, config.evaluation)), sha256_json(inputs)
 
 
 def test_the_same_contents_elsewhere_are_the_same_model(tmp_path: Path, config: Config) -> None:
@@ -88,7 +88,7 @@ def judged(config: Config, judge: JudgeConfig | None, **sides: Checkpoint) -> di
     """What the judge's replies about the last of the checkpoints count for."""
     suite = config.suite.model_copy(update={"judge": judge})
     where = Path("eval"), Path("log"), dict
-    job = checkpoints.Job(sides, CONTRACT, config.model_copy(update={"suite": suite}), *where, None)
+    job = checkpoints.Job(sides, CONTRACT, config.model_copy(update={"suite": suite}).evaluation, *where, None)
     return judge_scope(job, dict(list(sides.items())[-1:]))
 
 
@@ -96,12 +96,12 @@ def test_replies_of_a_judge_on_the_server_are_kept_by_its_weights(tmp_path: Path
     base = model(tmp_path / "a")
     adapter = base.model_copy(update={"kind": "adapter", "path": str(tmp_path), "weights_sha256": "one"})
     other = adapter.model_copy(update={"weights_sha256": "two"})
-    own = answer_scope(base, CONTRACT, config)
+    own = answer_scope(base, CONTRACT, config.evaluation)
     assert judged(config, None, base=base, one=adapter) is None
     assert judged(config, JudgeConfig(), base=base, one=adapter) == own
     assert judged(config, JudgeConfig(), one=adapter) == own  # the adapters' base model, which nobody evaluates
     found = judged(config, JudgeConfig(model="one"), one=adapter, two=other)
-    assert found == answer_scope(adapter, CONTRACT, config) != own
+    assert found == answer_scope(adapter, CONTRACT, config.evaluation) != own
 
 
 def test_replies_of_a_judge_behind_a_url_are_kept_for_these_evaluations(tmp_path: Path, config: Config) -> None:
@@ -130,7 +130,7 @@ def test_looks_at_a_whole_model_see_its_baseline_finished(
     sides = {"base": model(tmp_path / "a"), "candidate": model(tmp_path / "b", b"other")}
     at_hand = {label: tmp_path / "known" / label for label in known}
     where = tmp_path / "eval", tmp_path / "vllm.log", dict
-    folders = evaluate_checkpoints(sides, config, *where, looks, at_hand)
+    folders = evaluate_checkpoints(sides, config.evaluation, *where, looks, at_hand)
     assert asked == groups
     assert folders == {label: tmp_path / "made" / label for label in sides} | at_hand
 
@@ -143,7 +143,8 @@ def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
     runs = config.model_copy(update={"runs_dir": str(tmp_path / "runs")})
     sides = {"base": model(tmp_path / "a")}
     monkeypatch.setattr(checkpoints, "contract_of", lambda *_: CONTRACT)
-    job = checkpoints.Job(sides, CONTRACT, runs, tmp_path / "runs" / "first" / "eval", tmp_path / "log", dict, None)
+    where = tmp_path / "runs" / "first" / "eval", tmp_path / "log", dict
+    job = checkpoints.Job(sides, CONTRACT, runs.evaluation, *where, None)
     record = Evaluation(
         label="base", suite="smoke", weights_sha256="w", contract_sha256="c", tasks={}, groups={}, scores=[],
         prompts_checked=0, seconds=1.0,
@@ -159,7 +160,7 @@ def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
     if vanished:
         monkeypatch.setattr("harness.core.store._taken_over", lambda *_: False)
     out = tmp_path / "runs" / "second" / "eval"
-    folders = evaluate_checkpoints(sides, runs, out, tmp_path / "log", dict)
+    folders = evaluate_checkpoints(sides, runs.evaluation, out, tmp_path / "log", dict)
     assert (asked, folders["base"]) == ((["base"], tmp_path / "made") if vanished else ([], out / "base"))
 
 

@@ -90,7 +90,7 @@ class TestReach:
 
     def test_it_uses_the_policys_error_rates(self) -> None:
         default, strict = (
-            reaches(config_for(["suite=smoke", f"gate.alpha_pass={alpha}"]), {"general_smoke": 520})[0].drops
+            reaches(config_for(["suite=smoke", f"gate.alpha_pass={alpha}"]).evaluation, {"general_smoke": 520})[0].drops
             for alpha in (0.05, 0.01)
         )
         assert all(a is not None and b is not None and a < b for a, b in zip(default, strict, strict=True))

@@ -81,7 +81,9 @@ def score(
     server = LiveServer(lambda: nullcontext(lambda: served.endpoint))
     whole = {label for label in labels if looks is None or label in looks.whole}
     for part in filter(None, (whole, set(labels) - whole)):
-        together = Together(plan, {label: answers[label] for label in labels if label in part}, server, config)
+        together = Together(
+            plan, {label: answers[label] for label in labels if label in part}, server, config.evaluation
+        )
         extent = together.ask_all(looks if part - whole else None, {label: out / label for label in whole})
         again = together.ask_again(extent) if config.suite.aa else {}
         for label in part:

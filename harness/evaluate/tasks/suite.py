@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config, TaskConfig
+from harness.config.experiment import EvaluationConfig, TaskConfig
 from harness.core.errors import NetworkFault
 from harness.stats.power import n_for_noninferiority
 
@@ -41,7 +41,7 @@ def smallest_drop(items: int, discordance: float, alpha: float, power: float) ->
     return high
 
 
-def reaches(config: Config, sizes: dict[str, int | None]) -> list[Reach]:
+def reaches(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[Reach]:
     """What each task and group can show at the policy's error rates."""
     gate = config.gate
     found = []
@@ -63,7 +63,7 @@ def sizes(tasks: Sequence[TaskConfig], loaded: dict[str, Any]) -> dict[str, int 
     return {task.name: sum(asked(task, leaf) for leaf in leaves(loaded, task.name)) for task in tasks}
 
 
-def sizes_here(config: Config) -> dict[str, int | None]:
+def sizes_here(config: EvaluationConfig) -> dict[str, int | None]:
     """As `sizes`, of what can be loaded on this machine; None where a task's data are not here."""
     from harness.evaluate.tasks.load import load_tasks
 
@@ -76,7 +76,7 @@ def sizes_here(config: Config) -> dict[str, int | None]:
     return found
 
 
-def description(config: Config, found: Sequence[Reach]) -> str:
+def description(config: EvaluationConfig, found: Sequence[Reach]) -> str:
     """A table: task, items, smallest drops in points."""
     gate = config.gate
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
@@ -95,7 +95,7 @@ def description(config: Config, found: Sequence[Reach]) -> str:
     return "\n".join(lines)
 
 
-def told(config: Config, loaded: dict[str, Any]) -> str:
+def told(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
     """One line for the start of an evaluation: the smallest drop of each task or group at the first discordance."""
     found = reaches(config, sizes(config.tasks, loaded))
     drops = [f"{one.task} {100 * drop:.1f}" for one in found if (drop := one.drops[0]) is not None]
@@ -103,6 +103,6 @@ def told(config: Config, loaded: dict[str, Any]) -> str:
     return f"smallest drops shown, in points (10% of answers differing): {', '.join(drops) or 'none'}{skipped}"
 
 
-def described(config: Config) -> str:
+def described(config: EvaluationConfig) -> str:
     """What the configured suite can show with the data of this machine."""
     return description(config, reaches(config, sizes_here(config)))
