@@ -23,9 +23,10 @@ setup: ## make .venv ready: once, then a check of under a second
 demo: setup ## fine-tune, evaluate and gate the finance disclaimer example
 	.venv/bin/harness run experiment=finance_disclaimer
 
-test: setup ## lint, format check, types, then all tests
+test: setup ## lint, format check, layers of imports, types, then all tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports --no-cache
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
 

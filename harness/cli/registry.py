@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
 from harness.core.errors import ExitCode, UsageError, nearest
+from harness.core.layout import EVIDENCE, VERDICT
 
 if TYPE_CHECKING:
     from harness.registry.protocol import Act, Registry
@@ -65,7 +66,7 @@ def verify(options: argparse.Namespace) -> int:
 
     refuse_settings("verify", options.overrides)
     name = resolved(options.run, registry_folder(options.runs_dir, options.registry))
-    folder = existing_folder(name, options.runs_dir, "run, verdict folder or alias", "evidence.json")
+    folder = existing_folder(name, options.runs_dir, "run, verdict folder or alias", EVIDENCE)
     links = verify_evidence(folder)
     for link in links:
         print(link.line())
@@ -77,7 +78,7 @@ def verify(options: argparse.Namespace) -> int:
 def promote(options: argparse.Namespace) -> int:
     from harness.registry.promotion import promote
 
-    folder = existing_folder(options.run, options.runs_dir, "run", "verdict.json")
+    folder = existing_folder(options.run, options.runs_dir, "run", VERDICT)
     entry = promote(_registry(options), folder, options.verdict, _act(options))
     print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
     return ExitCode.DONE

@@ -4,6 +4,7 @@ import argparse
 
 from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
 from harness.core.errors import ExitCode
+from harness.core.layout import VERDICT
 
 
 def register(subparsers: Subparsers) -> None:
@@ -22,5 +23,5 @@ def report(options: argparse.Namespace) -> int:
 
     refuse_settings("report", options.overrides)
     for name in options.runs:
-        print(write_report(existing_folder(name, options.runs_dir, "run folder", "verdict.json")))
+        print(write_report(existing_folder(name, options.runs_dir, "run folder", VERDICT)))
     return ExitCode.DONE
