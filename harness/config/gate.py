@@ -140,7 +140,8 @@ class GateConfig(Group):
     """A policy. `baselines` are tested against beside the one that is named; guards must pass against all.
 
     Of the rules that match a metric the first guard and the first target speak for it, unless an info rule stands
-    before them. `slice_key` is the field of an item's document that names its slice.
+    before them. `slice_key` is the field of an item's document that names its slice. `task_rules` is the section of
+    each tasks/<name>/gate.yaml whose rules joined; those stand in `rules`, so it is not recorded beside them.
     """
 
     name: str
@@ -153,6 +154,7 @@ class GateConfig(Group):
     minimum_n: Count = 1
     slice_key: FieldName = "slice"
     sequential: SequentialConfig | None = None
+    task_rules: Annotated[Literal["default", "strict", "smoke"], Field(exclude=True)] = "default"
 
     @field_validator("rules")
     @classmethod
@@ -163,7 +165,7 @@ class GateConfig(Group):
 
     @model_validator(mode="after")
     def _none_shadowed(self) -> "GateConfig":
-        if faults := [told for index in range(len(self.rules)) if (told := _shadow(self.rules, index))]:
+        if faults := [told for index in range(len(self.rules)) if (told := shadow(self.rules, index))]:
             raise ValueError("; ".join(faults))
         return self
 
@@ -173,7 +175,7 @@ class GateConfig(Group):
         return sorted({self.slice_key, *(rule.cluster for rule in self.rules if rule.cluster)})
 
 
-def _shadow(rules: list[RuleConfig], index: int) -> str | None:
+def shadow(rules: Sequence[RuleConfig], index: int) -> str | None:
     """Why a deciding rule can never apply: an earlier one takes every metric that it could match."""
     rule = rules[index]
     for earlier in rules[:index]:

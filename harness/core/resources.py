@@ -6,6 +6,7 @@ PACKAGE = Path(__file__).parent.parent
 SHIPPED = PACKAGE / "_shipped" if (PACKAGE / "_shipped").is_dir() else PACKAGE.parent
 CONF = SHIPPED / "conf"
 TASKS = SHIPPED / "tasks"
+TASK_GATE = "gate.yaml"  # what a task's folder says to the gate; nothing else depends on it
 
 
 def task_roots() -> list[Path]:

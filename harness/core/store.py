@@ -42,9 +42,10 @@ def sha256_folder(folder: Path, pattern: str = "*") -> str:
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
 
 
-def sha256_tree(folder: Path) -> str:
-    """Digest of the names and contents of all files below a folder, compiled Python left out."""
+def sha256_tree(folder: Path, without: str | None = None) -> str:
+    """Digest of names and contents of all files below a folder, compiled Python and files named `without` left out."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    files = [path for path in files if path.name != without]
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 

@@ -45,7 +45,7 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Evalua
         "prompt_files": [sha256_folder(folder, pattern) for folder in folders for pattern in PROMPT_FILES],
         "suite": config.suite.model_dump(),
         "tasks": [task.model_dump() for task in config.tasks],
-        "task_files": [sha256_tree(root) for root in resources.task_roots()],
+        "task_files": [sha256_tree(root, without=resources.TASK_GATE) for root in resources.task_roots()],
         "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None, config.tasks)),
         "versions": {"lm-eval": versions().get("lm-eval")},
         "code": code_digest(*EVALUATION_CODE),

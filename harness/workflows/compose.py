@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Config, read_yaml, validate
+from harness.config.task_gate import with_task_rules
 from harness.core import resources
 from harness.core.console import say
 from harness.core.errors import ConfigError, HarnessError, UsageError, nearest
@@ -35,6 +36,10 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     if data_file is not None:
         _use_alone(data_file, values["data"])
     faults += audit_faults(values.get("audit"), values.get("data"))
+    try:
+        _add_task_rules(values)
+    except ConfigError as error:
+        faults += error.faults
     faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
     try:
         config = validate(Config, values)
@@ -51,8 +56,8 @@ def _use_alone(path: Path, data: dict[str, Any]) -> None:
     data["allow_unlicensed"] = [*(data.get("allow_unlicensed") or []), LONE_SOURCE]
 
 
-def composed(arguments: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration as a plain dictionary, not yet validated."""
+def composed(arguments: Sequence[str], file: str = "config") -> dict[str, Any]:
+    """The resolved configuration as a plain dictionary, not yet validated; `file` is where it begins under conf/."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -62,7 +67,7 @@ def composed(arguments: Sequence[str]) -> dict[str, Any]:
     search_user_conf_first()
     try:
         with initialize_config_dir(str(resources.CONF), version_base="1.3"):
-            config = compose("config", overrides=list(arguments))
+            config = compose(file, overrides=list(arguments))
         values: Any = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError([" ".join(str(error).split())]) from None
@@ -88,9 +93,13 @@ def user_conf() -> list[Path]:
     return [folder] if folder.is_dir() and folder != resources.CONF.resolve() else []
 
 
+def _roots() -> list[Path]:
+    return [*user_conf(), resources.CONF.resolve()]
+
+
 def choices(group: str) -> list[str]:
     """Names of a configuration group, from the user's folder and the shipped one."""
-    folders = [root / group for root in (*user_conf(), resources.CONF)]
+    folders = [root / group for root in _roots()]
     return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
@@ -136,17 +145,28 @@ def _missing(values: Any, prefix: str = "") -> list[str]:
 
 
 def gate_values(policy: str) -> dict[str, Any]:
-    """The values of a policy, by its name under conf/gate or by path."""
+    """The values of a policy, by its name under conf/gate or by path, with the rules of the tasks (task_gate.py)."""
     path = Path(policy)
+    if path.suffix == ".yaml" and path.resolve().parent in [root / "gate" for root in _roots()]:
+        path = Path(policy := path.stem)
     if path.suffix not in (".yaml", ".yml"):
-        known = {file.stem: file for root in (resources.CONF, *user_conf()) for file in root.glob("gate/*.yaml")}
-        if policy not in known:
-            raise ConfigError([f"policy={policy}: no such policy. {nearest(policy, known)}"])
-        path = known[policy]
-    if not path.is_file():
-        raise UsageError(f"policy {path} does not exist")
-    values = read_yaml(path)
-    return values if isinstance(values, dict) else {}
+        if policy not in choices("gate"):
+            raise ConfigError([f"policy={policy}: no such policy. {nearest(policy, choices('gate'))}"])
+        values = composed([], f"gate/{policy}").get("gate")
+    else:
+        if not path.is_file():
+            raise UsageError(f"policy {path} does not exist")
+        values = read_yaml(path)
+        if isinstance(values, dict) and "defaults" in values:
+            raise ConfigError(
+                [f"{path}: defaults: only a policy under conf/gate/ can extend another; move the file there"]
+            )
+    return with_task_rules(values) if isinstance(values, dict) else {}
+
+
+def _add_task_rules(values: dict[str, Any]) -> None:
+    if isinstance(values.get("gate"), dict):
+        values["gate"] = with_task_rules(values["gate"])
 
 
 def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> list[int]:
@@ -166,6 +186,7 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     def task(config: Any) -> None:
         try:
             values: Any = OmegaConf.to_container(config, resolve=True)
+            _add_task_rules(values)
             code = job(validate(Config, {str(key): value for key, value in values.items()}))
         except HarnessError as error:
             say(f"harness: {error}")

@@ -69,6 +69,20 @@ def test_another_template_in_the_folder_is_evaluated_again(tmp_path: Path, confi
     assert before[1] != after[1]
 
 
+def test_a_task_is_evaluated_again_for_its_items_and_not_for_its_gate_file(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = tmp_path / "tasks" / "own"
+    task.mkdir(parents=True)
+    checkpoint = model(tmp_path / "a")
+    before = digests(checkpoint, config)
+    (task / "gate.yaml").write_text("default: []\n")
+    assert digests(checkpoint, config) == before
+    (task / "items.jsonl").write_text("{}\n")
+    assert digests(checkpoint, config)[1] != before[1]
+
+
 def test_answers_are_shared_by_suites_and_evaluations_are_not(tmp_path: Path, config: Config) -> None:
     checkpoint = model(tmp_path / "a")
     other = config_for(["tracker=none", "domain_tasks=[]", "suite.tasks=[{name: general_smoke, limit: 3}]"])

@@ -87,7 +87,8 @@ def test_the_policy_of_an_alias(harness: Call) -> None:
     harness("gate", "production", "second", "policy=mine.yaml", "--out", "decided")
     code, printed = harness("promote", "second", "--verdict", "decided")
     assert code == 12
-    assert "policy test: there is no target rule for '*/disclaimer/recall'" in printed
+    assert "policy test: there is no guard rule for '*/general_smoke/acc'" in printed
+    assert "policy test: rule '*/disclaimer/recall' has floor 0.9, at least 0.95 is demanded" in printed
 
 
 @pytest.mark.parametrize(
