@@ -1,4 +1,4 @@
-"""Configuration of sources, mix and audit; part of config.py, which says how it is validated."""
+"""Configuration of the sources, the mix and the audit; experiment.py validates it with the rest."""
 
 from typing import Annotated, Any, Literal
 

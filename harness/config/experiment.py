@@ -312,7 +312,7 @@ def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
         hint = nearest(str(location[-1]), owner.model_fields) if owner else ""
         return f"{key}: unknown key. {hint}"
     if item["type"] == "missing":
-        return f"{key}: missing; a value is needed"
+        return f"{key}: missing; give it a value"
     return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_shown(item['input'])})"
 
 

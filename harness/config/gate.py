@@ -42,7 +42,7 @@ class Tolerance:
 
 
 def parse_margin(text: object) -> Tolerance:
-    """Raises ValueError for a margin without a unit, or one that is no margin."""
+    """The margin in its unit; raises ValueError when the unit is missing or the size is not larger than 0."""
     found = MARGIN.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"a margin needs a unit: write {MARGIN_FORMS}, not {text!r}")

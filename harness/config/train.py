@@ -1,4 +1,4 @@
-"""Configuration of training; part of config.py, which says how it is validated."""
+"""Configuration of training; experiment.py validates it with the rest."""
 
 from typing import Annotated, Literal
 

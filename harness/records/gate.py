@@ -262,7 +262,7 @@ class Comparison(Record):
     """The candidate against the baseline."""
 
     schema_version: int = Field(default=1, alias="schema")
-    """Version of the file's format; written as `schema`."""
+    """Version of the file's format."""
 
     baseline: Side
     """The model compared against."""
@@ -372,7 +372,7 @@ class Verdict(Record):
     """The decision on a candidate."""
 
     schema_version: int = Field(default=1, alias="schema")
-    """Version of the file's format; written as `schema`."""
+    """Version of the file's format."""
 
     verdict: VerdictName
     """The verdict: the worst of the deciding lines."""
