@@ -18,25 +18,46 @@ _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
 class Entry(Record):
-    """One act on an alias: who did it, when, why, and the digests of what it rests on.
-
-    `model` is a folder under models/. `policy` is what the alias demands of its next candidate from here on.
-    `hash` is the sha256 of all other fields, `previous` the hash of the line before ('' for the first).
-    """
+    """One act on an alias, as a line of history.jsonl."""
 
     schema_version: int = 1
+    """Version of the line's format."""
+
     number: int
+    """Number of the line, from 1."""
+
     action: Literal["promote", "rollback", "policy"]
+    """What was done: promoted, rolled back, or a policy set."""
+
     alias: str
+    """Alias that was moved."""
+
     model: str
+    """Folder of the model under `models/`."""
+
     run_id: str
+    """Run that the model comes from."""
+
     when: str
+    """Time of the act (UTC, ISO 8601)."""
+
     who: str
+    """Who did it."""
+
     why: str
+    """Why it was done."""
+
     digests: dict[str, str]
+    """Digests of the evidence that it rests on."""
+
     policy: dict[str, Any]
+    """What the alias demands of its next candidate from here on."""
+
     previous: str
+    """Hash of the line before; empty for the first."""
+
     hash: str = ""
+    """Digest (sha256) of all other fields."""
 
     def sealed(self) -> "Entry":
         return self.model_copy(update={"hash": self.digest})

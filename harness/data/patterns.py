@@ -166,23 +166,40 @@ ALL = "all sources"
 
 
 class PatternConfig(Group):
-    """Shares are of answers. A pattern is reported when at least `min_share` of a source, or of all, has it.
-
-    It sets a source apart when it is `lift` times as frequent there as in the other sources together, by a
-    difference that chance explains with less than `alpha` (corrected for the number of patterns looked at).
-    """
+    """Which wordings are reported that many answers of a source share."""
 
     rows_per_source: Count = 10_000
+    """Answers of each source that are looked at, drawn at random."""
+
     opening_words: Count = 3
+    """Words at the start of an answer that make an opening."""
+
     closing_words: Count = 3
+    """Words at the end of an answer that make a closing."""
+
     phrase_words: Annotated[int, Field(ge=3)] = 5
+    """Words of the sequences that phrases are built from."""
+
     min_share: Share = 0.02
+    """Least share of answers, of a source or of all, that has a reported pattern."""
+
     min_rows: Count = 10
+    """Fewest answers that have a reported pattern."""
+
     lift: Annotated[float, Field(ge=1)] = 3.0
+    """How many times as frequent as elsewhere a pattern must be to set a source apart."""
+
     length_ratio: Annotated[float, Field(gt=1)] = 2.0
+    """Ratio of median lengths, to the other sources, from which a source is set apart."""
+
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Level of the test that sets a source apart, corrected for the number of patterns."""
+
     top: Count = 15
+    """Most patterns of each kind that are reported for a source."""
+
     examples: Count = 3
+    """Row ids shown for each pattern."""
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,16 @@ OUTLIER = "outlier"
 
 
 class OutlierConfig(Group):
-    """A length is an outlier when its logarithm lies more than `spread` interquartile ranges outside the quartiles of
-    its source (Tukey 1977, "far out" at 3). Sources with fewer than `min_rows` rows are not looked at.
-    """
+    """When the length of an answer is an outlier among those of its source."""
 
     action: Literal["drop", "flag"] = "flag"
+    """What happens to the row."""
+
     spread: Positive = 3.0
+    """Interquartile ranges of log length beyond the quartiles; 3 is Tukey's “far out” (1977)."""
+
     min_rows: Count = 100
+    """Fewest rows of a source that is looked at."""
 
 
 @dataclass(frozen=True)

@@ -19,28 +19,56 @@ MAKERS = ("train", "scale", "merge")  # the stages that write weights, in their 
 
 
 class Step(Record):
-    """One stage. `folder` is relative to evidence.json; `files` are sha256 by path inside that folder."""
+    """One stage of the chain."""
 
     stage: str
+    """Name of the stage."""
+
     folder: str
+    """Folder of the stage, relative to evidence.json."""
+
     inputs: dict[str, str]
+    """Digests of what went in, by name; `stage.output` is a link to an earlier stage."""
+
     outputs: dict[str, str]
+    """Digests of what came out, by name."""
+
     files: dict[str, str]
+    """Digests (sha256) of the files by path inside `folder`."""
+
     fingerprint: str = ""
+    """Fingerprint from the stage's manifest; empty: the stage has no manifest."""
 
 
 class Chain(Record):
-    """What evidence.json holds. `promotion` is filled in the registry's copy only."""
+    """What evidence.json holds."""
 
     schema_version: int = 1
+    """Version of the file's format."""
+
     run_id: str
+    """Name of the run."""
+
     command: str
+    """Command that made the verdict, without secrets."""
+
     created: str
+    """Time of writing (UTC, ISO 8601)."""
+
     git_commit: str | None
+    """Commit of the working tree; null: none."""
+
     versions: dict[str, str]
+    """Versions of the libraries."""
+
     hardware: dict[str, str]
+    """Machine that wrote it."""
+
     steps: list[Step]
+    """Stages in order."""
+
     promotion: dict[str, str] = {}
+    """What the registry knows of the promotion; only in the registry's copy."""
 
     def step(self, stage: str) -> Step | None:
         return next((step for step in self.steps if step.stage == stage), None)

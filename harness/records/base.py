@@ -9,7 +9,11 @@ from harness.core.errors import DataError
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True)
+    """A frozen record; the string under a field is its description in the reference pages (scripts/reference.py)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True, use_attribute_docstrings=True
+    )
 
     def save(self, path: Path) -> None:
         path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n")

@@ -14,68 +14,122 @@ EXIT_CODES: dict[VerdictName, int] = {"PASS": 0, "FAIL": 10, "INCONCLUSIVE": 11,
 
 
 class Side(Record):
-    """Who was compared: label and digests ('' where unknown). `evidence_sha256` covers every file of the evaluation."""
+    """One of the two models that were compared."""
 
     label: str
+    """Label of the model."""
+
     weights_sha256: str
+    """Digest of the weights and architecture; empty: unknown."""
+
     contract_sha256: str
+    """Digest of the prompt contract; empty: unknown."""
+
     evidence_sha256: str = ""
+    """Digest of every file of the evaluation; empty: unknown."""
 
 
 class Stratum(Record):
-    """Right/wrong pairs of one task of a group: `lost` 1 → 0, `gained` 0 → 1, of n."""
+    """Right/wrong pairs of one task of a group."""
 
     task: str
+    """Name of the task."""
+
     lost: int
+    """Items that only the baseline got right."""
+
     gained: int
+    """Items that only the candidate got right."""
+
     n: int
+    """Items that both models answered."""
 
 
 class Adjusted(Record):
-    """Shares of all items, with 95% intervals: known before and no longer (forgetting), and the reverse (transfer)."""
+    """What guessing does not explain of the flips on multiple choice, as shares of all items."""
 
     forgetting: float
+    """Share of items known before and no longer."""
+
     forgetting_low: float
+    """Lower limit of the 95% interval of `forgetting`."""
+
     forgetting_high: float
+    """Upper limit of the 95% interval of `forgetting`."""
+
     transfer: float
+    """Share of items not known before and known now."""
+
     transfer_low: float
+    """Lower limit of the 95% interval of `transfer`."""
+
     transfer_high: float
+    """Upper limit of the 95% interval of `transfer`."""
 
 
 class Relative(Record):
-    """Share of the baseline's score that was lost (negative: gained), with its 95% interval; None: no limit."""
+    """Share of the baseline's score that was lost."""
 
     drop: float
+    """Share lost; negative: gained."""
+
     low: float | None
+    """Lower limit of the 95% interval; null: none."""
+
     high: float | None
+    """Upper limit of the 95% interval; null: none."""
 
 
 class Measured(Record):
-    """One metric on the items both models answered.
-
-    `baseline` and `candidate` are means as the task reports them; `direction` says whether higher or lower is better.
-    `delta` and its 95% interval `ci_low`, `ci_high` are turned so that larger is better.
-    Right/wrong metrics have flips: `only_baseline_right` (1 → 0, forgetting), `only_candidate_right` (0 → 1, backward
-    transfer); on multiple choice `beyond_chance` is what guessing does not explain. `relative_drop` is None where the
-    baseline's mean is 0 or scores can be negative. `interval_doubt` tells why the interval may cover less than 95%.
-    """
+    """One metric on the items that both models answered."""
 
     suite: str
+    """Name of the suite."""
+
     task: str
+    """Task or group."""
+
     slice: str = "all"
+    """Slice of the items; all: every item."""
+
     metric: str
+    """Name of the metric."""
+
     n: int
+    """Items that both models answered."""
+
     baseline: float
+    """Mean of the baseline, as the task reports it."""
+
     candidate: float
+    """Mean of the candidate, as the task reports it."""
+
     delta: float
+    """Difference of the means, turned so that larger is better."""
+
     ci_low: float
+    """Lower limit of the 95% interval of `delta`."""
+
     ci_high: float
+    """Upper limit of the 95% interval of `delta`."""
+
     only_baseline_right: int | None
+    """Items that only the baseline got right (forgetting); null: not a right/wrong metric."""
+
     only_candidate_right: int | None
+    """Items that only the candidate got right (transfer); null: not a right/wrong metric."""
+
     direction: Direction = "higher"
+    """Whether higher or lower values are better."""
+
     beyond_chance: Adjusted | None = None
+    """What guessing does not explain of the flips; null: not multiple choice."""
+
     relative_drop: Relative | None = None
+    """Share of the baseline's score that was lost; null: its mean is 0, or scores can be negative."""
+
     interval_doubt: str | None = None
+    """Why the interval may cover less than 95%; null: no doubt."""
 
     @property
     def key(self) -> str:
@@ -83,24 +137,34 @@ class Measured(Record):
 
 
 class MetricComparison(Measured):
-    """What is measured, with what the tests need.
-
-    `lowest` and `highest` bound the items' values on both sides. `differences` (turned, item by item) are kept unless
-    the counts of a right/wrong metric say everything; `clusters` numbers the cluster of each. `strata` are the tasks
-    of a group, which count by size, or the same with `equal_weights`. `effective_n` is how many independent items the
-    candidate's mean is worth (None: n). `planned_baseline` is the baseline's mean over all planned items of a task that
-    stopped early.
-    """
+    """One measured metric with what the tests need."""
 
     lowest: float = 0.0
+    """Lowest value of an item on either side."""
+
     highest: float = 1.0
+    """Highest value of an item on either side."""
+
     differences: list[float] | None = None
+    """Differences item by item, larger is better; null: the counts of a right/wrong metric say everything."""
+
     clusters: list[int] | None = None
+    """Number of each item's cluster; null: items are independent."""
+
     clustered_by: str | None = None
+    """Field of the document that names the cluster; null: items are independent."""
+
     strata: list[Stratum] | None = None
+    """Pairs of each task of a group; null: not a group."""
+
     equal_weights: bool = False
+    """Whether the tasks of a group count the same, not by their size."""
+
     effective_n: float | None = None
+    """Independent items that the candidate's mean is worth; null: `n`."""
+
     planned_baseline: float | None = None
+    """Baseline's mean over all planned items of a task that ended early; null: not measured."""
 
     @property
     def reference(self) -> float:
@@ -112,14 +176,31 @@ class Flip(Record):
     """An item that one model got right and the other wrong, or whose score changed."""
 
     task: str
+    """Name of the task."""
+
     metric: str
+    """Name of the metric."""
+
     item: str
+    """Identifier of the item."""
+
     prompt: str
+    """Prompt of the item."""
+
     baseline_response: str
+    """Answer of the baseline."""
+
     candidate_response: str
+    """Answer of the candidate."""
+
     baseline_value: float
+    """Score of the baseline."""
+
     candidate_value: float
+    """Score of the candidate."""
+
     direction: Direction = "higher"
+    """Whether higher or lower scores are better."""
 
     @property
     def got_worse(self) -> bool:
@@ -128,53 +209,93 @@ class Flip(Record):
 
 
 class Forgetting(Record):
-    """Loss of ability over the tasks of a suite, as differences (larger is better) with 95% intervals.
-
-    `worst` is the task that fell most; its interval bounds the smallest true difference. `fell` counts tasks whose
-    score is lower, `fell_low` to `fell_high` those that truly fell.
-    """
+    """Loss of ability over the tasks of a suite; differences are candidate − baseline, larger is better."""
 
     tasks: int
+    """Tasks that were counted."""
+
     worst: str
+    """Task and metric that fell most."""
+
     worst_delta: float
+    """Difference of that metric."""
+
     worst_low: float
+    """Lower limit of the 95% interval of the smallest true difference."""
+
     worst_high: float
+    """Upper limit of the 95% interval of the smallest true difference."""
+
     mean: float
+    """Mean difference; every task counts the same."""
+
     mean_low: float
+    """Lower limit of the 95% interval of `mean`."""
+
     mean_high: float
+    """Upper limit of the 95% interval of `mean`."""
+
     fell: int
+    """Tasks whose score is lower."""
+
     fell_low: int
+    """Fewest tasks that truly fell, at 95%."""
+
     fell_high: int
+    """Most tasks that truly fell, at 95%."""
 
 
 class Stopped(Record):
-    """A task that the sequential rule ended early: the first `items` of `planned` in the order of `seed`."""
+    """A task that the sequential rule ended early."""
 
     items: int
+    """Items asked."""
+
     planned: int
+    """Items planned."""
+
     seed: int
+    """Seed of the order of the items."""
 
 
 class Comparison(Record):
-    """Candidate against baseline. `faults` names whatever makes the evidence incomparable.
-
-    `others` are the same candidate against further baselines. `flip_share` is the share of items that an identical
-    model flips, where it was measured. `evaluated` names every task and group of either side, `same`
-    the further baselines that are the baseline itself.
-    """
+    """The candidate against the baseline."""
 
     schema_version: int = Field(default=1, alias="schema")
+    """Version of the file's format."""
+
     baseline: Side
+    """The model compared against."""
+
     candidate: Side
+    """The model that may replace it."""
+
     metrics: list[MetricComparison]
+    """Every metric that both models have, on all items and on slices."""
+
     flips: list[Flip]
+    """Items whose score changed, regressions first; a few of each metric."""
+
     faults: list[str]
+    """Why the evaluations cannot be compared; empty: they can."""
+
     forgetting: Forgetting | None = None
+    """Loss of ability over the tasks; null: no task counts."""
+
     stopped: dict[str, Stopped] = {}
+    """Tasks that ended early, by task."""
+
     flip_share: dict[str, float] = {}
+    """Share of items that an identical model flips, by task, where it was measured."""
+
     others: list["Comparison"] = []
+    """The same candidate against further baselines."""
+
     evaluated: list[str] = []
+    """Tasks and groups of either side."""
+
     same: list[str] = []
+    """Further baselines that are the baseline itself."""
 
     @property
     def whole(self) -> list[MetricComparison]:
@@ -183,58 +304,114 @@ class Comparison(Record):
 
 
 class MetricVerdict(Measured):
-    """One line of the verdict; names and meaning as in INTERFACE.
-
-    `margin`, `floor` and `ceiling` are in the metric's own unit. `against` names the baseline when it is not the
-    verdict's own. `waived` names the waiver that lets an inconclusive result stand. `p_harm` of info slices is
-    adjusted over all of them (Benjamini-Hochberg), of guards by Holm.
-    """
+    """One line of the verdict."""
 
     slice: str
+    """Slice of the items; all: every item."""
+
     role: Role
+    """guard: must not fall; target: must be reached; info: decides nothing."""
+
     margin: float | None
+    """Tolerated drop, or demanded gain, in the metric's own unit; null: none."""
+
     floor: float | None
+    """Value to reach, in the metric's own unit; null: none."""
+
     ceiling: float | None = None
+    """Value to stay below, in the metric's own unit; null: none."""
+
     p_noninferior: float | None
+    """P-value of the test that the limits are met; null: not tested."""
+
     p_harm: float | None
+    """P-value of a fall; adjusted by Holm over guards, by Benjamini-Hochberg over slices shown."""
+
     verdict: VerdictName
+    """The verdict on this metric."""
+
     reason: str
+    """Why, in one sentence."""
+
     n_needed: int | None
+    """Items that would decide an inconclusive metric; null: not needed, or unknown."""
+
     against: str | None = None
+    """Baseline of this line; null: the verdict's own."""
+
     waived: str | None = None
+    """Waiver that lets an inconclusive result stand; null: none."""
+
     look: int | None = None
+    """Interim look at which the task ended; null: no looks."""
 
 
 class Waiver(Record):
-    """A waiver of the policy that this verdict made use of, or could not because it had expired."""
+    """A waiver of the policy that this verdict used, or could not use because it had expired."""
 
     rule: str
+    """Glob of the rule that grants it."""
+
     name: str
+    """Name of the waiver."""
+
     reason: str
+    """Why it was granted."""
+
     expires: date
+    """Last day on which it holds (UTC)."""
+
     used_for: Literal["missing", "inconclusive"]
+    """What it lets pass: a missing metric or an inconclusive one."""
+
     expired: bool
+    """Whether it had expired on the day of the verdict."""
 
 
 class Verdict(Record):
-    """The decision on a candidate. `exit_code` follows the verdict.
-
-    `policy_sha256` and `compare_sha256` are the digests of the policy's values and of compare.json: a verdict belongs
-    to nothing else. Waivers were judged as of `decided_on` (UTC).
-    """
+    """The decision on a candidate."""
 
     schema_version: int = Field(default=1, alias="schema")
+    """Version of the file's format."""
+
     verdict: VerdictName
+    """The verdict: the worst of the deciding lines."""
+
     exit_code: int
+    """Exit code of `run`, `gate` and `ci`; follows the verdict."""
+
     policy: str
+    """Name of the policy."""
+
     reasons: list[str]
+    """What decided the verdict, in sentences."""
+
     baseline: Side
+    """The model compared against."""
+
     candidate: Side
+    """The model that may replace it."""
+
     metrics: list[MetricVerdict]
+    """One line for each metric and rule, then the metrics that are only shown."""
+
     policy_sha256: str = ""
+    """Digest of the policy's values."""
+
     compare_sha256: str = ""
+    """Digest of compare.json; empty: not written."""
+
     others: list[Side] = []
+    """Further baselines."""
+
     waivers: list[Waiver] = []
+    """Waivers that the verdict used, or could not use."""
+
     notes: list[str] = []
+    """What to know beside the reasons: waivers, tasks that ended early, noise."""
+
     forgetting: Forgetting | None = None
+    """Loss of ability over the tasks; null: no task counts."""
+
     decided_on: date | None = None
+    """Day of the decision (UTC), as of which waivers were judged."""

@@ -110,7 +110,7 @@ def groups() -> list[str]:
 def _checked(overrides: Overrides) -> tuple[list[str], list[str]]:
     """Overrides as Hydra takes them, and the faults found: a faulty one is left out so that the rest is checked.
 
-    A plain `a.b=c` becomes `++a.b=c`, so that an unknown key is reported with all other faults, not alone.
+    An unknown key is left in, so that it is reported with all other faults, not alone.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -133,9 +133,15 @@ def _checked(overrides: Overrides) -> tuple[list[str], list[str]]:
             else:
                 arguments.append(text)
         else:
-            plain = not text.startswith(("+", "~", "hydra"))
-            arguments.append(f"++{text}" if plain else text)
+            arguments.append(_settable(text))
     return arguments, faults
+
+
+def _settable(override: str) -> str:
+    """`a.b=c` as `++a.b=c`: files state only what differs from the defaults, so the key may be in none of them."""
+    key, _, value = override.partition("=")
+    option = key in groups() and not value.lstrip().startswith("{")
+    return override if option or override.startswith(("+", "~", "hydra")) else f"++{override}"
 
 
 def _missing(values: Any, prefix: str = "") -> list[str]:
@@ -181,7 +187,7 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     search_user_conf_first()
     folder = runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"  # another may begin now
     quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
-    arguments = ["harness", "--multirun", *overrides, f"hydra.sweep.dir={folder}", *quiet]
+    arguments = ["harness", "--multirun", *map(_settable, overrides), f"hydra.sweep.dir={folder}", *quiet]
 
     def task(config: Any) -> None:
         try:

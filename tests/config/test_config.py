@@ -116,6 +116,23 @@ def test_sweeps_that_begin_in_the_same_second_are_told_apart(tmp_path: Path, mon
     assert sweep(["experiment=finance_disclaimer", "train.seed=3"], tmp_path, lambda config: 0) == [0]
 
 
+def test_a_sweep_over_keys_that_no_file_states(tmp_path: Path) -> None:
+    found: list[tuple[float, int, str]] = []
+
+    def job(config: Config) -> int:
+        found.append((config.alpha, config.serve.max_num_seqs, config.suite.name))
+        return 0
+
+    swept = ["alpha=0.25,0.5", "serve.max_num_seqs=8", "suite=smoke,domain"]
+    assert sweep(["experiment=finance_disclaimer", *swept], tmp_path, job) == [0, 0, 0, 0]
+    assert found == [(alpha, 8, suite) for alpha in (0.25, 0.5) for suite in ("smoke", "domain")]
+
+
+def test_a_sweep_over_an_unknown_key_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep(["experiment=finance_disclaimer", "train.epoch=1,2"], tmp_path, lambda config: 0) == [2, 2]
+    assert "train.epoch: unknown key. Did you mean 'epochs'?" in capsys.readouterr().err
+
+
 def test_several_values_need_a_sweep() -> None:
     with pytest.raises(ConfigError, match=r"train\.seed=1,2: .*-m"):
         config_for(["train.seed=1,2"])

@@ -11,12 +11,19 @@ from harness.data.filters.protocol import CLEAN, Judgement, Row
 
 
 class BehaviorConflictConfig(Group):
-    """One behaviour (a folder under tasks/) and the sources and topics it applies to; all where none is named."""
+    """One behaviour and the rows that it applies to; `audit.behaviors` sets all but `action`."""
 
     action: Literal["drop", "flag"] = "drop"
+    """What happens to a row whose answer breaks the behaviour."""
+
     name: str
+    """Domain task (a folder under `tasks/`) that defines the behaviour."""
+
     sources: list[str] = []
+    """Sources that are checked; empty: all."""
+
     topics: list[str] = []
+    """Topics that are checked; empty: all."""
 
 
 class BehaviorConflict:

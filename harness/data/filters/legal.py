@@ -108,20 +108,24 @@ _NEEDED = {  # every match of the rule holds one of these; plain search is many 
 
 
 class LegalConfig(Group):
-    """Which notices count, and how long a verbatim run of known licensed text must be (in words).
-
-    `fingerprints` are further files made by scripts/fingerprint_texts.py from texts of your own to look for.
-    """
+    """Which notices and which known licensed texts are looked for."""
 
     action: Literal["drop", "redact", "flag"] = "drop"
+    """What happens to the row: dropped, kept with placeholders, or kept and counted."""
+
     rules: list[Literal["copyright_notice", "licence_notice", "confidential_marking", "privilege_marking"]] = [
         "copyright_notice",
         "licence_notice",
         "confidential_marking",
         "privilege_marking",
     ]
+    """Notices that are looked for."""
+
     verbatim_words: Count | None = 40
+    """Shortest verbatim run of a known licensed text, in words; null: texts are not looked for."""
+
     fingerprints: list[str] = []
+    """Further files of fingerprints, made by `scripts/fingerprint_texts.py` from your own texts."""
 
 
 class Legal:

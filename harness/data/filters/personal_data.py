@@ -60,18 +60,25 @@ REGIONS = ["US", "CA", "GB", "IE", "AU", "NZ", "FR", "DE", "AT", "CH", "BE", "NL
 
 
 class PersonalDataConfig(Group):
-    """`threshold` is the least score that counts (0 to 1), `thresholds` the exceptions by entity.
-
-    `ner_model` names an installed spaCy package (such as en_core_web_sm); without it names are not looked for.
-    `phone_regions` are the countries whose national phone formats count.
-    """
+    """Which identifiers of persons are looked for."""
 
     action: Literal["drop", "redact", "flag"] = "redact"
+    """What happens to the row: dropped, kept with placeholders, or kept and counted."""
+
     entities: list[Entity] = list(ENTITIES)
+    """Kinds of identifiers that are looked for."""
+
     threshold: Share = 0.4
+    """Least score of a finding that counts."""
+
     thresholds: dict[Entity, Share] = {}
+    """Least scores of single kinds; PERSON has no score."""
+
     phone_regions: list[str] = REGIONS
+    """Countries (two capital letters) whose national telephone formats count."""
+
     ner_model: str | None = None
+    """Installed spaCy package that finds names, such as en_core_web_sm; null: names are not looked for."""
 
     @field_validator("thresholds")
     @classmethod

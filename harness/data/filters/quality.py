@@ -130,25 +130,40 @@ _WORD = re.compile(r"\w+")
 
 
 class QualityConfig(Group):
-    """Limits of each rule. Lengths are words of the answer; `min_bytes_language` spares short texts the language rule
-    (bytes of UTF-8: a Chinese character says more than a Latin letter).
-
-    `repeated_share` is the share of 4-word sequences that occurred before in the answer; `copied_share` that of words
-    which question and answer have in common; `language_confidence` the probability that
-    the answer is in another language than `language`.
-    """
+    """Rules that an answer must meet, with their limits."""
 
     action: Literal["drop", "flag"] = "drop"
+    """What happens to a row that breaks a rule."""
+
     rules: list[Rule] = list(get_args(Rule))
+    """Rules that are applied."""
+
     min_words: Annotated[int, Field(ge=0)] = 0
+    """Fewest words of an answer."""
+
     max_words: Count = 3000
+    """Most words of an answer."""
+
     repeated_share: Share = 0.5
+    """Share of 4-word sequences that occurred before in the answer, from which it repeats itself."""
+
     repeated_words: Count = 12
+    """Fewest words of an answer that is checked for repetition."""
+
     copied_share: Share = 0.9
+    """Share of words common to question and answer from which the answer is a copy."""
+
     copied_words: Count = 5
+    """Fewest words of question and answer that are checked for copying."""
+
     language: str = "en"
+    """Language code (ISO 639-1) that answers must be in."""
+
     language_confidence: Share = 0.98
+    """Least probability of another language that makes an answer foreign."""
+
     min_bytes_language: Count = 60
+    """Shortest answer whose language is checked, in bytes of UTF-8."""
 
     @field_validator("language")
     @classmethod

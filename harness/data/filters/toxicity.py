@@ -17,18 +17,25 @@ Scorer = Callable[[Sequence[str]], Sequence[float]]
 
 
 class ToxicityConfig(Group):
-    """A row is toxic when the model gives one of its passages at least `threshold` (0 to 1).
-
-    Passages are whole sentences of together at least `passage_words` words: in a long text scored as one,
-    the harmless words outvote a toxic sentence. `detoxify_checkpoint` is a local file for its weights.
-    """
+    """When a row is toxic, and which model says so."""
 
     action: Literal["drop", "redact", "flag"] = "drop"
+    """What happens to the row: dropped, kept with placeholders, or kept and counted."""
+
     threshold: Share = 0.7
+    """Least score of one passage that makes the row toxic."""
+
     passage_words: Count = 12
+    """Fewest words of a passage (whole sentences); in longer ones harmless words hide a toxic sentence."""
+
     model: Literal["profanity_check", "detoxify"] = "profanity_check"
+    """Classifier; detoxify needs the extra `detoxify`."""
+
     detoxify_variant: Literal["original", "unbiased", "multilingual", "original-small", "unbiased-small"] = "original"
+    """Variant of detoxify."""
+
     detoxify_checkpoint: str | None = None
+    """Local file of detoxify's weights; null: downloaded."""
 
 
 class Toxicity:
