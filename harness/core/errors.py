@@ -19,15 +19,46 @@ HarnessError
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Any
 
-INTERRUPTED = 130
+
+class ExitCode(IntEnum):
+    """What a command ends with. CI jobs rely on the numbers."""
+
+    DONE = 0  # for `gate` and `run`: the verdict is PASS
+    DEFECT = 1  # of the harness itself; the traceback is shown
+    USAGE = 2
+    ENVIRONMENT = 3
+    FAIL = 10
+    INCONCLUSIVE = 11
+    INVALID = 12
+    INTERRUPTED = 130
+
+    @classmethod
+    def gravest(cls, codes: Iterable[int]) -> "ExitCode":
+        """The code that many jobs end with together; DONE without any, and DEFECT for a number that is not a code."""
+        known = [cls(code) if code in set(cls) else cls.DEFECT for code in codes]
+        return max(known, key=SEVERITY.index, default=cls.DONE)
+
+
+SEVERITY = (
+    ExitCode.DONE,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.FAIL,
+    ExitCode.INVALID,
+    ExitCode.ENVIRONMENT,
+    ExitCode.USAGE,
+    ExitCode.DEFECT,
+    ExitCode.INTERRUPTED,
+)
+INTERRUPTED = ExitCode.INTERRUPTED  # to be replaced by ExitCode.INTERRUPTED where it is imported
 
 
 class HarnessError(Exception):
     """A failure with a message for the user: what, where, and how to mend it."""
 
-    exit_code = 1
+    exit_code: int = ExitCode.DEFECT
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Errors travel from worker processes with their message and exit code, whatever made them."""
@@ -41,7 +72,7 @@ def _restored(kind: type[HarnessError], message: str, state: dict[str, Any]) -> 
 
 
 class UsageError(HarnessError):
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class ConfigError(UsageError):
@@ -63,7 +94,7 @@ class TemplateRefusal(DataError):
 
 
 class EnvironmentFault(HarnessError):
-    exit_code = 3
+    exit_code = ExitCode.ENVIRONMENT
 
 
 class MissingDependency(EnvironmentFault):
@@ -99,7 +130,7 @@ class TrainingFault(EnvironmentFault):
 class LimitsBroken(HarnessError):
     """Every broken limit of the audit, one line each."""
 
-    exit_code = 10
+    exit_code = ExitCode.FAIL
 
     def __init__(self, broken: Iterable[str]):
         lines = [f"  - {told}" for told in broken]
@@ -115,7 +146,7 @@ class PromotionRefused(HarnessError):
 
 
 class EvidenceFault(HarnessError):
-    exit_code = 12
+    exit_code = ExitCode.INVALID
 
 
 class PromptMismatch(EvidenceFault):
