@@ -9,7 +9,7 @@ from typing import Any
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
-from harness.core.store import sha256_file, sha256_json
+from harness.core.store import sha256_file
 from harness.gate.comparison import compare_distinct
 from harness.gate.verdict import decide
 from harness.lineage.chain import COMPARISON, EVIDENCE, POLICY, VERDICT, Chain, Places, Step
@@ -17,33 +17,8 @@ from harness.lineage.coverage import uncovered
 from harness.lineage.steps import steps_of
 from harness.model.load import adapter_config, is_adapter, weights_sha256
 from harness.records.base import Record, load
-from harness.records.gate import Comparison, Side, Verdict
+from harness.records.gate import Comparison, Verdict
 from harness.results.evidence import Evidence, read_evidence
-
-# Whether a verdict belongs to the files beside it and to the evaluations it names.
-
-
-def strays(
-    verdict: Verdict, folder: Path, policy: GateConfig | None = None, evidence: Mapping[str, str] | None = None
-) -> list[str]:
-    """Why a verdict is another run's or was reached on other files, in words.
-
-    `evidence` maps "baseline" and "candidate" to the digests of the evaluations as they are now (Evidence.sha256).
-    """
-    faults = []
-    path = folder / "compare.json"
-    if not path.is_file() or sha256_file(path) != verdict.compare_sha256:
-        faults.append(
-            f"{folder / 'verdict.json'} was not reached on the compare.json beside it: another run's, or edited"
-        )
-    if policy is not None and sha256_json(policy.model_dump(mode="json")) != verdict.policy_sha256:
-        faults.append(f"the verdict was reached under another policy than {policy.name} is now")
-    sides: dict[str, Side] = {"baseline": verdict.baseline, "candidate": verdict.candidate}
-    for name, digest in (evidence or {}).items():
-        if sides[name].evidence_sha256 != digest:
-            faults.append(f"the verdict was reached on another evaluation of the {name} ({sides[name].label})")
-    return faults
-
 
 SHOWN = 3  # files of a stage
 TOLERANCE = 1e-6  # other processors and library builds round differently
@@ -228,6 +203,14 @@ def _decided_again(places: Places) -> Link:
     except HarnessError as error:
         return Link(name, broken=str(error))
     return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", told)
+
+
+def strays(verdict: Verdict, folder: Path) -> list[str]:
+    """Why a verdict does not belong to the compare.json beside it, in words."""
+    path = folder / COMPARISON
+    if path.is_file() and sha256_file(path) == verdict.compare_sha256:
+        return []
+    return [f"{folder / VERDICT} was not reached on the {COMPARISON} beside it: another run's, or edited"]
 
 
 def undecided(decision: Path) -> list[str]:
