@@ -22,7 +22,7 @@ from clean_rows import Recombined, Row, natural_rows, row
 from harness.config.experiment import TaskConfig
 from harness.data.decontaminate import DecontaminateConfig, Decontamination, Match
 from harness.data.evaluation_items import suite_items
-from harness.data.words import normalised, words
+from harness.data.words import words
 from harness.evaluate.tasks.load import load_tasks
 from harness.stats.proportion import wilson_interval
 
@@ -85,7 +85,7 @@ def main() -> None:
 
 def rows_by_kind(items: list[Item], data: Path, hub: Path, chance: random.Random, seed: int) -> dict[str, list[Row]]:
     """The seeded rows of each kind, and the clean ones."""
-    natural = [r for r in natural_rows(data) if not normalised(r["instruction"]).startswith(KNOWN_OVERLAP)]
+    natural = [r for r in natural_rows(data) if not " ".join(words(r["instruction"])).startswith(KNOWN_OVERLAP)]
     clean = Recombined(natural, seed)
     groups = {"clean: other splits of the benchmarks": list(other_splits(hub, items))}
     groups["clean: items with a third of the content replaced"] = [
@@ -178,7 +178,7 @@ def _is_content(word: str) -> bool:
 
 def other_splits(hub: Path, items: list[Item]) -> Iterable[Row]:
     """Questions from splits that are not evaluated: the items' own style, other questions on other passages."""
-    asked = {normalised(item["text"]) for item in items}
+    asked = {" ".join(words(item["text"])) for item in items}
     evaluated = hub / "Rowan" / "hellaswag" / "validation.jsonl"
     passages = {json.loads(line)["source_id"] for line in evaluated.read_text().splitlines()}
     for name in OTHER_SPLITS:
@@ -186,7 +186,7 @@ def other_splits(hub: Path, items: list[Item]) -> Iterable[Row]:
             for number, line in enumerate(path.read_text().splitlines()):
                 values = json.loads(line)
                 text = next(values[key] for key in ("question", "question_stem", "goal", "ctx") if key in values)
-                if normalised(text) not in asked and values.get("source_id") not in passages:
+                if " ".join(words(text)) not in asked and values.get("source_id") not in passages:
                     yield row("-".join(path.parts[-3:]), number, text, _last_choice(values))
 
 

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from harness.cli.parser import parser
-from harness.core.console import say, silence_libraries
-from harness.core.errors import INTERRUPTED, HarnessError
+from harness.core.console import closed_pipes_are_silent, say, silence_libraries
+from harness.core.errors import ExitCode, HarnessError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb and returns its exit code (see docs/usage.md)."""
     silence_libraries()
-    options, overrides = _split(parser(), sys.argv[1:] if arguments is None else list(arguments))
+    with closed_pipes_are_silent():
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    options, overrides = _split(parser(), arguments)
     options.overrides = overrides
     before = signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -24,12 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         say("harness: interrupted. Finished stages are kept; the same command goes on from there.")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except OSError as error:
         if error.errno is None:
             raise
         say(f"harness: {error.strerror}: {error.filename or 'a file'}")
-        return 3
+        return ExitCode.ENVIRONMENT
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 

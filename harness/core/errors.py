@@ -1,18 +1,24 @@
-"""The exception tree. Each leaf knows the exit code of INTERFACE; the message is for the user.
+"""The exception tree, and the exit codes. Every class knows its code; the message is for the user.
 
-HarnessError
+Errors of other libraries become these in harness/core/translate.py.
+
+HarnessError                   1   never raised itself
 ├── UsageError                 2   what was asked cannot be done as asked
 │   ├── ConfigError            2   every configuration fault at once
 │   └── DataError              2   a file, a row or a dataset that cannot be used
 │       └── TemplateRefusal    2   the chat template does not take such a conversation
 ├── EnvironmentFault           3   this machine lacks something
-│   ├── MissingDependency      3
+│   ├── MissingDependency      3   a package is not installed
 │   ├── ServerFault            3   the server did not come up, or went away
 │   │   └── RequestRefused     3   it answers, and refuses this request
-│   ├── DiskFull               3
-│   └── NetworkFault           3
+│   ├── ServerGone             3   in evaluate/dispatch.py, which starts the server again
+│   ├── DiskFull               3   no space left
+│   ├── OutOfMemory            3   of the machine or of the GPU
+│   ├── NetworkFault           3   a host cannot be reached, or does not hand out what was asked for
+│   │   └── MissingData        3   in evaluate/tasks/hub.py: a dataset is neither here nor to be had
+│   └── TrainingFault          3   training cannot go on, for example because the loss is not a number
 ├── LimitsBroken              10   the training data break the audit's limits
-├── TrainingFault              3   training cannot go on (loss is not a number)
+├── PromotionRefused           1   each error carries the code of its gravest reason, mostly 10, 11 or 12
 └── EvidenceFault             12   the evidence cannot be compared or trusted
     └── PromptMismatch        12   the server was fed other ids than the training renderer makes
 """
@@ -39,10 +45,15 @@ class ExitCode(IntEnum):
     def gravest(cls, codes: Iterable[int]) -> "ExitCode":
         """The code that many jobs end with together; DONE without any, and DEFECT for a number that is not a code."""
         known = [cls(code) if code in set(cls) else cls.DEFECT for code in codes]
-        return max(known, key=SEVERITY.index, default=cls.DONE)
+        return max(known, key=_SEVERITY.index, default=cls.DONE)
+
+    @property
+    def severity(self) -> int:
+        """Larger is graver."""
+        return _SEVERITY.index(self)
 
 
-SEVERITY = (
+_SEVERITY = (  # what hides everything else comes last
     ExitCode.DONE,
     ExitCode.INCONCLUSIVE,
     ExitCode.FAIL,
@@ -116,6 +127,10 @@ class RequestRefused(ServerFault):
 
 
 class DiskFull(EnvironmentFault):
+    pass
+
+
+class OutOfMemory(EnvironmentFault):
     pass
 
 

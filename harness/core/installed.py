@@ -47,6 +47,7 @@ def misfit(requirement: Any) -> str:
 
 
 def version_of(package: str) -> str | None:
+    """The installed version of a distribution, or None when it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,11 +1,12 @@
 """The machine that work ran on: processor, cores, memory, GPUs."""
 
-import os
 import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 
 def hardware() -> dict[str, str]:
@@ -22,12 +23,18 @@ def hardware() -> dict[str, str]:
 
 def cores() -> int:
     """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
 
 def memory_gib() -> float:
     """The machine's memory in GiB."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return float(psutil.virtual_memory().total) / 2**30
+
+
+def available_memory_gib() -> float:
+    """What new processes can have, in GiB: unused memory, and what the kernel gives back, such as cached files."""
+    return float(psutil.virtual_memory().available) / 2**30
 
 
 def processor() -> str:
@@ -40,7 +47,11 @@ def processor() -> str:
 
 
 def gpus(fields: str = "name") -> list[str]:
-    """The NVIDIA GPUs by these fields of nvidia-smi, separated by commas: PyTorch is too heavy to ask for them."""
+    """A line for each NVIDIA GPU, as the driver tells it: PyTorch is too heavy to ask for it.
+
+    `fields` are those of `nvidia-smi --query-gpu`, for example "name,memory.total". Empty where there is no GPU, or no
+    driver that answers.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -49,7 +60,7 @@ def gpus(fields: str = "name") -> list[str]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return [name.strip() for name in done.stdout.splitlines() if name.strip()] if done.returncode == 0 else []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def peak_memory_gib() -> float:

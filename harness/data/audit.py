@@ -48,7 +48,7 @@ def card_lines(record: Dataset, config: AuditConfig) -> Iterator[str]:
     yield from _limits(record)
     yield from _findings(record)
     yield from _patterns(record)
-    yield from _digests(record, config)
+    yield from _digests(record)
 
 
 def _composition(record: Dataset, kept: int) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _patterns(record: Dataset) -> Iterator[str]:
         yield from ("## Patterns", "", *(f"- {cell(line)}" for line in record.patterns), "")
 
 
-def _digests(record: Dataset, config: AuditConfig) -> Iterator[str]:
+def _digests(record: Dataset) -> Iterator[str]:
     yield from ("## Digests", "")
     yield f"Decontaminated against {record.evaluation_items} evaluation items"
     yield from (f"(digest {record.decontaminated_against}).", "")

@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.core.errors import DataError
+from harness.data.words import Hashes, extended
 
 NGRAM, SAMPLE, LEAST_HITS = 8, 4, 3
 _WORD = re.compile(r"[^\W_]+")
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 over the golden ratio
-Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,7 @@ def ngram_hashes(words: Sequence[str], n: int) -> Hashes:
     ids = np.array([_word(word) for word in words], np.uint64)
     value = np.zeros(count, np.uint64)
     for offset in range(n):
-        value = (value ^ ids[offset : offset + count]) * _MULTIPLIER
-        value ^= value >> np.uint64(29)
+        value = extended(value, ids[offset : offset + count])
     return value
 
 

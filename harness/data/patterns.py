@@ -20,8 +20,9 @@ from pydantic import Field
 
 from harness.config.group import Count, Group, Share
 from harness.data.filters.protocol import Row
-from harness.data.fingerprints import Hashes, ngram_hashes
+from harness.data.fingerprints import ngram_hashes
 from harness.data.row import answer_of
+from harness.data.words import Hashes
 from harness.stats.proportion import wilson_interval
 
 # What the pattern report looks at in one answer.
@@ -246,7 +247,7 @@ class _Sample:
 
 
 class PatternCounter:
-    """Reads rows in any order and number of parts; `merge` joins what other processes read."""
+    """Reads rows in any order and number of parts."""
 
     def __init__(self, config: PatternConfig):
         self.config = config
@@ -260,24 +261,12 @@ class PatternCounter:
             key = -_hash(f"{name}\0{answer}")
             if len(sample.heap) < self.config.rows_per_source or key > sample.heap[0][0]:
                 features = features_of(answer, self.config.opening_words, self.config.closing_words)
-                self._take(sample, (key, name, features))
-
-    def merge(self, other: "PatternCounter") -> None:
-        for source, theirs in other._sources.items():
-            sample = self._sources.setdefault(source, _Sample())
-            sample.seen += theirs.seen
-            for entry in theirs.heap:
-                self._take(sample, entry)
+                take = heapq.heappush if len(sample.heap) < self.config.rows_per_source else heapq.heappushpop
+                take(sample.heap, (key, name, features))
 
     def report(self) -> list[Pattern]:
         """Patterns by kind: those that set a source apart first, then by share."""
         return _Report(self.config, self._sources).patterns()
-
-    def _take(self, sample: _Sample, entry: tuple[int, str, Features]) -> None:
-        if len(sample.heap) < self.config.rows_per_source:
-            heapq.heappush(sample.heap, entry)
-        else:
-            heapq.heappushpop(sample.heap, entry)
 
 
 class _Report:

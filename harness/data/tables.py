@@ -56,11 +56,6 @@ def read_validation_rows(folder: Path) -> list[Row]:
     return list(read_parquet(path)) if path.is_file() else []
 
 
-def read_quarantine(folder: Path) -> list[Row]:
-    """The rows that were set aside, each with its `reasons`."""
-    return list(read_parquet(folder / QUARANTINE, ("reasons",)))
-
-
 def write_json_lines(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:

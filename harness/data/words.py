@@ -44,11 +44,6 @@ def words(text: str) -> list[str]:
     return found or plain.split()
 
 
-def normalised(text: str) -> str:
-    """The words joined by single spaces: two texts with the same one differ in case, spacing and punctuation only."""
-    return " ".join(words(text))
-
-
 def _plain(text: str) -> str:
     """Compatible signs made one (NFKC), typographic punctuation made ASCII, control characters made spaces."""
     if not text.isascii():
@@ -121,11 +116,20 @@ def grams(tokens: Tokens, n: int) -> Tokens:
     found = np.zeros(len(starts), np.uint64)
     for step in range(n):
         word = np.where(starts + step < ends, padded[starts + step], np.uint64(0))
-        found = mixed(found * _MULTIPLIER + word)
+        found = extended(found, word)
     return Tokens(found, offsets)
 
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 over the golden ratio
+
+
+def extended(runs: Hashes, words: Hashes) -> Hashes:
+    """The hash of each run of words (0 for none) with one more word: multiply, then fold the high bits down.
+
+    Fingerprint files hold such hashes: another formula would void them.
+    """
+    runs = (runs ^ words) * _MULTIPLIER
+    return runs ^ (runs >> np.uint64(29))
 
 
 def mixed(values: Hashes) -> Hashes:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 
 from harness.config.gate import GateConfig, WaiverConfig
+from harness.core.errors import ExitCode
 from harness.core.store import sha256_json
 from harness.gate.policy import is_shown, rules_for
 from harness.gate.reasons import change, facts
@@ -33,9 +34,6 @@ def noise_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping[str, f
                 f"no more than when the same model is asked twice ({share:.1%}): noise"
             )
     return notes
-
-
-SEVERITY: list[VerdictName] = ["PASS", "INCONCLUSIVE", "FAIL", "INVALID"]
 
 
 def decide(policy: GateConfig, comparison: Comparison, today: date | None = None) -> Verdict:
@@ -98,10 +96,14 @@ def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:
 def _overall(lines: Sequence[MetricVerdict]) -> tuple[VerdictName, list[str]]:
     """The worst of what is not waived; without any metric that passed, nothing passes."""
     counted = [line for line in lines if line.waived is None]
-    worst: VerdictName = max((line.verdict for line in counted), key=SEVERITY.index, default="INCONCLUSIVE")
+    worst: VerdictName = max((line.verdict for line in counted), key=_severity, default="INCONCLUSIVE")
     if not counted:
         return worst, ["no metric passed: every gated metric is inconclusive and waived"]
     return worst, [line.reason for line in counted if line.verdict == worst]
+
+
+def _severity(verdict: VerdictName) -> int:
+    return ExitCode(EXIT_CODES[verdict]).severity
 
 
 def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:

@@ -125,7 +125,7 @@ def _candidate(places: Places, steps: list[Step]) -> Step | None:
     return _evaluated(CANDIDATE_STAGE, places.candidate, places, steps, _maker(steps) or "train")
 
 
-def _further(label: str, folder: Path, places: Places, steps: list[Step]) -> Step | None:
+def _further(label: str, folder: Path, places: Places, _: list[Step]) -> Step | None:
     """The evaluation of a further baseline, by the digest that its comparison names."""
     return _step(f"{FURTHER}{label}", folder, places, {}, {"evidence": read_evidence(folder).sha256})
 

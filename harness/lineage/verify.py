@@ -10,41 +10,16 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
 from harness.core.layout import COMPARISON, EVIDENCE, POLICY, RUN, VERDICT
-from harness.core.store import sha256_file, sha256_json
-from harness.gate.comparison import compare_distinct
+from harness.core.store import sha256_file
+from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
 from harness.lineage.chain import Chain, Places, Step
 from harness.lineage.coverage import uncovered
 from harness.lineage.steps import steps_of
 from harness.model.load import adapter_config, is_adapter, weights_sha256
 from harness.records.base import Record, load
-from harness.records.gate import Comparison, Side, Verdict
+from harness.records.gate import Comparison, Verdict
 from harness.results.evidence import Evidence, read_evidence
-
-# Whether a verdict belongs to the files beside it and to the evaluations it names.
-
-
-def strays(
-    verdict: Verdict, folder: Path, policy: GateConfig | None = None, evidence: Mapping[str, str] | None = None
-) -> list[str]:
-    """Why a verdict is another run's or was reached on other files, in words.
-
-    `evidence` maps "baseline" and "candidate" to the digests of the evaluations as they are now (Evidence.sha256).
-    """
-    faults = []
-    path = folder / COMPARISON
-    if not path.is_file() or sha256_file(path) != verdict.compare_sha256:
-        faults.append(
-            f"{folder / 'verdict.json'} was not reached on the compare.json beside it: another run's, or edited"
-        )
-    if policy is not None and sha256_json(policy.model_dump(mode="json")) != verdict.policy_sha256:
-        faults.append(f"the verdict was reached under another policy than {policy.name} is now")
-    sides: dict[str, Side] = {"baseline": verdict.baseline, "candidate": verdict.candidate}
-    for name, digest in (evidence or {}).items():
-        if sides[name].evidence_sha256 != digest:
-            faults.append(f"the verdict was reached on another evaluation of the {name} ({sides[name].label})")
-    return faults
-
 
 SHOWN = 3  # files of a stage
 TOLERANCE = 1e-6  # other processors and library builds round differently
@@ -201,23 +176,21 @@ def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> C
     """
     baseline, candidate = (read_evidence(folder, policy.fields) for folder in (places.baseline, places.candidate))
     candidate = replace(candidate, label=recorded.candidate.label)
-    others = [_other_again(places, other, candidate, policy) for other in recorded.others]
-    comparison = compare_distinct(replace(baseline, label=recorded.baseline.label), candidate, policy)
+    further = {other.baseline.label: _further(places, other, candidate, policy) for other in recorded.others}
+    comparison = compare_all(replace(baseline, label=recorded.baseline.label), candidate, further, policy)
     faults = uncovered(places.data, candidate) if places.data is not None else []
-    return comparison.model_copy(
-        update={"faults": [*comparison.faults, *faults], "others": others, "same": recorded.same}
-    )
+    return comparison.model_copy(update={"faults": [*comparison.faults, *faults], "same": recorded.same})
 
 
-def _other_again(places: Places, recorded: Comparison, candidate: Evidence, policy: GateConfig) -> Comparison:
+def _further(places: Places, recorded: Comparison, candidate: Evidence, policy: GateConfig) -> Evidence:
+    """The evaluation of the further baseline that a comparison was made with."""
     label = recorded.baseline.label
     if recorded.candidate.evidence_sha256 != candidate.sha256:
         raise EvidenceFault(f"the comparison with {label} is one of another candidate")
     folder = dict(places.further).get(label)
     if folder is None:
         raise EvidenceFault(f"the evaluation of the baseline {label} is not in the chain")
-    baseline = replace(read_evidence(folder, policy.fields), label=label)
-    return compare_distinct(baseline, candidate, policy).model_copy(update={"flips": []})
+    return read_evidence(folder, policy.fields)
 
 
 def _decided_again(places: Places) -> Link:
@@ -229,6 +202,14 @@ def _decided_again(places: Places) -> Link:
     except HarnessError as error:
         return Link(name, broken=str(error))
     return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", told)
+
+
+def strays(verdict: Verdict, folder: Path) -> list[str]:
+    """Why a verdict does not belong to the compare.json beside it, in words."""
+    path = folder / COMPARISON
+    if path.is_file() and sha256_file(path) == verdict.compare_sha256:
+        return []
+    return [f"{folder / VERDICT} was not reached on the {COMPARISON} beside it: another run's, or edited"]
 
 
 def undecided(decision: Path) -> list[str]:

@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import ModelConfig
 from harness.core.console import timed
 from harness.core.errors import DataError, EnvironmentFault, NetworkFault
-from harness.core.store import sha256_folder, sha256_json, stage
+from harness.core.store import sha256_file, sha256_json, stage
+from harness.core.translate import translated
 
 
 def cache_dir() -> Path:
@@ -45,8 +48,26 @@ def weights_sha256(folder: Path) -> str:
 
     Raises DataError when it holds no safetensors.
     """
-    weights = sha256_folder(_checked(folder), "*.safetensors")
+    files = sorted(path for path in _checked(folder).glob("*.safetensors") if path.is_file())
+    weights = sha256_json({path.name: _digest(path) for path in files})
     return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
+
+
+FRESH_S = 2.0  # clocks of file systems are coarse: a file that was just written may change again at the same time
+
+
+def _digest(path: Path) -> str:
+    """The file's sha256. An unchanged file is read once in a process: weights are asked for at many places."""
+    now, stat = time.time(), path.stat()
+    if now - max(stat.st_mtime, stat.st_ctime) < FRESH_S:
+        return sha256_file(path)
+    return _digest_as_of(path.resolve(), (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _digest_as_of(path: Path, state: tuple[int, ...]) -> str:
+    """`state` tells the file from what it was before and after; no program can set the time of its last change."""
+    return sha256_file(path)
 
 
 def _settings(path: Path) -> dict[str, Any] | None:
@@ -65,11 +86,9 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder (no remote code)."""
     from transformers import AutoTokenizer
 
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(f"{folder} holds no tokenizer that can be loaded ({_first_line(error)})") from None
+    wrong = f"{folder} holds no tokenizer that can be loaded"
+    with translated(f"load the tokenizer of {folder}", DataError, wrong), quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise DataError(f"{folder} holds a slow tokenizer only; the harness needs a fast one (tokenizer.json)")
     return tokenizer
@@ -85,13 +104,11 @@ def load_model(folder: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(
-                _checked(folder), dtype=getattr(torch, dtype), trust_remote_code=False
-            ).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise DataError(f"{folder} holds no model that can be loaded ({_first_line(error)})") from None
+    _checked(folder)
+    wrong = f"{folder} holds no model that can be loaded"
+    with translated(f"load the model in {folder}", DataError, wrong), quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
+    return model.eval()
 
 
 def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
@@ -102,29 +119,23 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
     from peft import PeftModel
 
     tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
-    try:
+    _checked(adapter)
+    with translated(f"load the adapter {adapter}", DataError, f"{adapter} is not an adapter that fits {base}"):
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens)
-        return PeftModel.from_pretrained(model, _checked(adapter)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DataError(f"{adapter} is no adapter that fits {base} ({_first_line(error)})") from None
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.eval()
 
 
 def adapter_config(adapter: Path) -> dict[str, Any]:
     """peft's configuration of a LoRA adapter; raises DataError for another kind, or a damaged file."""
     path = adapter / "adapter_config.json"
-    try:
+    with translated(f"read {path}", DataError, f"{path} is damaged"):
         config = json.loads(path.read_text())
         kind, rank = config.get("peft_type", "LORA"), int(config["r"])
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged: {error!r}") from None
     if kind != "LORA" or rank < 1:
         raise DataError(f"{path}: peft_type {kind} with rank {rank} is not served; only LoRA adapters are")
     return dict(config)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
@@ -145,16 +156,13 @@ def _checked(folder: Path) -> Path:
 
 def _from_hub(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise NetworkFault(
-            f"model {repository} cannot be fetched from the hub and is not in its cache ({type(error).__name__}). "
-            "Download it where there is a network and give model.path=<folder>."
-        ) from None
+    wrong = f"model {repository} cannot be fetched from the hub and is not in its cache"
+    mend = "Download it where there is a network and give model.path=<folder>."
+    with translated(f"fetch the model {repository} from the hub", NetworkFault, wrong, mend):
+        folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
+    return Path(folder)
 
 
 def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:

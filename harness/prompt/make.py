@@ -1,11 +1,11 @@
 """Making a contract: from a template configuration (or the model's own template) and a tokenizer."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import TemplateConfig, resolve_path
 from harness.core.errors import ConfigError, TemplateRefusal, nearest
+from harness.core.installed import version_of
 from harness.prompt.check import first_difference
 from harness.prompt.contract import GREEDY, NEUTRAL, Contract, sha256_text, tokenizer_sha256
 from harness.prompt.golden import golden_renders, turns
@@ -57,7 +57,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
         sampling=GREEDY if guard else NEUTRAL,
         tokenizer_sha256=tokenizer_sha256(tokenizer),
         golden=golden,
-        libraries={name: found for name in LIBRARIES if (found := _version(name))},
+        libraries={name: found for name in LIBRARIES if (found := version_of(name))},
     )
 
 
@@ -172,10 +172,3 @@ def _one_id(token: str, tokenizer: Any) -> int:
     if len(ids) != 1:
         raise ConfigError([f"template.end_of_turn: {token!r} is {len(ids)} tokens for this tokenizer, not one"])
     return int(ids[0])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -16,7 +16,15 @@ from harness.checkpoint.alias import MODELS
 from harness.checkpoint.history import HISTORY, Entry
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
-from harness.core.errors import DataError, EnvironmentFault, EvidenceFault, PromotionRefused, UsageError, nearest
+from harness.core.errors import (
+    DataError,
+    EnvironmentFault,
+    EvidenceFault,
+    ExitCode,
+    PromotionRefused,
+    UsageError,
+    nearest,
+)
 from harness.core.layout import EVIDENCE
 from harness.core.store import sha256_file, write_json
 from harness.lineage.verify import Link, broken, verify_evidence
@@ -127,7 +135,7 @@ class FileRegistry:
                     f"{alias} moved while this candidate was checked: entry {current.number} by {current.who} put "
                     f"{current.model} there. Gate the candidate against it and promote again."
                 ],
-                12,
+                ExitCode.INVALID,
             )
 
     def _require_policy(self, entries: list[Entry], submission: Submission, alias: str) -> None:
@@ -137,7 +145,7 @@ class FileRegistry:
             return
         policies = (validate(GateConfig, values) for values in (submission.policy, demanded))
         if reasons := at_least_as_strict(*policies):
-            raise PromotionRefused(reasons, 12)
+            raise PromotionRefused(reasons, ExitCode.INVALID)
 
     def _target(self, entries: list[Entry], alias: str, to: str | None) -> Entry:
         promoted = [e for e in entries if e.alias == alias and e.action == "promote"]

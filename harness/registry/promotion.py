@@ -7,7 +7,7 @@ from harness.checkpoint.origin import origin_of
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
-from harness.core.errors import DataError, EvidenceFault, PromotionRefused, UsageError
+from harness.core.errors import DataError, EvidenceFault, ExitCode, PromotionRefused, UsageError
 from harness.core.layout import CONFIG, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.core.store import read_manifest, sha256_file
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, Places, Step
@@ -21,7 +21,6 @@ from harness.registry.policy import at_least_as_strict
 from harness.registry.protocol import Act, Registry, Submission
 
 NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
-INVALID = 12
 
 
 def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> Entry:
@@ -80,12 +79,12 @@ def examined(run: Path, decision: Path, current: Entry | None, demanded: GateCon
         chain = load(Chain, decision / EVIDENCE)
         policy = read_policy(decision)
     except (DataError, EvidenceFault) as error:
-        raise PromotionRefused([*reasons, *faults, str(error)], INVALID) from None
+        raise PromotionRefused([*reasons, *faults, str(error)], ExitCode.INVALID) from None
     faults += _incomplete(chain, decision, run)
     faults += _not_against(current, decision) if current else []
     faults += at_least_as_strict(policy, demanded) if demanded else []
     if reasons or faults:
-        raise PromotionRefused([*reasons, *faults], INVALID if faults else code)
+        raise PromotionRefused([*reasons, *faults], ExitCode.INVALID if faults else code)
     return _submission(run, decision, chain, policy, current)
 
 
@@ -99,9 +98,9 @@ def _of_verdict(decision: Path) -> tuple[list[str], int]:
     try:
         verdict = load(Verdict, decision / VERDICT)
     except DataError as error:
-        return [str(error)], INVALID
+        return [str(error)], ExitCode.INVALID
     if verdict.verdict == "PASS":
-        return [], 0
+        return [], ExitCode.DONE
     return [f"the verdict is {verdict.verdict}: {reason}" for reason in verdict.reasons], verdict.exit_code
 
 

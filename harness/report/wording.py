@@ -3,7 +3,8 @@
 import math
 import re
 
-from harness.records.gate import Forgetting, Measured, MetricVerdict, Verdict, VerdictName
+from harness.core.errors import ExitCode
+from harness.records.gate import EXIT_CODES, Forgetting, Measured, MetricVerdict, Verdict, VerdictName
 
 NOTHING = "–"
 SENTENCES: dict[VerdictName, str] = {
@@ -14,7 +15,6 @@ SENTENCES: dict[VerdictName, str] = {
 }
 COLUMNS = ("metric", "role", "n", "baseline", "candidate", "delta [95% interval]", "limit", "verdict")
 NUMBERS = {"n", "baseline", "candidate"}
-WORST_FIRST: dict[VerdictName, int] = {"INVALID": 0, "FAIL": 1, "INCONCLUSIVE": 2, "PASS": 3}
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
 
@@ -42,7 +42,7 @@ def metric_name(metric: MetricVerdict) -> str:
 def worst_first(verdict: Verdict) -> list[MetricVerdict]:
     """Metrics that decide before information, the worst first, otherwise in the policy's order; no slices for show."""
     listed = [metric for metric in verdict.metrics if metric.role != "info" or metric.slice == "all"]
-    return sorted(listed, key=lambda m: (m.role == "info", WORST_FIRST[m.verdict]))
+    return sorted(listed, key=lambda m: (m.role == "info", -ExitCode(EXIT_CODES[m.verdict]).severity))
 
 
 def slices(verdict: Verdict) -> list[MetricVerdict]:

@@ -3,7 +3,6 @@
 import json
 import mmap
 import multiprocessing
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 
 from harness.core.errors import DataError, EnvironmentFault, EvidenceFault
 from harness.core.layout import EVALUATION
+from harness.core.machine import cores
 from harness.core.store import read_manifest, require_unchanged, sha256_file, sha256_json
 from harness.records.base import load
 from harness.records.stages import Evaluation, TaskIdentity
@@ -130,7 +130,7 @@ def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tu
     free for it."""
     first, second = folders
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
-    if size < WORTH_A_PROCESS or _cores() == 1:
+    if size < WORTH_A_PROCESS or cores() == 1:
         return read_evidence(first, fields), read_evidence(second, fields)
     with (
         TemporaryDirectory(prefix="harness-evidence-") as shared,
@@ -146,11 +146,6 @@ def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tu
 
 def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> Packed:
     return packed(read_evidence(folder, fields), path)
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:

@@ -88,33 +88,6 @@ def clustered_interval(d: FloatArray, clusters: Labels, level: float, seed: int)
     return float(means[outside - 1]), float(means[-outside])
 
 
-def average_by_item(values: FloatArray, items: Labels) -> tuple[FloatArray, Labels]:
-    """The mean of each item's samples and the items, both shape (items,), in sorted order of the items.
-
-    Samples of one item are averaged before anything else (Miller 2024). Raises ValueError on unequal lengths.
-    """
-    if np.shape(values) != np.shape(items):
-        raise ValueError(f"need an item for each value, got {np.shape(items)} and {np.shape(values)}")
-    unique, index = np.unique(items, return_inverse=True)
-    return np.bincount(index, weights=np.asarray(values, dtype=np.float64)) / np.bincount(index), unique
-
-
-def intraclass_correlation(d: FloatArray, clusters: Labels) -> float:
-    """Correlation of two items of one cluster, by the analysis of variance, for unequal sizes (Donner 1986).
-
-    May be negative; 0 without any spread. Raises ValueError on fewer than 2 clusters or no cluster of 2 items.
-    """
-    sample, sums, sizes = _by_cluster(d, clusters)
-    groups, n = len(sums), len(sample)
-    if n == groups:
-        raise ValueError("the intraclass correlation needs a cluster of at least 2 items")
-    between = float((sizes * (sums / sizes - sample.mean()) ** 2).sum()) / (groups - 1)
-    within = float((sample**2).sum() - (sums**2 / sizes).sum()) / (n - groups)
-    size = (n - float((sizes**2).sum()) / n) / (groups - 1)
-    total = between + (size - 1) * within
-    return (between - within) / total if total > 0 else 0.0
-
-
 def design_effect(d: FloatArray, clusters: Labels) -> float:
     """How many times the variance of the mean exceeds that of independent items; 1 without any spread (Kish 1965)."""
     sample, sums, sizes = _by_cluster(d, clusters)

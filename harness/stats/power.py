@@ -31,17 +31,6 @@ def n_for_noninferiority(margin: float, discordance: float, alpha: float, power:
     return math.ceil(max(planned, at_least))
 
 
-def n_for_clusters(n: int, cluster_size: float, icc: float) -> int:
-    """Items needed in clusters of `cluster_size` in place of n independent ones: n·(1 + (m − 1)·ICC) (Kish 1965).
-
-    A negative correlation is taken as 0. Raises ValueError on cluster_size < 1 or a correlation above 1.
-    """
-    require_count("n", n)
-    if not cluster_size >= 1 or not icc <= 1:
-        raise ValueError(f"need cluster_size >= 1 and icc <= 1, got {cluster_size} and {icc}")
-    return math.ceil(n * (1 + (cluster_size - 1) * max(icc, 0.0)))
-
-
 def detectable_margin(n: int, discordance: float, alpha: float, power: float) -> float:
     """The smallest margin for which n items show non-inferiority of an equal model with the given power.
 

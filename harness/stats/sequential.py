@@ -17,7 +17,6 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from harness.stats.checks import FloatArray, require_count, require_open_unit
-from harness.stats.continuous import harm_p_continuous, noninferiority_p_continuous
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
 Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -137,13 +136,6 @@ def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> De
         for won in (0, plan.counts[later] - plan.counts[look])
     ]
     return None if {"PASS", "FAIL"} & set(best_and_worst) else "INCONCLUSIVE"
-
-
-def continuous_at_look(plan: LookPlan, look: int, d: FloatArray, margin: float, seed: int) -> Decision | None:
-    """The verdict of a guard on the differences of the first plan.counts[look] items, or None to go on."""
-    if len(d) != plan.counts[look]:
-        raise ValueError(f"look {look} is at {plan.counts[look]} items, got {len(d)}")
-    return decide_look(plan, look, noninferiority_p_continuous(d, margin, seed), harm_p_continuous(d, seed))
 
 
 def _paired_p(plan: LookPlan, look: int, b: int, c: int, margin: float) -> tuple[float, float]:

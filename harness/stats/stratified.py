@@ -21,11 +21,6 @@ FARTHEST = 38.0  # beyond it the normal distribution has no p
 ROUNDING = 1e-12  # of sums of weights
 
 
-def stratified_mean(d: FloatArray, strata: Labels, equal_weights: bool = False) -> float:
-    """The weighted mean of the strata's means."""
-    return _estimate(d, strata, equal_weights)[0]
-
-
 def stratified_noninferiority_p(d: FloatArray, strata: Labels, margin: float, equal_weights: bool = False) -> float:
     """One-sided p of H0: weighted mean ≤ −margin by t with Satterthwaite's degrees of freedom (Satterthwaite 1946).
 
@@ -50,7 +45,7 @@ def stratified_interval(
     require_open_unit("level", level)
     mean, error, freedom = _estimate(d, strata, equal_weights)
     tail = (1 - level) / 2
-    reach = float(t.isf(tail, freedom)) * error if error > 0 else _hidden(d, strata, tail, equal_weights)
+    reach = float(t.isf(tail, freedom)) * error if error > 0 else _hidden(strata, tail, equal_weights)
     return mean - reach, mean + reach
 
 
@@ -134,7 +129,7 @@ def _unseen_p(sizes: FloatArray, weights: FloatArray, drop: float) -> float:
     return float(np.prod(kept(float(level)) ** sizes))
 
 
-def _hidden(d: FloatArray, strata: Labels, tail: float, equal_weights: bool) -> float:
+def _hidden(strata: Labels, tail: float, equal_weights: bool) -> float:
     """The largest drop of the weighted mean that goes unseen with chance `tail`."""
     sizes = np.unique(strata, return_counts=True)[1].astype(np.float64)
     weights = _weights(sizes, equal_weights)

@@ -1,8 +1,11 @@
-"""Progress bars: speed and time left on a terminal, silence in CI and in files."""
+"""What the user sees: progress on a terminal and silence in CI and in files; nothing of a pipe that was closed."""
 
 import io
+import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +39,60 @@ def test_a_terminal_sees_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(("stream", "ci"), [(Terminal(), True), (io.StringIO(), False)])
 def test_ci_jobs_and_files_see_nothing(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, ci: bool) -> None:
     assert shown(monkeypatch, stream, ci) == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "redirected", "code"),
+    [
+        ("registry list", "", 0),
+        ("registry verify --head 0123", "", 12),
+        ("registry rollback", "2>&1", 2),
+        ("--help", "", 0),
+    ],
+)
+def test_a_reader_that_leaves_changes_neither_the_exit_code_nor_stderr(
+    tmp_path: Path, verb: str, redirected: str, code: int
+) -> None:
+    """`true` reads nothing: the pipe is closed before the verb prints."""
+    harness = f"{sys.executable} -c 'import sys; from harness.cli import main; sys.exit(main())' {verb}"
+    script = f"({harness} {redirected}; echo $? > code) | true"
+    done = shell(script, tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert int((tmp_path / "code").read_text()) == code
+
+
+def shell(script: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "utf-8", **environment}
+    command = ["bash", "-c", script]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_in_the_middle_does_not_end_the_work(tmp_path: Path, unbuffered: str) -> None:
+    body = """if True:
+        import pathlib, sys
+        from harness.core.console import closed_pipes_are_silent
+        with closed_pipes_are_silent():
+            for number in range(30_000):
+                print("line", number)
+            pathlib.Path("done").write_text("all of it")
+        sys.exit(10)
+    """
+    (tmp_path / "work.py").write_text(body)
+    script = f"({sys.executable} work.py; echo $? > code) | head -1"
+    done = shell(script, tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert (done.stdout, done.stderr) == ("line 0\n", "")
+    assert (tmp_path / "done").read_text() == "all of it"
+    assert (tmp_path / "code").read_text() == "10\n"
+
+
+def test_what_a_pipe_carries_is_whole_and_in_order(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(
+        "import sys; from harness.core.console import closed_pipes_are_silent\n"
+        "print('before é')\n"
+        "with closed_pipes_are_silent(): print('inside “é”'); print('told', file=sys.stderr)\n"
+        "print('after')"
+    )
+    done = shell(f"{sys.executable} work.py", tmp_path)
+    assert (done.stdout, done.stderr) == ("before é\ninside “é”\nafter\n", "told\n")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.config.data import AuditConfig, DataConfig, SourceConfig
 from harness.core.errors import DataError, MissingDependency
 from harness.data.audit import audit
-from harness.data.tables import read_quarantine, read_rows
+from harness.data.tables import QUARANTINE, read_parquet, read_rows
 from harness.records.stages import Dataset
 
 DISCLAIMER = (
@@ -57,7 +57,7 @@ def run(
 def run_on(data: DataConfig, config: AuditConfig, out: Path, items: Sequence[dict[str, str]] = ()) -> Audited:
     out.mkdir(exist_ok=True)
     record = audit(data, config, items, out)
-    return Audited(read_rows(out), read_quarantine(out), record, out)
+    return Audited(read_rows(out), list(read_parquet(out / QUARANTINE, ("reasons",))), record, out)
 
 
 def reasons(audited: Audited) -> list[str]:

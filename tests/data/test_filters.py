@@ -20,7 +20,7 @@ from harness.data.filters.behavior import BehaviorConflict, BehaviorConflictConf
 from harness.data.filters.protocol import CLEAN, Judgement, Row
 from harness.data.row import from_turns
 from harness.data.settings import FILTERS, config_class, faults, filter_class, filters_of
-from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_quarantine, read_rows
+from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_rows
 from harness.records.stages import Dataset
 
 DISCLAIMER = (
@@ -190,7 +190,7 @@ def test_all_reasons_of_a_row_are_told(tmp_path: Path) -> None:
     wrong = row(2, topic="investing", output="")
     wrong["output"] = "Sorry, I cannot help with that."
     run(tmp_path, [row(1), wrong], behaviors=["disclaimer"], filters={"quality": {"action": "drop"}})
-    (quarantined,) = read_quarantine(tmp_path)
+    (quarantined,) = read_parquet(tmp_path / QUARANTINE, ("reasons",))
     assert [reason.split(":")[0] for reason in quarantined["reasons"]] == ["behavior disclaimer", "quality"]
 
 

@@ -16,7 +16,7 @@ from harness.config.experiment import validate
 from harness.core.errors import ConfigError, DataError
 from harness.data.audit import audit
 from harness.data.mix import sample, split, wanted
-from harness.data.tables import VALIDATION, read_parquet, read_quarantine, read_rows
+from harness.data.tables import QUARANTINE, VALIDATION, read_parquet, read_rows
 
 WORDS = [f"w{number}" for number in range(4000)]
 
@@ -137,7 +137,7 @@ def test_rows_left_out_of_the_mix_are_accounted_for(tmp_path: Path, monkeypatch:
     config = data({"replay": 0.25}, a={}, r=REPLAY)
     record = audit(config, AuditConfig(), [], tmp_path)
     assert Counter(row["source"] for row in read_rows(tmp_path)) == {"a": 30, "r": 10}
-    left = read_quarantine(tmp_path)
+    left = list(read_parquet(tmp_path / QUARANTINE, ("reasons",)))
     assert len(left) == 20
     assert {row["source"] for row in left} == {"r"}
     assert left[0]["reasons"] == ["mix: not in the sample of its source"]

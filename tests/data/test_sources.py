@@ -160,6 +160,33 @@ def test_a_damaged_json_file_is_no_short_one(tmp_path: Path, text: str) -> None:
         read(tmp_path / "rows.json")
 
 
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [(b'"\xff"', "column output is not UTF-8 text"), (b'"\\ud800"', "column output is not UTF-8 text")],
+)
+def test_a_row_of_a_json_list_that_is_no_text_costs_itself_alone(tmp_path: Path, written: bytes, reason: str) -> None:
+    """A streaming parser that refuses the file here, or puts '?' for what it cannot read, would lose or change data."""
+    rows = [b'{"instruction": "%d", "output": %s}' % (n, written if n == 1 else b'"b"') for n in range(3)]
+    (tmp_path / "rows.json").write_bytes(b"[" + b", ".join(rows) + b"]")
+    read_rows, faults = read(tmp_path / "rows.json")
+    assert [row["instruction"] for row in read_rows] == ["0", "2"]
+    assert (faults[0].where, faults[0].reason) == ("row 2", reason)
+
+
+def test_numbers_beside_the_text_of_a_json_list_do_not_matter(tmp_path: Path) -> None:
+    """What pandas and Python write: NaN, and whole numbers of any size."""
+    record = '{"instruction": "a", "output": "b", "score": NaN, "id": 123456789012345678901234567890}'
+    (tmp_path / "rows.json").write_text(f"[{record}]")
+    rows, faults = read(tmp_path / "rows.json")
+    assert (len(rows), faults) == (1, [])
+
+
+def test_a_damaged_json_list_says_which_row(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('[{"instruction": "a", "output": "b"},\n {"instruction": "a" "output": "b"}]')
+    with pytest.raises(DataError, match=r"rows\.json is damaged: row 2 is not JSON: Expecting ',' delimiter"):
+        read(tmp_path / "rows.json")
+
+
 def test_a_damaged_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="no readable Parquet"):

@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 
 from harness.stats.checks import FloatArray
 from harness.stats.clustered import (
-    average_by_item,
     clustered_harm_p,
     clustered_interval,
     clustered_noninferiority_p,
     design_effect,
     effective_freedom,
     effective_items,
-    intraclass_correlation,
 )
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
@@ -95,17 +93,11 @@ def test_real_harm_is_found_and_a_gain_is_not_harm() -> None:
     assert clustered_noninferiority_p(d, clusters, 0.05, seed=0) > 0.99
 
 
-@pytest.mark.parametrize("size", [2, 5])
-def test_intraclass_correlation_equals_a_mixed_model(size: int) -> None:
-    d, clusters = scores(60, size, 0.0, 0.7, seed=7)
-    fit = sm.MixedLM(d, np.ones(len(d)), groups=clusters).fit(reml=True)
-    between = float(np.asarray(fit.cov_re)[0, 0])
-    assert intraclass_correlation(d, clusters) == pytest.approx(between / (between + float(fit.scale)), abs=1e-4)
-
-
 def test_design_effect_follows_from_the_correlation() -> None:
     d, clusters = scores(500, 4, 0.0, 0.7, seed=8)
-    icc = intraclass_correlation(d, clusters)
+    fit = sm.MixedLM(d, np.ones(len(d)), groups=clusters).fit(reml=True)
+    between = float(np.asarray(fit.cov_re)[0, 0])
+    icc = between / (between + float(fit.scale))
     assert icc == pytest.approx(0.7**2, abs=0.08)
     assert design_effect(d, clusters) == pytest.approx(1 + 3 * icc, rel=0.02)
     assert effective_items(d, clusters) == pytest.approx(2000 / design_effect(d, clusters))
@@ -113,16 +105,7 @@ def test_design_effect_follows_from_the_correlation() -> None:
 
 def test_identical_items_of_a_cluster_tell_no_more_than_one() -> None:
     d = np.repeat(np.random.default_rng(9).normal(0, 0.1, 50), 6)
-    assert intraclass_correlation(d, np.arange(300) // 6) == pytest.approx(1.0)
     assert effective_items(d, np.arange(300) // 6) == pytest.approx(50, rel=0.05)
-
-
-def test_samples_are_averaged_by_item() -> None:
-    means, items = average_by_item(np.array([1.0, 0.0, 1.0, 0.5]), np.array(["b", "a", "b", "a"]))
-    assert items.tolist() == ["a", "b"]
-    assert means.tolist() == [0.25, 1.0]
-    with pytest.raises(ValueError, match="an item for each"):
-        average_by_item(np.zeros(3), np.zeros(2))
 
 
 def test_impossible_clusters_are_refused() -> None:
@@ -133,8 +116,6 @@ def test_impossible_clusters_are_refused() -> None:
         clustered_interval(d, np.zeros(2), 0.95, seed=0)
     with pytest.raises(ValueError, match="margin"):
         clustered_noninferiority_p(d, np.arange(3), 0.0, seed=0)
-    with pytest.raises(ValueError, match="cluster of at least 2"):
-        intraclass_correlation(d, np.arange(3))
 
 
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 1.0]), st.integers(0, 30)), min_size=4, max_size=60), st.data())

@@ -123,6 +123,19 @@ def test_bca_equals_scipy_at_the_widened_level() -> None:
     assert bca_interval(d, 0.9, seed=3, draws=20_000) == pytest.approx((expected.low, expected.high), abs=0.0015)
 
 
+@pytest.mark.parametrize("shape", ["exponential", "normal"])
+def test_bca_of_the_same_resamples_is_scipys(shape: str) -> None:
+    """Both draw the same items from the same generator: all but rounding has to agree."""
+    d = getattr(np.random.default_rng(5), shape)(size=80) - 0.4
+    reach = math.sqrt(80 / 79) * float(t.isf(0.025, 79))
+    level = 1 - 2 * float(norm.sf(reach))
+    drawn = bootstrap(
+        (d,), np.mean, confidence_level=level, n_resamples=2000, method="BCa", rng=np.random.default_rng(6), batch=2000
+    )
+    expected = drawn.confidence_interval
+    assert bca_interval(d, 0.95, seed=6, draws=2000) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
 def test_bca_p_is_the_level_whose_limit_is_the_bound() -> None:
     d = np.random.default_rng(4).exponential(0.2, 150) - 0.2
     low, _ = bca_interval(d, 0.9, seed=5)

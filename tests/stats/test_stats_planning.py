@@ -4,46 +4,46 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, false_discovery_control, norm
+from scipy.stats import binom, binomtest, norm
 
 from harness.stats.paired import noninferiority_p
 from harness.stats.power import (
     detectable_margin,
-    n_for_clusters,
     n_for_floor,
     n_for_noninferiority,
     power_noninferiority,
 )
 from harness.stats.proportion import (
     benjamini_hochberg,
-    clopper_pearson_interval,
     clopper_pearson_lower,
     clopper_pearson_upper,
     holm,
     wilson_interval,
-    wilson_lower,
-    wilson_upper,
 )
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=20)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (842, 1319)])
-def test_wilson_equals_scipy(successes: int, n: int) -> None:
-    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(successes, n, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_wilson_bounds_stay_in_range_and_are_one_sided() -> None:
-    assert wilson_lower(0, 10, 0.05) == 0
-    assert wilson_upper(10, 10, 0.05) == 1
-    assert wilson_interval(7, 10, 0.9) == pytest.approx((wilson_lower(7, 10, 0.05), wilson_upper(7, 10, 0.05)))
+@pytest.mark.parametrize(
+    ("successes", "n", "level", "limits"),
+    [
+        (0, 10, 0.95, (0.0, 0.2775327998628892)),
+        (10, 10, 0.95, (0.7224672001371109, 1.0)),
+        (3, 17, 0.95, (0.06191126637620992, 0.4102945856883412)),
+        (842, 1319, 0.9, (0.6163387832493612, 0.6598195500554404)),
+        (400_000, 1_000_000, 0.99, (0.3987387740054369, 0.40126255296507907)),
+        (1, 1, 0.5, (0.6873152559174167, 1.0)),
+    ],
+)
+def test_wilson_by_its_formula(successes: int, n: int, level: float, limits: tuple[float, float]) -> None:
+    """(p + z²/2n ± z√(p(1 − p)/n + z²/4n²)) / (1 + z²/n), computed once."""
+    assert wilson_interval(successes, n, level) == pytest.approx(limits, abs=1e-12)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (842, 1319)])
 def test_clopper_pearson_equals_scipy(successes: int, n: int) -> None:
     expected = binomtest(successes, n).proportion_ci(0.95, method="exact")
-    assert clopper_pearson_interval(successes, n, 0.95) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert _clopper_pearson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_clopper_pearson_equals_published_values() -> None:
@@ -55,7 +55,12 @@ def test_clopper_pearson_equals_published_values() -> None:
         (1, 29): (0.0009, 0.1776),
     }
     for (successes, n), limits in published.items():
-        assert clopper_pearson_interval(successes, n, 0.95) == pytest.approx(limits, abs=5.1e-5)
+        assert _clopper_pearson(successes, n) == pytest.approx(limits, abs=5.1e-5)
+
+
+def _clopper_pearson(successes: int, n: int) -> tuple[float, float]:
+    """The two-sided 95% interval."""
+    return clopper_pearson_lower(successes, n, 0.025), clopper_pearson_upper(successes, n, 0.025)
 
 
 def test_wilson_equals_published_values() -> None:
@@ -84,15 +89,15 @@ def test_lower_bound_above_the_floor_means_the_score_test_rejects(n: int, floor:
     successes = data.draw(st.integers(0, n))
     z = (successes / n - floor) / math.sqrt(floor * (1 - floor) / n)
     if abs(z - norm.isf(0.05)) > 1e-6:
-        assert (wilson_lower(successes, n, 0.05) > floor) == (z > norm.isf(0.05))
+        assert (wilson_interval(successes, n, 0.9)[0] > floor) == (z > norm.isf(0.05))
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
 def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="successes"):
         wilson_interval(successes, n, 0.95)
-    with pytest.raises(ValueError, match="alpha"):
-        wilson_lower(1, 2, math.nan)
+    with pytest.raises(ValueError, match="level"):
+        wilson_interval(1, 2, math.nan)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_impossible_floor_plans_are_refused(arguments: tuple[float, float, float
 def test_planned_size_reaches_the_floor(rate: float, floor: float) -> None:
     n = n_for_floor(rate, floor, alpha=0.05, power=0.9)
     assert n is not None
-    enough = [k for k in range(n + 1) if wilson_lower(k, n, 0.05) > floor]
+    enough = [k for k in range(n + 1) if wilson_interval(k, n, 0.9)[0] > floor]
     assert 0.88 <= binom.pmf(enough, n, rate).sum() <= 0.95
 
 
@@ -143,13 +148,6 @@ def test_no_size_reaches_a_floor_that_the_model_does_not_exceed() -> None:
     assert n_for_floor(0.9, 0.9, 0.05, 0.9) is None
     assert n_for_floor(0.5, 0.9, 0.05, 0.9) is None
     assert n_for_floor(1.0, 0.9, 0.05, 0.9) == 25
-
-
-def test_clusters_need_more_items() -> None:
-    assert n_for_clusters(952, 5, 0.1) == math.ceil(952 * 1.4)
-    assert n_for_clusters(952, 1, 0.9) == n_for_clusters(952, 5, -0.2) == 952
-    with pytest.raises(ValueError, match="cluster_size"):
-        n_for_clusters(952, 0.5, 0.1)
 
 
 @pytest.mark.parametrize(("n", "discordance"), [(343, 0.1), (2141, 0.1), (100, 0.0), (1904, 0.2)])
@@ -198,9 +196,12 @@ def test_adjustments_never_lower_a_p_value_and_keep_the_order(p: list[float]) ->
         assert np.all(np.diff(np.array(adjusted)[order]) >= 0)
 
 
-@given(P_VALUES.filter(len))
-def test_benjamini_hochberg_equals_scipy(p: list[float]) -> None:
-    assert benjamini_hochberg(p) == pytest.approx(list(false_discovery_control(p)))
+@given(P_VALUES)
+def test_benjamini_hochberg_by_its_definition(p: list[float]) -> None:
+    """The smallest m·q/rank(q) of the p-values q ≥ p."""
+    ranked = [(q, len(p) * q / rank) for rank, q in enumerate(sorted(p), 1)]
+    expected = [min(1.0, min(scaled for q, scaled in ranked if q >= one)) for one in p]
+    assert benjamini_hochberg(p) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("p", [[math.nan], [0.5, 1.2], [-0.1]])

@@ -15,7 +15,6 @@ from scipy.stats import binom, multivariate_normal, norm
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 from harness.stats.sequential import (
     LookPlan,
-    continuous_at_look,
     decide_look,
     floor_at_look,
     nominal_levels,
@@ -149,16 +148,6 @@ def test_error_rates_of_a_floor_by_enumeration(floor: float) -> None:
     assert sum(found.values()) == pytest.approx(1)
     assert 0.01 < found["PASS"] <= 0.05
     assert 0.01 < found["FAIL"] <= 0.05
-
-
-def test_continuous_scores_stop_too() -> None:
-    plan = plan_looks(500, 5, 0.05, 0.05)
-    generator = np.random.default_rng(0)
-    assert continuous_at_look(plan, 1, generator.normal(0.05, 0.2, 200), 0.05, seed=0) == "PASS"
-    assert continuous_at_look(plan, 1, generator.normal(-0.2, 0.2, 200), 0.05, seed=0) == "FAIL"
-    assert continuous_at_look(plan, 1, generator.normal(-0.03, 0.3, 200), 0.05, seed=0) is None
-    with pytest.raises(ValueError, match="look 1 is at 200 items"):
-        continuous_at_look(plan, 1, np.zeros(199), 0.05, seed=0)
 
 
 @pytest.mark.parametrize("arguments", [(0, 5, 0.05, 0.05), (10, 0, 0.05, 0.05), (10, 5, 0, 0.05), (10, 5, 0.05, 1.0)])
