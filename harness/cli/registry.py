@@ -111,19 +111,12 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _registry(options: argparse.Namespace, *also: str) -> "Registry":
-    """The embedded registry, or with `registry=wandb` (or $HARNESS_REGISTRY_KIND) the one that tells W&B too."""
+    """The embedded registry, or the one that `registry=NAME` (or $HARNESS_REGISTRY_KIND) names."""
     from harness.checkpoint.alias import registry_folder
-    from harness.registry.files import FileRegistry
+    from harness.registry.protocol import open_registry
 
-    files = FileRegistry(registry_folder(options.runs_dir, options.registry))
     kind = _settings(options, "registry", *also).get("registry") or os.environ.get("HARNESS_REGISTRY_KIND", "files")
-    if kind == "files":
-        return files
-    if kind != "wandb":
-        raise UsageError(f"registry={kind}: no such registry. {nearest(kind, ('files', 'wandb'))}")
-    from harness.registry.wandb_registry import WandbRegistry
-
-    return WandbRegistry(files)
+    return open_registry(kind, registry_folder(options.runs_dir, options.registry))
 
 
 def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:

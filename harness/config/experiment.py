@@ -23,7 +23,10 @@ from harness.config.group import Positive as Positive
 from harness.config.group import Share as Share
 from harness.config.train import LoraConfig as LoraConfig
 from harness.config.train import TrainConfig as TrainConfig
+from harness.core import plugins
 from harness.core.errors import ConfigError, nearest
+
+SHIPPED_TRACKERS = ("none", "wandb")
 
 
 class ModelConfig(Group):
@@ -139,10 +142,30 @@ class SuiteConfig(Group):
 
 
 class TrackerConfig(Group):
-    kind: Literal["wandb", "none"] = "none"
+    """Where runs are reported to. `kind` is wandb, none, or a tracker of an installed package (docs/plugins.md).
+
+    `mode` online reports a training while it runs. `options` are the settings of an installed tracker, which reads
+    them itself. They are written to the run folder: keys and passwords belong in the environment.
+    """
+
+    kind: str = "none"
     mode: Literal["offline", "online"] = "offline"
     project: str = "harness"
     samples_per_task: Annotated[int, Field(ge=0)] = 100
+    options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in SHIPPED_TRACKERS and kind not in (known := plugins.names("trackers", SHIPPED_TRACKERS)):
+            raise ValueError(f"no such tracker is installed. {nearest(kind, known)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _options_of_a_plugin(self) -> "TrackerConfig":
+        if self.options and self.kind in SHIPPED_TRACKERS:
+            raise ValueError(f"tracker.options are for trackers of installed packages; {self.kind!r} takes none")
+        return self
 
 
 class Config(Group):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.behavior.registry import load_behavior
+from harness.behavior.registry import plugins_in_use as behavior_plugins
 from harness.checkpoint.resolve import CANDIDATE, checkpoint
 from harness.checkpoint.scaling import scale
 from harness.config.experiment import Config
@@ -19,6 +20,7 @@ from harness.core.code_digest import code_digest
 from harness.core.console import say, timed
 from harness.core.errors import ConfigError, EvidenceFault, LimitsBroken, UsageError
 from harness.core.machine import hardware
+from harness.core.plugins import plugin_digest
 from harness.core.redact import without_secrets
 from harness.data.audit import audit
 from harness.data.evaluation_items import check_task_files, require_unseen
@@ -188,6 +190,7 @@ def audit_stage(run: Run) -> Dataset:
         "items": store.sha256_json(items),
         "code": code_digest("harness.data.audit:audit"),
         "behaviors": _behavior_digest(),
+        "plugins": plugin_digest("filters", config.audit.filters) | behavior_plugins(),
     }
 
     def work(folder: Path) -> None:
