@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PACKAGES = ("haiku_behavior", "shouting_filter", "csv_tracker", "announcing_registry")
 VERSE = "Old pond, quiet pond\na frog jumps in, and water\nanswers once, then rests"
+QUICK = tuple(f"audit.filters.{name}=null" for name in ("personal_data", "toxicity", "legal", "quality"))
 Call = Callable[..., tuple[int, str]]
 
 
@@ -104,7 +105,7 @@ def test_score_grades_by_the_installed_behaviour(harness: Call, project: Path) -
 
 def test_the_audit_of_a_file_applies_filter_and_behaviour(harness: Call, project: Path) -> None:
     settings = ("audit.filters.shouting.share=0.6", "audit.behaviors=[verse]", "audit.workers=2", "audit.batch_rows=1")
-    code, printed = harness("audit", "--input", "rows.jsonl", "--out", "checked", *settings)
+    code, printed = harness("audit", "--input", "rows.jsonl", "--out", "checked", *settings, *QUICK)
     assert code == 0, printed
     assert "input: 3 read, 1 kept, 2 quarantined (behavior verse 1, shouting 1)" in printed
     rows = [json.loads(line) for line in (project / "checked" / "quarantine.jsonl").read_text().splitlines()]
@@ -113,6 +114,17 @@ def test_the_audit_of_a_file_applies_filter_and_behaviour(harness: Call, project
     record = json.loads((project / "checked" / "audit.json").read_text())
     counted = {found["code"]: (found["rows"], found["kinds"]) for found in record["findings"]}
     assert counted["shouting"] == (1, {"capitals": 1})
+
+
+def test_an_evaluation_task_reports_the_behaviour_s_metrics(installed: Path, project: Path) -> None:
+    from harness.evaluate.domain import behavior_metrics
+    from harness.evaluate.tasks.load import write_tasks
+
+    write_tasks(["verse"], project / "generated")
+    assert "metric: pass" in (project / "generated" / "verse" / "verse.yaml").read_text()
+    item = json.loads((project / "tasks" / "verse" / "items.jsonl").read_text().splitlines()[0])
+    assert behavior_metrics("verse", item, VERSE) == {"pass": 1.0}
+    assert behavior_metrics("verse", item, "Ducks quack.") == {"pass": 0.0}
 
 
 def test_a_limit_and_the_action_of_a_source_take_the_filter_by_name(harness: Call) -> None:
@@ -212,7 +224,7 @@ def test_a_changed_filter_makes_the_audit_anew_and_an_unrelated_one_does_not(
     def audited() -> bool:
         """Whether the stage was done, and not taken from before."""
         settings = ("tracker=none", "domain_tasks=[]", "audit.behaviors=[verse]")
-        assert main(["audit", "data=ponds", "audit.filters.shouting.action=flag", *settings]) == 0
+        assert main(["audit", "data=ponds", "audit.filters.shouting.action=flag", *settings, *QUICK]) == 0
         return "unchanged, reused" not in capsys.readouterr().err
 
     assert [audited(), audited()] == [True, False]
