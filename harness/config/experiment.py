@@ -23,7 +23,10 @@ from harness.config.group import Positive as Positive
 from harness.config.group import Share as Share
 from harness.config.train import LoraConfig as LoraConfig
 from harness.config.train import TrainConfig as TrainConfig
+from harness.core import plugins
 from harness.core.errors import ConfigError, nearest
+
+SHIPPED_TRACKERS = ("none", "wandb")
 
 
 class ModelConfig(Group):
@@ -200,8 +203,8 @@ class SuiteConfig(Group):
 class TrackerConfig(Group):
     """Where runs are tracked."""
 
-    kind: Literal["wandb", "none"] = "none"
-    """Tracker: Weights & Biases, or none."""
+    kind: str = "none"
+    """Tracker: wandb (Weights & Biases), none, or the name of a tracker that an installed package brings."""
 
     mode: Literal["offline", "online"] = "offline"
     """offline: W&B files are written and can be uploaded later; online: needs WANDB_API_KEY."""
@@ -212,18 +215,49 @@ class TrackerConfig(Group):
     samples_per_task: Annotated[int, Field(ge=0)] = 100
     """Items of each task in the table that shows both models' answers."""
 
+    options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
+    """Settings of an installed tracker. They are written to the run folder: keep keys in the environment."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in SHIPPED_TRACKERS and kind not in (known := plugins.names("trackers", SHIPPED_TRACKERS)):
+            raise ValueError(f"no such tracker is installed. {nearest(kind, known)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _options_of_a_plugin(self) -> "TrackerConfig":
+        if self.options and self.kind in SHIPPED_TRACKERS:
+            raise ValueError(f"tracker.options are for trackers of installed packages; {self.kind!r} takes none")
+        return self
+
 
 class EvaluationConfig(Group):
     """What an evaluation is made from: the part of an experiment's configuration that `evaluate` sees."""
 
     model: ModelConfig
+    """The pretrained model."""
+
     template: TemplateConfig
+    """The prompt template of a model that carries no contract."""
+
     serve: ServeConfig
+    """The server."""
+
     suite: SuiteConfig
+    """The suite, with the seed of its samples and its judge."""
+
     tasks: list[TaskConfig]
+    """Every task to evaluate: domain tasks first, then the suite's."""
+
     gate: GateConfig
+    """The policy, whose error rates say what the suite can show."""
+
     hub_dir: str | None
+    """Folder of dataset copies; null: the hub."""
+
     runs_dir: str
+    """Folder of all runs, where finished evaluations and journals are looked for."""
 
 
 class Config(Group):
