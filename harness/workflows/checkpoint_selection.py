@@ -17,7 +17,7 @@ from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Examined
 from harness.results.evidence import read_evidence
 from harness.serve.server import device_of
-from harness.train.cpu.allocator import free_memory
+from harness.train.model import free_memory
 from harness.workflows.evaluate import tasks_of
 
 if TYPE_CHECKING:
