@@ -17,7 +17,7 @@ def train(arguments: argparse.Namespace) -> tuple[dict[str, int], float] | None:
     from trl import SFTConfig, SFTTrainer
 
     from harness.prompt.messages import row_messages
-    from harness.train.cpu.allocator import keep_memory
+    from harness.train.cpu.accelerate import keep_memory
 
     keep_memory()
     processes = int(os.environ.get("WORLD_SIZE", "1"))

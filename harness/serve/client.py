@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import RequestRefused, ServerFault
+from harness.serve.cpu_plugin import SCORE_FROM
 from harness.serve.server import Endpoint
-from harness.serve.vllm_cpu.scoring import SCORE_FROM
 
 
 @dataclass(frozen=True)

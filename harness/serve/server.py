@@ -20,7 +20,7 @@ from harness.core.errors import EnvironmentFault, ServerFault
 from harness.core.processes import dies_with_parent, reserved_port
 from harness.prompt.contract import Contract
 from harness.prompt.saved import TEMPLATE_FILE
-from harness.serve.vllm_cpu.start import ONE_IMPORT
+from harness.serve.cpu_plugin import ONE_IMPORT
 
 BASE = "base"
 LOG_LINES = 25

@@ -12,15 +12,15 @@ from transformers import TrainerCallback
 from harness.config.experiment import Config
 from harness.core.machine import peak_memory_gib
 from harness.train.faults import check_step
-from harness.train.packing import Material
+from harness.train.packing import TrainingBatches
 from harness.train.progress import Interruption
 
 
 class StepWriter(TrainerCallback):
     """Writes the curve, moves the bar, and raises TrainingFault when training diverges."""
 
-    def __init__(self, material: Material, config: Config, vocabulary: int, file: TextIO, bar: Any):
-        self.material, self.config, self.vocabulary, self.file, self.bar = material, config, vocabulary, file, bar
+    def __init__(self, batches: TrainingBatches, config: Config, vocabulary: int, file: TextIO, bar: Any):
+        self.batches, self.config, self.vocabulary, self.file, self.bar = batches, config, vocabulary, file, bar
         self.running = 1
         self.by_loss: Callable[[], list[int]] = list  # the trainer's, once there is one
         self._started = time.monotonic()
@@ -32,30 +32,29 @@ class StepWriter(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
-        row = self._row(int(state.global_step), {k: float(v) for k, v in logs.items() if k != "epoch"})
+        step = int(state.global_step)
+        values = {k: float(v) for k, v in logs.items() if k != "epoch"}
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        tokens, supervised = self.batches.tokens(step)
+        speed = {"tokens_per_s": tokens / seconds, "supervised_tokens_per_s": supervised / seconds}
+        row = {"step": float(step), **values, "seconds": seconds, **speed, "memory_gib": peak_memory_gib()}
         if state.is_world_process_zero:
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
-            self.bar.set_postfix_str(_shown(row))
+            self.bar.set_postfix_str(_bar_text(row))
             self.bar.update(1)
-        check_step(row, self.material, self.config.train, self.vocabulary, self.by_loss)
-
-    def _row(self, step: int, logs: dict[str, float]) -> dict[str, float]:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        tokens, supervised = self.material.tokens(step)
-        speed = {"tokens_per_s": tokens / seconds, "supervised_tokens_per_s": supervised / seconds}
-        return {"step": float(step), **logs, "seconds": seconds, **speed, "memory_gib": peak_memory_gib()}
+        check_step(row, self.batches, self.config.train, self.vocabulary, self.by_loss)
 
 
-def _shown(row: dict[str, float]) -> str:
+def _bar_text(row: dict[str, float]) -> str:
     speed = f"{row['tokens_per_s']:.0f} tok/s ({row['supervised_tokens_per_s']:.0f} supervised)"
     return f"loss {row['loss']:.3f}, lr {row['learning_rate']:.1e}, {speed}, {row['memory_gib']:.1f} GiB"
 
 
-class Saving(TrainerCallback):
-    """Says when a checkpoint is due: by count, before an examination, and when somebody asked training to stop.
+class CheckpointSaving(TrainerCallback):
+    """Says when a checkpoint is due: by count, before an evaluation, and when somebody asked training to stop.
 
-    Launched processes end at an examination: they are started anew after it.
+    Launched processes end at an evaluation: they are started anew after it.
     """
 
     def __init__(self, config: Config, steps: int, interruption: Interruption):
@@ -66,34 +65,34 @@ class Saving(TrainerCallback):
         step = state.global_step
         every = self.settings.save_every
         due = bool(every) and step % every == 0 and step < self.steps
-        asked = self._asked(args.device)
-        examined = examination_due(self.settings.eval_every, step, self.steps)
-        control.should_save = due or asked or examined
-        control.should_training_stop = control.should_training_stop or asked or (examined and self.launched)
+        stop = self._stop_requested(args.device)
+        evaluated = evaluation_due(self.settings.eval_every, step, self.steps)
+        control.should_save = due or stop or evaluated
+        control.should_training_stop = control.should_training_stop or stop or (evaluated and self.launched)
 
-    def _asked(self, device: torch.device) -> bool:
+    def _stop_requested(self, device: torch.device) -> bool:
         """Every process stops after the same step. `device` is one that the processes' backend speaks from."""
         if self.processes == 1:
-            return self.interruption.look()
-        flag = torch.tensor(float(self.interruption.look()), device=device)
+            return self.interruption.check()
+        flag = torch.tensor(float(self.interruption.check()), device=device)
         torch.distributed.all_reduce(flag)
-        self.interruption.asked = bool(flag)
-        return self.interruption.asked
+        self.interruption.requested = bool(flag)
+        return self.interruption.requested
 
 
-class Examination(TrainerCallback):
-    """Has checkpoints examined, and ends training when `examine` says so."""
+class CheckpointEvaluation(TrainerCallback):
+    """Has checkpoints evaluated, and ends training where `on_checkpoint` returns False."""
 
-    def __init__(self, config: Config, steps: int, examine: Callable[[int, Path], bool]):
-        self.every, self.steps, self.examine = config.train.eval_every, steps, examine
+    def __init__(self, config: Config, steps: int, on_checkpoint: Callable[[int, Path], bool]):
+        self.every, self.steps, self.on_checkpoint = config.train.eval_every, steps, on_checkpoint
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
-        if examination_due(self.every, step, self.steps):
-            goes_on = self.examine(step, Path(args.output_dir) / f"checkpoint-{step}")
+        if evaluation_due(self.every, step, self.steps):
+            goes_on = self.on_checkpoint(step, Path(args.output_dir) / f"checkpoint-{step}")
             control.should_training_stop = control.should_training_stop or not goes_on
 
 
-def examination_due(every: int, step: int, steps: int) -> bool:
+def evaluation_due(every: int, step: int, steps: int) -> bool:
     """Every so many steps, and after the last one."""
     return every > 0 and (step % every == 0 or step == steps)

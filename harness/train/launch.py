@@ -11,16 +11,18 @@ from harness.config.experiment import Config, read_yaml
 from harness.core.errors import ConfigError, EnvironmentFault
 from harness.core.processes import LOOPBACK, dies_with_parent, reserved_port
 from harness.train.model import device_of
-from harness.train.packing import Material
-from harness.train.progress import STOP, Progress
+from harness.train.packing import TrainingBatches
+from harness.train.progress import STOP, SavedProgress
 
-JOB, MATERIAL, ERROR = "job.json", "material.json", "error.json"
+JOB, BATCHES, ERROR = "job.json", "material.json", "error.json"
 _POLL_S = 0.2
 
 
-def launch(config: Config, base: Path, material: Material, saved: Progress, resume: Path | None, out: Path) -> None:
+def launch(
+    config: Config, base: Path, batches: TrainingBatches, saved: SavedProgress, resume: Path | None, out: Path
+) -> None:
     """`fit` in config.num_processes processes; raises what it raises, EnvironmentFault when a process dies."""
-    material.save(saved.folder / MATERIAL)
+    batches.save(saved.folder / BATCHES)
     job = {"base": str(base), "progress": str(saved.folder), "resume": resume and str(resume), "out": str(out)}
     path = saved.folder / JOB
     path.write_text(json.dumps({"config": config.model_dump(), **job}))
@@ -31,7 +33,7 @@ def launch(config: Config, base: Path, material: Material, saved: Progress, resu
     with saved.in_use():  # what accelerate starts may outlive it
         pass
     if code:
-        raise_told(saved.folder / ERROR, code)
+        raise_worker_error(saved.folder / ERROR, code)
 
 
 def launch_command(config: Config, job: Path, port: int) -> list[str]:
@@ -55,7 +57,7 @@ def accelerate_file(name: str) -> Path:
     shipped = {path.stem: path for path in (Path(__file__).parent / "accelerate").glob("*.yaml")}
     path = shipped.get(name, Path(name))
     if not path.is_file():
-        raise ConfigError([f"accelerate_config: {name} is no file, and none of: {', '.join(shipped)}"])
+        raise ConfigError([f"accelerate_config: {name} is not a file, and not one of: {', '.join(shipped)}"])
     settings = read_yaml(path)
     if not settings or not isinstance(settings, dict):
         raise ConfigError([f"accelerate_config: {path} holds no settings"])
@@ -63,7 +65,7 @@ def accelerate_file(name: str) -> Path:
 
 
 def _run(command: list[str], processes: int, stop: Path) -> int:
-    """The exit code; on SIGTERM and Ctrl-C the workers save first, told by the file `stop`.
+    """The exit code; on SIGTERM and Ctrl-C the workers save first, as the file `stop` asks them to.
 
     The signal itself is not handed on: torchrun kills its processes 30 s after one, accelerate at once. On a second
     one it is.
@@ -71,7 +73,7 @@ def _run(command: list[str], processes: int, stop: Path) -> int:
     from harness.train.progress import Interruption
 
     interruption = Interruption()
-    with interruption.listening():
+    with interruption.handling_signals():
         process = subprocess.Popen(  # noqa: S603
             command,
             env=_environment(processes),
@@ -81,19 +83,19 @@ def _run(command: list[str], processes: int, stop: Path) -> int:
         )
         try:
             while (code := process.poll()) is None:
-                if interruption.asked:
+                if interruption.requested:
                     stop.touch()
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             process.terminate()
             raise
-    if interruption.asked:
+    if interruption.requested:
         raise KeyboardInterrupt
     return code
 
 
-def raise_told(path: Path, code: int) -> None:
-    """Raises the error that a worker wrote down, by its kind."""
+def raise_worker_error(path: Path, code: int) -> None:
+    """Raises the error that a worker wrote down, by its kind; EnvironmentFault where there is none."""
     from harness.core import errors
 
     try:

@@ -1,6 +1,12 @@
-"""Loading the pretrained model for training, with a LoRA adapter on it."""
+"""Loading the pretrained model for training, with a LoRA adapter on it; where it is trained, and its memory given back.
 
+Every layer is transformers' or peft's own. What makes them fast on a CPU comes later (`compute.py`).
+"""
+
+import ctypes
+import gc
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,12 +15,9 @@ from harness.config.train import TrainConfig
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.model.load import load_model, quiet_transformers, with_adapter
 
-# How many parameters a model has and how many are trained, and the memory that takes: without loading it.
-
 
 def parameters(base: Path, config: TrainConfig) -> tuple[int, int]:
-    """(trained, all) parameters."""
-
+    """(trained, all) parameters, without loading the model."""
     return parameter_counts(skeleton(base, config))
 
 
@@ -30,7 +33,7 @@ def skeleton(base: Path, config: TrainConfig) -> Any:
 
 
 def device_of(config: TrainConfig) -> str:
-    """'cuda' or 'cpu': as configured, or what the machine has."""
+    """'cuda' or 'cpu': as configured, or what the machine has. Nothing else decides where a model is trained."""
     import torch
 
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -46,8 +49,6 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
-    from harness.train.cpu.attention import use_packed_attention
-
     settings = _quantised(config, dtype) if config.method == "qlora" else {}
     loaded = "float32" if config.method == "full" else dtype
     set_seed(config.seed)
@@ -56,16 +57,12 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
             folder, dtype=getattr(torch, loaded), attn_implementation="sdpa", trust_remote_code=False, **settings
         )
     model.config.use_cache = False
-    if device_of(config) == "cpu":
-        use_packed_attention(model)
     return model if config.method == "full" else with_new_adapter(model, config)
 
 
 def with_new_adapter(model: Any, config: TrainConfig) -> Any:
     """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    from harness.train.cpu.layers import use_frozen_norms, use_lora_linear
 
     if config.method == "qlora":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
@@ -79,12 +76,9 @@ def with_new_adapter(model: Any, config: TrainConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        adapted = get_peft_model(model, lora)
+        return get_peft_model(model, lora)
     except ValueError as error:
         raise ConfigError([f"train.lora: {' '.join(str(error).split())[:300]}"]) from None
-    use_lora_linear(adapted)
-    use_frozen_norms(adapted)
-    return adapted
 
 
 def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
@@ -122,3 +116,15 @@ def parameter_counts(model: Any) -> tuple[int, int]:
     """(trained, all) parameters."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+def free_memory() -> None:
+    """Gives the memory of a finished training back, so that the server finds it free."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -41,8 +41,8 @@ def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
 
     A row longer than `length` raises ValueError; callers report such rows before.
     """
-    together = plan([len(row.ids) for row in rows], length, seed)
-    return [join([rows[index] for index in members], members) for members in together]
+    sequences = plan([len(row.ids) for row in rows], length, seed)
+    return [join([rows[index] for index in members], members) for members in sequences]
 
 
 def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
@@ -109,16 +109,6 @@ def data_order(packs: int, epochs: float, seed: int) -> list[int]:
     return order[:wanted]
 
 
-def steps_of(order: Sequence[int], per_step: int) -> int:
-    """Optimiser steps; the last one may hold fewer sequences."""
-    return math.ceil(len(order) / per_step)
-
-
-def members_of(order: Sequence[int], step: int, per_step: int) -> list[int]:
-    """The packs of an optimiser step (counted from 1)."""
-    return list(order[(step - 1) * per_step : step * per_step])
-
-
 def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> list[Packed]:
     """The packs in training order, with sequences that carry no loss added so that every process gets as many."""
     ordered = [packs[index] for index in order]
@@ -126,18 +116,13 @@ def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> lis
     return [*ordered, *[blank] * (-len(ordered) % processes)]
 
 
-def order_sha256(packs: Sequence[Packed], order: Sequence[int]) -> str:
-    """Digest of every token, position and label in the order of training."""
-    digests = [hashlib.sha256(repr((p.input_ids, p.position_ids, p.labels)).encode()).hexdigest() for p in packs]
-    return hashlib.sha256("".join(digests[index] for index in order).encode()).hexdigest()
-
-
-# What is trained on, ready for the trainer: packed sequences, their order, and whose rows they are.
-
-
 @dataclass(frozen=True)
-class Material:
-    """Packs and the order they are trained in; `row_ids` and `row_sources` belong to the numbers in `Packed.rows`."""
+class TrainingBatches:
+    """What is trained on: packed sequences, and which optimiser step holds which of them.
+
+    `order` holds the numbers of the packs in training order, `per_step` of them a step. `row_ids` and `row_sources`
+    belong to the numbers in `Packed.rows`.
+    """
 
     packs: list[Packed]
     order: list[int]
@@ -147,7 +132,15 @@ class Material:
 
     @property
     def steps(self) -> int:
-        return steps_of(self.order, self.per_step)
+        """Optimiser steps; the last one may hold fewer sequences."""
+        return math.ceil(len(self.order) / self.per_step)
+
+    @property
+    def order_sha256(self) -> str:
+        """Digest of every token, position and label in the order of training."""
+        packs = [(p.input_ids, p.position_ids, p.labels) for p in self.packs]
+        digests = [hashlib.sha256(repr(lists).encode()).hexdigest() for lists in packs]
+        return hashlib.sha256("".join(digests[index] for index in self.order).encode()).hexdigest()
 
     @property
     def sources(self) -> list[str]:
@@ -155,12 +148,13 @@ class Material:
         return sorted(set(self.row_sources))
 
     def members(self, step: int) -> list[Packed]:
-        return [self.packs[index] for index in members_of(self.order, step, self.per_step)]
+        """The sequences of an optimiser step (counted from 1)."""
+        return [self.packs[index] for index in self.order[(step - 1) * self.per_step : step * self.per_step]]
 
     def tokens(self, step: int) -> tuple[int, int]:
         """(all, supervised) tokens of an optimiser step."""
-        found = self.members(step)
-        return sum(len(p.input_ids) for p in found), sum(p.supervised for p in found)
+        members = self.members(step)
+        return sum(len(p.input_ids) for p in members), sum(p.supervised for p in members)
 
     def rows_of(self, step: int) -> list[str]:
         """Ids of the rows of an optimiser step (counted from 1)."""
@@ -169,23 +163,23 @@ class Material:
     def examples(self, processes: int) -> list[dict[str, list[int]]]:
         """The trainer's dataset, in training order; packs that come again are the same objects."""
         ordered = padded(self.packs, self.order, processes)
-        made = {key: _example(packed) for key, packed in {id(p): p for p in ordered}.items()}
-        return [made[id(packed)] for packed in ordered]
+        examples = {key: _example(packed) for key, packed in {id(p): p for p in ordered}.items()}
+        return [examples[id(packed)] for packed in ordered]
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
 
     @classmethod
-    def load(cls, path: Path) -> "Material":
+    def load(cls, path: Path) -> "TrainingBatches":
         values: dict[str, Any] = json.loads(path.read_text())
         packs = [Packed(**{**p, "rows": tuple(p["rows"])}) for p in values.pop("packs")]
         return cls(packs=packs, **values)
 
 
-def material(prepared: Prepared, config: TrainConfig) -> Material:
+def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches:
     """Rows packed and put in order, both by the seed."""
     packs = pack(prepared.rendered, config.sequence_length, config.seed)
-    return Material(
+    return TrainingBatches(
         packs=packs,
         order=data_order(len(packs), config.epochs, config.seed),
         row_ids=[str(row["id"]) for row in prepared.rows],
@@ -195,13 +189,15 @@ def material(prepared: Prepared, config: TrainConfig) -> Material:
 
 
 def _example(packed: Packed) -> dict[str, list[int]]:
-    """With the number of its row for every token."""
+    """The trainer's columns, each one value a token; `row` is the number of the token's row."""
     starts = [position == 0 for position in packed.position_ids]
     row = [packed.rows[number - 1] for number in accumulate(starts)]
     columns = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "labels": packed.labels}
     return {**columns, "row": row}
 
 
-def rows_by_source(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    names = [str(row["source"]) for row in rows]
-    return {name: names.count(name) for name in sorted(set(names))}
+def collate(examples: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
+    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
+    import torch
+
+    return {key: torch.tensor([[value for one in examples for value in one[key]]]) for key in examples[0]}

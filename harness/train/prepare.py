@@ -1,4 +1,4 @@
-"""Rows as token ids that fit a training sequence. What is too long is never cut silently: each row is told."""
+"""Rows as token ids that fit a training sequence. What is too long is never cut silently: each row is reported."""
 
 import dataclasses
 import json
@@ -47,13 +47,13 @@ def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Pre
             dropped[name] = len(rendered.ids)
     long = LongRows(policy=config.too_long, limit=config.sequence_length, dropped=dropped, split=split)
     if config.too_long == "error" and dropped:
-        raise DataError(_told(long))
+        raise DataError(_too_long(long))
     if not kept:
         raise DataError(f"no row fits into {config.sequence_length} tokens (train.sequence_length)")
     return Prepared([row for row, _ in kept], [rendered for _, rendered in kept], long)
 
 
-def long_rows_told(long: LongRows) -> Iterator[str]:
+def long_rows_messages(long: LongRows) -> Iterator[str]:
     """One line for the rows that were dropped, one for those that were split."""
     for what, found in (("dropped", long.dropped), ("split at a turn", long.split)):
         if found:
@@ -61,7 +61,7 @@ def long_rows_told(long: LongRows) -> Iterator[str]:
             yield f"{len(found)} rows over {long.limit} tokens were {what}: {names}"
 
 
-def _told(long: LongRows) -> str:
+def _too_long(long: LongRows) -> str:
     named = ", ".join(f"{name} ({size})" for name, size in list(long.dropped.items())[:_SHOWN])
     return (
         f"{len(long.dropped)} rows are longer than {long.limit} tokens: {named}. Raise train.sequence_length, shorten "

@@ -21,39 +21,6 @@ from harness.core.errors import EnvironmentFault, UsageError
 from harness.core.store import write_json
 from harness.records.stages import Examined
 
-# SIGTERM and Ctrl-C during training: the step is finished and saved first; a second one ends at once.
-
-
-class Interruption:
-    """Whether somebody asked training to stop: with a signal, or with the file `stop`."""
-
-    def __init__(self, stop: Path | None = None) -> None:
-        self.asked, self._stop = False, stop
-
-    def look(self) -> bool:
-        """Whether it is asked by now."""
-        self.asked = self.asked or (self._stop is not None and self._stop.exists())
-        return self.asked
-
-    def _note(self, _signal: int, _frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    @contextmanager
-    def listening(self) -> Iterator["Interruption"]:
-        """Takes both signals inside (in the main thread, where alone they can be taken)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 COMPLETE = "complete.json"
 CURVE = "train.jsonl"
 STOP = "stop"  # while this file is there, launched processes save and end
@@ -71,8 +38,41 @@ _MEANING = {
 }
 
 
+class Interruption:
+    """Whether somebody asked training to stop: with SIGTERM or Ctrl-C, or with the file `stop`.
+
+    The running step is finished and saved first; a second signal ends at once.
+    """
+
+    def __init__(self, stop: Path | None = None) -> None:
+        self.requested, self._stop = False, stop
+
+    def check(self) -> bool:
+        """Whether it was requested by now."""
+        self.requested = self.requested or (self._stop is not None and self._stop.exists())
+        return self.requested
+
+    def _note(self, _signal: int, _frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextmanager
+    def handling_signals(self) -> Iterator["Interruption"]:
+        """Takes both signals inside (in the main thread, where alone they can be taken)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
-class Start:
+class ComputeSettings:
     """What the bits of a training depend on beside its identity: device, threads, parts of a step at once."""
 
     device: str
@@ -80,7 +80,7 @@ class Start:
     parts_at_once: int
 
 
-class Progress:
+class SavedProgress:
     """The folder of an unfinished training."""
 
     def __init__(self, folder: Path):
@@ -96,9 +96,9 @@ class Progress:
         if not path.is_file():
             write_json(path, identity)
             return
-        if told := _changes(json.loads(path.read_text()), identity):
+        if changes := _changes(json.loads(path.read_text()), identity):
             raise UsageError(
-                f"the unfinished training in {self.folder} was started with something else: {'; '.join(told)}. "
+                f"the unfinished training in {self.folder} was started with something else: {'; '.join(changes)}. "
                 f"Restore it to go on, or start anew after: rm -r {self.folder}"
             )
 
@@ -160,12 +160,12 @@ class Progress:
     def note_resumed(self, step: int) -> None:
         write_json(self.folder / _RESUMED, [*self.resumed_at(), step])
 
-    def starts(self) -> list[Start]:
+    def starts(self) -> list[ComputeSettings]:
         """How it was computed from step 1 on, and after each time that training went on."""
         path = self.folder / _STARTS
-        return [Start(**row) for row in json.loads(path.read_text())] if path.is_file() else []
+        return [ComputeSettings(**row) for row in json.loads(path.read_text())] if path.is_file() else []
 
-    def note_starts(self, starts: Sequence[Start]) -> None:
+    def note_starts(self, starts: Sequence[ComputeSettings]) -> None:
         write_json(self.folder / _STARTS, [asdict(start) for start in starts])
 
 
@@ -187,7 +187,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    told = []
+    changes = []
     for key in sorted({*before, *now}):
         left, right = before.get(key), now.get(key)
         if left == right:
@@ -195,5 +195,5 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         inside = ""
         if isinstance(left, dict) and isinstance(right, dict):
             inside = f" ({', '.join(sorted(k for k in {*left, *right} if left.get(k) != right.get(k)))})"
-        told.append(f"{_MEANING.get(key, key)}{inside} changed")
-    return told
+        changes.append(f"{_MEANING.get(key, key)}{inside} changed")
+    return changes

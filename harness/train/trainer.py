@@ -1,4 +1,7 @@
-"""transformers' Trainer for packed sequences. Imports torch: only the training stage imports this file."""
+"""transformers' Trainer for packed sequences: weighted sources, penalties against forgetting, losses by source.
+
+Imports torch: only the training stage imports this file.
+"""
 
 import math
 from pathlib import Path
@@ -13,14 +16,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from harness.config.experiment import Config
 from harness.config.train import TrainConfig
 from harness.core.errors import ConfigError
-from harness.train.cpu.attention import attends_by_rows
-from harness.train.cpu.layers import token_losses
-from harness.train.cpu.shortening import drop_tails, share_prompt, shared_tokens
-from harness.train.cpu.threads import SideBySide, apart, draws_lots, together
-from harness.train.packing import IGNORED, Material
+from harness.train.compute import Compute
+from harness.train.packing import IGNORED, TrainingBatches, collate
 from harness.train.progress import mark_complete
 
-# Penalties against forgetting. Imports torch: only the training stage imports this file.
+_OVER_PROCESSES = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
 
 
 def l2_to_start(model: Any, start: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -66,14 +66,14 @@ def training_arguments(
     use_cpu: bool,
     processes: int = 1,
     bf16: bool = False,
-    at_once: int = 1,
+    parts_at_once: int = 1,
 ) -> TrainingArguments:
     """`sequences_per_step` packed sequences an optimiser step, over all processes.
 
-    One of them a forward pass; where several parts are computed `at_once` a whole step is one batch. A callback says
+    One of them a forward pass; where `parts_at_once` is above 1 a whole step is one batch. A callback says
     when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
     """
-    batch = config.sequences_per_step if at_once > 1 else 1
+    batch = config.sequences_per_step if parts_at_once > 1 else 1
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
@@ -106,59 +106,46 @@ def training_arguments(
 
 
 class PackedTrainer(Trainer):
-    """Computes the loss of one packed sequence: summed cross-entropy over the tokens of the whole step.
+    """Trains on packed sequences: cross-entropy summed over the supervised tokens of a whole step, and the penalties.
 
-    With `side_by_side` a batch is a whole step, and the gradients of its parts are added in their order: the same bits
-    whichever is done first.
+    What is logged at every step holds the mean loss of every source. `compute` says how a step is computed.
     """
 
-    _by_rows = False  # whether tokens that change nothing can be left out
-
-    def __init__(self, side_by_side: SideBySide | None = None, **arguments: Any):
-        super().__init__(data_collator=together, **arguments)
-        self._side_by_side = side_by_side
-        self._by_rows = attends_by_rows(self.model) and not draws_lots(self.model)
+    def __init__(self, batches: TrainingBatches, config: Config, compute: Compute, **arguments: Any):
+        super().__init__(train_dataset=batches.examples(config.num_processes), data_collator=collate, **arguments)
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
         for printer in (PrinterCallback, ProgressCallback):
             self.remove_callback(printer)
+        settings, device = config.train, self.args.device
+        if settings.l2_to_start and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            why = "FSDP and DeepSpeed split the weights, and the distance is that of whole ones"
+            raise ConfigError([f"train.l2_to_start: {why}; leave it out, or accelerate_config"])
+        self._settings, self._compute = settings, compute
+        self._names = batches.sources
+        roles = {name: source.role for name, source in config.data.sources.items()}
+        replay = [roles.get(name) == "replay" for name in self._names]
+        self._replay = torch.tensor(replay, device=device)
+        self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
+        shards = settings.sequences_per_step + compute.parts_at_once  # each has its own sums: threads never add to one
+        self._sums = torch.zeros(shards, 2, len(self._names), dtype=torch.float64, device=device)
+        self._source_of = torch.tensor([self._names.index(name) for name in batches.row_sources], device=device)
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of a step: numbers of rows, losses of their tokens
+        self._start: dict[str, torch.Tensor] = {}
+        if settings.l2_to_start and settings.method == "full":
+            self._start = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+        self._penalties = dict.fromkeys(_OVER_PROCESSES, torch.zeros((), device=device))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The batch's loss, its gradients added to those of the parameters."""
-        if self._side_by_side is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        model.train()
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-        def one(part: Any) -> Any:
-            with self.compute_loss_context_manager():
-                loss = self.compute_loss(model, part, num_items_in_batch=num_items_in_batch)
-            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
-
-        shared = shared_tokens(inputs) if self._by_rows else 0
-        parts = apart(inputs, self.args.per_device_train_batch_size, self._side_by_side.count, shared)
-        total = torch.zeros(())
-        for loss, gradients in self._side_by_side.map(one, parts):
-            total += loss
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                _add(parameter, gradient)
-        return total
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers would count all parameters anew for every batch, and nothing reads the sum."""
-        return 0
-
-    def close(self) -> None:
-        """Ends the threads, if there are any."""
-        if self._side_by_side is not None:
-            self._side_by_side.close()
+        loss: torch.Tensor = self._compute.training_step(self, super().training_step, model, inputs, num_items_in_batch)
+        return loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean loss over `num_items_in_batch` supervised tokens; logits exist only at supervised positions."""
-        if self._by_rows:
-            inputs = share_prompt(drop_tails(inputs))
+        inputs = self._compute.skip_unused_tokens(inputs)
         labels = inputs["labels"][0]
         supervised = (labels != IGNORED).nonzero().squeeze(1)
         outputs = model(
@@ -167,57 +154,37 @@ class PackedTrainer(Trainer):
             logits_to_keep=supervised,
             use_cache=False,
         )
-        losses = token_losses(outputs.logits[0], labels[supervised])
+        losses = self._compute.token_losses(outputs.logits[0], labels[supervised])
         items = num_items_in_batch if num_items_in_batch is not None else len(supervised)
         loss = self.objective(model, inputs, supervised, losses, outputs.logits[0], items)
         return (loss, outputs) if return_outputs else loss
 
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
-        """The loss from the supervised tokens' losses, shape (n,): their sum over the `items` tokens of the step."""
-        return losses.sum() / items
+        """The loss from the supervised tokens' `losses`, shape (n,): their weighted sum over the `items` tokens of the
+        step, plus the penalties; scaled as gradients of processes are."""
+        row = inputs["row"][0][supervised]
+        source = self._source_of[row]
+        self._seen.append((row, losses.detach()))
+        sums = self._sums[int(inputs.get("shard", 0))]
+        sums[0].index_add_(0, source, losses.detach().double())
+        sums[1].index_add_(0, source, torch.ones_like(losses, dtype=torch.float64))
+        loss = (losses * self._weights[source]).sum() / items
+        own = self.accelerator.unwrap_model(model)
+        general = self._replay[source].nonzero().squeeze(1)
+        if self._settings.kl_to_base and len(general):
+            penalty = self._settings.kl_to_base * kl_to_base(own, inputs, supervised[general], logits[general]) / items
+            loss = loss + self._noted("kl_to_base", penalty)
+        loss = loss * self.accelerator.num_processes
+        if self._settings.l2_to_start:
+            batches = self.current_gradient_accumulation_steps
+            penalty = self._settings.l2_to_start * l2_to_start(own, self._start) / batches
+            loss = loss + self._noted("l2_to_start", penalty)
+        return loss
 
-
-def _add(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
-    """As `backward` does: a part need not use every parameter, and optimisers count on a parameter's own layout."""
-    if gradient is None:
-        return
-    if parameter.grad is None:
-        parameter.grad = torch.empty_like(parameter).copy_(gradient)
-    else:
-        parameter.grad.add_(gradient)
-
-
-# The whole objective: weighted sources, penalties, losses by source. Imports torch: only training imports this.
-
-
-_OVER_PROCESSES = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
-
-
-class ObjectiveTrainer(PackedTrainer):
-    """Trains on `material`; what is logged at every step holds the mean loss of every source."""
-
-    def __init__(self, material: Material, config: Config, at_once: int = 1, **arguments: Any):
-        arguments["side_by_side"] = SideBySide(at_once) if at_once > 1 else None
-        super().__init__(train_dataset=material.examples(config.num_processes), **arguments)
-        settings, device = config.train, self.args.device
-        if settings.l2_to_start and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            why = "FSDP and DeepSpeed split the weights, and the distance is that of whole ones"
-            raise ConfigError([f"train.l2_to_start: {why}; leave it out, or accelerate_config"])
-        self._settings = settings
-        self._names = material.sources
-        roles = {name: source.role for name, source in config.data.sources.items()}
-        replay = [roles.get(name) == "replay" for name in self._names]
-        self._replay = torch.tensor(replay, device=device)
-        self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
-        parts = settings.sequences_per_step + at_once  # each has its own sums: threads never add to one
-        self._sums = torch.zeros(parts, 2, len(self._names), dtype=torch.float64, device=device)
-        self._source_of = torch.tensor([self._names.index(name) for name in material.row_sources], device=device)
-        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of a step: numbers of rows, losses of their tokens
-        self._start = self._starting_weights() if settings.l2_to_start and settings.method == "full" else {}
-        self._penalties = dict.fromkeys(_OVER_PROCESSES, torch.zeros((), device=device))
-
-    def _starting_weights(self) -> dict[str, torch.Tensor]:
-        return {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
+    def _noted(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
+        """`penalty`, added to what is logged of it for the step."""
+        self._penalties[name] = self._penalties[name] + penalty.detach()
+        return penalty
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The dataset is in training order already."""
@@ -230,32 +197,9 @@ class ObjectiveTrainer(PackedTrainer):
         if self.args.should_save:
             mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
-    def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
-        """Weighted mean loss over the step's tokens, plus the penalties; scaled as gradients of processes are."""
-        row = inputs["row"][0][supervised]
-        source = self._source_of[row]
-        self._seen.append((row, losses.detach()))
-        self._count(self._sums[int(inputs.get("part", 0))], source, losses.detach())
-        loss = (losses * self._weights[source]).sum() / items
-        own = self.accelerator.unwrap_model(model)
-        general = self._replay[source].nonzero().squeeze(1)
-        if self._settings.kl_to_base and len(general):
-            penalty = self._settings.kl_to_base * kl_to_base(own, inputs, supervised[general], logits[general]) / items
-            loss = loss + self._noted("kl_to_base", penalty)
-        loss = loss * self.accelerator.num_processes
-        if self._settings.l2_to_start:
-            parts = self.current_gradient_accumulation_steps
-            penalty = self._settings.l2_to_start * l2_to_start(own, self._start) / parts
-            loss = loss + self._noted("l2_to_start", penalty)
-        return loss
-
-    def _noted(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
-        self._penalties[name] = self._penalties[name] + penalty.detach()
-        return penalty
-
-    def _count(self, sums: torch.Tensor, source: torch.Tensor, losses: torch.Tensor) -> None:
-        sums[0].index_add_(0, source, losses.double())
-        sums[1].index_add_(0, source, torch.ones_like(losses, dtype=torch.float64))
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers would count all parameters anew for every batch, and nothing reads the sum."""
+        return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds each source's mean loss, and the penalties in use, to what is logged."""

@@ -10,38 +10,36 @@ from harness.config.experiment import Config, validate
 from harness.core.console import say, silence_libraries
 from harness.core.errors import INTERRUPTED, HarnessError
 from harness.core.processes import dies_with_parent
-from harness.train.cpu.allocator import keep_memory
 from harness.train.fit import fit
-from harness.train.launch import ERROR, MATERIAL
-from harness.train.packing import Material
-from harness.train.progress import Progress
+from harness.train.launch import BATCHES, ERROR
+from harness.train.packing import TrainingBatches
+from harness.train.progress import SavedProgress
 
 
 def main(path: Path) -> int:
     silence_libraries()
-    keep_memory()
     if end_with_parent := dies_with_parent():
         end_with_parent()
     first = os.environ.get("RANK", "0") == "0"
     if not first:
         os.environ["CI"] = "1"  # one progress bar is enough
     job = json.loads(path.read_text())
-    saved = Progress(Path(job["progress"]))
+    saved = SavedProgress(Path(job["progress"]))
     resume = Path(job["resume"]) if job["resume"] else None
     config = validate(Config, job["config"])
     try:
-        what = Material.load(saved.folder / MATERIAL)
+        batches = TrainingBatches.load(saved.folder / BATCHES)
         with saved.in_use() if first else nullcontext():
-            fit(config, Path(job["base"]), what, saved, resume, Path(job["out"]))
+            fit(config, Path(job["base"]), batches, saved, resume, Path(job["out"]))
     except HarnessError as error:
-        _tell(error, saved.folder / ERROR)
+        _write_error(error, saved.folder / ERROR)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
 
 
-def _tell(error: HarnessError, path: Path) -> None:
+def _write_error(error: HarnessError, path: Path) -> None:
     """Writes the error down, unless another process was first; shows it where even that finds no room."""
     try:
         with path.open("x") as file:

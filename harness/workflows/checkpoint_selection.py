@@ -16,7 +16,7 @@ from harness.model.load import is_adapter, weights_sha256
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Examined
 from harness.serve.server import device_of
-from harness.train.cpu.allocator import free_memory
+from harness.train.model import free_memory
 from harness.workflows.evaluate import tasks_of
 from harness.workflows.gate import decided
 

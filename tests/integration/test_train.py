@@ -20,8 +20,9 @@ from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
 from harness.records.base import load
 from harness.records.stages import TrainingSummary
+from harness.train.compute import Compute, compute_for
 from harness.train.finetune import finetune
-from harness.train.packing import IGNORED, Packed, pack
+from harness.train.packing import IGNORED, Packed, TrainingBatches, collate, pack
 from harness.train.prepare import prepare
 
 pytestmark = pytest.mark.integration
@@ -93,36 +94,38 @@ class TestLoss:
         rendered = render_rows(renderer, tiny.rows(12), 512)
         packs = pack(rendered, 512, 0)
         assert min(len(_conversations(p)) for p in packs) > 1
-        model = _float32_model(tiny_base)
+        model, compute = _float32_model(tiny_base)
         separate = sum(_reference(model, row) for row in rendered)
-        assert sum(_packed_loss(model, p, tmp_path) for p in packs) == pytest.approx(separate, rel=1e-5)
+        assert sum(_packed_loss(model, compute, p, tmp_path) for p in packs) == pytest.approx(separate, rel=1e-5)
 
     def test_without_restarting_positions_rows_would_see_each_other(
         self, tiny_base: Path, renderer: Renderer, tmp_path: Path
     ) -> None:
         """The control of the test above: it can tell the difference."""
         rendered = render_rows(renderer, tiny.rows(12), 512)
-        model = _float32_model(tiny_base)
+        model, compute = _float32_model(tiny_base)
         packs = pack(rendered, 512, 0)
-        leaking = [Packed(p.input_ids, list(range(len(p.input_ids))), p.labels) for p in packs]
+        leaking = [Packed(p.input_ids, list(range(len(p.input_ids))), p.labels, p.rows) for p in packs]
         separate = [sum(_reference(model, rendered[row]) for row in p.rows) for p in packs]
-        apart = [abs(_packed_loss(model, p, tmp_path) / s - 1) for p, s in zip(leaking, separate, strict=True)]
-        assert max(apart) > 5e-5
+        losses = [_packed_loss(model, compute, p, tmp_path) for p in leaking]
+        assert max(abs(loss / s - 1) for loss, s in zip(losses, separate, strict=True)) > 5e-5
 
     def test_a_step_averages_over_tokens_not_over_sequences(
         self, tiny_base: Path, renderer: Renderer, tmp_path: Path
     ) -> None:
         config = tiny.config(tiny_base, "model.dtype=float32", "train.sequences_per_step=100", "train.epochs=1")
         rendered = render_rows(renderer, tiny.rows(12), config.train.sequence_length)
-        model = _float32_model(tiny_base)
+        model, _ = _float32_model(tiny_base)
         mean = sum(_reference(model, row) for row in rendered) / sum(sum(row.mask) for row in rendered)
         assert train(config, tiny_base, tmp_path / "out", 12) == [pytest.approx(mean, rel=1e-5)]
 
 
-def _float32_model(base: Path) -> Any:
+def _float32_model(base: Path) -> tuple[Any, Compute]:
     from harness.train.model import load_for_training
 
-    return load_for_training(base, tiny.config(base).train, "float32")
+    config = tiny.config(base)
+    model = load_for_training(base, config.train, "float32")
+    return model, compute_for(model, config, "cpu")
 
 
 def _reference(model: Any, row: Rendered) -> float:
@@ -134,16 +137,18 @@ def _reference(model: Any, row: Rendered) -> float:
     return -sum(float(logprobs[t - 1, row.ids[t]]) for t, supervised in enumerate(row.mask) if supervised)
 
 
-def _packed_loss(model: Any, packed: Packed, scratch: Path) -> float:
+def _packed_loss(model: Any, compute: Compute, packed: Packed, scratch: Path) -> float:
     import torch
 
     from harness.train.trainer import PackedTrainer, training_arguments
 
-    config = tiny.config(Path("unused")).train
-    trainer = PackedTrainer(model=model, args=training_arguments(config, 1, scratch, use_cpu=True))
-    inputs = {key: torch.tensor([values]) for key, values in vars(packed).items()}
+    config = tiny.config(Path("unused"))
+    count = 1 + max(packed.rows)
+    batches = TrainingBatches([packed], [0], [str(row) for row in range(count)], ["tiny"] * count, 1)
+    arguments = training_arguments(config.train, 1, scratch, use_cpu=True)
+    trainer = PackedTrainer(batches, config, compute, model=model, args=arguments)
     with torch.no_grad():
-        return float(trainer.compute_loss(model, inputs, num_items_in_batch=1))
+        return float(trainer.compute_loss(model, collate(batches.examples(1)), num_items_in_batch=1))
 
 
 class TestMask:

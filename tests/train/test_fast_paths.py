@@ -1,5 +1,6 @@
 """What is computed in fewer passes is what transformers, peft and PyTorch compute: values and gradients."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import tiny
 
 from harness.config.train import TrainConfig
 from harness.prompt.render import Rendered
-from harness.train.packing import join
+from harness.train.compute import Compute
+from harness.train.packing import TrainingBatches, collate, join
 
 pytestmark = pytest.mark.integration
 
@@ -17,23 +19,19 @@ pytestmark = pytest.mark.integration
 def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settings: Any) -> Any:
     """The tiny model in training mode, its adapter far from zero; `plain` is transformers' and peft's own."""
     import torch
-    from peft.tuners.lora.layer import Linear
 
-    from harness.train.cpu.layers import FrozenNorm
+    from harness.train.compute import compute_for
     from harness.train.model import load_for_training
 
-    model = load_for_training(base, TrainConfig(device="cpu", lora={"r": 4, **settings}), dtype).train()
+    config = tiny.config(base)
+    train = TrainConfig(device="cpu", lora={"r": 4, **settings})
+    model = load_for_training(base, train, dtype).train()
     generator = torch.Generator().manual_seed(1)
     for name, weights in model.named_parameters():
         if "lora_B" in name:
             weights.data.normal_(0, 0.2, generator=generator)
-    if plain:
-        model.base_model.model.set_attn_implementation("sdpa")
-        for module in model.modules():
-            if isinstance(module, Linear):
-                module.__class__ = Linear
-            if isinstance(module, FrozenNorm):
-                module.__class__ = type(module).__bases__[1]
+    if not plain:
+        compute_for(model, config.model_copy(update={"train": train}), "cpu")
     return model
 
 
@@ -52,21 +50,25 @@ def rows(*sizes: int, shared: int = 0) -> list[Rendered]:
     ]
 
 
-def summed_loss(model: Any, together: Sequence[Rendered], *, by_rows: bool = False) -> Any:
+def compute_of(model: Any) -> Compute:
+    """How the trainer computes a step of what `adapted` returns."""
+    from harness.train.cpu.accelerate import CpuCompute
+    from harness.train.cpu.attention import attends_by_rows
+
+    return CpuCompute(model, 1) if attends_by_rows(model) else Compute()
+
+
+def summed_loss(model: Any, together: Sequence[Rendered]) -> Any:
     """The trainer's own loss of one packed sequence, summed over its tokens."""
-    import torch
+    from harness.train.trainer import PackedTrainer, training_arguments
 
-    from harness.train.trainer import PackedTrainer
-
-    packed = join(together)
-    inputs = {
-        "input_ids": torch.tensor([packed.input_ids]),
-        "position_ids": torch.tensor([packed.position_ids]),
-        "labels": torch.tensor([packed.labels]),
-    }
-    trainer = object.__new__(PackedTrainer)
-    trainer._by_rows = by_rows
-    return trainer.compute_loss(model, inputs, num_items_in_batch=1)
+    names = [str(number) for number in range(len(together))]
+    batches = TrainingBatches([join(together, range(len(together)))], [0], names, ["tiny"] * len(names), 1)
+    config = tiny.config(Path("unused"))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(config.train, 1, Path(folder), use_cpu=True)
+        trainer = PackedTrainer(batches, config, compute_of(model), model=model, args=arguments)
+        return trainer.compute_loss(model, collate(batches.examples(1)), num_items_in_batch=1)
 
 
 def reference(model: Any, row: Rendered) -> Any:
@@ -114,7 +116,7 @@ class TestPackedLoss:
         packed, separate = adapted(tiny_base), adapted(tiny_base, plain=True)
         computed: list[int] = []
         packed.get_input_embeddings().register_forward_hook(lambda _, ids, out: computed.append(out.shape[1]))
-        loss = summed_loss(packed, rows(*sizes, shared=shared), by_rows=True)
+        loss = summed_loss(packed, rows(*sizes, shared=shared))
         loss.backward()
         wanted = sum(reference(separate, row) for row in rows(*sizes, shared=shared))
         wanted.backward()
@@ -137,7 +139,7 @@ class TestPackedLoss:
         recomputed.enable_input_require_grads()
         recomputed.gradient_checkpointing_enable({"use_reentrant": False})
         for model in (kept, recomputed):
-            summed_loss(model, rows(40, 20, shared=30), by_rows=True).backward()
+            summed_loss(model, rows(40, 20, shared=30)).backward()
         assert relative(gradients(recomputed), gradients(kept)) < 1e-6
 
     @pytest.mark.parametrize("shared", [0, 100])
@@ -146,8 +148,7 @@ class TestPackedLoss:
         exact = adapted(tiny_base, plain=True)
         found = []
         for model in (exact, adapted(tiny_base, "bfloat16"), adapted(tiny_base, "bfloat16", plain=True)):
-            by_rows = model.config._attn_implementation == "packed_rows"
-            loss = summed_loss(model, rows(*sizes, shared=shared), by_rows=by_rows)
+            loss = summed_loss(model, rows(*sizes, shared=shared))
             loss.backward()
             found.append((loss.item(), gradients(model)))
         (wanted, slope), (fast, fast_slope), (plain, plain_slope) = found
@@ -158,16 +159,16 @@ class TestPackedLoss:
     def test_a_row_cannot_share_more_than_there_is(self) -> None:
         import torch
 
-        from harness.train.cpu.attention import bounds
+        from harness.train.cpu.attention import row_bounds
 
-        assert bounds(torch.tensor([0, 1, 2, 3, 2, 3, 0, 0, 1])) == [
+        assert row_bounds(torch.tensor([0, 1, 2, 3, 2, 3, 0, 0, 1])) == [
             (0, 4, 0, 0),
             (4, 6, 0, 2),
             (6, 7, 6, 0),
             (7, 9, 7, 0),
         ]
         with pytest.raises(ValueError, match="from 2 to 5, and the row before has 3 tokens"):
-            bounds(torch.tensor([0, 1, 2, 5, 6]))
+            row_bounds(torch.tensor([0, 1, 2, 5, 6]))
 
 
 class TestAdapter:
@@ -188,9 +189,11 @@ class TestAdapter:
         assert losses[0] != pytest.approx(summed_loss(adapted(tiny_base), rows(40, 20)).item(), rel=1e-5)
 
     def test_switched_off_it_leaves_the_base_model(self, tiny_base: Path) -> None:
+        from harness.train.compute import compute_for
         from harness.train.model import load_for_training
 
         untouched = load_for_training(tiny_base, TrainConfig(device="cpu"), "float32")
+        compute_for(untouched, tiny.config(tiny_base), "cpu")
         model = adapted(tiny_base)
         with model.disable_adapter():
             assert summed_loss(model, rows(40)).item() == summed_loss(untouched, rows(40)).item()
@@ -264,7 +267,10 @@ class TestValidation:
         some = rows(40, 7, 33, 90, 2)
         wanted = [reference(alone, row).item() for row in some]
         assert row_losses(model, some, 64) == pytest.approx(wanted, rel=1e-5)
-        assert eval_loss(model, some, 64) == pytest.approx(sum(wanted) / (20 + 4 + 17 + 45 + 1), rel=1e-5)
+        assert row_losses(model, some, 64, compute_of(model)) == pytest.approx(wanted, rel=1e-5)
+        assert eval_loss(model, some, 64, compute_of(model)) == pytest.approx(
+            sum(wanted) / (20 + 4 + 17 + 45 + 1), rel=1e-5
+        )
         assert model.training
 
     @pytest.mark.parametrize("method", ["lora", "full"])

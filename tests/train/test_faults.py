@@ -15,15 +15,15 @@ from harness.config.train import TrainConfig
 from harness.core.errors import DiskFull, TrainingFault
 from harness.train.faults import check_step
 from harness.train.finetune import finetune
-from harness.train.packing import Material, Packed
+from harness.train.packing import Packed, TrainingBatches
 
 pytestmark = pytest.mark.integration
 OVERRIDES = ("train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
 
 
-def packs() -> Material:
+def packs() -> TrainingBatches:
     made = [Packed([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
-    return Material(made, [2, 0, 3, 1], [f"row-{n}" for n in range(4)], ["tiny"] * 4, 2)
+    return TrainingBatches(made, [2, 0, 3, 1], [f"row-{n}" for n in range(4)], ["tiny"] * 4, 2)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,9 @@ def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str
 
 
 def test_the_rows_with_the_highest_loss_are_named_first() -> None:
-    many = Material([Packed([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1)
+    many = TrainingBatches(
+        [Packed([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1
+    )
     by_loss = [11, 3, *(n for n in range(12) if n not in (11, 3))]
     with pytest.raises(TrainingFault, match=r"the highest loss first: row-11, row-3, row-0, .*row-8 and 2 more$"):
         check_step({"step": 1, "loss": math.nan}, many, TrainConfig(), 1000, lambda: by_loss)
@@ -85,9 +87,9 @@ def breaking_at(step: int, error: Exception) -> Callable[..., Any]:
     "text", ["CUDA out of memory. Tried to allocate", "DefaultCPUAllocator: can't allocate memory"]
 )
 def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    from harness.train.trainer import ObjectiveTrainer
+    from harness.train.trainer import PackedTrainer
 
-    monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(3, RuntimeError(text)))
+    monkeypatch.setattr(PackedTrainer, "compute_loss", breaking_at(3, RuntimeError(text)))
     with pytest.raises(TrainingFault, match=r"out of memory at step 3 of \d+ \(a sequence of \d+ tokens\)") as caught:
         finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
     told = str(caught.value)
@@ -108,9 +110,9 @@ def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_full_disk_keeps_the_checkpoint_before(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from harness.train.trainer import ObjectiveTrainer
+    from harness.train.trainer import PackedTrainer
 
-    usual = ObjectiveTrainer._save_optimizer_and_scheduler
+    usual = PackedTrainer._save_optimizer_and_scheduler
 
     def save(self: Any, folder: str) -> None:
         if self.state.global_step == 4:
@@ -120,7 +122,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     (tmp_path / "out").mkdir()
     config = tiny.config(tiny_base, *OVERRIDES)
     with monkeypatch.context() as patch:
-        patch.setattr(ObjectiveTrainer, "_save_optimizer_and_scheduler", save)
+        patch.setattr(PackedTrainer, "_save_optimizer_and_scheduler", save)
         with pytest.raises(DiskFull, match=r"no space left at step 4 of .* the checkpoint before it is complete"):
             finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     summary = finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
@@ -142,24 +144,24 @@ def test_a_disk_that_is_full_at_the_very_end_is_told_too(
 def test_the_row_whose_loss_is_no_number_is_named_first(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    from harness.train.trainer import ObjectiveTrainer
+    from harness.train.trainer import PackedTrainer
 
-    usual = ObjectiveTrainer.objective
+    usual = PackedTrainer.objective
 
     def objective(self: Any, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         broken = losses.masked_fill(inputs["row"][0][supervised] == 7, math.nan)
         return usual(self, model, inputs, supervised, broken, logits, items)
 
-    monkeypatch.setattr(ObjectiveTrainer, "objective", objective)
+    monkeypatch.setattr(PackedTrainer, "objective", objective)
     config = tiny.config(tiny_base, "train.sequences_per_step=100", f"train.parts_at_once={parts}")
     with pytest.raises(TrainingFault, match=r"the loss is nan at step 1 of .*the highest loss first: row-007, row-"):
         finetune(config, tiny_base, tiny.rows(12), tmp_path)
 
 
 def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.train.trainer import ObjectiveTrainer
+    from harness.train.trainer import PackedTrainer
 
-    monkeypatch.setattr(ObjectiveTrainer, "compute_loss", breaking_at(2, RuntimeError("a defect")))
+    monkeypatch.setattr(PackedTrainer, "compute_loss", breaking_at(2, RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):
         finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
 

@@ -1,15 +1,21 @@
 """The order of training: known beforehand, complete, and the same for any number of processes."""
 
+import dataclasses
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.train.packing import IGNORED, Packed, data_order, members_of, order_sha256, padded, steps_of
+from harness.train.packing import IGNORED, Packed, TrainingBatches, data_order, padded
 
 PACKS = st.integers(1, 30)
 EPOCHS = st.floats(0.05, 4)
 SEEDS = st.integers(0, 9)
+
+
+def ordered(packs: int, order: list[int], per_step: int = 1) -> TrainingBatches:
+    made = [Packed([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(packs)]
+    return TrainingBatches(made, order, [str(n) for n in range(packs)], ["tiny"] * packs, per_step)
 
 
 @given(packs=PACKS, epochs=EPOCHS, seed=SEEDS)
@@ -24,9 +30,10 @@ def test_every_pack_comes_as_often_as_the_epochs_say(packs: int, epochs: float, 
 @given(packs=PACKS, epochs=EPOCHS, seed=SEEDS, per_step=st.integers(1, 8))
 def test_steps_take_the_order_apart(packs: int, epochs: float, seed: int, per_step: int) -> None:
     order = data_order(packs, epochs, seed)
-    steps = range(1, steps_of(order, per_step) + 1)
-    assert [pack for step in steps for pack in members_of(order, step, per_step)] == order
-    assert all(members_of(order, step, per_step) for step in steps)
+    batches = ordered(packs, order, per_step)
+    steps = range(1, batches.steps + 1)
+    assert [pack for step in steps for pack in batches.members(step)] == [batches.packs[pack] for pack in order]
+    assert all(batches.members(step) for step in steps)
 
 
 @given(count=PACKS, processes=st.integers(1, 4))
@@ -39,7 +46,7 @@ def test_what_is_added_for_other_processes_carries_no_loss(count: int, processes
 
 
 def test_the_digest_sees_order_and_content() -> None:
-    packs = [Packed([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(3)]
-    digests = {order_sha256(packs, order) for order in ([0, 1, 2], [0, 2, 1], [0, 1])}
-    changed = [Packed([0, 0], [0, 1], [IGNORED, IGNORED], (0,)), *packs[1:]]
-    assert len({*digests, order_sha256(changed, [0, 1, 2])}) == 4
+    digests = {ordered(3, order).order_sha256 for order in ([0, 1, 2], [0, 2, 1], [0, 1])}
+    whole = ordered(3, [0, 1, 2])
+    changed = [Packed([0, 0], [0, 1], [IGNORED, IGNORED], (0,)), *whole.packs[1:]]
+    assert len({*digests, dataclasses.replace(whole, packs=changed).order_sha256}) == 4

@@ -9,7 +9,7 @@ import tiny
 from harness.config.experiment import Config
 from harness.config.train import TrainConfig
 from harness.train.finetune import finetune
-from harness.train.packing import Material
+from harness.train.packing import TrainingBatches
 from harness.train.plan import MemoryEstimate, estimate_memory, plan_training
 
 pytestmark = pytest.mark.integration
@@ -34,7 +34,7 @@ def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> Non
     assert f"steps: {summary.steps}, " in told
     assert f"parameters trained: {summary.trained_parameters} of {summary.total_parameters}" in told
     assert "from that probe" in told
-    assert (plan.start.parts_at_once, [plan.start.threads]) == (summary.parts_at_once, summary.threads)
+    assert (plan.computed.parts_at_once, [plan.computed.threads]) == (summary.parts_at_once, summary.threads)
     assert f"computed on: cpu, {summary.threads[0]} threads, 1 part of a step at once" in told
 
 
@@ -60,7 +60,9 @@ def test_the_probe_has_parts_as_large_as_training_has(
 ) -> None:
     sizes: list[int] = []
 
-    def probe(config: Config, base: Path, what: Material, memory: MemoryEstimate, per_step: int, parts: int) -> Any:
+    def probe(
+        config: Config, base: Path, batches: TrainingBatches, memory: MemoryEstimate, per_step: int, parts: int
+    ) -> Any:
         sizes.append(per_step)
         return None, None
 

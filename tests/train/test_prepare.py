@@ -12,7 +12,7 @@ from harness.core.errors import DataError
 from harness.model.load import load_tokenizer
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
-from harness.train.prepare import Prepared, long_rows_told, prepare
+from harness.train.prepare import Prepared, long_rows_messages, prepare
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +49,7 @@ def test_dropped_rows_are_counted_and_named(renderer: Renderer) -> None:
     assert [row["id"] for row in found.rows] == ["lone-5"]
     assert list(found.long.dropped) == ["lone-400", "lone-500"]
     assert all(size > 256 for size in found.long.dropped.values())
-    assert list(long_rows_told(found.long)) == ["2 rows over 256 tokens were dropped: lone-400, lone-500"]
+    assert list(long_rows_messages(found.long)) == ["2 rows over 256 tokens were dropped: lone-400, lone-500"]
 
 
 @pytest.mark.parametrize("system", [None, "You help."])

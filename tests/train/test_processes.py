@@ -17,9 +17,9 @@ from harness.core.errors import ConfigError, DiskFull, EnvironmentFault, Trainin
 from harness.records.base import load
 from harness.records.stages import Examined, TrainingSummary
 from harness.train.finetune import finetune
-from harness.train.launch import _run, accelerate_file, launch_command, raise_told
-from harness.train.progress import Interruption, Progress
-from harness.train.worker import _tell
+from harness.train.launch import _run, accelerate_file, launch_command, raise_worker_error
+from harness.train.progress import Interruption, SavedProgress
+from harness.train.worker import _write_error
 
 pytestmark = pytest.mark.integration
 SETTINGS = (
@@ -100,7 +100,7 @@ def killed_at(step: int, base: Path, out: Path, progress: Path) -> None:
     """Two processes, whose parent is killed once they have come so far."""
 
     def watch() -> None:
-        while len(Progress(progress).curve()) < step:
+        while len(SavedProgress(progress).curve()) < step:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -130,10 +130,10 @@ def test_processes_are_told_to_stop_by_a_file(tmp_path: Path) -> None:
 
 
 def test_a_process_of_an_earlier_start_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(tmp_path)
+    progress = SavedProgress(tmp_path)
     progress.open({})
     with ThreadPoolExecutor() as pool, progress.in_use():
-        second = pool.submit(Progress(tmp_path).open, {})
+        second = pool.submit(SavedProgress(tmp_path).open, {})
         while "waiting for a process of an earlier start" not in capsys.readouterr().err:
             time.sleep(0.01)
         assert not second.done()
@@ -146,21 +146,21 @@ def test_what_processes_tell_each_other_is_where_their_backend_is(monkeypatch: p
 
     seen: list[str] = []
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag: seen.append(flag.device.type))
-    from harness.train.callbacks import Saving
+    from harness.train.callbacks import CheckpointSaving
 
-    saving = Saving(tiny.config(Path("unused"), *TWO), 10, Interruption())
+    saving = CheckpointSaving(tiny.config(Path("unused"), *TWO), 10, Interruption())
     with pytest.raises(RuntimeError, match="meta"):  # stands in for a GPU here, and holds no value
-        saving._asked(torch.device("meta"))
+        saving._stop_requested(torch.device("meta"))
     assert seen == ["meta"]
 
 
 def test_the_first_error_of_any_process_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "error.json"
-    _tell(TrainingFault("out of memory at step 3"), path)
-    _tell(TrainingFault("another process went away"), path)
+    _write_error(TrainingFault("out of memory at step 3"), path)
+    _write_error(TrainingFault("another process went away"), path)
     with pytest.raises(TrainingFault, match="out of memory at step 3"):
-        raise_told(path, 1)
-    _tell(DiskFull("no space left"), tmp_path / "nowhere" / "error.json")
+        raise_worker_error(path, 1)
+    _write_error(DiskFull("no space left"), tmp_path / "nowhere" / "error.json")
     assert "harness: no space left" in capsys.readouterr().err
 
 
@@ -180,7 +180,7 @@ def test_accelerate_reads_the_shipped_file_and_no_other_is_taken_for_one(tmp_pat
 
     shipped = load_config_from_file(str(accelerate_file("fsdp")))
     assert (shipped.distributed_type.value, shipped.mixed_precision) == ("FSDP", "bf16")
-    with pytest.raises(ConfigError, match="accelerate_config: nowhere is no file, and none of: fsdp"):
+    with pytest.raises(ConfigError, match="accelerate_config: nowhere is not a file, and not one of: fsdp"):
         accelerate_file("nowhere")
     for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "holds no settings")):
         path = tmp_path / f"{name}.yaml"
@@ -204,6 +204,6 @@ def test_a_workers_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
     path = tmp_path / "error.json"
     path.write_text(json.dumps({"kind": "TrainingFault", "message": "the loss is nan at step 3"}))
     with pytest.raises(TrainingFault, match="the loss is nan at step 3"):
-        raise_told(path, 3)
+        raise_worker_error(path, 3)
     with pytest.raises(EnvironmentFault, match="ended with code -9"):
-        raise_told(tmp_path / "none.json", -9)
+        raise_worker_error(tmp_path / "none.json", -9)

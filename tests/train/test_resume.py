@@ -17,7 +17,7 @@ from harness.records.stages import TrainingSummary
 from harness.track.live import live_curve
 from harness.track.tracker import NoTracker
 from harness.train.finetune import finetune
-from harness.train.progress import CURVE, Progress, mark_complete
+from harness.train.progress import CURVE, SavedProgress, mark_complete
 
 pytestmark = pytest.mark.integration
 STEPS = 9
@@ -101,7 +101,7 @@ def test_killed_at_several_steps_it_ends_with_the_same_bits(
     assert summary.resumed_at == [4, 4, 6, 8]
     before = load(TrainingSummary, undisturbed.out / "training.json")
     assert (summary.order_sha256, summary.final_loss) == (before.order_sha256, before.final_loss)
-    steps = [row["step"] for row in Progress(training.progress).curve()]
+    steps = [row["step"] for row in SavedProgress(training.progress).curve()]
     assert steps == list(range(1, before.steps + 1))
 
 
@@ -149,7 +149,7 @@ def test_a_full_training_goes_on_too_and_so_does_its_live_curve(tiny_base: Path,
     seen = Seen()
     with live_curve(training.progress / CURVE, lambda: seen):
         assert training.run().resumed_at == [4]
-    curve = Progress(training.progress).curve()
+    curve = SavedProgress(training.progress).curve()
     assert seen.losses == {int(row["step"]): row["loss"] for row in curve}
     assert list(seen.losses) == list(range(1, len(curve) + 1))
     assert training.weights == whole.weights
@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tiny_base: Path, tmp_path: Pat
     ],
 )
 def test_what_changed_is_refused_by_name(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
-    Progress(tmp_path).open(IDENTITY)
-    Progress(tmp_path).open(IDENTITY)
+    SavedProgress(tmp_path).open(IDENTITY)
+    SavedProgress(tmp_path).open(IDENTITY)
     with pytest.raises(UsageError, match=rf"started with something else: {told}\. .*rm -r {tmp_path}"):
-        Progress(tmp_path).open({**IDENTITY, **changed})
+        SavedProgress(tmp_path).open({**IDENTITY, **changed})

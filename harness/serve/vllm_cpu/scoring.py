@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SCORE_FROM = "score_from"
+from harness.serve.cpu_plugin import SCORE_FROM
+
 ROWS = 256
 
 

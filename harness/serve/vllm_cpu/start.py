@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from typing import Any
 
-ONE_IMPORT = "HARNESS_ONE_IMPORT"
+from harness.serve.cpu_plugin import ONE_IMPORT
 
 
 def install() -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Where the rows of a packed sequence begin and end. Imports torch: only the training stage imports this file.
+# Where the rows of a packed sequence begin and end.
 
 
-class Row(NamedTuple):
+class RowBounds(NamedTuple):
     """A row's own tokens in a packed sequence; before them it sees the first `shared` tokens after `root`."""
 
     start: int
@@ -32,14 +32,14 @@ class Row(NamedTuple):
         return torch.cat((tensor.narrow(tokens, self.root, self.shared), own), tokens) if self.shared else own
 
 
-def bounds(positions: Tensor) -> list[Row]:
+def row_bounds(positions: Tensor) -> list[RowBounds]:
     """The rows of a packed sequence. positions (tokens,): each row's begin anew, at 0 or after what it shares.
 
     Raises ValueError where a row would share more than the row at its root has.
     """
     starts: list[int] = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
     ends = [*starts[1:], len(positions)]
-    rows: list[Row] = []
+    rows: list[RowBounds] = []
     root, most = 0, 0
     for start, end, shared in zip(starts, ends, [0, *positions[starts[1:]].tolist()], strict=True):
         if not shared:
@@ -48,19 +48,19 @@ def bounds(positions: Tensor) -> list[Row]:
             raise ValueError(
                 f"positions go from {positions[start - 1]} to {shared}, and the row before has {most} tokens"
             )
-        rows.append(Row(start, end, root, shared))
+        rows.append(RowBounds(start, end, root, shared))
     return rows
 
 
 _BLOCK = 128  # queries of a row at a time: what comes after all of them is not computed
-_SLACK = 16  # places: the padding of a piece is at most this
-_WEIGHTS = 2**18  # attention weights of a batch in fp32 stay in the cache; a piece by itself may have more
+_SLACK = 16  # places: the padding of a block is at most this
+_WEIGHTS = 2**18  # attention weights of a batch in fp32 stay in the cache; a block by itself may have more
 
 
-class Piece(NamedTuple):
+class QueryBlock(NamedTuple):
     """The queries of a row from `start` to `end`, with all keys that the last of them sees."""
 
-    row: Row
+    row: RowBounds
     start: int
     end: int
 
@@ -70,10 +70,10 @@ class Piece(NamedTuple):
         return self.row.shared + self.start - self.row.start
 
 
-class Batch(NamedTuple):
-    """`pieces` pieces of rows, each padded to `queries` queries and `keys` keys."""
+class BlockBatch(NamedTuple):
+    """`blocks` blocks of rows, each padded to `queries` queries and `keys` keys."""
 
-    pieces: int
+    blocks: int
     queries: int
     keys: int
     mask: Tensor  # (queries, keys), -inf where a query does not see a key
@@ -86,18 +86,18 @@ class Layout:
     where each (head, token) and each (token, head) stands. All are int64 with one dimension.
     """
 
-    def __init__(self, rows: Iterable[Row], tokens: int, heads: int, key_heads: int):
+    def __init__(self, rows: Iterable[RowBounds], tokens: int, heads: int, key_heads: int):
         self.tokens, self._heads, self._key_heads = tokens, heads, key_heads
         self.groups = heads // key_heads
-        together = _together(rows, heads)
-        self.batches = [_batch(pieces) for pieces in together]
+        batched = _batched(rows, heads)
+        self.batches = [_batch(blocks) for blocks in batched]
         head = torch.arange(heads).view(key_heads, 1, self.groups, 1) * tokens
         key_head = torch.arange(key_heads).view(key_heads, 1, 1) * tokens
         query, key, real = [], [], []
-        for batch, pieces in zip(self.batches, together, strict=True):
-            own = torch.stack([_padded(torch.arange(p.start, p.end), batch.queries) for p in pieces])
-            seen = torch.stack([_padded(_seen(p), batch.keys) for p in pieces])
-            last = torch.tensor([[p.end - p.start] for p in pieces])
+        for batch, blocks in zip(self.batches, batched, strict=True):
+            own = torch.stack([_padded(torch.arange(p.start, p.end), batch.queries) for p in blocks])
+            seen = torch.stack([_padded(_seen(p), batch.keys) for p in blocks])
+            last = torch.tensor([[p.end - p.start] for p in blocks])
             there = torch.arange(batch.queries) < last
             query.append((head + own[:, None]).flatten())
             key.append((key_head + seen).flatten())
@@ -108,56 +108,58 @@ class Layout:
         self.by_token = self.by_head.view(heads, tokens).T.flatten()
 
     def queries(self, flat: Tensor) -> list[Tensor]:
-        """Views of `flat` (places of queries, width) by batch: (key heads × pieces, a key head's queries, width)."""
-        parts = flat.split([self._heads * b.pieces * b.queries for b in self.batches])
+        """Views of `flat` (places of queries, width) by batch: (key heads × blocks, a key head's queries, width)."""
+        parts = flat.split([self._heads * b.blocks * b.queries for b in self.batches])
         return [
             part.view(-1, self.groups * batch.queries, flat.shape[1])
             for part, batch in zip(parts, self.batches, strict=True)
         ]
 
     def keys(self, flat: Tensor) -> list[Tensor]:
-        """Views of `flat`, shape (places of keys, width), by batch: (key heads × pieces, keys, width)."""
-        parts = flat.split([self._key_heads * b.pieces * b.keys for b in self.batches])
+        """Views of `flat`, shape (places of keys, width), by batch: (key heads × blocks, keys, width)."""
+        parts = flat.split([self._key_heads * b.blocks * b.keys for b in self.batches])
         return [part.view(-1, batch.keys, flat.shape[1]) for part, batch in zip(parts, self.batches, strict=True)]
 
     def sum_keys(self, padded: Tensor) -> Tensor:
-        """Shape (key heads, tokens, width): what stands at `key`, in fp32 sums where several pieces see a token."""
+        """Shape (key heads, tokens, width): what stands at `key`, in fp32 sums where several blocks see a token."""
         total = torch.zeros(self._key_heads * self.tokens, padded.shape[1])
         total.index_add_(0, self.key, padded.float())
         return total.to(padded.dtype).view(self._key_heads, self.tokens, -1)
 
 
-def _together(rows: Iterable[Row], heads: int) -> list[list[Piece]]:
-    """The pieces of all rows in batches: with as many tokens before them, and of about one size."""
-    pieces = [
-        Piece(row, start, min(start + _BLOCK, row.end)) for row in rows for start in range(row.start, row.end, _BLOCK)
+def _batched(rows: Iterable[RowBounds], heads: int) -> list[list[QueryBlock]]:
+    """The blocks of all rows in batches: with as many tokens before them, and of about one size."""
+    blocks = [
+        QueryBlock(row, start, min(start + _BLOCK, row.end))
+        for row in rows
+        for start in range(row.start, row.end, _BLOCK)
     ]
-    batches: list[list[Piece]] = []
-    for piece in sorted(pieces, key=lambda p: (-p.before, p.start - p.end)):
-        if batches and _fits(piece, batches[-1], heads):
-            batches[-1].append(piece)
+    batches: list[list[QueryBlock]] = []
+    for block in sorted(blocks, key=lambda p: (-p.before, p.start - p.end)):
+        if batches and _fits(block, batches[-1], heads):
+            batches[-1].append(block)
         else:
-            batches.append([piece])
+            batches.append([block])
     return batches
 
 
-def _fits(piece: Piece, batch: list[Piece], heads: int) -> bool:
+def _fits(block: QueryBlock, batch: list[QueryBlock], heads: int) -> bool:
     first = batch[0]
     size = first.end - first.start
     weights = heads * (len(batch) + 1) * size * (first.before + size)
-    return piece.before == first.before and size - (piece.end - piece.start) <= _SLACK and weights <= _WEIGHTS
+    return block.before == first.before and size - (block.end - block.start) <= _SLACK and weights <= _WEIGHTS
 
 
-def _batch(pieces: list[Piece]) -> Batch:
-    """Of pieces that `_together` put together: the first is the largest."""
-    size, before = pieces[0].end - pieces[0].start, pieces[0].before
+def _batch(blocks: list[QueryBlock]) -> BlockBatch:
+    """Of blocks that `_batched` put together: the first is the largest."""
+    size, before = blocks[0].end - blocks[0].start, blocks[0].before
     mask = torch.full((size, before + size), float("-inf")).triu(before + 1)
-    return Batch(len(pieces), size, before + size, mask)
+    return BlockBatch(len(blocks), size, before + size, mask)
 
 
-def _seen(piece: Piece) -> Tensor:
-    row = piece.row
-    return torch.cat((torch.arange(row.root, row.root + row.shared), torch.arange(row.start, piece.end)))
+def _seen(block: QueryBlock) -> Tensor:
+    row = block.row
+    return torch.cat((torch.arange(row.root, row.root + row.shared), torch.arange(row.start, block.end)))
 
 
 def _padded(tokens: Tensor, size: int) -> Tensor:
@@ -165,7 +167,7 @@ def _padded(tokens: Tensor, size: int) -> Tensor:
     return torch.cat((tokens, tokens[-1:].expand(size - len(tokens))))
 
 
-class BatchedRows(torch.autograd.Function):
+class BatchedRowAttention(torch.autograd.Function):
     """Causal softmax attention (Vaswani et al., 2017), batch by batch; softmax is in fp32.
 
     Padded keys come after all real queries, which do not see them, and padded queries have no gradient: what stands
@@ -177,7 +179,7 @@ class BatchedRows(torch.autograd.Function):
         """Shape (tokens, heads, width). query (heads, tokens, width), key and value (key heads, tokens, width)."""
         heads, tokens, width = query.shape
         ctx.layout, ctx.scale = layout, scale
-        seen = key.reshape(-1, width), value.reshape(-1, width)  # kept as they are: pieces may see the same of them
+        seen = key.reshape(-1, width), value.reshape(-1, width)  # kept as they are: blocks may see the same of them
         query = query.reshape(-1, width).index_select(0, layout.query)
         key, value = (t.index_select(0, layout.key) for t in seen)
         output = torch.empty_like(query)
@@ -213,8 +215,7 @@ class BatchedRows(torch.autograd.Function):
 
 # Attention over packed rows on the CPU: within each row, nothing computed above the diagonal's blocks. PyTorch's
 # kernels see a packed sequence as one with a mask and compute all of it, and their backward pass in bfloat16 is slow
-# on the CPU. Imports torch: only the training stage imports this file.
-
+# on the CPU.
 
 NAME = "packed_rows"
 _LONGEST = 1024  # a longer row would keep too many weights for the backward pass
@@ -224,20 +225,16 @@ _LAYOUTS: Any = WeakIdKeyDictionary()
 
 
 def use_packed_attention(model: Any) -> bool:
-    """Whether `model` (as transformers loads it) now attends this way: known architectures without a window."""
+    """Whether `model` now attends this way: those of known architectures without a window do."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    if not known(model.config):
+    shape = model.config
+    if shape.model_type not in _MODELS or getattr(shape, "sliding_window", None):
         return False
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, mask)
     model.set_attn_implementation(NAME)
     return True
-
-
-def known(shape: Any) -> bool:
-    """Whether models of this configuration can attend this way."""
-    return shape.model_type in _MODELS and not getattr(shape, "sliding_window", None)
 
 
 def attends_by_rows(model: Any) -> bool:
@@ -258,7 +255,7 @@ def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> Te
 def attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **arguments: Any
 ) -> tuple[Tensor, None]:
-    """(output of shape (1, tokens, heads, width), None). `bounds` says where rows begin.
+    """(output of shape (1, tokens, heads, width), None). `row_bounds` says where rows begin.
 
     query (1, heads, tokens, width), key and value (1, key heads, tokens, width).
     """
@@ -268,7 +265,7 @@ def attention(
         output: Tensor = kernel(module, query, key, value, attention_mask, **arguments)[0]
         return output, None
     positions = arguments["position_ids"]
-    rows = bounds(positions[0])
+    rows = row_bounds(positions[0])
     if arguments.get("dropout") or max(row.length for row in rows) > _LONGEST:
         parts = [_by_kernel(kernel, module, row, query, key, value, arguments) for row in rows]
         return torch.cat(parts, dim=1), None
@@ -277,12 +274,12 @@ def attention(
         layouts[heads] = Layout(rows, query.shape[2], *heads)
     scale = arguments.get("scaling") or query.shape[-1] ** -0.5
     with torch.autocast(query.device.type, enabled=False):
-        output = BatchedRows.apply(*(t[0].to(value.dtype) for t in (query, key, value)), layouts[heads], scale)
+        output = BatchedRowAttention.apply(*(t[0].to(value.dtype) for t in (query, key, value)), layouts[heads], scale)
     return output[None], None
 
 
 def _by_kernel(
-    kernel: Any, module: Any, row: Row, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any]
+    kernel: Any, module: Any, row: RowBounds, query: Tensor, key: Tensor, value: Tensor, arguments: dict[str, Any]
 ) -> Tensor:
     output: Tensor = kernel(module, *(row.seen(t, 2) for t in (query, key, value)), None, **arguments)[0]
     return output[:, row.shared :]

@@ -9,23 +9,21 @@ from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import linear
 
-# Root mean square normalisation with frozen weights, in few passes over memory (CPU). Imports torch: only the
-# training stage imports this file.
-
+# Root mean square normalisation with frozen weights, in few passes over memory.
 
 _NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "SmolLM3RMSNorm")  # one formula
 
 
 class FrozenNorm:
-    """In front of a norm of transformers': its own forward pass where weights are trained, or not on the CPU."""
+    """In front of a norm of transformers': its own forward pass where weights are trained, or under autocast."""
 
     weight: Any
     variance_epsilon: float
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.weight.requires_grad or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if self.weight.requires_grad or torch.is_autocast_enabled("cpu"):
             return super().forward(x)  # type: ignore[misc]
         return _RmsNorm.apply(x, self.weight, self.variance_epsilon)
 
@@ -56,16 +54,13 @@ class _RmsNorm(torch.autograd.Function):
         return normal.mul_(-mean).add_(outer).mul_(scale).to(x.dtype), None, None
 
 
-# Cross-entropy of single tokens without a copy of all logits in fp32. Imports torch: only training imports this.
-
+# Cross-entropy of single tokens without a copy of all logits in fp32.
 
 _CHUNK = 16  # rows of logits in fp32 at a time: they stay in the cache
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Loss of each token in nats, shape (tokens,), fp32. logits (tokens, vocabulary), labels (tokens,) int64."""
-    if logits.device.type != "cpu":
-        return cross_entropy(logits.float(), labels, reduction="none")
     losses: torch.Tensor = _TokenLosses.apply(logits, labels)
     return losses
 
@@ -107,7 +102,7 @@ class LoraLinear(Linear):
         return _Product.apply(x, base.weight, base.bias, down, up, float(self.scaling[names[0]]))
 
     def _plain(self, name: str, x: torch.Tensor) -> bool:
-        """One unmerged adapter without dropout, variant or bias, on a frozen ordinary linear layer on the CPU."""
+        """One unmerged adapter without dropout, variant or bias, on a frozen ordinary linear layer."""
         return (
             not self.disable_adapters
             and not self.merged
@@ -117,7 +112,6 @@ class LoraLinear(Linear):
             and type(self.base_layer) is torch.nn.Linear
             and not self.base_layer.weight.requires_grad
             and self.base_layer.weight.dtype == x.dtype
-            and x.device.type == "cpu"
         )
 
 

@@ -1,6 +1,6 @@
-"""The rows of a step in parts that are computed at once on the CPU, each on cores of its own.
+"""The rows of a step in shards that are computed at once, each on cores of its own.
 
-The layers of a small model are too small to keep several cores busy with one sequence; a part for each core is not.
+The layers of a small model are too small to keep several cores busy with one sequence; a shard for each core is not.
 Imports torch: only the training stage imports this file.
 """
 
@@ -16,18 +16,16 @@ import torch
 
 from harness.config.experiment import Config
 
-Part = dict[str, torch.Tensor]
-_SMALLEST = 128  # tokens of a part: the layers' products need some rows
+Shard = dict[str, torch.Tensor]
+_SMALLEST = 128  # tokens of a shard: the layers' products need some rows
 
 
 def parts_at_once(config: Config) -> int:
-    """How many parts of a step are computed side by side: as configured, or one a core.
+    """How many shards of a step are computed side by side: as configured, or one a core.
 
-    One on a GPU, under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may
-    not share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
+    One under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may not
+    share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
     """
-    from harness.train.model import device_of
-
     train = config.train
     alone = (
         config.launcher != "none"
@@ -36,7 +34,6 @@ def parts_at_once(config: Config) -> int:
         or train.kl_to_base > 0
         or train.l2_to_start > 0
         or train.gradient_checkpointing
-        or device_of(train) != "cpu"
     )
     if alone:
         return 1
@@ -44,47 +41,42 @@ def parts_at_once(config: Config) -> int:
     return min(most, train.parts_at_once or torch.get_num_threads())
 
 
-def draws_lots(model: Any) -> bool:
+def uses_randomness(model: Any) -> bool:
     """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
     layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return layers or bool(getattr(model.config, "attention_dropout", None))
 
 
-class SideBySide:
+class ThreadedShards:
     """`count` threads that share the cores evenly, each with PyTorch's own threads on its share."""
 
     def __init__(self, count: int):
         self.count = count
         threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(count, "part", _limit, (max(1, threads // count),))
+        self._pool = ThreadPoolExecutor(count, "shard", _limit_threads, (max(1, threads // count),))
         started = Barrier(count)
         list(self._pool.map(lambda _: started.wait(), range(count)))
         torch.set_num_threads(threads)  # a thread's wish holds for itself, and for threads yet to come
 
-    def map(self, work: Callable[[Part], Any], parts: Sequence[Part]) -> Iterator[Any]:
-        """Results in the order of `parts`."""
-        return self._pool.map(work, parts)
+    def map(self, work: Callable[[Shard], Any], shards: Sequence[Shard]) -> Iterator[Any]:
+        """Results in the order of `shards`."""
+        return self._pool.map(work, shards)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _limit(threads: int) -> None:
+def _limit_threads(threads: int) -> None:
     """A thread's first call takes the number that holds for all; the thread's own must come after it."""
     torch.get_num_threads()
     torch.set_num_threads(threads)
 
 
-def together(batch: Sequence[dict[str, list[int]]]) -> Part:
-    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
-    return {key: torch.tensor([[value for one in batch for value in one[key]]]) for key in batch[0]}
+def split_into_shards(inputs: Shard, sequences: int, at_once: int, shared: int = 0) -> list[Shard]:
+    """The rows of a step of `sequences` packed sequences in shards of about equal work, a multiple of `at_once`.
 
-
-def apart(inputs: Part, sequences: int, at_once: int, shared: int = 0) -> list[Part]:
-    """The rows of a step of `sequences` packed sequences in parts of about equal work, a multiple of `at_once`.
-
-    The `shared` tokens that every row begins with are hardly work: with them parts are fewer, and hold more rows. No
-    row is cut, so there may be fewer still. Each part has its number `part`, an int64 of shape ().
+    The `shared` tokens that every row begins with are hardly work: with them shards are fewer, and hold more rows. No
+    row is cut, so there may be fewer still. Each has its number `shard`, an int64 of shape ().
     """
     positions = inputs["position_ids"][0]
     starts = (positions == 0).nonzero()[:, 0]
@@ -95,7 +87,7 @@ def apart(inputs: Part, sequences: int, at_once: int, shared: int = 0) -> list[P
     sizes = [end - start for start, end in pairwise((0, *starts[chosen].tolist(), len(positions)))]
     columns = {key: value.split(sizes, dim=1) for key, value in inputs.items()}
     return [
-        {**{key: cut[number] for key, cut in columns.items()}, "part": torch.tensor(number)}
+        {**{key: cut[number] for key, cut in columns.items()}, "shard": torch.tensor(number)}
         for number in range(len(sizes))
     ]
 
@@ -104,3 +96,13 @@ def _nearest(before: list[int], place: float) -> int:
     """The number of the row that has `place` work before it, as nearly as any; `before` is sorted."""
     after = bisect_left(before, place)
     return min(range(max(0, after - 1), min(after + 1, len(before))), key=lambda row: abs(before[row] - place))
+
+
+def add_gradient(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
+    """As `backward` does: a shard need not use every parameter, and optimisers count on a parameter's own layout."""
+    if gradient is None:
+        return
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    else:
+        parameter.grad.add_(gradient)

@@ -12,8 +12,8 @@ from harness.core.errors import DataError
 from harness.core.store import sha256_file
 from harness.records.gate import MetricVerdict, Side, Verdict
 from harness.records.stages import Examined
-from harness.train.examine import best
 from harness.train.finetune import finetune
+from harness.train.selection import best_checkpoint
 from harness.workflows.checkpoint_selection import limited, summarised
 
 SETTINGS = ("train.sequences_per_step=1", "train.epochs=3", "train.eval_every=2", "train.learning_rate=1e-2")
@@ -35,12 +35,12 @@ def found(step: int, slack: float, target: float, *failed: str) -> Examined:
     ],
 )
 def test_what_is_kept(examined: list[Examined], kept: int) -> None:
-    assert best(examined).step == kept
+    assert best_checkpoint(examined).step == kept
 
 
 def test_nothing_examined_is_told() -> None:
     with pytest.raises(DataError, match=r"train\.eval_every"):
-        best([])
+        best_checkpoint([])
 
 
 def metric(role: Any, candidate: float, delta: float, verdict: Any) -> MetricVerdict:

@@ -12,6 +12,11 @@ from harness.train.packing import IGNORED
 _LEAST = 8  # tokens: fewer are not worth the longer way through attention
 
 
+def skip_unused_tokens(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`inputs` of shape (1, tokens) without both; tensors of other shapes stay as they are."""
+    return share_prompt(drop_tails(inputs))
+
+
 def drop_tails(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """`inputs` of shape (1, tokens) up to each row's last label: nothing with a loss attends to what follows.
 

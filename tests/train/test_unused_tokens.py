@@ -23,7 +23,7 @@ def inputs_of(rows: list[Rendered]) -> dict[str, Any]:
         "position_ids": torch.tensor([packed.position_ids]),
         "labels": torch.tensor([packed.labels]),
         "row": torch.tensor([[number for number, row in enumerate(rows) for _ in row.ids]]),
-        "part": torch.tensor(0),
+        "shard": torch.tensor(0),
     }
 
 
@@ -42,7 +42,7 @@ def rows_of(inputs: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
 
 @given(beginning=st.integers(0, 20), rows=ROWS)
 def test_every_row_is_found_again_whole_with_all_its_labels(beginning: int, rows: list[Any]) -> None:
-    from harness.train.cpu.shortening import share_prompt
+    from harness.train.cpu.unused_tokens import share_prompt
 
     rendered = [
         Rendered(ids := [7] * beginning + own, [t >= supervised for t in range(len(ids))]) for own, supervised in rows
@@ -61,7 +61,7 @@ def test_every_row_is_found_again_whole_with_all_its_labels(beginning: int, rows
 def test_only_what_is_not_supervised_and_worth_it_is_shared(
     lengths: tuple[int, ...], supervised_from: int, left_out: int
 ) -> None:
-    from harness.train.cpu.shortening import share_prompt
+    from harness.train.cpu.unused_tokens import share_prompt
 
     rendered = [
         Rendered(
@@ -73,16 +73,16 @@ def test_only_what_is_not_supervised_and_worth_it_is_shared(
     inputs = inputs_of(rendered)
     tokens = share_prompt(inputs)["input_ids"].shape[1]
     assert inputs["input_ids"].shape[1] - tokens == left_out * (len(lengths) - 1)
-    assert share_prompt(inputs)["part"] == 0
+    assert share_prompt(inputs)["shard"] == 0
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=6))
 def test_what_follows_the_last_label_of_a_row_is_left_out_and_nothing_else(masks: list[list[bool]]) -> None:
-    from harness.train.cpu.shortening import drop_tails
+    from harness.train.cpu.unused_tokens import drop_tails
 
     inputs = inputs_of([Rendered(list(range(1, 1 + len(mask))), mask) for mask in masks])
     found = drop_tails(inputs)
-    assert found["part"] == 0
+    assert found["shard"] == 0
     wanted = []
     for number, mask in enumerate(masks):
         predicted = [place for place, supervised in enumerate(mask) if supervised]

@@ -42,16 +42,16 @@ def test_values_and_gradients_are_those_of_the_definition(
 ) -> None:
     import torch
 
-    from harness.train.cpu.attention import BatchedRows, Layout, bounds
+    from harness.train.cpu.attention import BatchedRowAttention, Layout, row_bounds
 
     where = positions(lengths, shared)
-    rows, tokens = bounds(where), len(where)
+    rows, tokens = row_bounds(where), len(where)
     generator = torch.Generator().manual_seed(tokens)
     query, key, value = (
         torch.randn(count, tokens, 8, generator=generator, requires_grad=True) for count in (heads[0], *heads[1:] * 2)
     )
     wanted = by_definition(query, key, value, rows)
-    found = BatchedRows.apply(query, key, value, Layout(rows, tokens, *heads), 8**-0.5)
+    found = BatchedRowAttention.apply(query, key, value, Layout(rows, tokens, *heads), 8**-0.5)
     outer = torch.randn(wanted.shape, generator=generator)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     for one, other in zip(
@@ -65,19 +65,19 @@ def test_values_and_gradients_are_those_of_the_definition(
 @given(LENGTHS, st.sampled_from([0, 9, 130]))
 @settings(max_examples=50, deadline=None)
 def test_every_query_has_one_place_and_padding_is_bounded(lengths: list[int], shared: int) -> None:
-    from harness.train.cpu.attention import Layout, bounds
+    from harness.train.cpu.attention import Layout, row_bounds
 
     where = positions(lengths, shared)
-    layout = Layout(bounds(where), len(where), 4, 2)
+    layout = Layout(row_bounds(where), len(where), 4, 2)
     assert layout.query[layout.by_head].tolist() == list(range(4 * len(where)))
-    pieces = sum(batch.pieces for batch in layout.batches)
-    assert sum(batch.pieces * batch.queries for batch in layout.batches) <= len(where) + 16 * pieces
-    assert len(layout.query) == 4 * sum(batch.pieces * batch.queries for batch in layout.batches)
-    assert len(layout.key) == 2 * sum(batch.pieces * batch.keys for batch in layout.batches)
+    blocks = sum(batch.blocks for batch in layout.batches)
+    assert sum(batch.blocks * batch.queries for batch in layout.batches) <= len(where) + 16 * blocks
+    assert len(layout.query) == 4 * sum(batch.blocks * batch.queries for batch in layout.batches)
+    assert len(layout.key) == 2 * sum(batch.blocks * batch.keys for batch in layout.batches)
 
 
 def test_rows_of_like_length_are_one_batch() -> None:
-    from harness.train.cpu.attention import Layout, bounds
+    from harness.train.cpu.attention import Layout, row_bounds
 
     where = positions([40, 38, 36, 30, 20], 0)
-    assert [(b.pieces, b.queries) for b in Layout(bounds(where), len(where), 9, 3).batches] == [(4, 40), (1, 20)]
+    assert [(b.blocks, b.queries) for b in Layout(row_bounds(where), len(where), 9, 3).batches] == [(4, 40), (1, 20)]

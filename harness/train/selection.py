@@ -12,17 +12,19 @@ from harness.model.load import load_model
 from harness.prompt.contract import Contract
 from harness.prompt.saved import write_prompt_side
 from harness.records.stages import Examined
-from harness.train.progress import Progress
+from harness.train.progress import SavedProgress
 
-Judge = Callable[[int, Path], Examined]
+EvaluateCheckpoint = Callable[[int, Path], Examined]
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 
 
-class Examiner:
-    """Has `judge` evaluate checkpoints, and keeps the best of them in the progress folder."""
+class CheckpointSelector:
+    """Has `evaluate` measure checkpoints, and keeps the best of them in the progress folder."""
 
-    def __init__(self, judge: Judge, config: Config, saved: Progress, contract: Contract, tokenizer: Any):
-        self.judge, self.config, self.saved = judge, config, saved
+    def __init__(
+        self, evaluate: EvaluateCheckpoint, config: Config, saved: SavedProgress, contract: Contract, tokenizer: Any
+    ):
+        self.evaluate, self.config, self.saved = evaluate, config, saved
         self.contract, self.tokenizer = contract, tokenizer
 
     def __call__(self, step: int, checkpoint: Path) -> bool:
@@ -34,7 +36,7 @@ class Examiner:
             for path in checkpoint.glob(pattern):
                 shutil.copy(path, folder / path.name)
         write_prompt_side(self.contract, self.tokenizer, folder)
-        self.saved.note_examined(self.judge(step, folder))
+        self.saved.note_examined(self.evaluate(step, folder))
         for other in self.saved.folder.glob("examined-*"):
             if other.name != f"examined-{self.kept_step}":
                 shutil.rmtree(other)
@@ -43,11 +45,11 @@ class Examiner:
         return not self.stopped
 
     def catch_up(self, step: int, checkpoint: Path, steps: int) -> None:
-        """Examines the checkpoint of `step` of `steps` where that is due and not done yet."""
-        from harness.train.callbacks import examination_due
+        """Evaluates the checkpoint of `step` of `steps` where that is due and not done yet."""
+        from harness.train.callbacks import evaluation_due
 
         known = {found.step for found in self.saved.examined()}
-        if step not in known and examination_due(self.config.train.eval_every, step, steps):
+        if step not in known and evaluation_due(self.config.train.eval_every, step, steps):
             self(step, checkpoint)
 
     @property
@@ -58,7 +60,7 @@ class Examiner:
 
     @property
     def kept_step(self) -> int:
-        return best(self.saved.examined()).step
+        return best_checkpoint(self.saved.examined()).step
 
     def write_kept(self, out: Path) -> None:
         """The best checkpoint's weights, in the place of whatever weights are in `out`."""
@@ -72,13 +74,13 @@ class Examiner:
             shutil.copy(kept / name, out / name)
 
 
-def best(examined: Sequence[Examined]) -> Examined:
+def best_checkpoint(examined: Sequence[Examined]) -> Examined:
     """The checkpoint to keep by the policy: all guards within their margins first, then the targets' mean.
 
     Where no checkpoint holds its guards, the one that comes nearest. Of equals the earliest.
     """
     if not examined:
-        raise DataError("no checkpoint was examined: train.eval_every is larger than the number of steps")
+        raise DataError("no checkpoint was evaluated: train.eval_every is larger than the number of steps")
 
     def merit(found: Examined) -> tuple[bool, float]:
         held = not found.failed_guards and found.slack >= 0

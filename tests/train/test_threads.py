@@ -77,13 +77,13 @@ def test_gradients_have_the_layout_that_optimisers_count_on(tiny_base: Path, tmp
 def test_a_parameter_that_no_part_uses_keeps_its_value() -> None:
     import torch
 
-    from harness.train.trainer import _add
+    from harness.train.cpu.threads import add_gradient
 
     parameter = torch.nn.Parameter(torch.ones(2, 3))
-    _add(parameter, None)
+    add_gradient(parameter, None)
     assert parameter.grad is None
-    _add(parameter, torch.ones(3, 2).T)
-    _add(parameter, torch.ones(2, 3))
+    add_gradient(parameter, torch.ones(3, 2).T)
+    add_gradient(parameter, torch.ones(2, 3))
     assert parameter.grad is not None
     assert parameter.grad.is_contiguous()
     assert parameter.grad.tolist() == [[2.0] * 3] * 2
@@ -92,13 +92,13 @@ def test_a_parameter_that_no_part_uses_keeps_its_value() -> None:
 def test_each_thread_has_its_share_of_the_cores() -> None:
     import torch
 
-    from harness.train.cpu.threads import SideBySide
+    from harness.train.cpu.threads import ThreadedShards
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        threads = SideBySide(2)
-        empty = {"part": torch.zeros(())}
+        threads = ThreadedShards(2)
+        empty = {"shard": torch.zeros(())}
         assert list(threads.map(lambda _: torch.get_num_threads(), [empty] * 4)) == [2] * 4
         assert torch.get_num_threads() == 4
         threads.close()
@@ -110,9 +110,9 @@ def test_each_thread_has_its_share_of_the_cores() -> None:
 def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    from harness.train import trainer
-    from harness.train.cpu.shortening import share_prompt
-    from harness.train.cpu.threads import apart
+    from harness.train.cpu import accelerate, unused_tokens
+    from harness.train.cpu.threads import split_into_shards
+    from harness.train.cpu.unused_tokens import share_prompt
 
     told = "template.system='You answer the customers of a bank in one plain sentence, and never ask back.'"
     settings = ("template.system_policy=fixed", told, "train.sequence_length=512", "train.sequences_per_step=2")
@@ -121,20 +121,20 @@ def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
 
     def cut(inputs: Any, sequences: int, at_once: int, shared: int) -> Any:
         known.append(shared)
-        return apart(inputs, sequences, at_once, shared)
+        return split_into_shards(inputs, sequences, at_once, shared)
 
     def share(inputs: dict[str, Any]) -> dict[str, Any]:
         found = share_prompt(inputs)
         sizes.append((found["input_ids"].shape[1], inputs["input_ids"].shape[1]))
         return found
 
-    monkeypatch.setattr(trainer, "share_prompt", share)
-    monkeypatch.setattr(trainer, "apart", cut)
+    monkeypatch.setattr(unused_tokens, "share_prompt", share)
+    monkeypatch.setattr(accelerate, "split_into_shards", cut)
     shared = trained(tiny_base, tmp_path / "shared", *settings, f"train.parts_at_once={parts}")
     assert sum(computed for computed, _ in sizes) < 0.8 * sum(given for _, given in sizes)
     assert (min(known, default=0) > 8) == (parts > 1)
-    monkeypatch.setattr(trainer, "share_prompt", lambda inputs: inputs)
-    monkeypatch.setattr(trainer, "shared_tokens", lambda _: 0)
+    monkeypatch.setattr(unused_tokens, "share_prompt", lambda inputs: inputs)
+    monkeypatch.setattr(accelerate, "shared_tokens", lambda _: 0)
     same_curves(shared, trained(tiny_base, tmp_path / "apart", *settings, f"train.parts_at_once={parts}"))
 
 
@@ -142,14 +142,14 @@ def test_a_system_message_is_computed_once_a_part_and_no_step_changes(
 def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_once: int, shared: int) -> None:
     import torch
 
-    from harness.train.cpu.threads import apart
+    from harness.train.cpu.threads import split_into_shards
 
     positions = torch.tensor([[place for size in sizes for place in range(size + shared)]])
     inputs = {"position_ids": positions, "token": torch.arange(positions.shape[1])[None]}
-    parts = apart(inputs, sequences, at_once, shared)
+    parts = split_into_shards(inputs, sequences, at_once, shared)
     assert torch.cat([part["token"] for part in parts], 1).tolist() == [list(range(positions.shape[1]))]
     assert all(part["position_ids"][0, 0] == 0 for part in parts)
-    assert [int(part["part"]) for part in parts] == list(range(len(parts)))
+    assert [int(part["shard"]) for part in parts] == list(range(len(parts)))
     computed = sequences * sum(sizes) / positions.shape[1]
     wanted = math.ceil(math.ceil(computed) / at_once) * at_once
     assert len(parts) <= wanted
@@ -159,12 +159,19 @@ def test_no_row_is_cut_and_none_is_lost(sizes: list[int], sequences: int, at_onc
 def test_parts_are_as_many_as_what_is_computed_needs() -> None:
     import torch
 
-    from harness.train.cpu.threads import apart
+    from harness.train.cpu.threads import split_into_shards
 
     inputs = {"position_ids": torch.arange(100).repeat(8)[None]}
-    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2)] == [100] * 8
-    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2, shared=40)] == [100, 200, 100, 100, 200, 100]
-    assert [part["position_ids"].shape[1] for part in apart(inputs, 8, 2, shared=90)] == [400] * 2
+    assert [part["position_ids"].shape[1] for part in split_into_shards(inputs, 8, 2)] == [100] * 8
+    assert [part["position_ids"].shape[1] for part in split_into_shards(inputs, 8, 2, shared=40)] == [
+        100,
+        200,
+        100,
+        100,
+        200,
+        100,
+    ]
+    assert [part["position_ids"].shape[1] for part in split_into_shards(inputs, 8, 2, shared=90)] == [400] * 2
 
 
 def configured(base: Path, **train: Any) -> Config:
@@ -199,8 +206,8 @@ def test_a_model_with_dropout_of_its_own_is_computed_alone(tiny_base: Path) -> N
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from harness.model.load import load_model
-    from harness.train.cpu.threads import draws_lots
+    from harness.train.cpu.threads import uses_randomness
 
     small = {"n_embd": 8, "n_head": 1, "n_layer": 1, "vocab_size": 8}
-    assert draws_lots(GPT2LMHeadModel(GPT2Config(**small)))
-    assert not draws_lots(load_model(tiny_base, "float32"))
+    assert uses_randomness(GPT2LMHeadModel(GPT2Config(**small)))
+    assert not uses_randomness(load_model(tiny_base, "float32"))

@@ -1,0 +1,57 @@
+"""How the steps of a training are computed: by PyTorch alone, or on a CPU with what `cpu/` adds.
+
+`compute_for` makes that choice, once for a model. Where the folder `cpu/` is missing, a CPU trains by PyTorch alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from harness.config.experiment import Config
+from harness.train.packing import TrainingBatches
+
+
+class Compute:
+    """PyTorch alone, on any device: one packed sequence after another, every token of it."""
+
+    parts_at_once = 1
+    """How many parts of a step are computed side by side. A batch is a whole step where there is more than one."""
+
+    def token_losses(self, logits: Any, labels: Any) -> Any:
+        """Loss of each token in nats, shape (tokens,), fp32. logits (tokens, vocabulary), labels (tokens,) int64."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.float(), labels, reduction="none")
+
+    def skip_unused_tokens(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """`inputs` of shape (1, tokens) without tokens that change neither the loss nor a gradient."""
+        return inputs
+
+    def training_step(self, trainer: Any, stock: Callable[..., Any], model: Any, inputs: Any, items: Any) -> Any:
+        """The loss of a batch, shape (); adds its gradients to those of the parameters.
+
+        `stock` is transformers' own `training_step`; `items` are the supervised tokens of the whole step.
+        """
+        return stock(model, inputs, items)
+
+    def largest_part(self, batches: TrainingBatches) -> tuple[int, int, int]:
+        """(tokens, supervised tokens, sequences) of the largest part of a step: what memory has to suffice for."""
+        return max(len(p.input_ids) for p in batches.packs), max(p.supervised for p in batches.packs), 1
+
+    def close(self) -> None:
+        """Ends the threads, if there are any."""
+
+
+def compute_for(model: Any, config: Config, device: str, parts_at_once: int | None = None) -> Compute:
+    """How the steps of `model` are computed on `device`, 'cpu' or 'cuda'. On a CPU this changes layers of `model`.
+
+    A training that goes on passes the `parts_at_once` it was started with: another number rounds differently.
+    """
+    if device != "cpu":
+        return Compute()
+    try:
+        from harness.train.cpu.accelerate import accelerate_on_cpu
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("harness.train.cpu"):
+            raise
+        return Compute()
+    return accelerate_on_cpu(model, config, parts_at_once)
