@@ -60,7 +60,7 @@ def prepare(
     config = config_for(["model=pretrained", "tracker=none", "domain_tasks=[]", *overrides])
     folder, own_base = locate(str(adapter), config)
     if not is_adapter(folder) or own_base != base.resolve():
-        raise SystemExit(f"{adapter} is no adapter on {base}: it names {own_base}")
+        raise SystemExit(f"{adapter} is not an adapter on {base}: it names {own_base}")
     contract = Contract.load(folder)
     whole = {
         "base": _with_template(base.resolve(), contract, scratch / "base"),
@@ -93,16 +93,9 @@ def ours(setup: Setup, models: Sequence[str] = ("base", "adapter"), *extra: str)
     command += ["model=pretrained", "tracker=none", "domain_tasks=[]", *setup.overrides]
     command += [f"runs_dir={setup.scratch / 'runs'}", *extra]
     started = time.perf_counter()
-    done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     seconds = time.perf_counter() - started
     return seconds, dict(zip(models, map(Path, done.stdout.split()[-len(models) :]), strict=True))
-
-
-def _environment() -> dict[str, str]:
-    """The checkout's own code, wherever it is started from."""
-    root = str(Path(__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": paths}
 
 
 def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, dict[str, Any]]:

@@ -1,11 +1,12 @@
 """General ability against the trained behaviour, for several shares of replay and several alpha: docs/forgetting.md.
 
-python benchmarks/forgetting.py [--replay 0 0.01 0.05 0.2] [--alpha 0.25 0.5 0.75 1] [key=value …]
+    python benchmarks/forgetting.py [--replay 0 0.01 0.05 0.2] [--alpha 0.25 0.5 0.75 1] [-- key=value …]
 
-One training a share of replay, one server for all its alphas. What is done already is not done again.
+One training per share of replay, one server for all its alphas. Finished stages are not repeated.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.checkpoint.resolve import checkpoint, locate
@@ -26,19 +27,24 @@ KEYS = ("smoke/general_smoke/acc", "smoke/disclaimer/recall", "smoke/disclaimer/
 
 
 def main() -> None:
+    given = options()
+    silence_libraries()
+    print("| replay | alpha | general_smoke: difference to base | disclaimer recall | disclaimer specificity |")
+    print("| ---: | ---: | --- | --- | --- |", flush=True)
+    for share in given.replay:
+        config = config_for(["experiment=forgetting", "tracker=none", f"data.mix.replay={share}", *given.overrides])
+        for alpha, metrics in curve(config, given.alpha).items():
+            print(f"| {float(share):.0%} | {alpha} | {told(metrics, KEYS[0])} | {level(metrics, KEYS[1])} | "
+                  f"{level(metrics, KEYS[2])} |", flush=True)  # fmt: skip
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replay", nargs="+", default=["0", "0.01", "0.05", "0.2"])
     parser.add_argument("--alpha", nargs="+", default=["0.25", "0.5", "0.75", "1"])
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args()
-    silence_libraries()
-    print("| replay | alpha | general_smoke: difference to base | disclaimer recall | disclaimer specificity |")
-    print("| ---: | ---: | --- | --- | --- |", flush=True)
-    for share in options.replay:
-        config = config_for(["experiment=forgetting", "tracker=none", f"data.mix.replay={share}", *options.overrides])
-        for alpha, metrics in curve(config, options.alpha).items():
-            print(f"| {float(share):.0%} | {alpha} | {told(metrics, KEYS[0])} | {level(metrics, KEYS[1])} | "
-                  f"{level(metrics, KEYS[2])} |", flush=True)  # fmt: skip
+    return parser.parse_args(arguments)
 
 
 def curve(config: Config, alphas: list[str]) -> dict[str, dict[str, MetricComparison]]:
