@@ -99,7 +99,7 @@ def in_a_process(path: Path, given: argparse.Namespace) -> tuple[dict[str, Any],
     command = [sys.executable, __file__, given.what, "--data", str(given.data), "--file", str(path)]
     command += ["--workers", str(given.workers)] + (["--items", str(given.items)] if given.items else [])
     peak = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, sum(_resident(p) for p in [root, *_children(root)]))

@@ -47,7 +47,7 @@ def speed(only: str) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             written = [write(Path(folder) / side, tasks, items, binary, side) for side in ("baseline", "candidate")]
-            told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)  # noqa: S603
+            told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)
             found = json.loads(told.stdout)
         row(name, f"{sum(written) / 1e6:.0f} MB", *(f"{found[part]:.2f} s" for part in ("read", "compared", "decided")),
             f"{found['compared'] + found['decided']:.2f} s", f"{found['bytes'] / 2**30:.2f} GiB")  # fmt: skip

@@ -46,7 +46,7 @@ def measured() -> dict[str, float]:
         report = Path(folder) / "junit.xml"
         test = "tests/integration/test_prompt_faults.py::test_every_fault_is_caught"
         command = [sys.executable, "-m", "pytest", "-q", test, f"--junitxml={report}", "-o", "junit_family=xunit1"]
-        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)
         cases = [case for suite in JUnitXml.fromfile(str(report)) for case in suite if case.is_passed]
     return {found["fault"]: float(found["ms"]) for found in map(properties, cases)}
 
