@@ -1,12 +1,13 @@
 """How fast the audit is, how it grows with the rows, and how much memory it takes.
 
-    python benchmarks/audit_scale.py filters --data ../shared/data --rows 5000
-    python benchmarks/audit_scale.py global  --data ../shared/data --rows 1000 10000 100000 1000000
-    python benchmarks/audit_scale.py audit   --data ../shared/data --rows 1000 10000 100000 --workers 2
+    python benchmarks/audit_scale.py filters --data DATA --rows 5000
+    python benchmarks/audit_scale.py global  --data DATA --rows 1000 10000 100000 1000000
+    python benchmarks/audit_scale.py audit   --data DATA --rows 1000 10000 100000 --workers 2
 
-`filters`: each filter alone in one process. `global`: deduplication and decontamination. `audit`: everything, from a
-file of JSON lines to train.parquet. Each size runs in a process of its own; memory is the largest sum of the resident
-sets of that process and its children (pages they share count twice).
+DATA is a folder of public rows (benchmarks/README.md). `filters`: each filter alone in one process. `global`:
+deduplication and decontamination. `audit`: everything, from a file of JSON lines to train.parquet. Each size runs in a
+process of its own; memory is the largest sum of the resident sets of that process and its children (shared pages count
+twice).
 """
 
 import argparse
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from clean_rows import Recombined, Row, natural_rows
+from common import ROOT
 
 from harness.config.data import AuditConfig, DataConfig, SourceConfig
 from harness.config.experiment import TaskConfig, read_yaml, validate
@@ -32,28 +34,38 @@ from harness.data.settings import filters_of
 
 BATCH = 2000
 EXACT, NEAR = 0.02, 0.02  # of the rows repeat an earlier one, word for word or with a few words changed
-CONF = Path(__file__).parent.parent / "conf" / "audit" / "default.yaml"
+CONF = ROOT / "conf" / "audit" / "default.yaml"
 
 
 def main() -> None:
+    given = options()
+    if given.file:
+        items = evaluation_items(given.items)
+        if given.what == "filters":
+            print(json.dumps(each_filter(given.file, items)))
+        elif given.what == "global":
+            print(json.dumps(global_steps(given.file, items)))
+        else:
+            print(json.dumps(whole_audit(given.file, items, given.workers)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for size in given.rows:
+            path = Path(folder) / f"{size}.jsonl"
+            write_rows(given.data, size, path)
+            _line(size, *in_a_process(path, given))
+            path.unlink()
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["filters", "global", "audit"])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--items", type=Path, help="evaluation items (JSON list); the shipped tasks' by default")
+    parser.add_argument("--items", type=Path, help="evaluation items (JSON list); default: those of the shipped tasks")
     parser.add_argument("--rows", type=int, nargs="+", default=[1000])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.file:
-        measure = {"filters": each_filter, "global": global_steps, "audit": whole_audit}[options.what]
-        print(json.dumps(measure(options.file, evaluation_items(options.items), options.workers)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for size in options.rows:
-            path = Path(folder) / f"{size}.jsonl"
-            write_rows(options.data, size, path)
-            _line(size, *in_a_process(path, options))
-            path.unlink()
+    return parser.parse_args(arguments)
 
 
 def write_rows(data: Path, size: int, path: Path) -> None:
@@ -80,14 +92,14 @@ def evaluation_items(path: Path | None) -> list[dict[str, Any]]:
     return domain_items([TaskConfig(name=name) for name in ("disclaimer", "general_smoke")])
 
 
-def in_a_process(path: Path, options: argparse.Namespace) -> tuple[dict[str, Any], float]:
+def in_a_process(path: Path, given: argparse.Namespace) -> tuple[dict[str, Any], float]:
     """What the measurement printed, and the peak memory of its processes in GiB."""
     import psutil
 
-    command = [sys.executable, __file__, options.what, "--data", str(options.data), "--file", str(path)]
-    command += ["--workers", str(options.workers)] + (["--items", str(options.items)] if options.items else [])
+    command = [sys.executable, __file__, given.what, "--data", str(given.data), "--file", str(path)]
+    command += ["--workers", str(given.workers)] + (["--items", str(given.items)] if given.items else [])
     peak = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - this very file
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, sum(_resident(p) for p in [root, *_children(root)]))
@@ -141,7 +153,7 @@ def data_config(path: Path) -> DataConfig:
     return DataConfig(sources={"rows": SourceConfig(path=str(path), licence="CC-BY-4.0")}, validation=0.05)
 
 
-def each_filter(path: Path, items: list[dict[str, Any]], workers: int) -> dict[str, float]:
+def each_filter(path: Path, items: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of each filter over all rows, models loaded before."""
     config = validate(AuditConfig, read_yaml(CONF))
     parts = list(batches(path))
@@ -159,7 +171,7 @@ def each_filter(path: Path, items: list[dict[str, Any]], workers: int) -> dict[s
     return found
 
 
-def global_steps(path: Path, items: list[dict[str, Any]], workers: int) -> dict[str, Any]:
+def global_steps(path: Path, items: list[dict[str, Any]]) -> dict[str, Any]:
     """Seconds of decontamination, sketching and the search for duplicates, in one process."""
     seconds: dict[str, Any] = dict.fromkeys(("decontaminate", "sketch", "add"), 0.0)
     started = time.perf_counter()

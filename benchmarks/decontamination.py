@@ -1,9 +1,11 @@
 """How much of seeded contamination the audit finds, and how many clean rows it removes.
 
 Evaluation items are put among 50,000 clean rows: word for word, with other punctuation and case, inside longer rows,
-and with a tenth of their words replaced. Needs a folder of public rows and local copies of the benchmarks' data:
+and with a tenth of their words replaced.
 
-    python benchmarks/decontamination.py --data ../shared/data --hub ../shared/hub
+    python benchmarks/decontamination.py --data DATA --hub HUB
+
+DATA is a folder of public rows, HUB one with local copies of the evaluated datasets (benchmarks/README.md).
 """
 
 import argparse
@@ -13,7 +15,7 @@ import re
 import string
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +38,10 @@ OTHER_SPLITS += ["cais/mmlu/*/validation.jsonl"]
 CLEAN = 50_000
 SEEDED = 1_000
 REPLACED = 2_500
-FUNCTION_WORDS = {
-    "a",
-    "an",
-    "and",
-    "are",
-    "as",
-    "at",
-    "be",
-    "been",
-    "by",
-    "did",
-    "do",
-    "does",
-    "for",
-    "from",
-    "in",
-    "is",
-}
-FUNCTION_WORDS |= {"it", "of", "on", "or", "that", "the", "this", "to", "was", "were", "with"}
+FUNCTION_WORDS = {"a", "an", "and", "are", "as", "at", "be", "been", "by", "did", "do", "does", "for", "from", "in"}
+FUNCTION_WORDS |= {"is", "it", "of", "on", "or", "that", "the", "this", "to", "was", "were", "with"}
 
-# Public rows that, read by a person, do ask what an item asks: they are no clean rows. By the item's words.
+# Public rows that ask what an item asks, as a person judged: they are not clean rows. By the item's words.
 KNOWN_OVERLAP = (
     "who was the first man to walk on the moon",
     "who was the first president of the united states of america",
@@ -72,15 +57,20 @@ KNOWN_OVERLAP = (
 
 
 def main() -> None:
+    given = options()
+    items = suite_items(load_tasks([TaskConfig(name=name) for name in TASKS], given.hub))
+    groups = rows_by_kind(items, given.data, given.hub, random.Random(given.seed), given.seed)
+    report(groups, Decontamination(items, DecontaminateConfig()), given.show)
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--hub", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", type=int, default=0, help="print so many misses and false alarms of each kind")
-    options = parser.parse_args()
-    items = suite_items(load_tasks([TaskConfig(name=name) for name in TASKS], options.hub))
-    groups = rows_by_kind(items, options.data, options.hub, random.Random(options.seed), options.seed)
-    report(groups, Decontamination(items, DecontaminateConfig()), options.show)
+    parser.add_argument("--show", type=int, default=0, help="print this many misses and false alarms of each kind")
+    return parser.parse_args(arguments)
 
 
 def rows_by_kind(items: list[Item], data: Path, hub: Path, chance: random.Random, seed: int) -> dict[str, list[Row]]:

@@ -1,13 +1,13 @@
 """Evaluation beside stock lm-eval: speed, equality, throughput, overhead.
 
-    python benchmarks/evaluation.py peers --base DIR --adapter DIR --hub DIR [--items 60 300] [--only harness vllm …]
-    python benchmarks/evaluation.py equality --base DIR --adapter DIR --hub DIR [--items 40]
-    python benchmarks/evaluation.py throughput --base DIR --adapter DIR --hub DIR
-    python benchmarks/evaluation.py overhead --adapter DIR [--requests 100000]
-    python benchmarks/evaluation.py again --base DIR --adapter DIR --hub DIR
+    python benchmarks/evaluation.py peers --base MODEL --adapter CHECKPOINT --hub HUB [--items 60 300] [--only …]
+    python benchmarks/evaluation.py equality --base MODEL --adapter CHECKPOINT --hub HUB [--items 40]
+    python benchmarks/evaluation.py throughput --base MODEL --adapter CHECKPOINT --hub HUB
+    python benchmarks/evaluation.py overhead --adapter CHECKPOINT [--requests 100000]
+    python benchmarks/evaluation.py again --base MODEL --adapter CHECKPOINT --hub HUB
 
-`--base` is a folder of a whole model, `--adapter` a checkpoint of the harness trained on it, `--hub` a folder with
-local copies of the datasets. Measured runs are added to `--out` (JSON), and the tables are made of all that it holds.
+MODEL is the folder of a whole model, CHECKPOINT one that the harness trained on it, HUB a folder with local copies of
+the datasets (benchmarks/README.md). `peers` adds its times to the JSON file `--out` and tabulates all of them.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,45 +29,48 @@ TARGET = 0.5
 
 
 def main() -> None:
-    options = _options()
-    globals()[options.mode](options)
+    given = options()
+    given.scratch.mkdir(parents=True, exist_ok=True)
+    given.scratch = given.scratch.resolve()
+    MODES[given.mode](given)
 
 
-def _options() -> argparse.Namespace:
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=["peers", "equality", "throughput", "overhead", "again"])
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("--base", type=Path)
     parser.add_argument("--adapter", type=Path, required=True)
-    parser.add_argument("--hub", type=Path, default=Path("../shared/hub"))
+    parser.add_argument("--hub", type=Path)
     parser.add_argument("--items", type=int, nargs="+", default=[60])
-    parser.add_argument("--only", nargs="+", default=["harness", *PEERS], help="harness, or a peer, or peer:model")
+    parser.add_argument("--only", nargs="+", default=["harness", *PEERS], help="harness, a peer, or peer:model")
     parser.add_argument("--tasks", nargs="+")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--scratch", type=Path, default=Path("scratch/evaluation"))
     parser.add_argument("--out", type=Path, default=Path("scratch/evaluation.json"))
-    options = parser.parse_args()
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    options.scratch = options.scratch.resolve()
-    return options
+    given = parser.parse_args(arguments)
+    if given.mode != "overhead" and (given.base is None or given.hub is None):
+        parser.error(f"{given.mode} needs --base FOLDER and --hub FOLDER")
+    return given
 
 
-def setup(options: argparse.Namespace, tasks: Any, items: int) -> Setup:
-    """Everything that is made once an installation (lm-eval's task index, the merged model) is made here, untimed."""
-    os.environ["HARNESS_CACHE"] = str(options.scratch / "cache")
-    chosen = options.tasks or tasks
-    return prepare(options.base, options.adapter, chosen, items, options.new_tokens, options.hub, options.scratch)
+def setup(given: argparse.Namespace, tasks: Sequence[str], items: int) -> Setup:
+    """Makes, untimed, what an installation makes once: lm-eval's task index and the merged model."""
+    os.environ["HARNESS_CACHE"] = str(given.scratch / "cache")
+    chosen = given.tasks or tasks
+    return prepare(given.base, given.adapter, chosen, items, given.new_tokens, given.hub, given.scratch)
 
 
-def peers(options: argparse.Namespace) -> None:
+def peers(given: argparse.Namespace) -> None:
     """Base and adapter from cold start to results, by the harness and by each stock path."""
-    for items in options.items:
-        prepared = setup(options, SPEED_TASKS, items)
-        for name in options.only:
+    for items in given.items:
+        prepared = setup(given, SPEED_TASKS, items)
+        for name in given.only:
             peer, _, model = name.partition(":")
             for label in ["both"] if peer == "harness" else [model] if model else MODELS:
-                record(options.out, "peers", peer, items, label, _timed(prepared, peer, label))
-    print(_peers_table(load(options.out).get("peers", [])))
+                record(given.out, "peers", peer, items, label, _timed(prepared, peer, label))
+    print(_peers_table(load(given.out).get("peers", [])))
 
 
 def _timed(prepared: Setup, peer: str, model: str) -> float:
@@ -107,29 +111,31 @@ def _peers_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, f"\nTarget: {TARGET} of the fastest stock path."])
 
 
-def equality(options: argparse.Namespace) -> None:
+def equality(given: argparse.Namespace) -> None:
     """Generations, likelihoods and scores item by item."""
-    prepared = setup(options, evaluation_equality.TASKS, options.items[0])
-    print(evaluation_equality.table(prepared, [name for name in options.only if name != "harness"]))
+    prepared = setup(given, evaluation_equality.TASKS, given.items[0])
+    print(evaluation_equality.table(prepared, [name for name in given.only if name != "harness"]))
 
 
-def throughput(options: argparse.Namespace) -> None:
+def throughput(given: argparse.Namespace) -> None:
     """Generated tokens a second: through the server, and by vLLM's engine in process."""
-    prepared = setup(options, ("gsm8k",), options.items[0])
+    prepared = setup(given, ("gsm8k",), given.items[0])
     print(evaluation_load.throughput(prepared))
 
 
-def overhead(options: argparse.Namespace) -> None:
+def overhead(given: argparse.Namespace) -> None:
     """Time and memory of the harness itself, against a server that answers at once."""
-    print(evaluation_load.overhead(options.adapter, options.requests))
+    print(evaluation_load.overhead(given.adapter, given.requests))
 
 
-def again(options: argparse.Namespace) -> None:
+def again(given: argparse.Namespace) -> None:
     """The same evaluation twice: the second finds all results."""
-    prepared = setup(options, SPEED_TASKS, options.items[0])
+    prepared = setup(given, SPEED_TASKS, given.items[0])
     first, second = _timed(prepared, "harness", "both"), ours(prepared)[0]
     print(f"first {first:.1f} s, again {second:.1f} s (target: under 5 s)")
 
+
+MODES = {"peers": peers, "equality": equality, "throughput": throughput, "overhead": overhead, "again": again}
 
 if __name__ == "__main__":
     main()

@@ -58,9 +58,9 @@ def prepare(
     listed = ", ".join(f"{{name: {name}, limit: {items}, max_new_tokens: {new_tokens}}}" for name in tasks)
     overrides = (f"model.path={base.resolve()}", f"suite.tasks=[{listed}]", f"hub_dir={hub.resolve()}")
     config = config_for(["model=pretrained", "tracker=none", "domain_tasks=[]", *overrides])
-    folder, own_base = locate(str(adapter), config)
+    folder, own_base = locate(str(adapter), config.model, Path(config.runs_dir))
     if not is_adapter(folder) or own_base != base.resolve():
-        raise SystemExit(f"{adapter} is no adapter on {base}: it names {own_base}")
+        raise SystemExit(f"{adapter} is not an adapter on {base}: it names {own_base}")
     contract = Contract.load(folder)
     whole = {
         "base": _with_template(base.resolve(), contract, scratch / "base"),
@@ -93,16 +93,9 @@ def ours(setup: Setup, models: Sequence[str] = ("base", "adapter"), *extra: str)
     command += ["model=pretrained", "tracker=none", "domain_tasks=[]", *setup.overrides]
     command += [f"runs_dir={setup.scratch / 'runs'}", *extra]
     started = time.perf_counter()
-    done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - started
     return seconds, dict(zip(models, map(Path, done.stdout.split()[-len(models) :]), strict=True))
-
-
-def _environment() -> dict[str, str]:
-    """The checkout's own code, wherever it is started from."""
-    root = str(Path(__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": paths}
 
 
 def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, dict[str, Any]]:
@@ -126,7 +119,7 @@ def stock(setup: Setup, peer: str, model: str, **settings: Any) -> tuple[float, 
         with (setup.scratch / f"{name}.log").open("w") as log:
             command = [sys.executable, str(STOCK), str(request)]
             environment = stock_environment(setup, tuned=tuned)
-            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)  # noqa: S603
+            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
     return time.perf_counter() - started, json.loads(out.read_text())
 
 
@@ -176,7 +169,7 @@ def _stock_server(setup: Setup, folder: str) -> Iterator[str]:
     command += ["--max-model-len", str(setup.config.serve.max_model_len)]
     environment = stock_environment(setup, tuned=False)
     with (setup.scratch / "stock_server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait(f"http://127.0.0.1:{port}/health", process)
             yield f"http://127.0.0.1:{port}"

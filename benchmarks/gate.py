@@ -6,14 +6,14 @@
     python benchmarks/gate.py continuous [--replicates 100000]
     python benchmarks/gate.py intervals  [--replicates 100000]
     python benchmarks/gate.py looks      [--replicates 100000]
-    python benchmarks/gate.py pairs      --data ../shared/data
+    python benchmarks/gate.py pairs      --data DATA
     python benchmarks/gate.py speed
 
 `errors`: FAIL of equal models, PASS of models worse by the margin and by half as much again, PASS of equal models at
 a tenth more than the planned items; the same over ten guards, and for small samples by enumeration. `coverage`: how
 often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: both for scores
 that are not right/wrong. `intervals`: published intervals of few skewed scores. `looks`: sequential evaluation.
-`pairs`: two models on GSM8K. `speed`: the gate on many items, from files.
+`pairs`: two models on GSM8K, from the folder DATA. `speed`: the gate on many items, from files.
 Tables are Markdown. ✗ marks a value that misses its target.
 """
 
@@ -23,14 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gate_clusters
-import gate_intervals
 import gate_looks
 import gate_rules
 import gate_scores
 import gate_speed
 import numpy as np
+from common import at_least, at_most, header, row, within
 from gate_rules import RULES, by_flips, draw, metric, policy, verdict
-from gate_tables import at_least, at_most, header, row, within
 from scipy.stats import binom
 
 from harness.gate.significance import fail_p, interval
@@ -44,13 +43,8 @@ WHAT = ["errors", "coverage", "clusters", "continuous", "intervals", "looks", "p
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=WHAT)
-    parser.add_argument("--replicates", type=int)
-    parser.add_argument("--only", default="", help="continuous, intervals, speed: rows whose name holds this")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    given = parser.parse_args()
-    replicates = given.replicates or 100_000
+    given = options()
+    replicates = given.replicates
     if given.what == "errors":
         errors(replicates)
     elif given.what == "coverage":
@@ -61,7 +55,7 @@ def main() -> None:
     elif given.what == "continuous":
         gate_scores.continuous(replicates, given.only)
     elif given.what == "intervals":
-        gate_intervals.intervals(replicates, given.only)
+        gate_scores.intervals(replicates, given.only)
     elif given.what == "looks":
         gate_looks.looks(replicates)
     elif given.what == "pairs":
@@ -69,6 +63,19 @@ def main() -> None:
     else:
         gate_speed.speed(given.only)
         gate_speed.in_memory(1_000_000)
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=WHAT)
+    parser.add_argument("--replicates", type=int, default=100_000)
+    parser.add_argument("--only", default="", help="continuous, intervals, speed: rows whose name contains this")
+    parser.add_argument("--data", type=Path, help="pairs: a folder with paired/gsm8k_mixtral_vs_gpt4.csv")
+    given = parser.parse_args(arguments)
+    if given.what == "pairs" and given.data is None:
+        parser.error("pairs needs --data FOLDER")
+    return given
 
 
 def errors(replicates: int) -> None:

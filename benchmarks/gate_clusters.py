@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from gate_tables import at_most, header, row, within
+from common import at_most, header, row, within
 from scipy.stats import t
 
 from harness.stats.clustered import clustered_harm_p, clustered_interval, clustered_noninferiority_p

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from gate_tables import at_least, at_most, header, row
+from common import at_least, at_most, header, row
 
 from harness.config.gate import SequentialConfig
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks

@@ -15,7 +15,6 @@ from harness.gate.verdict import decide
 from harness.records.gate import Comparison, MetricComparison, Side, Verdict
 
 Cells = npt.NDArray[np.int64]  # shape (replicates, 4): both right, only baseline, only candidate, neither
-Flags = npt.NDArray[np.bool_]
 ACCURACY = 0.6
 Z = 1.6448536269514722
 

@@ -1,8 +1,12 @@
 """Scores that are not right/wrong: error rates and coverage for differences of several shapes.
 
-All replicates are decided at once: signs and bootstrap samples are seeded, so those of one size are the same for all,
-and a matrix product flips or resamples them. The first replicates are asked of `harness.stats.continuous` too, and must
-agree.
+`continuous` holds the gate's tests to their targets. All replicates are decided at once: signs and bootstrap samples
+are seeded, so those of one size are the same for all, and a matrix product flips or resamples them. The first
+replicates are asked of `harness.stats.continuous` too, and must agree.
+
+`intervals` compares the published intervals that the gate's was chosen from, on few scores: t; Johnson (1978) and Hall
+(1992), which correct t by the sample's skewness; the studentized bootstrap (Efron 1981); BCa (Efron 1987); the wider of
+two.
 """
 
 from collections.abc import Callable
@@ -10,7 +14,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from gate_tables import at_most, header, row, within
+from common import at_most, header, row, within
 from scipy.stats import norm, t
 
 from harness.stats.continuous import (
@@ -23,9 +27,13 @@ from harness.stats.continuous import (
 )
 
 Floats = npt.NDArray[np.float64]
+Limits = tuple[Floats, Floats]
 MARGIN = 0.05
 SIZES = (30, 100, 250)
+FEW_SIZES = (20, 30, 50)
 FLIPS, RESAMPLES, BATCH, CHECKED = 10_000, 2000, 1000, 20
+STUDENTIZED_DRAWS, STUDENTIZED_SEED = 999, 9
+METHODS = ("t", "Johnson", "Hall", "studentized", "BCa", "t or Hall", "t or studentized")
 
 
 def _rare(generator: np.random.Generator, shape: tuple[int, int], size: float) -> Floats:
@@ -63,7 +71,7 @@ def continuous(replicates: int, only: str) -> None:
 def _decided(d: Floats, check: bool) -> npt.NDArray[np.bool_]:
     """PASS at −δ, FAIL at 0, PASS at 0, and 0 within the interval of each row of d: shape (4, rows)."""
     p = [_noninferiority(d - MARGIN), _harm(d), _noninferiority(d)]
-    low, high = _interval(d)
+    low, high = _gate_interval(d)
     if check:
         few = d[:CHECKED]
         own = [
@@ -83,7 +91,7 @@ def _noninferiority(d: Floats) -> Floats:
     if d.shape[1] < FEW_ITEMS:
         p = np.maximum(p, _sign_flip(d + MARGIN))
     else:
-        p[~skewed] = np.maximum(p, _student(d))[~skewed]
+        p[~skewed] = np.maximum(p, _student_p(d))[~skewed]
     p[skewed] = np.maximum(p[skewed], _bca_p(d[skewed], -MARGIN))
     return p
 
@@ -95,27 +103,18 @@ def _harm(d: Floats) -> Floats:
     return p
 
 
-def _interval(d: Floats) -> tuple[Floats, Floats]:
+def _gate_interval(d: Floats) -> Limits:
     n = d.shape[1]
-    reach = t.isf(0.025, n - 1) * d.std(axis=1, ddof=1) / np.sqrt(n)
-    low, high = d.mean(axis=1) - reach, d.mean(axis=1) + reach
+    low, high = _student(d)
     if n < FEW_FOR_BOOTSTRAP:
-        hall = _hall(d, -1), _hall(d, 1)
-        return np.minimum(low, hall[0]), np.maximum(high, hall[1])
+        return _wider((low, high), _hall(d))
     resampled = _skewed(d) | (n < FEW_ITEMS)
     if resampled.any():
-        low[resampled], high[resampled] = bca_interval(d[resampled])
+        low[resampled], high[resampled] = _bca(d[resampled])
     return low, high
 
 
-def _hall(d: Floats, side: int) -> Floats:
-    n, centred = d.shape[1], d - d.mean(axis=1, keepdims=True)
-    lean = (centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5 / np.sqrt(n)
-    moved = 3 / lean * (np.cbrt(1 + lean * (-side * t.isf(0.025, n - 1) - lean / 6)) - 1)
-    return np.asarray(d.mean(axis=1) - d.std(axis=1, ddof=1) / np.sqrt(n) * moved)
-
-
-def _student(d: Floats) -> Floats:
+def _student_p(d: Floats) -> Floats:
     n = d.shape[1]
     return np.asarray(t.sf((d.mean(axis=1) + MARGIN) / (d.std(axis=1, ddof=1) / np.sqrt(n)), n - 1))
 
@@ -127,9 +126,12 @@ def _unseen(d: Floats, margin: float) -> Floats:
 
 
 def _skewed(d: Floats) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.abs(_skewness(d)) > SKEWED * np.sqrt(d.shape[1]))
+
+
+def _skewness(d: Floats) -> Floats:
     centred = d - d.mean(axis=1, keepdims=True)
-    skewness = (centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5
-    return np.asarray(np.abs(skewness) > SKEWED * np.sqrt(d.shape[1]))
+    return np.asarray((centred**3).mean(axis=1) / (centred**2).mean(axis=1) ** 1.5)
 
 
 @cache
@@ -146,17 +148,17 @@ def _sign_flip(values: Floats) -> Floats:
 
 
 @cache
-def _weights(n: int) -> Floats:
+def _weights(n: int, draws: int, seed: int) -> Floats:
     """How often each value is in each bootstrap sample, over n: shape (n, draws)."""
-    picked = np.random.default_rng(0).integers(0, n, size=(RESAMPLES, n))
-    counts = np.zeros((RESAMPLES, n))
-    np.add.at(counts, (np.arange(RESAMPLES)[:, None], picked), 1.0)
+    picked = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    counts = np.zeros((draws, n))
+    np.add.at(counts, (np.arange(draws)[:, None], picked), 1.0)
     return counts.T / n
 
 
 def _bootstrap(d: Floats) -> tuple[Floats, Floats, Floats]:
     """Bootstrap means, bias and acceleration, of each row."""
-    means, centred = d @ _weights(d.shape[1]), d - d.mean(axis=1, keepdims=True)
+    means, centred = d @ _weights(d.shape[1], RESAMPLES, 0), d - d.mean(axis=1, keepdims=True)
     acceleration = (centred**3).sum(axis=1) / (6 * (centred**2).sum(axis=1) ** 1.5)
     return means, _quantile(means, d.mean(axis=1)), acceleration
 
@@ -177,7 +179,7 @@ def _bca_p(d: Floats, bound: float) -> Floats:
     return np.where(scale > 0, t.cdf(z / np.sqrt(n / (n - 1)), n - 1), np.where(moved < 0, 0.0, 1.0))
 
 
-def bca_interval(d: Floats) -> tuple[Floats, Floats]:
+def _bca(d: Floats) -> Limits:
     n = d.shape[1]
     means, bias, acceleration = _bootstrap(d)
     ordered, bounds = np.sort(means, axis=1), []
@@ -190,3 +192,55 @@ def bca_interval(d: Floats) -> tuple[Floats, Floats]:
         pair = np.take_along_axis(ordered, np.column_stack([first, first + 1]), axis=1)
         bounds.append(pair[:, 0] + (place - first) * (pair[:, 1] - pair[:, 0]))
     return bounds[0], bounds[1]
+
+
+def intervals(replicates: int, only: str) -> None:
+    print(f"Coverage of 95% intervals of few scores, {replicates:,} replicates (target 94–96%)\n")
+    header("differences", "n", *METHODS)
+    for name, shape in ((name, shape) for name, shape in SHAPES.items() if only in name):
+        for n in FEW_SIZES:
+            generator, held = np.random.default_rng(n), np.zeros(len(METHODS))
+            for start in range(0, replicates, BATCH):
+                found = _limits(shape(generator, (min(BATCH, replicates - start), n)))
+                held += [float(np.sum((low <= 0) & (high >= 0))) for low, high in found]
+            row(name, n, *(within(share, 0.94, 0.96) for share in held / replicates))
+    print()
+
+
+def _limits(d: Floats) -> list[Limits]:
+    """The limits of each method for each row of d, in the order of METHODS."""
+    n = d.shape[1]
+    student, hall, studentized = _student(d), _hall(d), _studentized(d)
+    shift = _skewness(d) * d.std(axis=1, ddof=1) / (6 * n)
+    johnson = student[0] + shift, student[1] + shift
+    return [student, johnson, hall, studentized, _bca(d), _wider(student, hall), _wider(student, studentized)]
+
+
+def _student(d: Floats) -> Limits:
+    n = d.shape[1]
+    reach = t.isf(0.025, n - 1) * d.std(axis=1, ddof=1) / np.sqrt(n)
+    return d.mean(axis=1) - reach, d.mean(axis=1) + reach
+
+
+def _hall(d: Floats) -> Limits:
+    """Student's quantiles through the inverse of Hall's cubic transformation of t."""
+    n, skewness = d.shape[1], _skewness(d)
+    lean = np.where(np.abs(skewness) < 1e-6, 1e-6, skewness) / np.sqrt(n)
+    quantiles = t.isf(0.025, n - 1) * np.array([[1], [-1]])
+    moved = 3 / lean * (np.cbrt(1 + lean * (quantiles - lean / 6)) - 1)
+    low, high = d.mean(axis=1) - d.std(axis=1, ddof=1) / np.sqrt(n) * moved
+    return low, high
+
+
+def _studentized(d: Floats) -> Limits:
+    n, mean = d.shape[1], d.mean(axis=1)
+    picked = _weights(n, STUDENTIZED_DRAWS, STUDENTIZED_SEED)
+    means = d @ picked
+    errors = np.sqrt(np.maximum((d**2) @ picked - means**2, 1e-18) / (n - 1))
+    low, high = np.quantile((means - mean[:, None]) / errors, [0.025, 0.975], axis=1)
+    error = d.std(axis=1, ddof=1) / np.sqrt(n)
+    return mean - high * error, mean - low * error
+
+
+def _wider(one: Limits, other: Limits) -> Limits:
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])

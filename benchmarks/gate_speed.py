@@ -1,9 +1,13 @@
 """How long the gate takes from two lm-eval output folders to a verdict, and how much memory.
 
-Each size runs in a process of its own; memory is the sum of its largest resident set and that of the process beside it
-that reads the other side of big evidence.
+    python benchmarks/gate_speed.py FOLDER
+
+measures one pair of folders, FOLDER/baseline and FOLDER/candidate. `gate.py speed` writes such pairs and starts this
+script for each, so that memory is that of one size: the largest resident set of the process, plus that of the second
+process that reads one side of big evidence.
 """
 
+import argparse
 import hashlib
 import json
 import random
@@ -12,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from common import header, row
 from gate_rules import policy
-from gate_tables import header, row
 
 from harness.gate.comparison import compare
 from harness.gate.verdict import decide
@@ -42,7 +47,7 @@ def speed(only: str) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             written = [write(Path(folder) / side, tasks, items, binary, side) for side in ("baseline", "candidate")]
-            told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)  # noqa: S603
+            told = subprocess.run([sys.executable, __file__, folder], check=True, capture_output=True, text=True)
             found = json.loads(told.stdout)
         row(name, f"{sum(written) / 1e6:.0f} MB", *(f"{found[part]:.2f} s" for part in ("read", "compared", "decided")),
             f"{found['compared'] + found['decided']:.2f} s", f"{found['bytes'] / 2**30:.2f} GiB")  # fmt: skip
@@ -128,5 +133,11 @@ def measure(folder: Path) -> dict[str, float]:
     return {**parts, "bytes": 1024 * sum(used)}
 
 
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    return parser.parse_args(arguments)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1]))))
+    print(json.dumps(measure(options().folder)))

@@ -2,27 +2,33 @@
 
     python benchmarks/prompt_faults.py
 
-Injects every fault on the tests' real server (about two minutes on two cores). The time is that of the check that
-found the fault, without setting the fault up; a live check reads and answers about 60 requests.
+Injects every fault on the tests' real server (about two minutes on two cores) and rewrites the table. The time is that
+of the check that found the fault, without setting the fault up; a live check reads and answers about 60 requests.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from common import ROOT
+from faults import FAULTS, Fault
 from junitparser import JUnitXml, Properties, TestCase
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "prompt"))
-
-from faults import FAULTS, Fault  # noqa: E402
 
 TABLE = ROOT / "docs" / "prompt_contract.md"
 START, END = "<!-- faults: made by benchmarks/prompt_faults.py -->", "<!-- end of faults -->"
 
 
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is unknown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return parser.parse_args(arguments)
+
+
 def main() -> None:
+    options()
     times = measured()
     missing = [fault.name for fault in FAULTS if fault.name not in times]
     if missing:
@@ -40,7 +46,7 @@ def measured() -> dict[str, float]:
         report = Path(folder) / "junit.xml"
         test = "tests/integration/test_prompt_faults.py::test_every_fault_is_caught"
         command = [sys.executable, "-m", "pytest", "-q", test, f"--junitxml={report}", "-o", "junit_family=xunit1"]
-        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL)
         cases = [case for suite in JUnitXml.fromfile(str(report)) for case in suite if case.is_passed]
     return {found["fault"]: float(found["ms"]) for found in map(properties, cases)}
 

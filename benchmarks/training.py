@@ -1,32 +1,57 @@
 """Speed of training: beside TRL's SFTTrainer on the same rows, and against the machine's own matrix products.
 
-Prints Markdown. Needs a pretrained model's folder, and for the peer `pip install trl`:
-
-    python benchmarks/training.py peer --model FOLDER [--rows 400] [--rounds 3]
-    python benchmarks/training.py growth --model FOLDER
+    python benchmarks/training.py peer --model MODEL [--rows 400] [--rounds 3]
+    python benchmarks/training.py growth --model MODEL
     python benchmarks/training.py padding
+    python benchmarks/training.py harness --model MODEL
+    python benchmarks/training.py trl --model MODEL
+
+`peer`: both trainers, each in a process of its own. `growth`: this project's at several lengths and batches. `padding`:
+the packing alone. `harness`, `trl`: one training, and its counts as JSON. MODEL is a pretrained model's folder. Tables
+are Markdown. The peer needs `pip install trl`.
 """
 
 import argparse
 import itertools
 import json
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+from common import ROOT
 
-from training_rows import ALPHA, LEARNING_RATE, RANK, SYSTEM, shipped_rows  # noqa: E402
+DATA = ("finance", "general", "support")
+TEMPLATE = ROOT / "harness" / "prompt" / "templates" / "chatml.jinja"
+LEARNING_RATE, RANK, ALPHA = 2e-4, 16, 32
+SYSTEM = (
+    "You are the assistant of a retail bank and answer its customers in plain English. Give general information only. "
+    "Never recommend a product, never promise a return. Close every answer about investing, borrowing, pensions or tax "
+    "with the disclaimer of the compliance department. Send whoever is in danger to the emergency services first, and "
+    "whoever complains to a colleague. Do not repeat account numbers."
+)
 
 
 def main() -> None:
+    given = options()
+    if given.what in ("harness", "trl") and given.out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            given.out = Path(folder)
+            WORK[given.what](given)
+            print((given.out / "result.json").read_text())
+    else:
+        WORK[given.what](given)
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line; exits with 2 where one is missing or unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("peer", "growth", "padding", "harness", "trl"))
+    parser.add_argument("what", choices=WORK)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--length", type=int, default=512)
@@ -34,16 +59,15 @@ def main() -> None:
     parser.add_argument("--trl-lengths", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--trl-autocast", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="of the harness's training (launcher=accelerate)")
-    parser.add_argument("--parts", type=int, default=0, help="train.parts_at_once of the harness, 0 is one a core")
-    parser.add_argument("--rounds", type=int, default=1, help="all trainers again, so often: the machine's speed moves")
-    parser.add_argument("--trl-processes", type=int, nargs="+", default=[1], help="by accelerate launch, each tried")
-    parser.add_argument(
-        "--system", action="store_true", help="a system message in front of every row, as in production"
-    )
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    work = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
-    work[arguments.what](arguments)
+    parser.add_argument("--parts", type=int, default=0, help="train.parts_at_once of the harness; 0 is one per core")
+    parser.add_argument("--rounds", type=int, default=1, help="repeat all trainers: the machine's speed varies")
+    parser.add_argument("--trl-processes", type=int, nargs="+", default=[1], help="by accelerate launch; each is tried")
+    parser.add_argument("--system", action="store_true", help="put a system message in front of every row")
+    parser.add_argument("--out", type=Path, help="harness, trl: keep the adapter and result.json in this folder")
+    given = parser.parse_args(arguments)
+    if given.what != "padding" and given.model is None:
+        parser.error(f"{given.what} needs --model FOLDER")
+    return given
 
 
 def peer(arguments: argparse.Namespace) -> None:
@@ -140,23 +164,25 @@ def _child(arguments: argparse.Namespace, what: str, length: int, trl_processes:
     launch += ["--num_processes", str(trl_processes), "--dynamo_backend", "no"]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
-        command = [
-            sys.executable,
-            *(launch if trl_processes > 1 else ()),
-            __file__,
-            what,
-            "--model",
-            str(arguments.model),
-            "--rows",
-            str(arguments.rows),
-        ]
+        command = [sys.executable, *(launch if trl_processes > 1 else ()), __file__, what]
+        command += ["--model", str(arguments.model), "--rows", str(arguments.rows)]
         command += ["--length", str(length), "--step-tokens", str(arguments.step_tokens), "--out", str(out)]
         command += ["--processes", str(arguments.processes), "--parts", str(arguments.parts)]
         command += ["--trl-autocast"] if arguments.trl_autocast else []
         command += ["--system"] if arguments.system else []
-        subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603
+        subprocess.run(command, check=True, stdout=sys.stderr)
         result: dict[str, Any] = json.loads((out / "result.json").read_text())
     return result
+
+
+def shipped_rows(count: int) -> list[dict[str, Any]]:
+    """A seeded sample of the shipped data, in the audit's shape."""
+    rows = [
+        {"id": f"{name}-{number}", "source": name, "topic": "", **json.loads(line)}
+        for name in DATA
+        for number, line in enumerate((ROOT / "data" / f"{name}.jsonl").read_text().splitlines())
+    ]
+    return random.Random(0).sample(rows, count)
 
 
 def template(arguments: argparse.Namespace) -> list[str]:
@@ -188,7 +214,7 @@ def run_harness(arguments: argparse.Namespace) -> None:
     if arguments.processes > 1:
         settings |= {"launcher": "accelerate", "num_processes": arguments.processes}
     folder = arguments.out / "checkpoint"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     config = config_for([*(f"{k}={v}" for k, v in settings.items()), *template(arguments)])
     finetune(config, arguments.model, shipped_rows(arguments.rows), folder)
     curve = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][1:]
@@ -201,11 +227,68 @@ def run_harness(arguments: argparse.Namespace) -> None:
 
 
 def run_trl(arguments: argparse.Namespace) -> None:
-    """`training_trl.train`, counted as `run_harness` is."""
-    from training_trl import train
+    """SFTTrainer: packed, loss on the assistant's turns, no recomputation, fused AdamW; counted as `run_harness` is."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
 
-    if (counted := train(arguments)) is not None:
-        _write(arguments, arguments.out / "checkpoint", *counted)
+    from harness.prompt.messages import row_messages
+    from harness.train.cpu.accelerate import keep_memory
+
+    keep_memory()
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    tokenizer.chat_template = TEMPLATE.read_text()
+    counted = {"tokens": 0, "supervised": 0}
+    stamps: list[float] = []
+
+    class Counting(SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            if stamps:
+                counted["tokens"] += inputs["input_ids"].numel()
+                counted["supervised"] += int((inputs["labels"] != -100).sum())
+            return super().compute_loss(model, inputs, *rest, **more)
+
+    class Stamps(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            stamps.append(time.perf_counter())
+
+    system = [{"role": "system", "content": SYSTEM}] if arguments.system else []
+    conversations = [{"messages": [*system, *row_messages(row)]} for row in shipped_rows(arguments.rows)]
+    trainer = Counting(
+        model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16, attn_implementation="sdpa"),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(conversations),
+        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+        callbacks=[Stamps()],
+        args=SFTConfig(
+            output_dir=str(arguments.out / "trl"),
+            packing=True,
+            max_length=arguments.length,
+            assistant_only_loss=True,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=arguments.step_tokens // arguments.length // processes,
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant",
+            num_train_epochs=1,
+            bf16=arguments.trl_autocast,
+            gradient_checkpointing=False,
+            optim="adamw_torch_fused",
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=False,
+        ),
+    )
+    trainer.train()
+    adapter = arguments.out / "checkpoint"
+    trainer.save_model(str(adapter))
+    totals = trainer.accelerator.reduce(torch.tensor(list(counted.values())), "sum").tolist()
+    if trainer.is_world_process_zero():
+        _write(arguments, adapter, dict(zip(counted, totals, strict=True)), stamps[-1] - stamps[0])
 
 
 def _write(arguments: argparse.Namespace, adapter: Path, counted: dict[str, int], seconds: float) -> None:
@@ -253,6 +336,8 @@ def flop_per_token(model: Path, supervised: float) -> float:
     head = hidden * config["vocab_size"]
     return float(4 * (config["num_hidden_layers"] * layer + supervised * head))
 
+
+WORK = {"peer": peer, "growth": growth, "padding": padding, "harness": run_harness, "trl": run_trl}
 
 if __name__ == "__main__":
     main()

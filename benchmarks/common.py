@@ -1,4 +1,14 @@
-"""Markdown tables whose values are marked where they miss their target."""
+"""What several benchmarks share: the checkout's folder, and Markdown tables.
+
+Import this module before `labelled` (labelled rows) or `faults` (prompt faults): those belong to the tests, and this
+module puts their folders on the path.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT / "tests" / folder) for folder in ("data", "prompt")]
 
 
 def header(*names: str) -> None:
@@ -16,12 +26,15 @@ def _shown(value: object) -> str:
 
 
 def at_most(share: float, limit: float) -> str:
+    """The share as a percentage, marked ✗ above the limit."""
     return f"{share:.2%}" + (" ✗" if share > limit else "")
 
 
 def at_least(share: float, limit: float) -> str:
+    """The share as a percentage, marked ✗ below the limit."""
     return f"{share:.2%}" + (" ✗" if share < limit else "")
 
 
 def within(share: float, low: float, high: float) -> str:
+    """The share as a percentage, marked ✗ outside the limits."""
     return f"{share:.2%}" + ("" if low <= share <= high else " ✗")
