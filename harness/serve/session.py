@@ -20,17 +20,15 @@ from harness.prompt.render import Renderer
 from harness.records.stages import Checkpoint
 from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_prompt
 
-# Adapters of a running server, exchanged over HTTP (a server of a plan with `adapters_change`).
-
-
 LOAD_TIMEOUT_S = 300.0
 
 
 def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
     """Serves the adapter in `folder` by `name`, in the place of whatever had that name. Raises ServerFault.
 
-    vLLM's prefix cache knows adapters by name and folder: weights that changed in one folder must not come this way.
-    Its own exchange in place (`load_inplace`) reads the adapter again for every step of the engine.
+    The server's plan needs `adapters_change`. vLLM's prefix cache knows adapters by name and folder: weights that
+    changed in one folder must not come this way. Its own exchange in place (`load_inplace`) reads the adapter again
+    for every step of the engine.
     """
     import httpx
 
@@ -157,14 +155,11 @@ def lora_rank(adapters: Mapping[str, Path]) -> int:
     return 1 << (max(ranks) - 1).bit_length()
 
 
-# A server that is left up between evaluations: for the checkpoints of a training, one after the other.
-
-
 class KeptServer(LiveServer):
-    """A server for one evaluation after the other. Use inside `with`: it is stopped on the way out of that.
+    """A server for the checkpoints of a training, one evaluation after the other.
 
-    Each evaluation's adapters take the place of those before. Where that fails, or the server died or is of another
-    shape, it is started anew.
+    Use inside `with`: it is stopped on the way out of that. Each evaluation's adapters take the place of those before.
+    Where that fails, or the server died or is of another shape, it is started anew.
     """
 
     def __init__(self) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FEW = 4
+_MASKED_SHARE = 4  # of an adapter with over 1/4 of a step's tokens, those of others are masked
 
 
 @dataclass(frozen=True)
-class Group:
+class TokenGroup:
     """The tokens of one adapter in a step: side by side, or most of the step (`mask`, 1 where they are), or few.
 
     Copying rows out and back costs more than multiplying those of others by 0, unless there are few of them.
@@ -60,7 +60,7 @@ def update_metadata(
     wrapper.groups = list(groups(wrapper.token_lora_indices))
 
 
-def groups(indices: Any) -> Iterator[Group]:
+def groups(indices: Any) -> Iterator[TokenGroup]:
     """The groups of a step; the base model's tokens (index -1) are in none."""
     for index in indices.unique().tolist():
         if index >= 0:
@@ -68,9 +68,9 @@ def groups(indices: Any) -> Iterator[Group]:
             tokens = mask.nonzero().squeeze(1)
             first, last = int(tokens[0]), int(tokens[-1]) + 1
             if last - first == len(tokens):
-                yield Group(index, slice(first, last))
+                yield TokenGroup(index, slice(first, last))
             else:
-                yield Group(index, tokens, mask[:, None] if len(tokens) * FEW > len(indices) else None)
+                yield TokenGroup(index, tokens, mask[:, None] if len(tokens) * _MASKED_SHARE > len(indices) else None)
 
 
 def add_lora_linear(
