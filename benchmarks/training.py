@@ -216,7 +216,7 @@ def run_harness(arguments: argparse.Namespace) -> None:
     folder = arguments.out / "checkpoint"
     folder.mkdir(parents=True)
     config = config_for([*(f"{k}={v}" for k, v in settings.items()), *template(arguments)])
-    finetune(config, arguments.model, shipped_rows(arguments.rows), folder)
+    finetune(config.training, arguments.model, shipped_rows(arguments.rows), folder)
     curve = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][1:]
     seconds = sum(step["seconds"] for step in curve)
     counted = {

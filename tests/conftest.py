@@ -49,7 +49,7 @@ def tiny_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
     folder = tmp_path_factory.mktemp("adapter")
     config = tiny.config(tiny_base, "train.learning_rate=1e-2", "train.epochs=4")
-    finetune(config, tiny_base, tiny.rows(24), folder)
+    finetune(config.training, tiny_base, tiny.rows(24), folder)
     return folder
 
 

@@ -260,6 +260,31 @@ class EvaluationConfig(Group):
     """Folder of all runs, where finished evaluations and journals are looked for."""
 
 
+class TrainingConfig(Group):
+    """What a training is made from: the part of an experiment's configuration that `train` sees."""
+
+    model: ModelConfig
+    """The pretrained model."""
+
+    template: TemplateConfig
+    """The prompt template of the contract."""
+
+    train: TrainConfig
+    """Method, hyperparameters and limits."""
+
+    launcher: Literal["none", "accelerate"]
+    """none: this process trains; accelerate: `num_processes` do."""
+
+    num_processes: Count
+    """Processes that share each step."""
+
+    accelerate_config: str | None
+    """A configuration file of accelerate's, by path or shipped name; null: none."""
+
+    roles: dict[str, Literal["domain", "replay"]]
+    """Role of every data source, by name."""
+
+
 class Config(Group):
     """The whole configuration of an experiment: what `config.yaml` of a run holds."""
 
@@ -338,6 +363,19 @@ class Config(Group):
         """Domain tasks first, then the suite's."""
         named = {task.name for task in self.domain_tasks} | set(self.suite.skip)
         return [*self.domain_tasks, *(task for task in self.suite.tasks if task.name not in named)]
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The part of it that trainings depend on."""
+        return TrainingConfig(
+            model=self.model,
+            template=self.template,
+            train=self.train,
+            launcher=self.launcher,
+            num_processes=self.num_processes,
+            accelerate_config=self.accelerate_config,
+            roles={name: source.role for name, source in self.data.sources.items()},
+        )
 
     @property
     def evaluation(self) -> EvaluationConfig:

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import torch
 from transformers import TrainerCallback
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.core.machine import peak_memory_gib
 from harness.train.faults import check_step
 from harness.train.packing import TrainingBatches
@@ -19,7 +19,7 @@ from harness.train.progress import Interruption
 class StepWriter(TrainerCallback):
     """Writes the curve, moves the bar, and raises TrainingFault when training diverges."""
 
-    def __init__(self, batches: TrainingBatches, config: Config, vocabulary: int, file: TextIO, bar: Any):
+    def __init__(self, batches: TrainingBatches, config: TrainingConfig, vocabulary: int, file: TextIO, bar: Any):
         self.batches, self.config, self.vocabulary, self.file, self.bar = batches, config, vocabulary, file, bar
         self.running = 1
         self.by_loss: Callable[[], list[int]] = list  # the trainer's, once there is one
@@ -57,7 +57,7 @@ class CheckpointSaving(TrainerCallback):
     Launched processes end at an evaluation: they are started anew after it.
     """
 
-    def __init__(self, config: Config, steps: int, interruption: Interruption):
+    def __init__(self, config: TrainingConfig, steps: int, interruption: Interruption):
         self.settings, self.steps, self.interruption = config.train, steps, interruption
         self.processes, self.launched = config.num_processes, config.launcher != "none"
 
@@ -83,7 +83,7 @@ class CheckpointSaving(TrainerCallback):
 class CheckpointEvaluation(TrainerCallback):
     """Has checkpoints evaluated, and ends training where `on_checkpoint` returns False."""
 
-    def __init__(self, config: Config, steps: int, on_checkpoint: Callable[[int, Path], bool]):
+    def __init__(self, config: TrainingConfig, steps: int, on_checkpoint: Callable[[int, Path], bool]):
         self.every, self.steps, self.on_checkpoint = config.train.eval_every, steps, on_checkpoint
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

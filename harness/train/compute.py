@@ -1,12 +1,8 @@
-"""How the steps of a training are computed: by PyTorch alone, or on a CPU with what `cpu/` adds.
-
-`compute_for` makes that choice, once for a model. Where the folder `cpu/` is missing, a CPU trains by PyTorch alone.
-"""
+"""How the steps of a training are computed. `Compute` is PyTorch alone; `cpu/` has another one for CPUs."""
 
 from collections.abc import Callable
 from typing import Any
 
-from harness.config.experiment import Config
 from harness.train.packing import TrainingBatches
 
 
@@ -39,19 +35,3 @@ class Compute:
 
     def close(self) -> None:
         """Ends the threads, if there are any."""
-
-
-def compute_for(model: Any, config: Config, device: str, parts_at_once: int | None = None) -> Compute:
-    """How the steps of `model` are computed on `device`, 'cpu' or 'cuda'. On a CPU this changes layers of `model`.
-
-    A training that goes on passes the `parts_at_once` it was started with: another number rounds differently.
-    """
-    if device != "cpu":
-        return Compute()
-    try:
-        from harness.train.cpu.accelerate import accelerate_on_cpu
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("harness.train.cpu"):
-            raise
-        return Compute()
-    return accelerate_on_cpu(model, config, parts_at_once)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.core.console import say
 from harness.core.machine import hardware
 from harness.core.store import versions
@@ -32,7 +32,7 @@ SUMMARY = "training.json"
 
 
 def finetune(
-    config: Config,
+    config: TrainingConfig,
     base: Path,
     rows: Sequence[Row],
     out: Path,
@@ -82,7 +82,7 @@ def finetune(
     return summary
 
 
-def contract_for_training(config: Config, base: Path) -> tuple[Any, Contract]:
+def contract_for_training(config: TrainingConfig, base: Path) -> tuple[Any, Contract]:
     """The base model's tokenizer and the sound contract of the configured template; raises EvidenceFault."""
     tokenizer = load_tokenizer(base)
     contract = make_contract(config.template, tokenizer)
@@ -92,7 +92,7 @@ def contract_for_training(config: Config, base: Path) -> tuple[Any, Contract]:
 
 
 def _train(
-    config: Config,
+    config: TrainingConfig,
     base: Path,
     batches: TrainingBatches,
     saved: SavedProgress,
@@ -124,7 +124,7 @@ def _train(
 
 
 def _summary(
-    config: Config,
+    config: TrainingConfig,
     base: Path,
     batches: TrainingBatches,
     prepared: Prepared,

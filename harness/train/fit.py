@@ -5,12 +5,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.core.console import progress as progress_bar
 from harness.core.console import say
-from harness.train.compute import compute_for
+from harness.train.device import compute_for, device_of
 from harness.train.faults import translated_errors
-from harness.train.model import device_of, load_for_training
+from harness.train.model import load_for_training
 from harness.train.packing import TrainingBatches
 from harness.train.progress import CURVE, STOP, ComputeSettings, Interruption, SavedProgress
 
@@ -18,7 +18,7 @@ OnCheckpoint = Callable[[int, Path], bool]
 
 
 def fit(
-    config: Config,
+    config: TrainingConfig,
     base: Path,
     batches: TrainingBatches,
     progress: SavedProgress,
@@ -87,7 +87,7 @@ def fit(
             _save(trainer, config, out)
 
 
-def _save(trainer: Any, config: Config, out: Path) -> None:
+def _save(trainer: Any, config: TrainingConfig, out: Path) -> None:
     """Writes the weights: the adapter, or the whole model in `model.dtype`."""
     import torch
 

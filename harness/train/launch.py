@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from harness.config.experiment import Config, read_yaml
+from harness.config.experiment import TrainingConfig, read_yaml
 from harness.core.errors import ConfigError, EnvironmentFault
 from harness.core.processes import LOOPBACK, dies_with_parent, reserved_port
-from harness.train.model import device_of
+from harness.train.device import device_of
 from harness.train.packing import TrainingBatches
 from harness.train.progress import STOP, SavedProgress
 
@@ -19,7 +19,7 @@ _POLL_S = 0.2
 
 
 def launch(
-    config: Config, base: Path, batches: TrainingBatches, saved: SavedProgress, resume: Path | None, out: Path
+    config: TrainingConfig, base: Path, batches: TrainingBatches, saved: SavedProgress, resume: Path | None, out: Path
 ) -> None:
     """`fit` in config.num_processes processes; raises what it raises, EnvironmentFault when a process dies."""
     batches.save(saved.folder / BATCHES)
@@ -36,7 +36,7 @@ def launch(
         raise_worker_error(saved.folder / ERROR, code)
 
 
-def launch_command(config: Config, job: Path, port: int) -> list[str]:
+def launch_command(config: TrainingConfig, job: Path, port: int) -> list[str]:
     """What starts the workers: accelerate on GPUs or by its own configuration file, torchrun (at `port`) on the CPU."""
     count = str(config.num_processes)
     worker = ["-m", "harness.train.worker", str(job)]

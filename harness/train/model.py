@@ -14,6 +14,7 @@ from typing import Any
 from harness.config.train import TrainConfig
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.model.load import load_model, quiet_transformers, with_adapter
+from harness.train.device import device_of
 
 
 def parameters(base: Path, config: TrainConfig) -> tuple[int, int]:
@@ -30,17 +31,6 @@ def skeleton(base: Path, config: TrainConfig) -> Any:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, trust_remote_code=False))
         plain = config.model_copy(update={"method": "lora"})
         return model if config.method == "full" else with_new_adapter(model, plain)
-
-
-def device_of(config: TrainConfig) -> str:
-    """'cuda' or 'cpu': as configured, or what the machine has. Nothing else decides where a model is trained."""
-    import torch
-
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("train.device=cuda, and torch sees no GPU; use train.device=auto or cpu")
-    if config.device != "auto":
-        return config.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:

@@ -8,14 +8,14 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.config.train import TrainConfig
 from harness.prompt.render import Renderer
 from harness.records.stages import LongRows
-from harness.train.compute import compute_for
+from harness.train.device import compute_for, device_of
 from harness.train.finetune import contract_for_training
 from harness.train.fit import fit
-from harness.train.model import device_of, parameter_counts, skeleton
+from harness.train.model import parameter_counts, skeleton
 from harness.train.packing import TrainingBatches, padding_share, training_batches
 from harness.train.prepare import Row, long_rows_messages, prepare
 from harness.train.progress import ComputeSettings, SavedProgress
@@ -133,7 +133,7 @@ class TrainingPlan:
             yield f"expected time: {self.seconds:.0f} s (from that probe, one process), without start and saving"
 
 
-def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPlan:
+def plan_training(config: TrainingConfig, base: Path, rows: Sequence[Row]) -> TrainingPlan:
     """Raises what `finetune` would raise before its first step."""
     import torch
 
@@ -171,7 +171,7 @@ def plan_training(config: Config, base: Path, rows: Sequence[Row]) -> TrainingPl
 
 
 def _probe(
-    config: Config, base: Path, batches: TrainingBatches, memory: MemoryEstimate, per_step: int, parts: int
+    config: TrainingConfig, base: Path, batches: TrainingBatches, memory: MemoryEstimate, per_step: int, parts: int
 ) -> tuple[float | None, float | None]:
     """(tokens a second, peak GiB) of real steps of `per_step` sequences, the first of them not counted."""
     if memory.total * 2**30 > _USABLE_MEMORY * _free_bytes(config):
@@ -189,7 +189,7 @@ def _probe(
     return tokens / sum(row["seconds"] for row in curve), max(row["memory_gib"] for row in curve)
 
 
-def _free_bytes(config: Config) -> float:
+def _free_bytes(config: TrainingConfig) -> float:
     if device_of(config.train) == "cuda":
         import torch
 

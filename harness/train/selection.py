@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.core.console import say
 from harness.core.errors import DataError
 from harness.model.load import load_model
@@ -22,7 +22,12 @@ class CheckpointSelector:
     """Has `evaluate` measure checkpoints, and keeps the best of them in the progress folder."""
 
     def __init__(
-        self, evaluate: EvaluateCheckpoint, config: Config, saved: SavedProgress, contract: Contract, tokenizer: Any
+        self,
+        evaluate: EvaluateCheckpoint,
+        config: TrainingConfig,
+        saved: SavedProgress,
+        contract: Contract,
+        tokenizer: Any,
     ):
         self.evaluate, self.config, self.saved = evaluate, config, saved
         self.contract, self.tokenizer = contract, tokenizer

@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div, log_softmax
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.config.train import TrainConfig
 from harness.core.errors import ConfigError
 from harness.train.compute import Compute
@@ -111,7 +111,7 @@ class PackedTrainer(Trainer):
     What is logged at every step holds the mean loss of every source. `compute` says how a step is computed.
     """
 
-    def __init__(self, batches: TrainingBatches, config: Config, compute: Compute, **arguments: Any):
+    def __init__(self, batches: TrainingBatches, config: TrainingConfig, compute: Compute, **arguments: Any):
         super().__init__(train_dataset=batches.examples(config.num_processes), data_collator=collate, **arguments)
         self.model_accepts_loss_kwargs = True
         self._loss_shifts_labels = False
@@ -123,8 +123,7 @@ class PackedTrainer(Trainer):
             raise ConfigError([f"train.l2_to_start: {why}; leave it out, or accelerate_config"])
         self._settings, self._compute = settings, compute
         self._names = batches.sources
-        roles = {name: source.role for name, source in config.data.sources.items()}
-        replay = [roles.get(name) == "replay" for name in self._names]
+        replay = [config.roles.get(name) == "replay" for name in self._names]
         self._replay = torch.tensor(replay, device=device)
         self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
         shards = settings.sequences_per_step + compute.parts_at_once  # each has its own sums: threads never add to one

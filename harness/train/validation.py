@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.model.load import is_adapter, load_model, with_adapter
 from harness.prompt.render import Rendered
-from harness.train.compute import Compute, compute_for
-from harness.train.model import device_of
+from harness.train.compute import Compute
+from harness.train.device import compute_for, device_of
 from harness.train.packing import IGNORED, join
 
 
-def losses_of(config: Config, base: Path, checkpoint: Path, rows: Sequence[Rendered]) -> tuple[float, float]:
+def losses_of(config: TrainingConfig, base: Path, checkpoint: Path, rows: Sequence[Rendered]) -> tuple[float, float]:
     """Mean losses (nats a supervised token) of the base model and of a checkpoint, an adapter or a whole model."""
     device = device_of(config.train)
 

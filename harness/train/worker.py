@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from harness.config.experiment import Config, validate
+from harness.config.experiment import TrainingConfig, validate
 from harness.core.console import say, silence_libraries
 from harness.core.errors import INTERRUPTED, HarnessError
 from harness.core.processes import dies_with_parent
@@ -26,7 +26,7 @@ def main(path: Path) -> int:
     job = json.loads(path.read_text())
     saved = SavedProgress(Path(job["progress"]))
     resume = Path(job["resume"]) if job["resume"] else None
-    config = validate(Config, job["config"])
+    config = validate(TrainingConfig, job["config"])
     try:
         batches = TrainingBatches.load(saved.folder / BATCHES)
         with saved.in_use() if first else nullcontext():

@@ -116,7 +116,7 @@ def dry_run(run: Run) -> TrainingPlan:
     """
     sources = check(run.config)
     _within_limits(audit_stage(run, sources))
-    return plan_training(run.config, local_model(run.config.model), read_rows(run.folder.data))
+    return plan_training(run.config.training, local_model(run.config.model), read_rows(run.folder.data))
 
 
 def _within_limits(dataset: Dataset) -> Dataset:
@@ -218,7 +218,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         ):
             rows, validation = read_rows(place.data), read_validation_rows(place.data)
             examined = partial(examine, config, base, work=place.unfinished, kept=kept)
-            finetune(config, base, rows, folder, place.unfinished, inputs, examined, validation)
+            finetune(config.training, base, rows, folder, place.unfinished, inputs, examined, validation)
 
     target = place.checkpoint if config.alpha == 1 else place.trained
     folder, reused = store.stage(run.runs, target, "train", inputs, work)

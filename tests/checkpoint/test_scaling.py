@@ -50,7 +50,7 @@ def full(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("full")
     config = tiny.config(tiny_base, "train.method=full", "train.learning_rate=2e-3", "model.dtype=float32")
-    finetune(config, tiny_base, tiny.rows(8), folder)
+    finetune(config.training, tiny_base, tiny.rows(8), folder)
     return folder
 
 

@@ -44,7 +44,7 @@ def test_every_answer_of_a_conversation_is_trained_on(tiny_base: Path, tmp_path:
     mine = small.data.model_copy(update={"sources": {"mine": small.data.sources["mine"]}})
     audit(mine, small.audit, [], tmp_path)
     (tmp_path / "checkpoint").mkdir()
-    summary = finetune(small, tiny_base, read_rows(tmp_path), tmp_path / "checkpoint")
+    summary = finetune(small.training, tiny_base, read_rows(tmp_path), tmp_path / "checkpoint")
     tokenizer = load_tokenizer(tiny_base)
     answers = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in turns[1::2]]
     assert (summary.rows, summary.supervised_tokens) == (1, sum(answers))

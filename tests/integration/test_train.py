@@ -20,7 +20,8 @@ from harness.prompt.messages import conversation
 from harness.prompt.render import Rendered, Renderer
 from harness.records.base import load
 from harness.records.stages import TrainingSummary
-from harness.train.compute import Compute, compute_for
+from harness.train.compute import Compute
+from harness.train.device import compute_for
 from harness.train.finetune import finetune
 from harness.train.packing import IGNORED, Packed, TrainingBatches, collate, pack
 from harness.train.prepare import prepare
@@ -41,7 +42,7 @@ def renderer(tiny_base: Path) -> Renderer:
 def train(config: Config, base: Path, out: Path, count: int = 16) -> list[float]:
     """The curve's losses."""
     out.mkdir()
-    finetune(config, base, tiny.rows(count), out)
+    finetune(config.training, base, tiny.rows(count), out)
     return [json.loads(line)["loss"] for line in (out / "train.jsonl").read_text().splitlines()]
 
 
@@ -125,7 +126,7 @@ def _float32_model(base: Path) -> tuple[Any, Compute]:
 
     config = tiny.config(base)
     model = load_for_training(base, config.train, "float32")
-    return model, compute_for(model, config, "cpu")
+    return model, compute_for(model, config.training, "cpu")
 
 
 def _reference(model: Any, row: Rendered) -> float:
@@ -146,7 +147,7 @@ def _packed_loss(model: Any, compute: Compute, packed: Packed, scratch: Path) ->
     count = 1 + max(packed.rows)
     batches = TrainingBatches([packed], [0], [str(row) for row in range(count)], ["tiny"] * count, 1)
     arguments = training_arguments(config.train, 1, scratch, use_cpu=True)
-    trainer = PackedTrainer(batches, config, compute, model=model, args=arguments)
+    trainer = PackedTrainer(batches, config.training, compute, model=model, args=arguments)
     with torch.no_grad():
         return float(trainer.compute_loss(model, collate(batches.examples(1)), num_items_in_batch=1))
 
@@ -172,7 +173,7 @@ class TestMask:
     def test_a_row_over_the_sequence_length_is_named(self, tiny_base: Path, tmp_path: Path) -> None:
         rows = [*tiny.rows(2), {**tiny.rows(1)[0], "id": "the-long-one", "output": "word " * 300}]
         with pytest.raises(DataError, match=r"1 rows? .*longer than 256 tokens: the-long-one"):
-            finetune(tiny.config(tiny_base), tiny_base, rows, tmp_path)
+            finetune(tiny.config(tiny_base).training, tiny_base, rows, tmp_path)
 
 
 class TestTraining:

@@ -46,7 +46,7 @@ def curve(folder: Path) -> list[float]:
 def trained(base: Path, out: Path, *overrides: str) -> TrainingSummary:
     out.mkdir()
     rows = tiny.rows(16)
-    return finetune(tiny.config(base, *SETTINGS, *overrides), base, rows[:12], out, validation=rows[12:])
+    return finetune(tiny.config(base, *SETTINGS, *overrides).training, base, rows[:12], out, validation=rows[12:])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,9 @@ def test_a_model_on_a_gpu_has_layers_of_transformers_and_peft_alone(
     monkeypatch.setattr("harness.train.fit.device_of", lambda _: device)
     out = tmp_path / "out"
     out.mkdir()
-    summary = finetune(tiny.config(tiny_base, *SETTINGS, f"train.method={method}"), tiny_base, tiny.rows(12), out)
+    summary = finetune(
+        tiny.config(tiny_base, *SETTINGS, f"train.method={method}").training, tiny_base, tiny.rows(12), out
+    )
     if device == "cuda":
         assert (ours, attention, summary.parts_at_once) == (set(), {"sdpa"}, 1)
     else:  # the control: what would be found

@@ -20,7 +20,7 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
     """The tiny model in training mode, its adapter far from zero; `plain` is transformers' and peft's own."""
     import torch
 
-    from harness.train.compute import compute_for
+    from harness.train.device import compute_for
     from harness.train.model import load_for_training
 
     config = tiny.config(base)
@@ -31,7 +31,7 @@ def adapted(base: Path, dtype: str = "float32", *, plain: bool = False, **settin
         if "lora_B" in name:
             weights.data.normal_(0, 0.2, generator=generator)
     if not plain:
-        compute_for(model, config.model_copy(update={"train": train}), "cpu")
+        compute_for(model, config.model_copy(update={"train": train}).training, "cpu")
     return model
 
 
@@ -67,7 +67,7 @@ def summed_loss(model: Any, together: Sequence[Rendered]) -> Any:
     config = tiny.config(Path("unused"))
     with tempfile.TemporaryDirectory() as folder:
         arguments = training_arguments(config.train, 1, Path(folder), use_cpu=True)
-        trainer = PackedTrainer(batches, config, compute_of(model), model=model, args=arguments)
+        trainer = PackedTrainer(batches, config.training, compute_of(model), model=model, args=arguments)
         return trainer.compute_loss(model, collate(batches.examples(1)), num_items_in_batch=1)
 
 
@@ -189,11 +189,11 @@ class TestAdapter:
         assert losses[0] != pytest.approx(summed_loss(adapted(tiny_base), rows(40, 20)).item(), rel=1e-5)
 
     def test_switched_off_it_leaves_the_base_model(self, tiny_base: Path) -> None:
-        from harness.train.compute import compute_for
+        from harness.train.device import compute_for
         from harness.train.model import load_for_training
 
         untouched = load_for_training(tiny_base, TrainConfig(device="cpu"), "float32")
-        compute_for(untouched, tiny.config(tiny_base), "cpu")
+        compute_for(untouched, tiny.config(tiny_base).training, "cpu")
         model = adapted(tiny_base)
         with model.disable_adapter():
             assert summed_loss(model, rows(40)).item() == summed_loss(untouched, rows(40)).item()
@@ -282,7 +282,7 @@ class TestValidation:
         config = tiny.config(tiny_base, "train.learning_rate=1e-2", "train.epochs=2", f"train.method={method}")
         some = tiny.rows(20)
         long = {**some[0], "id": "long", "output": "word " * 300}
-        summary = finetune(config, tiny_base, some[:12], tmp_path, validation=[*some[12:], long])
+        summary = finetune(config.training, tiny_base, some[:12], tmp_path, validation=[*some[12:], long])
         assert summary.validation_rows == 8
         assert summary.base_validation_loss == pytest.approx(summary.first_loss, rel=0.1)
         assert summary.validation_loss is not None

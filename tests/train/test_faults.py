@@ -91,7 +91,7 @@ def test_out_of_memory(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(PackedTrainer, "compute_loss", breaking_at(3, RuntimeError(text)))
     with pytest.raises(TrainingFault, match=r"out of memory at step 3 of \d+ \(a sequence of \d+ tokens\)") as caught:
-        finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
+        finetune(tiny.config(tiny_base, *OVERRIDES).training, tiny_base, tiny.rows(12), tmp_path)
     told = str(caught.value)
     assert "train.gradient_checkpointing=true" in told
     assert "--dry-run" in told
@@ -124,8 +124,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     with monkeypatch.context() as patch:
         patch.setattr(PackedTrainer, "_save_optimizer_and_scheduler", save)
         with pytest.raises(DiskFull, match=r"no space left at step 4 of .* the checkpoint before it is complete"):
-            finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
-    summary = finetune(config, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
+            finetune(config.training, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
+    summary = finetune(config.training, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     assert summary.resumed_at == [2]
 
 
@@ -137,7 +137,7 @@ def test_a_disk_that_is_full_at_the_very_end_is_told_too(
 
     monkeypatch.setattr("harness.train.fit._save", save)
     with pytest.raises(DiskFull, match=r"no space left at step (\d+) of \1;"):
-        finetune(tiny.config(tiny_base), tiny_base, tiny.rows(4), tmp_path)
+        finetune(tiny.config(tiny_base).training, tiny_base, tiny.rows(4), tmp_path)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -155,7 +155,7 @@ def test_the_row_whose_loss_is_no_number_is_named_first(
     monkeypatch.setattr(PackedTrainer, "objective", objective)
     config = tiny.config(tiny_base, "train.sequences_per_step=100", f"train.parts_at_once={parts}")
     with pytest.raises(TrainingFault, match=r"the loss is nan at step 1 of .*the highest loss first: row-007, row-"):
-        finetune(config, tiny_base, tiny.rows(12), tmp_path)
+        finetune(config.training, tiny_base, tiny.rows(12), tmp_path)
 
 
 def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_another_error_keeps_its_own_words(tiny_base: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(PackedTrainer, "compute_loss", breaking_at(2, RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):
-        finetune(tiny.config(tiny_base, *OVERRIDES), tiny_base, tiny.rows(12), tmp_path)
+        finetune(tiny.config(tiny_base, *OVERRIDES).training, tiny_base, tiny.rows(12), tmp_path)
 
 
 def test_the_summary_says_what_training_was(tiny_adapter: Path) -> None:

@@ -23,7 +23,7 @@ FAST = ("train.learning_rate=1e-2", "train.schedule=constant", "train.warmup_rat
 
 def trained(base: Path, out: Path, *overrides: str, rows: list[Any] | None = None) -> TrainingSummary:
     out.mkdir()
-    return finetune(tiny.config(base, *FAST, *overrides), base, rows or tiny.rows(12), out)
+    return finetune(tiny.config(base, *FAST, *overrides).training, base, rows or tiny.rows(12), out)
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -112,7 +112,7 @@ class TestSources:
 
     def run(self, base: Path, out: Path, *overrides: str) -> list[dict[str, float]]:
         out.mkdir()
-        finetune(self.config(base, *overrides), base, self.ROWS, out)
+        finetune(self.config(base, *overrides).training, base, self.ROWS, out)
         return curve(out)
 
     def test_the_curve_holds_every_sources_loss(self, tiny_base: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ OVERRIDES = ("train.epochs=2", "train.too_long=drop")
 def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> None:
     config = tiny.config(tiny_base, *OVERRIDES)
     rows = [*tiny.rows(12), {**tiny.rows(1)[0], "id": "the-long-one", "output": "word " * 300}]
-    plan = plan_training(config, tiny_base, rows)
-    summary = finetune(config, tiny_base, rows, tmp_path)
+    plan = plan_training(config.training, tiny_base, rows)
+    summary = finetune(config.training, tiny_base, rows, tmp_path)
     assert (plan.rows, plan.sequences, plan.steps) == (summary.rows, summary.sequences, summary.steps)
     assert (plan.trained, plan.total) == (summary.trained_parameters, summary.total_parameters)
     assert plan.tokens == 2 * summary.tokens
@@ -40,15 +40,15 @@ def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> Non
 
 def test_without_room_nothing_is_probed(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.train.plan._free_bytes", lambda _: 2**20)
-    plan = plan_training(tiny.config(tiny_base), tiny_base, tiny.rows(4))
+    plan = plan_training(tiny.config(tiny_base).training, tiny_base, tiny.rows(4))
     assert (plan.seconds, plan.peak_gib) == (None, None)
     assert "expected time: unknown" in "\n".join(plan.lines())
 
 
 def test_parts_are_told_as_training_takes_them(tiny_base: Path, tmp_path: Path) -> None:
     config = tiny.config(tiny_base, "train.parts_at_once=2")
-    plan = plan_training(config, tiny_base, tiny.rows(12))
-    assert finetune(config, tiny_base, tiny.rows(12), tmp_path).parts_at_once == 2
+    plan = plan_training(config.training, tiny_base, tiny.rows(12))
+    assert finetune(config.training, tiny_base, tiny.rows(12), tmp_path).parts_at_once == 2
     assert ", 2 parts of a step at once" in "\n".join(plan.lines())
 
 
@@ -69,7 +69,7 @@ def test_the_probe_has_parts_as_large_as_training_has(
     monkeypatch.setattr("harness.train.plan._probe", probe)
     system = ["template.system_policy=fixed", f"template.system='{told}'"] if told else []
     settings = ("train.parts_at_once=2", "train.sequences_per_step=8", *system)
-    plan = plan_training(tiny.config(tiny_base, *settings), tiny_base, tiny.rows(60))
+    plan = plan_training(tiny.config(tiny_base, *settings).training, tiny_base, tiny.rows(60))
     assert plan.sequences >= 8
     assert (sizes[0] > 2) == bool(told)
     assert plan.memory.logits > 0

@@ -37,7 +37,7 @@ TWO = ("launcher=accelerate", "num_processes=2")
 
 def trained(base: Path, out: Path, *overrides: str) -> TrainingSummary:
     out.mkdir()
-    return finetune(tiny.config(base, *SETTINGS, *overrides), base, tiny.rows(12), out)
+    return finetune(tiny.config(base, *SETTINGS, *overrides).training, base, tiny.rows(12), out)
 
 
 def curve(folder: Path, key: str) -> list[float]:
@@ -76,7 +76,7 @@ def test_checkpoints_are_examined_between_launches(tiny_base: Path, tmp_path: Pa
         out = tmp_path / name
         out.mkdir()
         found = finetune(
-            tiny.config(tiny_base, *SETTINGS, *examine, *launcher),
+            tiny.config(tiny_base, *SETTINGS, *examine, *launcher).training,
             tiny_base,
             tiny.rows(12),
             out,
@@ -106,14 +106,16 @@ def killed_at(step: int, base: Path, out: Path, progress: Path) -> None:
 
     out.mkdir()
     threading.Thread(target=watch, daemon=True).start()
-    finetune(tiny.config(base, *SETTINGS, *TWO), base, tiny.rows(12), out, progress, {"data": "d"})
+    finetune(tiny.config(base, *SETTINGS, *TWO).training, base, tiny.rows(12), out, progress, {"data": "d"})
 
 
 def test_killed_it_goes_on_to_the_same_bits(tiny_base: Path, tmp_path: Path, two: Path) -> None:
     progress, out = tmp_path / "progress", tmp_path / "out"
     assert tiny.exit_code(killed_at, 8, tiny_base, tmp_path / "killed", progress) == -signal.SIGKILL
     out.mkdir()
-    summary = finetune(tiny.config(tiny_base, *SETTINGS, *TWO), tiny_base, tiny.rows(12), out, progress, {"data": "d"})
+    summary = finetune(
+        tiny.config(tiny_base, *SETTINGS, *TWO).training, tiny_base, tiny.rows(12), out, progress, {"data": "d"}
+    )
     assert 5 <= summary.resumed_at[0] < summary.steps
     assert curve(out, "loss") == curve(two, "loss")
     assert (out / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
@@ -148,7 +150,7 @@ def test_what_processes_tell_each_other_is_where_their_backend_is(monkeypatch: p
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda flag: seen.append(flag.device.type))
     from harness.train.callbacks import CheckpointSaving
 
-    saving = CheckpointSaving(tiny.config(Path("unused"), *TWO), 10, Interruption())
+    saving = CheckpointSaving(tiny.config(Path("unused"), *TWO).training, 10, Interruption())
     with pytest.raises(RuntimeError, match="meta"):  # stands in for a GPU here, and holds no value
         saving._stop_requested(torch.device("meta"))
     assert seen == ["meta"]
@@ -166,9 +168,9 @@ def test_the_first_error_of_any_process_is_told(tmp_path: Path, capsys: pytest.C
 
 def test_commands(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
-    on_cpu = launch_command(tiny.config(Path("unused"), *TWO, "train.device=cpu"), job, 29500)
+    on_cpu = launch_command(tiny.config(Path("unused"), *TWO, "train.device=cpu").training, job, 29500)
     assert on_cpu[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    own = launch_command(tiny.config(Path("unused"), *TWO, "accelerate_config=fsdp"), job, 29500)
+    own = launch_command(tiny.config(Path("unused"), *TWO, "accelerate_config=fsdp").training, job, 29500)
     assert own[1:] == [
         "-m", "accelerate.commands.launch", "--config_file", str(accelerate_file("fsdp")), "--num_processes", "2",
         "-m", "harness.train.worker", str(job),

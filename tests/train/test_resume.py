@@ -36,7 +36,7 @@ class Trained:
     def run(self) -> TrainingSummary:
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
-        return finetune(self.config, self.base, tiny.rows(12), self.out, self.progress, IDENTITY)
+        return finetune(self.config.training, self.base, tiny.rows(12), self.out, self.progress, IDENTITY)
 
     def in_child(self, prepare: Callable[[], None]) -> int:
         """Trains in a process of its own; returns how it ended (see tiny.exit_code)."""

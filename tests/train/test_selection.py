@@ -84,7 +84,7 @@ class TestTraining:
         out = folder / "out"
         out.mkdir(parents=True, exist_ok=True)
         config = tiny.config(base, *SETTINGS, *overrides)
-        return finetune(config, base, tiny.rows(12), out, folder / "progress", {}, judge), digests
+        return finetune(config.training, base, tiny.rows(12), out, folder / "progress", {}, judge), digests
 
     def test_the_best_checkpoint_is_what_comes_out(self, tiny_base: Path, tmp_path: Path) -> None:
         summary, digests = self.train(tiny_base, tmp_path, {4: found(4, 0.05, 0.9)})
@@ -112,7 +112,7 @@ class TestTraining:
             return found(step, 0.05, float(step == 2))
 
         config = tiny.config(tiny_base, *SETTINGS, "train.method=full", "train.learning_rate=1e-3")
-        assert finetune(config, tiny_base, tiny.rows(12), tmp_path, None, {}, judge).kept_step == 2
+        assert finetune(config.training, tiny_base, tiny.rows(12), tmp_path, None, {}, judge).kept_step == 2
         assert {w.dtype for w in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
 
     def test_killed_while_examining_it_examines_again(self, tiny_base: Path, tmp_path: Path) -> None:
@@ -139,4 +139,4 @@ def _killed_while_examining(base: Path, folder: Path, at: int, *overrides: str) 
 
     (folder / "dead").mkdir()
     config = tiny.config(base, *SETTINGS, *overrides)
-    finetune(config, base, tiny.rows(12), folder / "dead", folder / "progress", {}, judge)
+    finetune(config.training, base, tiny.rows(12), folder / "dead", folder / "progress", {}, judge)

@@ -25,7 +25,7 @@ SETTINGS = (
 def trained(base: Path, out: Path, *overrides: str) -> Path:
     out.mkdir()
     rows = [{**row, "source": f"source {number % 2}"} for number, row in enumerate(tiny.rows(24))]
-    finetune(tiny.config(base, *SETTINGS, *overrides), base, rows, out)
+    finetune(tiny.config(base, *SETTINGS, *overrides).training, base, rows, out)
     return out
 
 
@@ -195,11 +195,11 @@ def test_what_threads_would_not_repeat_is_computed_alone(tiny_base: Path, settin
     from harness.train.cpu.threads import parts_at_once
 
     usual = configured(tiny_base, sequences_per_step=4)
-    assert parts_at_once(usual) == 4
-    assert parts_at_once(configured(tiny_base, **setting)) == 1
-    assert parts_at_once(usual.model_copy(update={"launcher": "accelerate"})) == 1
+    assert parts_at_once(usual.training) == 4
+    assert parts_at_once(configured(tiny_base, **setting).training) == 1
+    assert parts_at_once(usual.model_copy(update={"launcher": "accelerate"}).training) == 1
     dropout = usual.train.lora.model_copy(update={"dropout": 0.1})
-    assert parts_at_once(configured(tiny_base, lora=dropout)) == 1
+    assert parts_at_once(configured(tiny_base, lora=dropout).training) == 1
 
 
 def test_a_model_with_dropout_of_its_own_is_computed_alone(tiny_base: Path) -> None:

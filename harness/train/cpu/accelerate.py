@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 from harness.train.compute import Compute
 from harness.train.cpu.attention import attends_by_rows, use_packed_attention
 from harness.train.cpu.layers import token_losses, use_frozen_norms, use_lora_linear
@@ -30,7 +30,7 @@ from harness.train.packing import IGNORED, TrainingBatches, collate
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 
 
-def accelerate_on_cpu(model: Any, config: Config, parts: int | None = None) -> "CpuCompute":
+def accelerate_on_cpu(model: Any, config: TrainingConfig, parts: int | None = None) -> "CpuCompute":
     """Gives `model` the attention of `attention.py` and, if it has an adapter, the layers of `layers.py`.
 
     Returns how its steps are computed, in `parts` at once, by default as configured. Makes the C library's allocator

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrainingConfig
 
 Shard = dict[str, torch.Tensor]
 _SMALLEST = 128  # tokens of a shard: the layers' products need some rows
 
 
-def parts_at_once(config: Config) -> int:
+def parts_at_once(config: TrainingConfig) -> int:
     """How many shards of a step are computed side by side: as configured, or one a core.
 
     One under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may not
