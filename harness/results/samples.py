@@ -27,7 +27,7 @@ def texts(path: Path, place: int) -> tuple[str, str]:
     with path.open("rb") as file:
         file.seek(place)
         row = json.loads(file.readline())
-    return prompt_of(row)[-SHOWN:], _response(row)
+    return prompt_of(row)[-SHOWN:], response_of(row)[:SHOWN]
 
 
 def prompt_of(row: dict[str, Any]) -> str:
@@ -40,13 +40,13 @@ def prompt_of(row: dict[str, Any]) -> str:
     return str(first)
 
 
-def _response(row: dict[str, Any]) -> str:
+def response_of(row: dict[str, Any]) -> str:
     """The answer as text: what was generated, or which choice was the most likely."""
     responses: Any = row.get("filtered_resps") or [""]
     if not isinstance(responses, list):
-        return str(responses)[:SHOWN]
+        return str(responses)
     if isinstance(responses[0], str):
-        return responses[0][:SHOWN]
+        return responses[0]
     scores = [float(r[0]) for r in responses if isinstance(r, list | tuple) and r]
     best = max(range(len(scores)), key=scores.__getitem__) if scores else 0
     choices = (row.get("doc") or {}).get("choices")
