@@ -6,12 +6,12 @@
     harness.comparison(result.folder.base, result)  # a data frame
 
 docs/python.md describes every function. Importing this package loads the standard library only: a function is loaded
-with what it needs when it is first used. Modules inside the package import `__version__` from here, and nothing else.
+with what it needs when it is first used. No module inside the package imports this one.
 """
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from harness.core.version import __version__
 
 __all__ = [
     "Comparison",

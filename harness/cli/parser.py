@@ -2,9 +2,9 @@
 
 import argparse
 
-from harness import __version__
 from harness.cli import audit, ci, doctor, evaluate, gate, mirror, registry, report, run, serve, template
 from harness.cli.arguments import PROGRAM, Parser
+from harness.core.version import __version__
 
 FAMILIES = (run, audit, evaluate, gate, serve, template, report, registry, ci, mirror, doctor)
 EXIT_CODES = """configuration: key=value settings (Hydra syntax), for example experiment=finance_disclaimer gate=strict

