@@ -9,20 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from harness.config.data import AuditConfig as AuditConfig
-from harness.config.data import BehaviorRule as BehaviorRule
-from harness.config.data import DataConfig as DataConfig
-from harness.config.data import LimitConfig as LimitConfig
-from harness.config.data import MixConfig as MixConfig
-from harness.config.data import SourceConfig as SourceConfig
-from harness.config.gate import GateConfig as GateConfig
-from harness.config.gate import RuleConfig as RuleConfig
-from harness.config.group import Count as Count
-from harness.config.group import Group as Group
-from harness.config.group import Positive as Positive
-from harness.config.group import Share as Share
-from harness.config.train import LoraConfig as LoraConfig
-from harness.config.train import TrainConfig as TrainConfig
+from harness.config.data import AuditConfig, DataConfig
+from harness.config.gate import GateConfig
+from harness.config.group import Count, Group, Positive, Share
+from harness.config.train import TrainConfig
 from harness.core import plugins
 from harness.core.errors import ConfigError, nearest
 

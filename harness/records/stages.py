@@ -5,26 +5,8 @@ A missing number is None with a reason beside it, never 0.
 
 from typing import Literal
 
-from harness.records.base import Record as Record
-from harness.records.base import RecordT as RecordT
-from harness.records.base import load as load
-from harness.records.gate import EXIT_CODES as EXIT_CODES
-from harness.records.gate import Adjusted as Adjusted
-from harness.records.gate import Comparison as Comparison
-from harness.records.gate import Direction as Direction
-from harness.records.gate import Flip as Flip
-from harness.records.gate import Forgetting as Forgetting
-from harness.records.gate import Measured as Measured
-from harness.records.gate import MetricComparison as MetricComparison
-from harness.records.gate import MetricVerdict as MetricVerdict
-from harness.records.gate import Relative as Relative
-from harness.records.gate import Role as Role
-from harness.records.gate import Side as Side
-from harness.records.gate import Stopped as Stopped
-from harness.records.gate import Stratum as Stratum
-from harness.records.gate import Verdict as Verdict
-from harness.records.gate import VerdictName as VerdictName
-from harness.records.gate import Waiver as Waiver
+from harness.records.base import Record
+from harness.records.gate import VerdictName
 
 
 class SourceCount(Record):
