@@ -20,9 +20,9 @@ from harness.checkpoint.resolve import resolve_checkpoint
 from harness.core.console import silence_libraries
 from harness.evaluate import requests
 from harness.evaluate.answers import Answers
-from harness.evaluate.plan import Plan
+from harness.evaluate.plan import RequestPlan
+from harness.evaluate.server_evaluation import ServerEvaluation
 from harness.evaluate.tasks.load import load_tasks, seeded_samples
-from harness.evaluate.together import Together
 from harness.model.load import load_tokenizer, local_model
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
@@ -70,9 +70,9 @@ def main(overrides: list[str]) -> None:
             compared = check_models(endpoint, config.serve, renderer, {})
             live = time.perf_counter() - started
             watch = Stopwatch()
-            asked = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
+            asked = RequestPlan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
             server = LiveServer(lambda: nullcontext(lambda: endpoint))
-            together = Together(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
+            together = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
             with (
                 patch.object(requests, "require_equal", watch.wrap(requests.require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
@@ -85,7 +85,7 @@ def main(overrides: list[str]) -> None:
     print(f"| live, warm server ({compared} prompts, stop ids, sampling defaults) | {live:.2f} s |")
     share = watch.seconds / seconds
     print(f"| per request ({count} requests, {seconds:.1f} s of evaluation) | {share:.2%} of the time |")
-    print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'fault']}")
+    print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'error']}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ HISTORY = "history.jsonl"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-class Entry(Record):
+class HistoryEntry(Record):
     """One act on an alias: who did it, when, why, and the digests of what it rests on.
 
     `model` is a folder under models/. `policy` is what the alias demands of its next candidate from here on.
@@ -38,7 +38,7 @@ class Entry(Record):
     previous: str
     hash: str = ""
 
-    def sealed(self) -> "Entry":
+    def sealed(self) -> "HistoryEntry":
         return self.model_copy(update={"hash": self.digest})
 
     @property
@@ -46,7 +46,7 @@ class Entry(Record):
         return sha256_json(self.model_dump(exclude={"hash"}))
 
 
-def read_history(registry: Path) -> list[Entry]:
+def read_history(registry: Path) -> list[HistoryEntry]:
     """All entries, oldest first; raises EvidenceFault when a line was changed, removed, added or moved."""
     entries, faults = read_lines(_lines(registry / HISTORY), str(registry / HISTORY))
     if faults:
@@ -54,13 +54,13 @@ def read_history(registry: Path) -> list[Entry]:
     return entries
 
 
-def read_lines(lines: Iterable[str], where: str) -> tuple[list[Entry], list[str]]:
+def read_lines(lines: Iterable[str], where: str) -> tuple[list[HistoryEntry], list[str]]:
     """The entries, and every break of the chain in words."""
-    entries: list[Entry] = []
+    entries: list[HistoryEntry] = []
     faults: list[str] = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = Entry.model_validate_json(line)
+            entry = HistoryEntry.model_validate_json(line)
         except ValidationError:
             faults.append(f"{where} line {number} is no entry of a registry")
             continue
@@ -73,7 +73,7 @@ def read_lines(lines: Iterable[str], where: str) -> tuple[list[Entry], list[str]
     return entries, faults
 
 
-def write_history(registry: Path, entries: Sequence[Entry]) -> None:
+def write_history(registry: Path, entries: Sequence[HistoryEntry]) -> None:
     """All entries under a temporary name, on the disk, then renamed: readers see the old or the new history."""
     temporary = registry / f".{HISTORY}.tmp"
     with temporary.open("w") as file:
@@ -83,19 +83,19 @@ def write_history(registry: Path, entries: Sequence[Entry]) -> None:
     temporary.replace(registry / HISTORY)
 
 
-def current_of(entries: Sequence[Entry], alias: str) -> Entry | None:
+def current_of(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry | None:
     """The entry that put the alias where it is."""
     return next((e for e in reversed(entries) if e.alias == alias and e.action != "policy"), None)
 
 
-def demanded_of(entries: Sequence[Entry], alias: str) -> dict[str, Any] | None:
+def demanded_of(entries: Sequence[HistoryEntry], alias: str) -> dict[str, Any] | None:
     """The policy that the alias demands."""
     return next((e.policy for e in reversed(entries) if e.alias == alias), None)
 
 
-def before_current(entries: Sequence[Entry], alias: str) -> Entry | None:
+def before_current(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry | None:
     """The promotion that a rollback returns to: promotions stack up, a rollback takes off what lies above its model."""
-    stack: list[Entry] = []
+    stack: list[HistoryEntry] = []
     for entry in entries:
         if entry.alias != alias or entry.action == "policy":
             continue

@@ -18,7 +18,7 @@ from harness.core.console import say, timed
 from harness.core.layout import EVALUATION
 from harness.core.store import stage
 from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
-from harness.evaluate.interim_looks import Looks
+from harness.evaluate.interim_looks import InterimLooks
 from harness.model.load import tokenizer_folder
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.saved import check_saved
@@ -30,8 +30,8 @@ from harness.serve.server import BASE
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
     from harness.evaluate.journal import Journal
-    from harness.evaluate.plan import Plan
-    from harness.evaluate.together import Together
+    from harness.evaluate.plan import RequestPlan
+    from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.prompt.render import Renderer
     from harness.serve.session import KeptServer, LiveServer
 
@@ -49,7 +49,7 @@ class Job:
     out: Path
     log: Path
     load: LoadTasks
-    looks: Looks | None
+    looks: InterimLooks | None
     kept: "KeptServer | None" = None
 
     @property
@@ -74,7 +74,7 @@ class Job:
 
     def is_whole(self, label: str) -> bool:
         """Whether a model is asked everything, whatever looks see."""
-        return self.looks is None or label in self.looks.whole
+        return self.looks is None or label in self.looks.in_full
 
 
 def evaluate_checkpoints(
@@ -83,7 +83,7 @@ def evaluate_checkpoints(
     out: Path,
     log: Path,
     load: LoadTasks,
-    looks: Looks | None = None,
+    looks: InterimLooks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
     kept: "KeptServer | None" = None,
 ) -> dict[str, Path]:
@@ -165,8 +165,8 @@ def _evaluate(
     Those that looks are for come last: the looks see the evaluations of the others, and those in `done`. `sound` raises
     for a checkpoint that is not what it says; the server is on its way meanwhile.
     """
-    from harness.evaluate.judging import judge_of
-    from harness.evaluate.together import Together
+    from harness.evaluate.judging import sample_judge
+    from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.serve.session import LiveServer, Serving
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
@@ -179,7 +179,7 @@ def _evaluate(
         serving = Serving(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
         server = stack.enter_context(alone if kept is None else kept.lent(serving))
-        judge = judge_of(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
+        judge = sample_judge(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)
         sound()
@@ -187,7 +187,7 @@ def _evaluate(
         folders: dict[str, Path] = {}
         for whole in (True, False):
             if part := {label: one for label, one in answers.items() if job.is_whole(label) == whole}:
-                together = Together(plan, part, server, job.config, judge)
+                together = ServerEvaluation(plan, part, server, job.config, judge)
                 folders |= _answered(job, together, None if whole else job.looks, {**done, **folders})
         return folders
 
@@ -224,15 +224,17 @@ def judge_scope(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Any] | N
     return scope if judging else {**scope, "weights": member.base_sha256}
 
 
-def _answered(job: Job, together: "Together", looks: Looks | None, done: Mapping[str, Path]) -> dict[str, Path]:
+def _answered(
+    job: Job, together: "ServerEvaluation", looks: InterimLooks | None, done: Mapping[str, Path]
+) -> dict[str, Path]:
     """The evaluations of models that are asked everything, or what the looks demand."""
-    extent = together.ask_all(looks, done)
-    flips = together.ask_again(extent) if job.config.suite.aa else {}
+    asked_items = together.ask_all(looks, done)
+    flips = together.repeat_check(asked_items) if job.config.suite.aa else {}
     accept = _is_final if looks is None else _never  # what looks decided belongs to what they looked at
     folders = {}
     for label in together.answers:
         weights = job.checkpoints[label].weights_sha256
-        write = partial(together.write, label, weights, extent, flips.get(label))
+        write = partial(together.write, label, weights, asked_items, flips.get(label))
         folders[label] = _finished(job, label, write, accept)
     return folders
 
@@ -256,14 +258,14 @@ def _surely_loads(config: EvaluationConfig) -> bool:
     return known and datasets is not None and all(Path(config.hub_dir or "", found).is_dir() for found in datasets)
 
 
-def _plan(job: Job, renderer: "Renderer") -> "Plan":
-    from harness.evaluate.plan import Plan
+def _plan(job: Job, renderer: "Renderer") -> "RequestPlan":
+    from harness.evaluate.plan import RequestPlan
     from harness.evaluate.tasks.load import seeded_samples
-    from harness.evaluate.tasks.suite import told
+    from harness.evaluate.tasks.suite import suite_statement
 
     loaded = job.load()
-    say(f"  {told(job.config, loaded)}")
-    return Plan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
+    say(f"  {suite_statement(job.config, loaded)}")
+    return RequestPlan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
 
 
 def _renderer(contract: Contract, group: Mapping[str, Checkpoint]) -> "Renderer":

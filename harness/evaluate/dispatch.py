@@ -1,6 +1,6 @@
 """All questions of all tasks and all models of a server in flight together.
 
-A failed request is tried again with growing pauses. A server that dies is started again and the flight goes on; a
+A failed request is tried again with growing pauses. A server that dies is started again and the dispatcher goes on; a
 question that was in flight at two deaths is asked alone, and given up when the server dies of it once more.
 """
 
@@ -15,7 +15,7 @@ from harness.config.experiment import ServeConfig
 from harness.core.console import progress, say
 from harness.core.errors import EnvironmentFault, RequestRefused, ServerFault
 from harness.evaluate import requests
-from harness.evaluate.journal import Entry
+from harness.evaluate.journal import JournalEntry
 from harness.evaluate.requests import Conversation, Question
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
@@ -34,7 +34,7 @@ class ServerGone(EnvironmentFault):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class PendingQuestion:
     """A question to one model of the server."""
 
     model: str
@@ -44,7 +44,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Failure:
+class RequestFailure:
     """Why there is no answer. What the server refuses it will refuse again; anything else may work another time."""
 
     reason: str
@@ -52,16 +52,16 @@ class Failure:
 
 
 @dataclass
-class Flight:
-    """Questions on their way. `landed` is called with each question's entries, or with why there are none."""
+class RequestDispatcher:
+    """Questions on their way. `on_result` is called with each question's entries, or with why there are none."""
 
     renderer: Renderer
     config: ServeConfig
-    landed: Callable[[Asked, dict[bytes, Entry] | Failure], None]
+    on_result: Callable[[PendingQuestion, dict[bytes, JournalEntry] | RequestFailure], None]
     restarts: int = 0
-    deaths: Counter[Asked] = field(default_factory=Counter)
+    deaths: Counter[PendingQuestion] = field(default_factory=Counter)
 
-    def run(self, asked: Sequence[Asked], server: LiveServer, title: str) -> None:
+    def run(self, asked: Sequence[PendingQuestion], server: LiveServer, title: str) -> None:
         """Returns when every question has landed. Raises PromptMismatch at the first prompt that is another.
 
         Long ones are begun first, so that none is left alone at the end.
@@ -77,15 +77,15 @@ class Flight:
                     server.stop()
                     self._after_death(waiting, f"{gone} (its logs: {server.logs})", bar)
 
-    def _after_death(self, waiting: "deque[Asked]", gone: str, bar: Any) -> None:
+    def _after_death(self, waiting: "deque[PendingQuestion]", gone: str, bar: Any) -> None:
         self.restarts += 1
         if self.restarts > RESTARTS:
             while waiting:
-                self._land(waiting.popleft(), Failure(f"{gone} {self.restarts} times", refused=False), bar)
+                self._report(waiting.popleft(), RequestFailure(f"{gone} {self.restarts} times", refused=False), bar)
         elif waiting:
             say(f"  {gone}; it is started again ({len(waiting)} questions left)")
 
-    async def _until_empty(self, waiting: "deque[Asked]", endpoint: Endpoint, bar: Any) -> None:
+    async def _until_empty(self, waiting: "deque[PendingQuestion]", endpoint: Endpoint, bar: Any) -> None:
         """Lands everything that waits: together first, then one by one what may have killed the server."""
         together = deque(one for one in waiting if self.deaths[one] < SUSPECT_AFTER)
         alone = deque(one for one in waiting if self.deaths[one] >= SUSPECT_AFTER)
@@ -98,16 +98,21 @@ class Flight:
                     )
                     for model in {one.model for one in (*together, *alone)}
                 }
-                await self._land_all(together, clients, endpoint, bar)
-                await self._land_all(alone, clients, endpoint, bar, alone=True)
+                await self._dispatch_all(together, clients, endpoint, bar)
+                await self._dispatch_all(alone, clients, endpoint, bar, alone=True)
         finally:
             waiting.extend((*together, *alone))
 
-    async def _land_all(
-        self, waiting: "deque[Asked]", clients: dict[str, Client], endpoint: Endpoint, bar: Any, alone: bool = False
+    async def _dispatch_all(
+        self,
+        waiting: "deque[PendingQuestion]",
+        clients: dict[str, Client],
+        endpoint: Endpoint,
+        bar: Any,
+        alone: bool = False,
     ) -> None:
         """Workers take questions off the queue; what was in flight when the server dies is put back."""
-        in_flight: list[Asked] = []
+        in_flight: list[PendingQuestion] = []
 
         async def work() -> None:
             while waiting:
@@ -115,7 +120,7 @@ class Flight:
                 in_flight.append(one)
                 entries = await self._answer(one, clients[one.model], endpoint)
                 in_flight.remove(one)
-                self._land(one, entries, bar)
+                self._report(one, entries, bar)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -127,17 +132,21 @@ class Flight:
                 self._put_back(in_flight, waiting, alone, bar)
             raise first from None
 
-    def _put_back(self, in_flight: Sequence[Asked], waiting: "deque[Asked]", alone: bool, bar: Any) -> None:
+    def _put_back(
+        self, in_flight: Sequence[PendingQuestion], waiting: "deque[PendingQuestion]", alone: bool, bar: Any
+    ) -> None:
         """Whatever was in flight waits again, unless it was alone and therefore is the cause."""
         for one in in_flight:
             self.deaths[one] += 1
             if alone:
                 reason = f"the vLLM server died each of the {self.deaths[one]} times that this was asked"
-                self._land(one, Failure(reason, refused=False), bar)
+                self._report(one, RequestFailure(reason, refused=False), bar)
             else:
                 waiting.append(one)
 
-    async def _answer(self, one: Asked, client: Client, endpoint: Endpoint) -> dict[bytes, Entry] | Failure:
+    async def _answer(
+        self, one: PendingQuestion, client: Client, endpoint: Endpoint
+    ) -> dict[bytes, JournalEntry] | RequestFailure:
         """The entries, after as many attempts as it takes; raises ServerGone when nobody is there to ask."""
         from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -148,23 +157,25 @@ class Flight:
             reraise=True,
         )
         try:
-            found: dict[bytes, Entry] | Failure = await retrying(self._once, one, client, endpoint)
+            found: dict[bytes, JournalEntry] | RequestFailure = await retrying(self._once, one, client, endpoint)
         except ServerFault as fault:
-            return Failure(f"{_line(fault)} ({ATTEMPTS} attempts)", refused=False)
+            return RequestFailure(f"{_line(fault)} ({ATTEMPTS} attempts)", refused=False)
         return found
 
-    async def _once(self, one: Asked, client: Client, endpoint: Endpoint) -> dict[bytes, Entry] | Failure:
+    async def _once(
+        self, one: PendingQuestion, client: Client, endpoint: Endpoint
+    ) -> dict[bytes, JournalEntry] | RequestFailure:
         try:
             return await requests.ask(client, self.renderer, one.question, one.conversation, one.label)
         except RequestRefused as refusal:
-            return Failure(_line(refusal), refused=True)
+            return RequestFailure(_line(refusal), refused=True)
         except ServerFault:
             if await _is_gone(endpoint):
                 raise ServerGone("the vLLM server died") from None
             raise
 
-    def _land(self, one: Asked, entries: dict[bytes, Entry] | Failure, bar: Any) -> None:
-        self.landed(one, entries)
+    def _report(self, one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure, bar: Any) -> None:
+        self.on_result(one, entries)
         bar.update(len(one.question.keys))
 
 

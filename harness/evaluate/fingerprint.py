@@ -11,7 +11,11 @@ from harness.records.stages import Checkpoint
 from harness.serve.server import device_of
 
 # The server's plugin is loaded by vLLM through its entry point, so no import leads to it.
-ANSWER_CODE = ("harness.evaluate.dispatch:Flight", "harness.serve.session:Serving", "harness.serve.vllm_cpu.plugin")
+ANSWER_CODE = (
+    "harness.evaluate.dispatch:RequestDispatcher",
+    "harness.serve.session:Serving",
+    "harness.serve.vllm_cpu.plugin",
+)
 EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness.evaluate.domain", *ANSWER_CODE)
 PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 

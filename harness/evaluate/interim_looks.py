@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Decided = Callable[[Mapping[str, Path]], Collection[str]]
+DecidedTasks = Callable[[Mapping[str, Path]], Collection[str]]
 
 
 @dataclass(frozen=True)
-class Looks:
+class InterimLooks:
     """How far to ask before each look: `sizes` gives the numbers of items of a task with so many planned, rising, in
     the end all of them; `order` the order in which its planned items are asked.
 
-    Models in `whole` are asked everything before the first look. `decided` is given the evaluation folders by label,
+    Models in `in_full` are asked everything before the first look. `decided` is given the evaluation folders by label,
     complete for what was asked so far, and names the tasks (leaves, not groups) that need no more items. `rule` names
     all of it: what was decided by one rule is not taken over for another. It must depend on nothing but the folders.
     """
@@ -22,12 +22,12 @@ class Looks:
     order: Callable[[str, Sequence[int]], list[int]]
     seed: int
     rule: str
-    decided: Decided
-    whole: Collection[str] = ()
+    decided: DecidedTasks
+    in_full: Collection[str] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"seed": self.seed, "rule": self.rule, "whole": sorted(self.whole)}
+        return {"seed": self.seed, "rule": self.rule, "whole": sorted(self.in_full)}
 
     def run(
         self,

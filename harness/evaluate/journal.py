@@ -16,7 +16,7 @@ from harness.core.console import say
 from harness.core.errors import DiskFull
 from harness.core.store import sha256_json
 
-Entry = dict[str, Any]
+JournalEntry = dict[str, Any]
 FOLDER = Path(".cache") / "answers"
 SYNC_S = 2.0
 BUSY_S = 120.0
@@ -38,13 +38,13 @@ class Journal:
             self._db = _opened(path, self._scope)
         self._file = _inode(path)
 
-    def found(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
+    def lookup(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, JournalEntry]]:
         """The answers that are there, of those asked for."""
         for key in keys:
             if (entry := self._entry(key)) is not None:
                 yield key, entry
 
-    def _entry(self, key: bytes) -> Entry | None:
+    def _entry(self, key: bytes) -> JournalEntry | None:
         try:
             row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.OperationalError:
@@ -56,7 +56,7 @@ class Journal:
             return None
         return None if row is None else json.loads(row[0])
 
-    def add(self, entries: Mapping[bytes, Entry]) -> None:
+    def add(self, entries: Mapping[bytes, JournalEntry]) -> None:
         """Keeps finished answers; where another process was faster, its answers stay."""
         rows = [(key, json.dumps(entry, ensure_ascii=False)) for key, entry in entries.items()]
         with self._told():

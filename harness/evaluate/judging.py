@@ -16,17 +16,17 @@ from harness.core.layout import EVALUATION
 from harness.core.store import write_json
 from harness.data.evaluation_items import exchange, read_items
 from harness.evaluate.journal import Journal
-from harness.evaluate.llm_judge import RUBRIC, Agreement, Judge, Opinion, agreement
+from harness.evaluate.llm_judge import RUBRIC, JudgeAgreement, LlmJudge, Opinion, judge_agreement
 from harness.evaluate.score import saved_exchanges
 from harness.records.base import load
 from harness.records.stages import Checkpoint, Evaluation, TaskScore
 from harness.serve.server import BASE, Endpoint
 
-METRIC = "judge"
-RECORD = "judge.json"
+JUDGE_METRIC = "judge"
+JUDGE_RECORD = "judge.json"
 
 
-def judged(task: str, responses: Path, url: str, model: str | None) -> str:
+def judge_saved_answers(task: str, responses: Path, url: str, model: str | None) -> str:
     """Two lines: how many answers the judge passes, and how far it can be trusted. Raises UsageError, NetworkFault."""
     if not model:
         raise UsageError("--judge needs --judge-model NAME: the judge's name on that server")
@@ -35,7 +35,7 @@ def judged(task: str, responses: Path, url: str, model: str | None) -> str:
     absent = [name for name in (RUBRIC, str(FILE)) if not (folder / name).is_file()]
     if absent:
         raise UsageError(f"task {task} cannot be judged by a model: there is no {' and no '.join(absent)} in {folder}")
-    judge = Judge(_address(url), model, (folder / RUBRIC).read_text())
+    judge = LlmJudge(_address(url), model, (folder / RUBRIC).read_text())
     trust = _trust(judge, folder)
     verdicts = judge.verdicts([said for _, said in exchanges])
     passed, unreadable = verdicts.count(True), verdicts.count(None)
@@ -46,11 +46,11 @@ def _address(url: str) -> str:
     return url.removesuffix("/").removesuffix("/v1")
 
 
-def _trust(judge: Judge, folder: Path) -> Agreement:
+def _trust(judge: LlmJudge, folder: Path) -> JudgeAgreement:
     """The judge on the task's labelled answers."""
     labels = read_items(folder / FILE)
     verdicts = judge.verdicts([exchange(row, row["response"]) for row in labels])
-    return agreement([row["pass"] for row in labels], verdicts)
+    return judge_agreement([row["pass"] for row in labels], verdicts)
 
 
 @dataclass
@@ -65,7 +65,7 @@ class SampleJudge:
     server: Callable[[], Endpoint]
     name: str | None
     memory: Journal | None = None
-    trust: dict[str, Agreement] = field(default_factory=dict)
+    trust: dict[str, JudgeAgreement] = field(default_factory=dict)
 
     def judge(self, folder: Path) -> None:
         """Writes judge_<task>.jsonl and judge.json beside an evaluation's samples, and the score `judge` in its record.
@@ -105,14 +105,14 @@ class SampleJudge:
         names = [{"doc_id": row["doc_id"], "doc_hash": row["doc_hash"]} for row in rows]
         return [{**name, **_written(found)} for name, found in zip(names, opinions, strict=True)], told
 
-    def _of(self, rubric: str) -> Judge:
+    def _of(self, rubric: str) -> LlmJudge:
         if self.config.url is not None:
-            return Judge(_address(self.config.url), self.config.model, rubric, memory=self.memory)
+            return LlmJudge(_address(self.config.url), self.config.model, rubric, memory=self.memory)
         own = self.server()
-        return Judge(own.url, str(self.name), rubric, key=own.key, constrained=True, memory=self.memory)
+        return LlmJudge(own.url, str(self.name), rubric, key=own.key, constrained=True, memory=self.memory)
 
 
-def judge_of(
+def sample_judge(
     config: JudgeConfig | None,
     served: Mapping[str, Checkpoint],
     server: Callable[[], Endpoint],
@@ -175,10 +175,10 @@ def _write(
         readable = told["judged"] - told["unreadable"] - told["refused"]
         if readable:
             value = told["passed"] / readable
-            scores.append(TaskScore(task=task, metric=METRIC, value=value, stderr=None, n=readable))
+            scores.append(TaskScore(task=task, metric=JUDGE_METRIC, value=value, stderr=None, n=readable))
         counts = f"{told['passed']} of {told['judged']} pass, {told['unreadable']} replies unreadable"
         counts += f", {told['refused']} refused" if told["refused"] else ""
         say(f"  judge {config.model} on {task}, {record.label}: {counts}{_worth(told)}")
     tasks = {task: told for task, (_, told) in found.items()}
-    write_json(folder / RECORD, {"model": config.model, "url": config.url, "tasks": tasks})
+    write_json(folder / JUDGE_RECORD, {"model": config.model, "url": config.url, "tasks": tasks})
     record.model_copy(update={"scores": [*record.scores, *scores]}).save(folder / EVALUATION)

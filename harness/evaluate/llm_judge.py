@@ -46,7 +46,7 @@ class _Busy(NetworkFault):
 
 
 @dataclass(frozen=True)
-class Judge:
+class LlmJudge:
     """A model behind an OpenAI-compatible server; `url` is the server's address without /v1.
 
     `key` None: the one in HARNESS_JUDGE_KEY, if there is one. `constrained` lets a vLLM server take no other reply
@@ -73,7 +73,7 @@ class Judge:
 
         requests = [self._request(exchange) for exchange in exchanges]
         digests = [request_key("judge", request) for request in requests]
-        known = () if self.memory is None else self.memory.found(digests)
+        known = () if self.memory is None else self.memory.lookup(digests)
         found = {digest: _opinion_of(entry) for digest, entry in known}
         waiting = {digest: request for digest, request in zip(digests, requests, strict=True) if digest not in found}
         for digest, opinion in self._asked_all(waiting):
@@ -176,7 +176,7 @@ def _line(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class JudgeAgreement:
     """A judge against labels. `same`: equal verdicts; unreadable replies count as unequal. `kappa`: Cohen's."""
 
     same: Rate
@@ -188,7 +188,7 @@ class Agreement:
         return f"agreement with labels {self.same}, Cohen's kappa {kappa}, {self.unreadable} unreadable replies"
 
 
-def agreement(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Agreement:
+def judge_agreement(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> JudgeAgreement:
     """How far verdicts agree with labels; an unreadable reply is a third category."""
     same = sum(label == verdict for label, verdict in zip(labels, verdicts, strict=True))
-    return Agreement(Rate(same, len(labels)), cohen_kappa(labels, verdicts), list(verdicts).count(None))
+    return JudgeAgreement(Rate(same, len(labels)), cohen_kappa(labels, verdicts), list(verdicts).count(None))

@@ -9,7 +9,8 @@ from lm_eval.api.model import TemplateLM
 
 from harness.core.errors import ConfigError, EvidenceFault
 from harness.evaluate.requests import Conversation, Question, instance_keys, questions, require_supported
-from harness.prompt.render import Message, Renderer
+from harness.prompt.messages import Message
+from harness.prompt.render import Renderer
 
 # lm-eval's view of a served model: prompts are rendered by the contract, answers were got in flight before.
 
@@ -73,11 +74,11 @@ class ServedModel(TemplateLM):
 
 
 FEWSHOT_SEED = 1234  # lm-eval's own
-Items = dict[str, list[int]]
+ItemIndices = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedItem:
     """One item of a task with its requests and their keys; `index` is its place in the dataset."""
 
     index: int
@@ -85,7 +86,7 @@ class Item:
     keys: list[list[bytes]]
 
 
-class Plan:
+class RequestPlan:
     """What lm-eval asks on these tasks. `tasks` holds the items of each task, in the dataset's order."""
 
     def __init__(self, loaded: dict[str, Any], samples: Mapping[str, Sequence[int]], renderer: Renderer):
@@ -108,25 +109,25 @@ class Plan:
             if context and context not in self.model.conversations:
                 raise EvidenceFault(f"lm-eval asks with a prompt that the contract did not render: {context[:200]!r}")
 
-    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[Item]:
+    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[PlannedItem]:
         return [
-            Item(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
+            PlannedItem(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
             for index, instances in zip(indices, items, strict=True)
         ]
 
-    def questions(self, items: Items | None = None) -> list[Question]:
+    def questions(self, items: ItemIndices | None = None) -> list[Question]:
         """The distinct questions of all items, or of some items of each task."""
         chosen = (item for own in self.chosen(items).values() for item in own)
         return list(questions(self.renderer, (instance for item in chosen for instance in item.instances)))
 
-    def chosen(self, items: Items | None) -> dict[str, list[Item]]:
+    def chosen(self, items: ItemIndices | None) -> dict[str, list[PlannedItem]]:
         """The items with these places in the dataset, in its order; all of them for None."""
         if items is None:
             return self.tasks
         wanted = {name: set(indices) for name, indices in items.items()}
         return {name: [i for i in own if i.index in wanted.get(name, ())] for name, own in self.tasks.items()}
 
-    def score(self, values: Mapping[bytes, Value], items: Items | None = None) -> dict[str, Any] | None:
+    def score(self, values: Mapping[bytes, Value], items: ItemIndices | None = None) -> dict[str, Any] | None:
         """lm-eval's results on the items all of whose requests have a value; a task without any is left out.
 
         None when no task has any.
@@ -206,7 +207,7 @@ def _built(task: Any, indices: Sequence[int], model: ServedModel) -> tuple[Seque
     return ordered, items
 
 
-def _renumbered(items: Sequence[Item]) -> Iterator[Any]:
+def _renumbered(items: Sequence[PlannedItem]) -> Iterator[Any]:
     """Fresh instances without answers; lm-eval numbers the items it is given from 0."""
     for number, item in enumerate(items):
         for instance in item.instances:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from harness.core.errors import ConfigError, EvidenceFault
-from harness.evaluate.journal import Entry, request_key
+from harness.evaluate.journal import JournalEntry, request_key
 from harness.prompt.check import require_equal
-from harness.prompt.render import Message, Renderer
+from harness.prompt.messages import Message
+from harness.prompt.render import Renderer
 from harness.serve.client import Client
 
 # Likelihoods of continuations: where a continuation begins, how it is asked for and summed.
@@ -20,10 +21,10 @@ from harness.serve.client import Client
 Encode = Callable[[str], list[int]]
 Pair = tuple[list[int], list[int]]
 Prefix = tuple[int, ...]
-Check = Callable[[list[int], list[int]], None]
+PromptCheck = Callable[[list[int], list[int]], None]
 
 
-def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
+def split_prompt(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
     """(ids given, ids scored), which joined are the prompt's ids and the continuation's; and whether they would merge.
 
     The score runs from where lm-eval's own split lies (`TemplateLM._encode_pair`): white space at the prompt's end
@@ -40,7 +41,7 @@ def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
     return (fed[:start], fed[start:]), merged
 
 
-async def score_pairs(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+async def score_pairs(client: Client, pairs: Sequence[Pair], check: PromptCheck) -> list[tuple[float, bool]]:
     """(summed log-probability in nats, greedy or not) of each pair's continuation, in order.
 
     Pairs with the same given ids are one request. `check` gets (the ids that were sent, those the model was fed).
@@ -59,7 +60,7 @@ async def score_pairs(client: Client, pairs: Sequence[Pair], check: Check) -> li
     return [found[number] for number in range(len(pairs))]
 
 
-async def _score_group(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+async def _score_group(client: Client, pairs: Sequence[Pair], check: PromptCheck) -> list[tuple[float, bool]]:
     """The scores of pairs that share their given ids."""
     prompts = [given + scored for given, scored in pairs]
     answers = await client.score(prompts, len(pairs[0][0]))
@@ -183,7 +184,7 @@ def without(question: Question, known: Container[bytes]) -> Question | None:
 
 async def ask(
     client: Client, renderer: Renderer, question: Question, conversation: Conversation | None, label: str
-) -> dict[bytes, Entry]:
+) -> dict[bytes, JournalEntry]:
     """The journal's entries for a question's requests. `conversation` is what the prompt was rendered from.
 
     Raises PromptMismatch when the server fed the model other ids than the renderer's.
@@ -198,7 +199,7 @@ async def ask(
 
 async def _generate(
     client: Client, renderer: Renderer, question: Question, conversation: Conversation, label: str
-) -> Entry:
+) -> JournalEntry:
     messages, complete = conversation
     turns = {"add_generation_prompt": complete, "continue_final_message": not complete}
     answer = await client.generate(messages, **(question.settings or {}), **turns)
@@ -206,7 +207,7 @@ async def _generate(
     return {"text": answer.text, "finish_reason": answer.finish_reason, "ids": answer.ids, "prompt_checked": True}
 
 
-async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, Entry]:
+async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, JournalEntry]:
     encode = lru_cache(maxsize=None)(renderer.encode)
     split = [_split(encode, renderer, question.context, text) for text in question.continuations]
     pairs = [pair for pair, _ in split]
@@ -224,6 +225,6 @@ async def _score(client: Client, renderer: Renderer, question: Question, label: 
 def _split(encode: Any, renderer: Renderer, context: str, continuation: str) -> tuple[Pair, bool]:
     """As lm-eval's own, an empty prompt stands for the end-of-turn token."""
     if context:
-        return split(encode, context, continuation)
+        return split_prompt(encode, context, continuation)
     prefix, ids = renderer.contract.end_of_turn_id, encode(continuation)
     return ((ids[:1], ids[1:]) if ids[0] == prefix else ([prefix], ids)), False

@@ -13,11 +13,11 @@ from harness.core.errors import ConfigError, DataError, nearest
 from harness.data.evaluation_items import ITEMS, check_task_files, exchange, read_items
 from harness.prompt.messages import user_text
 
-SHOWN = 20
+ERRORS_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Answer:
+class SavedAnswer:
     """One saved answer: the item's id, the prompt as it was asked, the response, the file's line."""
 
     id: str
@@ -56,7 +56,7 @@ class Scores:
         return f"{counts} ({self.passed / of:.1%} pass); {rules}"
 
 
-def score(task: str, path: Path) -> Scores:
+def score_file(task: str, path: Path) -> Scores:
     """Grades the answers in a file. Raises ConfigError for a faulty task, DataError with every fault of the file."""
     exchanges, items = saved_exchanges(task, path)
     behavior = load_behavior(task)
@@ -73,19 +73,19 @@ def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], 
     return [(a.id, exchange(items[a.id], a.response)) for a in _answers(path, items)], len(items)
 
 
-def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[Answer]:
+def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[SavedAnswer]:
     """The file's answers, each to a known item, each item once."""
     read = [_answer(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
-    answers = [answer for answer in read if isinstance(answer, Answer)]
+    answers = [answer for answer in read if isinstance(answer, SavedAnswer)]
     faults: list[str] = []
     seen: dict[str, int] = {}
     for answer in read:
         faults += [answer] if isinstance(answer, str) else _mismatch(answer, items, seen)
-        if isinstance(answer, Answer):
+        if isinstance(answer, SavedAnswer):
             seen.setdefault(answer.id, answer.line)
     if faults:
-        shown = "\n".join(f"  - {fault}" for fault in faults[:SHOWN])
-        more = f"\n  … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        shown = "\n".join(f"  - {fault}" for fault in faults[:ERRORS_SHOWN])
+        more = f"\n  … and {len(faults) - ERRORS_SHOWN} more" if len(faults) > ERRORS_SHOWN else ""
         raise DataError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{shown}{more}")
     if not answers:
         raise DataError(f"{path} holds no answers")
@@ -101,7 +101,7 @@ def _lines(path: Path) -> Sequence[str]:
         raise DataError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def _answer(number: int, line: str) -> Answer | str:
+def _answer(number: int, line: str) -> SavedAnswer | str:
     """The answer in a line, or what is wrong with the line."""
     try:
         row = json.loads(line)
@@ -116,7 +116,7 @@ def _answer(number: int, line: str) -> Answer | str:
     wrong = [key for key in ("id", "prompt", "response") if not isinstance(fields[key], str)]
     if wrong:
         return f"line {number}: {', '.join(wrong)} is not text"
-    return Answer(fields["id"], fields["prompt"], fields["response"], number)
+    return SavedAnswer(fields["id"], fields["prompt"], fields["response"], number)
 
 
 def _sample_fields(row: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _sample_fields(row: dict[str, Any]) -> dict[str, Any]:
     return fields if response is None else {**fields, "response": response}
 
 
-def _mismatch(answer: Answer, items: dict[str, dict[str, Any]], seen: dict[str, int]) -> list[str]:
+def _mismatch(answer: SavedAnswer, items: dict[str, dict[str, Any]], seen: dict[str, int]) -> list[str]:
     """Why an answer cannot be graded: no such item, another prompt than the item's, a second answer."""
     if answer.id not in items:
         return [f"line {answer.line}: the task has no item {answer.id!r}; its ids are like {next(iter(items))}"]

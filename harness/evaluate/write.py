@@ -17,37 +17,39 @@ from harness.records.stages import Evaluation, TaskIdentity, TaskScore
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
-    from harness.evaluate.plan import Item, Items, Plan
+    from harness.evaluate.plan import ItemIndices, PlannedItem, RequestPlan
 
 RESULTS = "results.json"
-NOTHING: dict[str, Any] = {"results": {}, "samples": {}}
+NO_RESULTS: dict[str, Any] = {"results": {}, "samples": {}}
 
 
 @dataclass(frozen=True)
-class Extent:
+class AskedItems:
     """What of the plan was asked: `items` by task (None: all of it), drawn in the order of `seed`."""
 
-    items: "Items | None" = None
+    items: "ItemIndices | None" = None
     seed: int | None = None
 
 
 def write_evaluation(
-    plan: "Plan",
+    plan: "RequestPlan",
     answers: "Answers",
     weights_sha256: str,
     config: EvaluationConfig,
     out: Path,
     seconds: float,
-    extent: Extent = Extent(),
+    asked_items: AskedItems = AskedItems(),
     aa_flip_share: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Scores the answers and writes results.json, samples_<task>.jsonl and evaluation.json.
 
     An item without an answer stands in the samples with its reason and without metrics.
     """
-    chosen = plan.chosen(extent.items)
-    found = plan.score(answers.values, extent.items) or NOTHING
-    identities = {name: _write_samples(name, own, plan, answers, found, out, extent) for name, own in chosen.items()}
+    chosen = plan.chosen(asked_items.items)
+    found = plan.score(answers.values, asked_items.items) or NO_RESULTS
+    identities = {
+        name: _write_samples(name, own, plan, answers, found, out, asked_items) for name, own in chosen.items()
+    }
     contract = plan.renderer.contract
     results = {key: value for key, value in found.items() if key != "samples"}
     write_json(out / RESULTS, {**results, "config": {"model": answers.label}, "chat_template": contract.template})
@@ -75,7 +77,13 @@ def write_evaluation(
 
 
 def _write_samples(
-    name: str, items: "Sequence[Item]", plan: "Plan", answers: "Answers", found: Any, out: Path, extent: Extent
+    name: str,
+    items: "Sequence[PlannedItem]",
+    plan: "RequestPlan",
+    answers: "Answers",
+    found: Any,
+    out: Path,
+    asked_items: AskedItems,
 ) -> TaskIdentity:
     """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
     path = out / f"samples_{name}.jsonl"
@@ -99,13 +107,13 @@ def _write_samples(
         lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
         undirected=sorted(metric for metric, higher in directions.items() if higher is None),
         failures=dict(Counter(reasons.values())),
-        planned=None if extent.items is None else len(plan.tasks[name]),
-        stopped_at=None if extent.items is None else len(items),
-        order_seed=extent.seed,
+        planned=None if asked_items.items is None else len(plan.tasks[name]),
+        stopped_at=None if asked_items.items is None else len(items),
+        order_seed=asked_items.seed,
     )
 
 
-def _unanswered(task: Any, item: "Item", reason: str) -> list[dict[str, Any]]:
+def _unanswered(task: Any, item: "PlannedItem", reason: str) -> list[dict[str, Any]]:
     """An item that got no score, once a filter as lm-eval writes items: asked, with the reason, and without metrics."""
     from lm_eval.utils import handle_non_serializable, hash_string
 
@@ -161,7 +169,7 @@ def _scores(found: Any) -> list[TaskScore]:
     for task, values in found["results"].items():
         rows = found["samples"].get(task)
         for key, value in values.items():
-            metric = metric_name(key)
+            metric = metric_key(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
                 n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
                 scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
@@ -188,7 +196,7 @@ def _items(rows: Sequence[Any], key: str) -> int:
     return sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
 
 
-def metric_name(key: str) -> str:
+def metric_key(key: str) -> str:
     """lm-eval's `metric,filter` without the filter where it is the default one."""
     return key.removesuffix(",none")
 

@@ -18,10 +18,10 @@ from harness.data.evaluation_items import ITEMS, exchange, read_items
 from harness.evaluate.tasks.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
 from harness.evaluate.tasks.index import datasets_of, task_manager
 
-# lm-eval tasks for folders that hold only a behaviour and items: the YAML that others write by hand.
+# lm-eval tasks for folders that hold only a behaviour and items: the TASK_YAML that others write by hand.
 
 
-YAML = """\
+TASK_YAML = """\
 task: {name}
 custom_dataset: !function harness.evaluate.domain.items
 dataset_kwargs: {{file: {items}}}
@@ -35,8 +35,8 @@ metric_list:
 {metrics}
 metadata: {{version: 1.0}}
 """
-METRIC = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}"
-CODE = """\
+METRIC_YAML = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}"
+TASK_CODE = """\
 from harness.evaluate.domain import grader
 
 process_results = grader("{name}")
@@ -44,7 +44,7 @@ process_results = grader("{name}")
 
 
 def write_tasks(names: list[str], out: Path) -> None:
-    """A folder below `out` for each named task that has a behaviour, items, and no lm-eval YAML of its own."""
+    """A folder below `out` for each named task that has a behaviour, items, and no lm-eval TASK_YAML of its own."""
     folders = behavior_folders()
     for name in names:
         if name in folders and not (folders[name] / f"{name}.yaml").is_file():
@@ -53,9 +53,9 @@ def write_tasks(names: list[str], out: Path) -> None:
 
 def _write(name: str, items: Path, out: Path) -> None:
     out.mkdir(parents=True)
-    metrics = "\n".join(METRIC.format(name=metric) for metric in metric_names(name, items))
-    (out / f"{name}.yaml").write_text(YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
-    (out / "graded.py").write_text(CODE.format(name=name))
+    metrics = "\n".join(METRIC_YAML.format(name=metric) for metric in metric_names(name, items))
+    (out / f"{name}.yaml").write_text(TASK_YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
+    (out / "graded.py").write_text(TASK_CODE.format(name=name))
 
 
 def metric_names(name: str, items: Path) -> list[str]:
@@ -66,7 +66,7 @@ def metric_names(name: str, items: Path) -> list[str]:
 
 
 @dataclass
-class Faults:
+class TaskErrors:
     """What keeps tasks from being built, a line each: data that are not here, packages that are not, and the rest."""
 
     missing: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | Non
 
 def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, Any]:
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
-    faults = Faults()
+    faults = TaskErrors()
     for task in tasks:
         manager._factory = _factory(task, hub, faults)
         part = manager.load([task.name])
@@ -168,7 +168,7 @@ def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
     return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
 
 
-def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
+def _factory(task: TaskConfig, hub: Hub, faults: TaskErrors) -> Any:
     """lm-eval's task factory that applies our overrides to every registry entry it reads, and notes what fails."""
     from lm_eval.tasks._factory import TaskFactory
 
@@ -198,7 +198,7 @@ def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
 
 
 @contextmanager
-def _noted(name: str, asked: str, hub: Hub, faults: Faults) -> Iterator[None]:
+def _noted(name: str, asked: str, hub: Hub, faults: TaskErrors) -> Iterator[None]:
     """Puts whatever a task's dataset, or its code, fails with into `faults`."""
     from datasets.exceptions import DatasetsError
 

@@ -11,11 +11,11 @@ from harness.core.errors import NetworkFault
 from harness.stats.power import n_for_noninferiority
 
 DISCORDANCES = (0.10, 0.20)
-NOTHING = 1e-4
+PRECISION = 1e-4
 
 
 @dataclass(frozen=True)
-class Reach:
+class DetectableDrop:
     """A task or group with its items (`known`: counted, not just its limit), and the smallest drop of a right/wrong
     metric that so many show, for each share in DISCORDANCES of items on which two models differ (None: no drop)."""
 
@@ -31,17 +31,17 @@ def smallest_drop(items: int, discordance: float, alpha: float, power: float) ->
     The inverse of `n_for_noninferiority` (Miller 2024), to a hundredth of a point: the same drop is also what a
     one-sided test at alpha finds with this power.
     """
-    low, high = NOTHING, 1 - NOTHING
+    low, high = PRECISION, 1 - PRECISION
     if items < 1 or n_for_noninferiority(high, discordance, alpha, power) > items:
         return None
-    while high - low > NOTHING:
+    while high - low > PRECISION:
         middle = (low + high) / 2
         enough = n_for_noninferiority(middle, discordance, alpha, power) <= items
         low, high = (low, middle) if enough else (middle, high)
     return high
 
 
-def reaches(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[Reach]:
+def detectable_drops(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[DetectableDrop]:
     """What each task and group can show at the policy's error rates."""
     gate = config.gate
     found = []
@@ -49,7 +49,7 @@ def reaches(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[Reac
         size = sizes[task.name]
         items = task.limit or 0 if size is None else size
         drops = tuple(smallest_drop(items, share, gate.alpha_pass, gate.power) for share in DISCORDANCES)
-        found.append(Reach(task.name, items, size is not None, drops))
+        found.append(DetectableDrop(task.name, items, size is not None, drops))
     return found
 
 
@@ -63,7 +63,7 @@ def sizes(tasks: Sequence[TaskConfig], loaded: dict[str, Any]) -> dict[str, int 
     return {task.name: sum(asked(task, leaf) for leaf in leaves(loaded, task.name)) for task in tasks}
 
 
-def sizes_here(config: EvaluationConfig) -> dict[str, int | None]:
+def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
     """As `sizes`, of what can be loaded on this machine; None where a task's data are not here."""
     from harness.evaluate.tasks.load import load_tasks
 
@@ -76,7 +76,7 @@ def sizes_here(config: EvaluationConfig) -> dict[str, int | None]:
     return found
 
 
-def description(config: EvaluationConfig, found: Sequence[Reach]) -> str:
+def description(config: EvaluationConfig, found: Sequence[DetectableDrop]) -> str:
     """A table: task, items, smallest drops in points."""
     gate = config.gate
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
@@ -95,14 +95,14 @@ def description(config: EvaluationConfig, found: Sequence[Reach]) -> str:
     return "\n".join(lines)
 
 
-def told(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
+def suite_statement(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
     """One line for the start of an evaluation: the smallest drop of each task or group at the first discordance."""
-    found = reaches(config, sizes(config.tasks, loaded))
+    found = detectable_drops(config, sizes(config.tasks, loaded))
     drops = [f"{one.task} {100 * drop:.1f}" for one in found if (drop := one.drops[0]) is not None]
     skipped = f"; skipped: {', '.join(config.suite.skip)}" if config.suite.skip else ""
     return f"smallest drops shown, in points (10% of answers differing): {', '.join(drops) or 'none'}{skipped}"
 
 
-def described(config: EvaluationConfig) -> str:
+def suite_description(config: EvaluationConfig) -> str:
     """What the configured suite can show with the data of this machine."""
-    return description(config, reaches(config, sizes_here(config)))
+    return description(config, detectable_drops(config, local_sizes(config)))

@@ -13,23 +13,23 @@ from harness.config.experiment import EvaluationConfig
 from harness.core.console import say
 from harness.core.store import write_json
 from harness.evaluate.answers import Answers
-from harness.evaluate.dispatch import Asked, Failure, Flight
-from harness.evaluate.interim_looks import Looks
-from harness.evaluate.journal import Entry
+from harness.evaluate.dispatch import PendingQuestion, RequestDispatcher, RequestFailure
+from harness.evaluate.interim_looks import InterimLooks
+from harness.evaluate.journal import JournalEntry
 from harness.evaluate.judging import SampleJudge
-from harness.evaluate.plan import Item, Items, Plan
-from harness.evaluate.write import Extent, write_evaluation
+from harness.evaluate.plan import ItemIndices, PlannedItem, RequestPlan
+from harness.evaluate.write import AskedItems, write_evaluation
 from harness.serve.session import LiveServer
 
 # The A/A check: one model asked twice, in other batches. What changes between the two is noise, not training.
 
 
-FILE = "aa.json"
-Values = dict[str, dict[int, Any]]
+REPEAT_CHECK_FILE = "aa.json"
+AnswerValues = dict[str, dict[int, Any]]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RepeatAgreement:
     """How far two passes agree, task by task.
 
     `items` were scored in both; `flip_share` of them changed in any metric, `metrics` says in which; `answers_differ`
@@ -52,10 +52,10 @@ class Agreement:
         write_json(path, {"second_pass": "opposite order, journal bypassed", "tasks": self.tasks})
 
 
-def agreement(plan: Plan, first: Answers, again: Answers, items: Items | None) -> Agreement:
+def repeat_agreement(plan: RequestPlan, first: Answers, again: Answers, items: ItemIndices | None) -> RepeatAgreement:
     """What changed between two passes over the same items."""
     scored = [plan.score(one.values, items) or {"samples": {}} for one in (first, again)]
-    return Agreement(
+    return RepeatAgreement(
         {
             task: _of_task(own, first, again, *(_values(found["samples"].get(task, [])) for found in scored))
             for task, own in plan.chosen(items).items()
@@ -63,9 +63,9 @@ def agreement(plan: Plan, first: Answers, again: Answers, items: Items | None) -
     )
 
 
-def _values(rows: list[dict[str, Any]]) -> Values:
-    """Values by metric (named with its filter unless that is the default) and item."""
-    values: Values = {}
+def _values(rows: list[dict[str, Any]]) -> AnswerValues:
+    """AnswerValues by metric (named with its filter unless that is the default) and item."""
+    values: AnswerValues = {}
     for row in rows:
         for name in row["metrics"]:
             metric = name if row["filter"] == "none" else f"{name},{row['filter']}"
@@ -73,7 +73,9 @@ def _values(rows: list[dict[str, Any]]) -> Values:
     return values
 
 
-def _of_task(own: list[Item], first: Answers, again: Answers, left: Values, right: Values) -> dict[str, Any]:
+def _of_task(
+    own: list[PlannedItem], first: Answers, again: Answers, left: AnswerValues, right: AnswerValues
+) -> dict[str, Any]:
     changed = {
         metric: {item for item in before.keys() & right.get(metric, {}).keys() if before[item] != right[metric][item]}
         for metric, before in left.items()
@@ -93,7 +95,7 @@ def _share(count: int, of: int) -> float | None:
     return count / of if of else None
 
 
-def _nats(items: list[Item], first: Answers, again: Answers) -> Iterator[float]:
+def _nats(items: list[PlannedItem], first: Answers, again: Answers) -> Iterator[float]:
     for item in items:
         for keys in item.keys:
             before, after = first.values[keys[0]], again.values[keys[0]]
@@ -102,86 +104,95 @@ def _nats(items: list[Item], first: Answers, again: Answers) -> Iterator[float]:
 
 
 @dataclass
-class Together:
+class ServerEvaluation:
     """Models of one server with their answers by label."""
 
-    plan: Plan
+    plan: RequestPlan
     answers: dict[str, Answers]
     server: LiveServer
     config: EvaluationConfig
     judge: SampleJudge | None = None
     started_at: float = field(default_factory=time.monotonic)
 
-    def ask_all(self, looks: Looks | None = None, beside: Mapping[str, Path] = MappingProxyType({})) -> Extent:
+    def ask_all(
+        self, looks: InterimLooks | None = None, beside: Mapping[str, Path] = MappingProxyType({})
+    ) -> AskedItems:
         """Has everything answered, or what the looks demand, which see the finished evaluations `beside` too; returns
         what that was."""
         if looks is None:
             self._ask(None)
-            return Extent()
+            return AskedItems()
         with ExitStack() as stack:
 
-            def results(items: Items) -> Mapping[str, Path]:
-                extent = Extent(items, looks.seed)
-                return {**beside, **{label: self._result(stack, label, extent) for label in self.answers}}
+            def results(items: ItemIndices) -> Mapping[str, Path]:
+                asked_items = AskedItems(items, looks.seed)
+                return {**beside, **{label: self._result(stack, label, asked_items) for label in self.answers}}
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
-            return Extent(looks.run(planned, self._ask, results), looks.seed)
+            return AskedItems(looks.run(planned, self._ask, results), looks.seed)
 
-    def _result(self, stack: ExitStack, label: str, extent: Extent) -> Path:
+    def _result(self, stack: ExitStack, label: str, asked_items: AskedItems) -> Path:
         """The evaluation of what a model was asked so far, in a folder that goes with the stack."""
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
-        self._write(label, "", extent, None, folder)
+        self._write(label, "", asked_items, None, folder)
         return folder
 
-    def ask_again(self, extent: Extent) -> dict[str, Agreement]:
+    def repeat_check(self, asked_items: AskedItems) -> dict[str, RepeatAgreement]:
         """Every question once more, in the opposite order and past the journal; what changed, by label."""
         again = {label: Answers(first.model, f"{label}, again", None) for label, first in self.answers.items()}
-        replace(self, answers=again)._ask(extent.items, backwards=True)
+        replace(self, answers=again)._ask(asked_items.items, backwards=True)
         found = {
-            label: agreement(self.plan, first, again[label], extent.items) for label, first in self.answers.items()
+            label: repeat_agreement(self.plan, first, again[label], asked_items.items)
+            for label, first in self.answers.items()
         }
         for label, agreed in found.items():
             say(f"  {label} asked twice: {agreed}")
         return found
 
-    def write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
+    def write(
+        self, label: str, weights_sha256: str, asked_items: AskedItems, again: RepeatAgreement | None, folder: Path
+    ) -> None:
         """The evaluation of one model, judged where the suite has a judge."""
-        self._write(label, weights_sha256, extent, again, folder)
+        self._write(label, weights_sha256, asked_items, again, folder)
         if self.judge is not None:
             self.judge.judge(folder)
 
-    def _write(self, label: str, weights_sha256: str, extent: Extent, again: Agreement | None, folder: Path) -> None:
+    def _write(
+        self, label: str, weights_sha256: str, asked_items: AskedItems, again: RepeatAgreement | None, folder: Path
+    ) -> None:
         seconds = time.monotonic() - self.started_at
         shares = None if again is None else again.flip_shares
-        write_evaluation(self.plan, self.answers[label], weights_sha256, self.config, folder, seconds, extent, shares)
+        write_evaluation(
+            self.plan, self.answers[label], weights_sha256, self.config, folder, seconds, asked_items, shares
+        )
         if again is not None:
-            again.save(folder / FILE)
+            again.save(folder / REPEAT_CHECK_FILE)
 
-    def _ask(self, items: Items | None, backwards: bool = False) -> None:
-        """Answers from the journals, then all that is missing in one flight."""
+    def _ask(self, items: ItemIndices | None, backwards: bool = False) -> None:
+        """Answers from the journals, then all that is missing in one dispatcher."""
         answers = self.answers
         questions = self.plan.questions(items)
         keys = {key for question in questions for key in question.keys}
         for one in answers.values():
-            one.recall(keys)
+            one.load_cached(keys)
         asked = [left for one in answers.values() for left in one.missing(self.plan, questions)]
         total = len(keys) * len(answers)
         requests = sum(len(one.question.keys) for one in asked)
         if requests < total:
             say(f"  {total - requests} of {total} requests were answered before (journal)")
         if asked:
-            self._fly(asked[::-1] if backwards else asked)
+            self._dispatch(asked[::-1] if backwards else asked)
 
-    def _fly(self, asked: list[Asked]) -> None:
+    def _dispatch(self, asked: list[PendingQuestion]) -> None:
         by_label = {one.label: one for one in self.answers.values()}
 
-        def landed(one: Asked, entries: dict[bytes, Entry] | Failure) -> None:
-            by_label[one.label].land(one.question, entries)
+        def on_result(one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure) -> None:
+            by_label[one.label].add_result(one.question, entries)
 
-        flight = Flight(self.plan.renderer, self.config.serve, landed)
+        dispatcher = RequestDispatcher(self.plan.renderer, self.config.serve, on_result)
         self.server.endpoint()
         started = time.monotonic()
-        flight.run(asked, self.server, ", ".join(by_label))
+        dispatcher.run(asked, self.server, ", ".join(by_label))
         requests, seconds = sum(len(one.question.keys) for one in asked), time.monotonic() - started
         say(f"  {requests} requests answered in {seconds:.1f} s ({requests / seconds:.0f} a second)")
         failed = sum(len(one.failures) for one in by_label.values())
