@@ -1,4 +1,7 @@
-"""One plan asked of models of a server together, once or in looks, and once more for the A/A check."""
+"""Evaluates models of one server together: all items at once or in interim looks, and again for the repeat check.
+
+The repeat check evaluates a model twice, in other batches. What changes between the two passes is noise, not training.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.config.experiment import EvaluationConfig
-from harness.core.console import say
+from harness.core.console import plural, say
 from harness.core.store import write_json
 from harness.evaluate.answers import Answers
 from harness.evaluate.dispatch import PendingQuestion, RequestDispatcher, RequestFailure
@@ -21,50 +24,48 @@ from harness.evaluate.plan import ItemIndices, PlannedItem, RequestPlan
 from harness.evaluate.write import AskedItems, write_evaluation
 from harness.serve.session import LiveServer
 
-# The A/A check: one model asked twice, in other batches. What changes between the two is noise, not training.
-
-
 REPEAT_CHECK_FILE = "aa.json"
 AnswerValues = dict[str, dict[int, Any]]
 
 
 @dataclass(frozen=True)
 class RepeatAgreement:
-    """How far two passes agree, task by task.
+    """How far two passes over the same items agree, for each task.
 
-    `items` were scored in both; `flip_share` of them changed in any metric, `metrics` says in which; `answers_differ`
-    is the share whose answers changed at all; `max_nats` the largest change of a log-likelihood (None without any).
+    `items` counts the items that were scored in both passes. `flip_share` is the share of them whose result changed in
+    any metric, `metrics` the share for each metric, `answers_differ` the share whose answers changed at all.
+    `max_nats` is the largest change of a log-likelihood, None where there are none.
     """
 
     tasks: dict[str, dict[str, Any]]
 
     @property
     def flip_shares(self) -> dict[str, float]:
-        return {task: found["flip_share"] for task, found in self.tasks.items() if found["flip_share"] is not None}
+        return {task: values["flip_share"] for task, values in self.tasks.items() if values["flip_share"] is not None}
 
     def __str__(self) -> str:
         changed = [f"{task} {share:.1%}" for task, share in self.flip_shares.items() if share]
-        nats = max((found["max_nats"] for found in self.tasks.values() if found["max_nats"] is not None), default=None)
-        told = f"items that flip: {', '.join(changed) or 'none'}"
-        return told if nats is None else f"{told}; log-likelihoods differ by up to {nats:.3f} nats"
+        nats = [values["max_nats"] for values in self.tasks.values() if values["max_nats"] is not None]
+        flips = f"items that flip: {', '.join(changed) or 'none'}"
+        return f"{flips}; log-likelihoods differ by up to {max(nats):.3f} nats" if nats else flips
 
     def save(self, path: Path) -> None:
         write_json(path, {"second_pass": "opposite order, journal bypassed", "tasks": self.tasks})
 
 
 def repeat_agreement(plan: RequestPlan, first: Answers, again: Answers, items: ItemIndices | None) -> RepeatAgreement:
-    """What changed between two passes over the same items."""
-    scored = [plan.score(one.values, items) or {"samples": {}} for one in (first, again)]
+    """The agreement of two passes over the same items."""
+    scored = [plan.score(answers.values, items) or {"samples": {}} for answers in (first, again)]
     return RepeatAgreement(
         {
-            task: _of_task(own, first, again, *(_values(found["samples"].get(task, [])) for found in scored))
+            task: _of_task(own, first, again, *(_values(results["samples"].get(task, [])) for results in scored))
             for task, own in plan.chosen(items).items()
         }
     )
 
 
 def _values(rows: list[dict[str, Any]]) -> AnswerValues:
-    """AnswerValues by metric (named with its filter unless that is the default) and item."""
+    """Values by metric (with its filter, unless that is the default one) and item."""
     values: AnswerValues = {}
     for row in rows:
         for name in row["metrics"]:
@@ -105,7 +106,7 @@ def _nats(items: list[PlannedItem], first: Answers, again: Answers) -> Iterator[
 
 @dataclass
 class ServerEvaluation:
-    """Models of one server with their answers by label."""
+    """One evaluation of several models on one server; `answers` holds those of each model by label."""
 
     plan: RequestPlan
     answers: dict[str, Answers]
@@ -117,8 +118,10 @@ class ServerEvaluation:
     def ask_all(
         self, looks: InterimLooks | None = None, beside: Mapping[str, Path] = MappingProxyType({})
     ) -> AskedItems:
-        """Has everything answered, or what the looks demand, which see the finished evaluations `beside` too; returns
-        what that was."""
+        """Gets answers to all items, or to those that the looks need; returns the items that were evaluated.
+
+        The looks also see the finished evaluations `beside`.
+        """
         if looks is None:
             self._ask(None)
             return AskedItems()
@@ -132,59 +135,54 @@ class ServerEvaluation:
             return AskedItems(looks.run(planned, self._ask, results), looks.seed)
 
     def _result(self, stack: ExitStack, label: str, asked_items: AskedItems) -> Path:
-        """The evaluation of what a model was asked so far, in a folder that goes with the stack."""
+        """The evaluation of a model's items up to now, in a folder that is removed with the stack."""
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
         self._write(label, "", asked_items, None, folder)
         return folder
 
     def repeat_check(self, asked_items: AskedItems) -> dict[str, RepeatAgreement]:
-        """Every question once more, in the opposite order and past the journal; what changed, by label."""
+        """Asks every question again, in the opposite order and bypassing the journal; the agreement by label."""
         again = {label: Answers(first.model, f"{label}, again", None) for label, first in self.answers.items()}
         replace(self, answers=again)._ask(asked_items.items, backwards=True)
-        found = {
+        agreements = {
             label: repeat_agreement(self.plan, first, again[label], asked_items.items)
             for label, first in self.answers.items()
         }
-        for label, agreed in found.items():
-            say(f"  {label} asked twice: {agreed}")
-        return found
+        for label, agreement in agreements.items():
+            say(f"  repeat check of {label}: {agreement}")
+        return agreements
 
     def write(
-        self, label: str, weights_sha256: str, asked_items: AskedItems, again: RepeatAgreement | None, folder: Path
+        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
     ) -> None:
-        """The evaluation of one model, judged where the suite has a judge."""
-        self._write(label, weights_sha256, asked_items, again, folder)
+        """Writes the evaluation of one model, and has it judged where the suite has a judge."""
+        self._write(label, weights_sha256, asked_items, repeat, folder)
         if self.judge is not None:
             self.judge.judge(folder)
 
     def _write(
-        self, label: str, weights_sha256: str, asked_items: AskedItems, again: RepeatAgreement | None, folder: Path
+        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
     ) -> None:
-        seconds = time.monotonic() - self.started_at
-        shares = None if again is None else again.flip_shares
-        write_evaluation(
-            self.plan, self.answers[label], weights_sha256, self.config, folder, seconds, asked_items, shares
-        )
-        if again is not None:
-            again.save(folder / REPEAT_CHECK_FILE)
+        answers, seconds = self.answers[label], time.monotonic() - self.started_at
+        shares = None if repeat is None else repeat.flip_shares
+        write_evaluation(self.plan, answers, weights_sha256, self.config, folder, seconds, asked_items, shares)
+        if repeat is not None:
+            repeat.save(folder / REPEAT_CHECK_FILE)
 
     def _ask(self, items: ItemIndices | None, backwards: bool = False) -> None:
-        """Answers from the journals, then all that is missing in one dispatcher."""
-        answers = self.answers
+        """Takes answers from the journals, then requests all missing ones together."""
+        by_label = {answers.label: answers for answers in self.answers.values()}
         questions = self.plan.questions(items)
         keys = {key for question in questions for key in question.keys}
-        for one in answers.values():
-            one.load_cached(keys)
-        asked = [left for one in answers.values() for left in one.missing(self.plan, questions)]
-        total = len(keys) * len(answers)
-        requests = sum(len(one.question.keys) for one in asked)
+        for answers in by_label.values():
+            answers.load_cached(keys)
+        pending = [left for answers in by_label.values() for left in answers.missing(self.plan, questions)]
+        total = len(keys) * len(by_label)
+        requests = sum(len(one.question.keys) for one in pending)
         if requests < total:
             say(f"  {total - requests} of {total} requests were answered before (journal)")
-        if asked:
-            self._dispatch(asked[::-1] if backwards else asked)
-
-    def _dispatch(self, asked: list[PendingQuestion]) -> None:
-        by_label = {one.label: one for one in self.answers.values()}
+        if not pending:
+            return
 
         def on_result(one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure) -> None:
             by_label[one.label].add_result(one.question, entries)
@@ -192,9 +190,8 @@ class ServerEvaluation:
         dispatcher = RequestDispatcher(self.plan.renderer, self.config.serve, on_result)
         self.server.endpoint()
         started = time.monotonic()
-        dispatcher.run(asked, self.server, ", ".join(by_label))
-        requests, seconds = sum(len(one.question.keys) for one in asked), time.monotonic() - started
-        say(f"  {requests} requests answered in {seconds:.1f} s ({requests / seconds:.0f} a second)")
-        failed = sum(len(one.failures) for one in by_label.values())
-        if failed:
-            say(f"  {failed} requests got no answer; their items are recorded as failed, with the reason")
+        dispatcher.run(pending[::-1] if backwards else pending, self.server, ", ".join(by_label))
+        seconds = time.monotonic() - started
+        say(f"  {plural(requests, 'request')} answered in {seconds:.1f} s ({requests / seconds:.0f} per second)")
+        if failed := sum(len(answers.failures) for answers in by_label.values()):
+            say(f"  {plural(failed, 'request')} without an answer: the items are recorded as failed, with the reason")

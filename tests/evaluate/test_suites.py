@@ -177,13 +177,13 @@ class TestJudge:
         assert "http://127.0.0.1:9 did not answer" in str(after.judge_fault)
         assert after.model_copy(update={"judge_fault": None}) == before
         assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "samples_tone.jsonl"]
-        assert "base is not judged, the same command tries again: the judge at" in capsys.readouterr().err
+        assert "base is not judged; run the same command to try again: the judge at" in capsys.readouterr().err
         assert not _is_final(folder)
 
     def test_a_judge_on_another_server_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = evaluation(tmp_path, ["good"])
         SampleJudge(JudgeConfig(), never, None).judge(folder)
-        assert "give suite.judge.url" in capsys.readouterr().err
+        assert "set suite.judge.url" in capsys.readouterr().err
         assert _is_final(folder)
 
     @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ class TestJudge:
         (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
         command = ["evaluate", "model", "tracker=none", "model=pretrained", "model.path=model", "suite.judge.model=bse"]
         assert main(command) == 2
-        assert "suite.judge.model: 'bse' is none of the evaluated models" in capsys.readouterr().err
+        assert "suite.judge.model: 'bse' is not one of the evaluated models" in capsys.readouterr().err
 
     def test_without_config_nothing_is_asked(self) -> None:
         assert sample_judge(None, {}, never) is None

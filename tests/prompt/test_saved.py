@@ -155,11 +155,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 REASONS = {
     "plain": [],
     "dora": ["DoRA"],
-    "module": ["modules trained in full: embed_tokens"],
-    "head": ["modules trained in full: lm_head"],
+    "module": ["fully trained modules: embed_tokens"],
+    "head": ["fully trained modules: lm_head"],
     "bias": ["trained biases"],
-    "token": ["embeddings of single tokens were trained"],
-    "added tokens": ["a tokenizer of its own (added tokens?), where an adapter server uses the base model's"],
+    "token": ["trained embeddings of single tokens"],
+    "added tokens": ["its own tokenizer (added tokens?); a server would use the base model's"],
 }
 
 
