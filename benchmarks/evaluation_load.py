@@ -16,7 +16,7 @@ from typing import Any
 from evaluation_peers import Setup, stock_environment
 
 from harness.evaluate.answers import Answers
-from harness.evaluate.dispatch import Asked, Flight
+from harness.evaluate.dispatch import PendingQuestion, RequestDispatcher
 from harness.evaluate.journal import Journal
 from harness.evaluate.requests import Question, generation, likelihoods
 from harness.evaluate.write import renderer_for
@@ -109,9 +109,11 @@ def overhead(adapter: Path, requests: int) -> str:
     endpoint = Endpoint(f"http://127.0.0.1:{port.get()}", "", (BASE,))
     with tempfile.TemporaryDirectory() as folder:
         answers = Answers(BASE, BASE, Journal(Path(folder) / "answers.sqlite", {}))
-        flight = Flight(renderer, config.serve, lambda one, entries: answers.land(one.question, entries))
+        dispatcher = RequestDispatcher(
+            renderer, config.serve, lambda one, entries: answers.add_result(one.question, entries)
+        )
         wall, busy = time.perf_counter(), time.process_time()
-        flight.run(asked, LiveServer(lambda: nullcontext(lambda: endpoint)), "stub")
+        dispatcher.run(asked, LiveServer(lambda: nullcontext(lambda: endpoint)), "stub")
         wall, busy = time.perf_counter() - wall, time.process_time() - busy
     server.terminate()
     if len(answers.values) != requests:
@@ -128,7 +130,7 @@ def overhead(adapter: Path, requests: int) -> str:
     )
 
 
-def _asked(renderer: Renderer, requests: int) -> Iterable[Asked]:
+def _asked(renderer: Renderer, requests: int) -> Iterable[PendingQuestion]:
     """Generations of few prompts with many seeds, and likelihoods of as many continuations."""
     texts = _texts()
     for number in range(requests // 2):
@@ -136,11 +138,11 @@ def _asked(renderer: Renderer, requests: int) -> Iterable[Asked]:
         messages = [{"role": "user", "content": text}]
         context = renderer.text(messages)
         wanted = {"until": [], "max_gen_toks": 64, "do_sample": True, "temperature": 1.0}
-        yield Asked(BASE, BASE, generation(renderer, context, wanted, number), (messages, True))
+        yield PendingQuestion(BASE, BASE, generation(renderer, context, wanted, number), (messages, True))
     for number in range((requests - requests // 2) // CHOICES):
         messages = [{"role": "user", "content": f"{number}: {texts[number % len(texts)]}"}]
         question: Question = likelihoods(renderer.text(messages), [f"choice {n} of them" for n in range(CHOICES)])
-        yield Asked(BASE, BASE, question, (messages, True))
+        yield PendingQuestion(BASE, BASE, question, (messages, True))
 
 
 def _texts() -> list[str]:

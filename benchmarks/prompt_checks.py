@@ -22,9 +22,9 @@ from harness.checkpoint.resolve import resolve_checkpoint
 from harness.config.experiment import Config
 from harness.core.console import silence_libraries
 from harness.evaluate.answers import Answers
-from harness.evaluate.plan import Plan
+from harness.evaluate.plan import RequestPlan
+from harness.evaluate.server_evaluation import ServerEvaluation
 from harness.evaluate.tasks.load import load_tasks, seeded_samples
-from harness.evaluate.together import Together
 from harness.model.load import load_tokenizer, local_model
 from harness.prompt.check import require_equal
 from harness.prompt.contract import Contract
@@ -75,7 +75,7 @@ def main() -> None:
     row(f"contract made and checked statically ({len(contract.golden)} conversations)", f"{static:.2f} s")
     if not given.static:
         on_server(config, contract, tokenizer)
-    print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'fault']}")
+    print(f"\nproblems found: {[problem.message for problem in problems if problem.severity == 'error']}")
 
 
 def on_server(config: Config, contract: Contract, tokenizer: Any) -> None:
@@ -92,9 +92,9 @@ def on_server(config: Config, contract: Contract, tokenizer: Any) -> None:
             compared = check_models(endpoint, config.serve, renderer, {})
             live = time.perf_counter() - started
             watch = Stopwatch()
-            asked = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
+            asked = RequestPlan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
             server = LiveServer(lambda: nullcontext(lambda: endpoint))
-            together = Together(asked, {BASE: Answers(BASE, BASE, None)}, server, config.evaluation)
+            together = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config.evaluation)
             with (
                 patch("harness.evaluate.requests.require_equal", watch.wrap(require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),

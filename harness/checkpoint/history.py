@@ -1,4 +1,4 @@
-"""The registry's history: JSON lines, each holding the hash of the one before, so that no line can change unseen."""
+"""The registry's history: JSON lines, each with the hash of the line before, so that any change is detected."""
 
 import json
 import os
@@ -17,8 +17,8 @@ HISTORY = "history.jsonl"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-class Entry(Record):
-    """One act on an alias, as a line of history.jsonl."""
+class HistoryEntry(Record):
+    """One change to an alias, as a line of history.jsonl."""
 
     schema_version: int = 1
     """Version of the line's format."""
@@ -59,7 +59,7 @@ class Entry(Record):
     hash: str = ""
     """Digest (sha256) of all other fields."""
 
-    def sealed(self) -> "Entry":
+    def sealed(self) -> "HistoryEntry":
         return self.model_copy(update={"hash": self.digest})
 
     @property
@@ -67,35 +67,35 @@ class Entry(Record):
         return sha256_json(self.model_dump(exclude={"hash"}))
 
 
-def read_history(registry: Path) -> list[Entry]:
-    """All entries, oldest first; raises EvidenceFault when a line was changed, removed, added or moved."""
-    entries, faults = read_lines(_lines(registry / HISTORY), str(registry / HISTORY))
-    if faults:
-        raise EvidenceFault("\n".join(["the registry's history was edited:", *(f"  - {fault}" for fault in faults)]))
+def read_history(registry: Path) -> list[HistoryEntry]:
+    """All entries, oldest first. Raises EvidenceFault when a line was changed, removed, added or moved."""
+    entries, breaks = read_lines(_lines(registry / HISTORY), str(registry / HISTORY))
+    if breaks:
+        raise EvidenceFault("\n".join(["the registry's history was edited:", *(f"  - {line}" for line in breaks)]))
     return entries
 
 
-def read_lines(lines: Iterable[str], where: str) -> tuple[list[Entry], list[str]]:
-    """The entries, and every break of the chain in words."""
-    entries: list[Entry] = []
-    faults: list[str] = []
+def read_lines(lines: Iterable[str], where: str) -> tuple[list[HistoryEntry], list[str]]:
+    """The entries, and a message for every break in the chain; `where` is the file that the messages name."""
+    entries: list[HistoryEntry] = []
+    breaks: list[str] = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = Entry.model_validate_json(line)
+            entry = HistoryEntry.model_validate_json(line)
         except ValidationError:
-            faults.append(f"{where} line {number} is no entry of a registry")
+            breaks.append(f"{where} line {number} is not a registry entry")
             continue
         before = entries[-1].hash if entries else ""
         if entry.digest != entry.hash:
-            faults.append(f"{where} line {number}: its fields do not match its hash")
+            breaks.append(f"{where} line {number}: its fields do not match its hash")
         if entry.previous != before or entry.number != len(entries) + 1:
-            faults.append(f"{where} line {number} does not follow the line before it")
+            breaks.append(f"{where} line {number} does not follow the line before it")
         entries.append(entry)
-    return entries, faults
+    return entries, breaks
 
 
-def write_history(registry: Path, entries: Sequence[Entry]) -> None:
-    """All entries under a temporary name, on the disk, then renamed: readers see the old or the new history."""
+def write_history(registry: Path, entries: Sequence[HistoryEntry]) -> None:
+    """Writes all entries to a temporary file, flushes it to disk and renames it: readers see the old or new history."""
     temporary = registry / f".{HISTORY}.tmp"
     with temporary.open("w") as file:
         file.writelines(json.dumps(entry.model_dump(), sort_keys=True) + "\n" for entry in entries)
@@ -104,19 +104,22 @@ def write_history(registry: Path, entries: Sequence[Entry]) -> None:
     temporary.replace(registry / HISTORY)
 
 
-def current_of(entries: Sequence[Entry], alias: str) -> Entry | None:
-    """The entry that put the alias where it is."""
+def current_of(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry | None:
+    """The entry that set the alias's present model; None for an alias without one."""
     return next((e for e in reversed(entries) if e.alias == alias and e.action != "policy"), None)
 
 
-def demanded_of(entries: Sequence[Entry], alias: str) -> dict[str, Any] | None:
-    """The policy that the alias demands."""
+def demanded_of(entries: Sequence[HistoryEntry], alias: str) -> dict[str, Any] | None:
+    """The policy that the alias's next candidate has to pass; None for an unknown alias."""
     return next((e.policy for e in reversed(entries) if e.alias == alias), None)
 
 
-def before_current(entries: Sequence[Entry], alias: str) -> Entry | None:
-    """The promotion that a rollback returns to: promotions stack up, a rollback takes off what lies above its model."""
-    stack: list[Entry] = []
+def before_current(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry | None:
+    """The promotion that a rollback returns to; None without one.
+
+    Promotions form a stack. A rollback removes those above the model that it returned to.
+    """
+    stack: list[HistoryEntry] = []
     for entry in entries:
         if entry.alias != alias or entry.action == "policy":
             continue
@@ -129,9 +132,11 @@ def before_current(entries: Sequence[Entry], alias: str) -> Entry | None:
 
 
 def valid_alias(alias: str) -> str:
+    """The alias itself; raises UsageError for a name that cannot be one."""
     if not _ALIAS.fullmatch(alias) or alias == "base":
         raise UsageError(
-            f"{alias!r} is no alias: small letters, digits, - and _, beginning with a letter; 'base' is the base model"
+            f"{alias!r} cannot be an alias: use lower-case letters, digits, - and _, and begin with a letter; "
+            "'base' is reserved for the base model"
         )
     return alias
 

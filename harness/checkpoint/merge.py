@@ -1,4 +1,4 @@
-"""Adapters that an adapter server cannot take: merged into their base model, once, with the reason said."""
+"""Merges an adapter that vLLM cannot serve as an adapter into its base model, once, and says why."""
 
 import json
 from pathlib import Path
@@ -26,31 +26,31 @@ SERVABLE_MODULES = {"classifier", "score"}
 
 
 def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
-    """Why vLLM would refuse this adapter, or silently serve something else; empty when it can be served as it is."""
+    """Why vLLM would refuse this adapter, or silently serve something else; empty if it can be served as an adapter."""
     config = adapter_config(adapter)
     reasons = []
     if full := sorted(set(config.get("modules_to_save") or []) - SERVABLE_MODULES):
-        reasons.append(f"modules trained in full: {', '.join(full)}")
+        reasons.append(f"fully trained modules: {', '.join(full)}")
     if config.get("trainable_token_indices"):
-        reasons.append("embeddings of single tokens were trained")
+        reasons.append("trained embeddings of single tokens")
     if config.get("use_dora"):
         reasons.append("DoRA")
     if config.get("bias", "none") != "none":
         reasons.append("trained biases")
     if not _same_tokenizer(adapter, base):
-        reasons.append("a tokenizer of its own (added tokens?), where an adapter server uses the base model's")
+        reasons.append("its own tokenizer (added tokens?); a server would use the base model's")
     return reasons
 
 
 def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
-    """A full model folder of base and adapter, with the adapter's tokenizer and contract; kept in the cache.
+    """The folder, in the cache, of the adapter merged into its base model, with the adapter's tokenizer and contract.
 
     Raises DataError when peft cannot merge them.
     """
     contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
     inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
     inputs |= {"contract": contract.digest if contract else "", "code": code_digest("harness.checkpoint.merge:merged")}
-    say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); it is merged into its base model")
+    say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); merging it into its base model")
 
     def work(target: Path) -> None:
         with timed("merge adapter and base model (once)"):
@@ -71,7 +71,7 @@ def _same_tokenizer(adapter: Path, base: Path) -> bool:
 
 
 def _tokenizer_files(folder: Path) -> list[str]:
-    """All that a tokenizer is loaded from, but for its chat template: equal files need no loading (seconds)."""
+    """What a tokenizer is loaded from, without its chat template. If it is equal, the tokenizers need no loading."""
     texts = [path.read_text() if (path := folder / name).is_file() else "{}" for name in TOKENIZER_FILES]
     settings = json.loads(texts[0])
     settings.pop("chat_template", None)

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from that was made of another one: scaled towards its base model, or merged into it."""
+"""Records which checkpoint another one was made from, by scaling it towards its base model or by merging."""
 
 import json
 import os
@@ -7,29 +7,29 @@ from pathlib import Path
 from harness.core.errors import EvidenceFault
 
 ORIGIN = "origin.json"
-TRAINED, SCALED = "trained", "scaled"  # where a copy keeps what its checkpoint/ was made of, beside it
+TRAINED, SCALED = "trained", "scaled"  # folders beside a copied checkpoint/, for the checkpoints it was made from
 
 
 def write_origin(folder: Path, source: Path, **settings: float) -> None:
-    """Notes in `folder` what it is made of: as seen from there, so that both can move together."""
+    """Records in `folder` what it was made from, as a relative path, so that both can move together."""
     made_from = Path(os.path.relpath(source.resolve(), folder.resolve())).as_posix()
     (folder / ORIGIN).write_text(json.dumps({"made_from": made_from, **settings}) + "\n")
 
 
 def origins(checkpoint: Path) -> tuple[Path, ...]:
-    """The checkpoints that this one was made of, the trained one first; none for one that was trained itself.
+    """The checkpoints that this one was made from, the trained one first; empty for a trained checkpoint.
 
-    Raises EvidenceFault for an origin.json that is no JSON, or that leads back to the checkpoint itself. One without
-    `made_from` is another tool's file, and says nothing.
+    Raises EvidenceFault for an origin.json that is damaged, or that leads back to the checkpoint itself. A file without
+    `made_from` belongs to another tool and is ignored.
     """
-    found: list[Path] = []
+    sources: list[Path] = []
     folder = checkpoint.resolve()
     while (source := _source(folder)) is not None:
-        if source in (checkpoint.resolve(), *found):
-            raise EvidenceFault(f"{folder / ORIGIN} leads back to {source}: no checkpoint is made of itself")
-        found.insert(0, source)
+        if source in (checkpoint.resolve(), *sources):
+            raise EvidenceFault(f"{folder / ORIGIN} leads back to {source}: a checkpoint cannot be made from itself")
+        sources.insert(0, source)
         folder = source
-    return tuple(found)
+    return tuple(sources)
 
 
 def _source(folder: Path) -> Path | None:
@@ -37,18 +37,18 @@ def _source(folder: Path) -> Path | None:
     if not path.is_file():
         return None
     try:
-        told = json.loads(path.read_text())
+        origin = json.loads(path.read_text())
     except ValueError as error:
         raise EvidenceFault(f"{path} is damaged ({error}): make the checkpoint again") from None
-    if not isinstance(told, dict) or "made_from" not in told:
+    if not isinstance(origin, dict) or "made_from" not in origin:
         return None
-    if not isinstance(told["made_from"], str):
-        raise EvidenceFault(f"{path} is damaged (made_from is no path): make the checkpoint again")
-    return _beside(folder, (folder / told["made_from"]).resolve())
+    if not isinstance(origin["made_from"], str):
+        raise EvidenceFault(f"{path} is damaged (made_from is not a path): make the checkpoint again")
+    return _beside(folder, (folder / origin["made_from"]).resolve())
 
 
 def _beside(folder: Path, source: Path) -> Path:
-    """The named source; where it is gone, the copy that the registry keeps beside what was made of it, if any."""
+    """The source itself; if it is gone, the copy that the registry keeps beside the checkpoint made from it, if any."""
     if source.is_dir():
         return source
     names = {SCALED: (TRAINED,), TRAINED: ()}.get(folder.name, (SCALED, TRAINED))
@@ -56,10 +56,10 @@ def _beside(folder: Path, source: Path) -> Path:
 
 
 def origins_are_here(checkpoint: Path) -> bool:
-    """Whether a copy in a cache still leads to the run it was made of."""
+    """Whether all checkpoints that a cached copy was made from still exist."""
     return all(folder.is_dir() for folder in origins(checkpoint))
 
 
 def origin_of(checkpoint: Path) -> Path:
-    """The trained checkpoint behind one: itself, for one that was made of no other."""
+    """The trained checkpoint that a checkpoint goes back to: itself, unless it was made from another."""
     return next(iter(origins(checkpoint)), checkpoint)

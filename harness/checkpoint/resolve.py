@@ -1,9 +1,10 @@
-"""What can be evaluated: a run, a model folder, an adapter folder, a hub id; and where evaluations are found."""
+"""Resolves names: of a checkpoint (run, model folder, adapter folder, hub id, alias), and of an evaluation."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.checkpoint.alias import registry_folder, resolved
+from harness.checkpoint.alias import PRODUCTION, registry_folder, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import ModelConfig, TemplateConfig
@@ -29,14 +30,14 @@ from harness.records.stages import Checkpoint, Evaluation
 def resolve_checkpoint(name: str, model: ModelConfig, template: TemplateConfig, runs: Path) -> Checkpoint:
     """The checkpoint that `name` means; 'base' is the pretrained `model`.
 
-    Raises UsageError when there is no such run, folder or hub id.
+    Raises UsageError when there is no such run, folder or hub id, and when nothing was promoted as the alias.
     """
     folder, base = locate(name, model, runs)
     return checkpoint(folder, model, template, base)
 
 
 def locate(name: str, model: ModelConfig, runs: Path) -> tuple[Path, Path]:
-    """The folder of a checkpoint and that of its base model (the same for a full model).
+    """The folder of a checkpoint and the folder of its base model (the same for a full model).
 
     NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
     """
@@ -61,11 +62,21 @@ def _folder(name: str, model: ModelConfig, runs: Path) -> Path:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return local_model(ModelConfig(path=name, dtype=model.dtype))
     known = [run.name for run in RunFolder.all_in(runs) if run.is_run]
-    raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, known)}")
+    raise UsageError(_unknown(name, "run, checkpoint folder or hub id", known, runs))
+
+
+def _unknown(name: str, kinds: str, known: Sequence[str], runs: Path) -> str:
+    """The message for a name that stands for nothing; for the default alias, how to promote a first model."""
+    if name == PRODUCTION:
+        return (
+            f"nothing has been promoted as {name} (registry: {registry_folder(runs)}). "
+            "First: harness ci RUN --against base, then harness promote RUN"
+        )
+    return f"{name}: no such {kinds}. {nearest(name, known) if known else f'There are no runs in {runs}.'}"
 
 
 def checkpoint(folder: Path, model: ModelConfig, template: TemplateConfig, base: Path | None = None) -> Checkpoint:
-    """The record of a model or adapter folder; an adapter that cannot be served as one is merged into its base."""
+    """The record of a model or adapter folder. An adapter that cannot be served as one is merged into its base."""
     folder = folder.resolve()
     if not is_adapter(folder):
         return _record(folder, folder, template)
@@ -89,14 +100,14 @@ def _record(folder: Path, base: Path, template: TemplateConfig) -> Checkpoint:
 
 
 def contract_of(folder: Path, base: Path, template: TemplateConfig) -> Contract:
-    """The contract saved with a checkpoint, or the configured template on its tokenizer where none was saved."""
+    """The contract saved with a checkpoint; without one, that of the configured template on its tokenizer."""
     if (folder / CONTRACT_FILE).is_file():
         return Contract.load(folder)
     return _made_contract(tokenizer_folder(folder, base), template)
 
 
 def _made_contract(tokenizer: Path, template: TemplateConfig) -> Contract:
-    """The configured template on a tokenizer; kept in the cache by content, since making it needs transformers."""
+    """The contract of the configured template on a tokenizer; cached by content, as making it needs transformers."""
     inputs = {
         "template": [template.model_dump(), template.file and read_template(template.file)],
         "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
@@ -123,13 +134,16 @@ def _require_same_weights(evaluation: Path) -> None:
         raise EvidenceFault(f"{evaluation / EVALUATION} is damaged: {error}") from None
     if weights_sha256(run.checkpoint) != evaluated:
         raise EvidenceFault(
-            f"{run.path}: the weights in checkpoint/ are not the ones that eval/{CANDIDATE} was made with"
+            f"{run.path}: eval/{CANDIDATE} was made with other weights than those in checkpoint/. "
+            f"Evaluate it again: harness evaluate {run.name}"
         )
 
 
 def _base_of(adapter: Path, model: ModelConfig) -> Path:
-    """The base model that an adapter names: a folder, or a hub id. A folder that is not here is taken to be the
-    configured model; an adapter that does not fit it is refused when its weights are put on it."""
+    """The base model that an adapter names, a folder or a hub id.
+
+    If that folder does not exist, it is the configured model; an adapter that does not fit is refused when loaded.
+    """
     named = str(adapter_config(adapter).get("base_model_name_or_path") or "")
     if Path(named).is_dir() and named:
         return Path(named)
@@ -139,8 +153,11 @@ def _base_of(adapter: Path, model: ModelConfig) -> Path:
 
 
 def resolve_evaluation(name: str, runs: Path) -> Path:
-    """The evaluation folder that `name` means: that of a run's candidate or of an alias, an evaluation folder, an
-    lm-eval output folder."""
+    """The evaluation folder that `name` means: of a run's candidate or an alias, or an lm-eval output folder.
+
+    Raises UsageError for an unknown name, DataError for a folder without an evaluation, EvidenceFault for a run whose
+    weights have changed since.
+    """
     name = resolved(name, registry_folder(runs))
     for folder in (Path(name), runs / name):
         for evaluation in (folder, RunFolder(folder).candidate):
@@ -150,6 +167,6 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
         if folder.is_dir() and any(folder.rglob("results*.json")):
             return folder
         if folder.is_dir():
-            raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
+            raise DataError(f"{folder} holds no evaluation. To make one: harness evaluate {name}")
     known = [run.name for run in RunFolder.all_in(runs) if run.evaluations.is_dir()]
-    raise UsageError(f"{name}: no such run or evaluation folder. {nearest(name, known)}")
+    raise UsageError(_unknown(name, "run or evaluation folder", known, runs))

@@ -1,4 +1,4 @@
-"""A checkpoint between its base model and itself: one training gives the whole curve of `alpha` from 0 to 1."""
+"""Scales a checkpoint towards its base model: one training gives a curve of checkpoints with `alpha` from 0 to 1."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ _OTHER_FORMS = ("modules_to_save", "trainable_token_indices", "use_dora")
 
 
 def split_alpha(name: str) -> tuple[str, float]:
-    """('RUN', 0.5) for 'RUN@0.5'; alpha is 1 for a name without one. Raises UsageError for one outside 0 to 1."""
+    """('RUN', 0.5) for 'RUN@0.5'; alpha is 1 if the name has none. Raises UsageError for an alpha outside 0 to 1."""
     if "@" not in name or Path(name).exists():
         return name, 1.0
     found = _NAME.fullmatch(name)
@@ -28,7 +28,7 @@ def split_alpha(name: str) -> tuple[str, float]:
 
 
 def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
-    """A scaled checkpoint in the cache, made once."""
+    """The folder of the scaled checkpoint in the cache, where it is made once."""
     digest = weights_sha256(folder)
     inputs = {
         "weights": digest,
@@ -44,10 +44,10 @@ def scaled_copy(folder: Path, base: Path, alpha: float, dtype: str) -> Path:
 
 
 def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None:
-    """Writes base + alpha · (checkpoint − base) into `out`: an adapter as an adapter, a full model as a full model.
+    """Writes base + alpha · (checkpoint − base) to `out`; an adapter stays an adapter, a full model a full model.
 
-    `base` is the base model's folder, for a full model too. Raises DataError for a checkpoint that is no sum of a
-    base and a change that can be scaled.
+    `base` is the base model's folder, for a full model too. Raises DataError for a checkpoint whose change cannot be
+    scaled, or that does not fit the base model.
     """
     skipped = ("numerics.json", "stage.json", ORIGIN)
     for path in folder.iterdir():
@@ -63,7 +63,7 @@ def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None
 
 
 def _scale_adapter(folder: Path, alpha: float, out: Path) -> None:
-    """B·alpha, so that every server scales the same; the change of the weights is s·B·A."""
+    """Multiplies B by alpha. The change of the weights is s·B·A, so every server applies the same scale."""
     from safetensors.torch import load_file, save_file
 
     config = adapter_config(folder)
@@ -82,10 +82,10 @@ def _is_b(key: str) -> bool:
 
 
 def _interpolate(folder: Path, base: Path, alpha: float, out: Path) -> None:
-    """Every tensor between the base model's and the checkpoint's, in fp32, stored as the checkpoint's."""
+    """Interpolates every tensor between base model and checkpoint in fp32; stored in the checkpoint's dtype."""
     from safetensors.torch import save_file
 
-    of_base = _where(base)
+    of_base = _files_by_tensor(base)
     for path in sorted(folder.glob("*.safetensors")):
         made = {key: _between(of_base, key, value, alpha, base) for key, value in _tensors(path)}
         save_file(made, out / path.name, {"format": "pt"})
@@ -99,11 +99,11 @@ def _between(of_base: dict[str, Path], key: str, tuned: Any, alpha: float, base:
     with safe_open(of_base[key], "pt") as file:
         start = file.get_tensor(key)
     if start.shape != tuned.shape:
-        raise DataError(f"{key} has another shape in {base}: it is not the base model of this checkpoint")
+        raise DataError(f"{key} has a different shape in {base}: it is not the base model of this checkpoint")
     return start.float().lerp(tuned.float(), alpha).to(tuned.dtype)
 
 
-def _where(folder: Path) -> dict[str, Path]:
+def _files_by_tensor(folder: Path) -> dict[str, Path]:
     from safetensors import safe_open
 
     found: dict[str, Path] = {}

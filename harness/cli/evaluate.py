@@ -46,9 +46,9 @@ def evaluate(options: argparse.Namespace) -> int:
     from harness.workflows.evaluate import evaluate_alone
 
     if options.describe:
-        from harness.evaluate.tasks.suite import described
+        from harness.evaluate.tasks.suite import suite_description
 
-        print(described(config_for(options.overrides).evaluation))
+        print(suite_description(config_for(options.overrides).evaluation))
         return ExitCode.DONE
     if not options.checkpoints:
         raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")
@@ -59,16 +59,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def score(options: argparse.Namespace) -> int:
-    from harness.evaluate.score import score
+    from harness.evaluate.score import score_file
 
     refuse_settings("score", options.overrides)
-    scores = score(options.task, options.responses)
+    scores = score_file(options.task, options.responses)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
     print(scores.summary())
     if options.judge is not None:
-        from harness.evaluate.judging import judged
+        from harness.evaluate.judging import judge_saved_answers
 
-        print(judged(options.task, options.responses, options.judge, options.judge_model))
+        print(judge_saved_answers(options.task, options.responses, options.judge, options.judge_model))
     return ExitCode.DONE

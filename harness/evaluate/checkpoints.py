@@ -1,7 +1,7 @@
-"""Several checkpoints on one suite: one server for a base model and all its adapters, all their requests together.
+"""Evaluates several checkpoints on one suite; a base model and all its adapters share a server.
 
-An evaluation whose inputs are unchanged is taken over; answers to requests that were ever finished come from the
-journals; a server is started when something is left to ask.
+An evaluation whose inputs are unchanged is reused. Finished requests are answered from the journals. A server is
+started only if requests are left.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from harness.core.console import say, timed
 from harness.core.layout import EVALUATION
 from harness.core.store import stage
 from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
-from harness.evaluate.interim_looks import Looks
+from harness.evaluate.interim_looks import InterimLooks
 from harness.model.load import tokenizer_folder
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.prompt.saved import check_saved
@@ -30,8 +30,8 @@ from harness.serve.server import BASE
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
     from harness.evaluate.journal import Journal
-    from harness.evaluate.plan import Plan
-    from harness.evaluate.together import Together
+    from harness.evaluate.plan import RequestPlan
+    from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.prompt.render import Renderer
     from harness.serve.session import KeptServer, LiveServer
 
@@ -41,7 +41,7 @@ LoadTasks = Callable[[], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """What to evaluate, under one contract, with where results and logs go. `looks` is None for all items at once."""
+    """Checkpoints to evaluate under one contract, and where results and logs go. Without `looks`: all items at once."""
 
     checkpoints: Mapping[str, Checkpoint]
     contract: Contract
@@ -49,7 +49,7 @@ class Job:
     out: Path
     log: Path
     load: LoadTasks
-    looks: Looks | None
+    looks: InterimLooks | None
     kept: "KeptServer | None" = None
 
     @property
@@ -57,24 +57,25 @@ class Job:
         return Path(self.config.runs_dir)
 
     def inputs(self, label: str) -> dict[str, Any]:
-        """What decides the fingerprint of a label's evaluation; with looks, what the others are decides it too."""
+        """The inputs of the fingerprint of a label's evaluation; with looks, the other checkpoints are among them."""
         inputs = evaluation_inputs(self.checkpoints[label], self.contract, self.config)
-        if self.looks is not None and not self.is_whole(label):
-            sides = {name: [found.weights_sha256, found.base_sha256] for name, found in self.checkpoints.items()}
+        if self.looks is not None and not self.gets_all_items(label):
+            sides = {name: [side.weights_sha256, side.base_sha256] for name, side in self.checkpoints.items()}
             inputs["looks"] = {**self.looks.identity, "sides": sides}
         if (judge := self.judging(label)) is not None:
             inputs["judge"] = judge.weights_sha256
         return {**inputs, "label": label}
 
     def judging(self, label: str) -> Checkpoint | None:
-        """The model that judges a label's answers, where the server of both has it."""
+        """The evaluated model that judges a label's answers; None when it is not on the same server."""
         judge = self.config.suite.judge
-        found = self.checkpoints.get(judge.model) if judge is not None and judge.url is None else None
-        return found if found is not None and found.base_path == self.checkpoints[label].base_path else None
+        if judge is None or judge.url is not None or (checkpoint := self.checkpoints.get(judge.model)) is None:
+            return None
+        return checkpoint if checkpoint.base_path == self.checkpoints[label].base_path else None
 
-    def is_whole(self, label: str) -> bool:
-        """Whether a model is asked everything, whatever looks see."""
-        return self.looks is None or label in self.looks.whole
+    def gets_all_items(self, label: str) -> bool:
+        """Whether a model is evaluated on all items, without interim looks."""
+        return self.looks is None or label in self.looks.in_full
 
 
 def evaluate_checkpoints(
@@ -83,32 +84,34 @@ def evaluate_checkpoints(
     out: Path,
     log: Path,
     load: LoadTasks,
-    looks: Looks | None = None,
+    looks: InterimLooks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
     kept: "KeptServer | None" = None,
 ) -> dict[str, Path]:
-    """Evaluation folders by label; those in `known` are there already.
+    """Evaluation folders by label; those in `known` already exist.
 
-    All checkpoints are asked under the contract of the last one, so that they can be compared. `looks` see finished
-    evaluations of the models that are asked whole: base models with such alone come first. `kept` serves adapters.
+    All checkpoints are evaluated under the contract of the last one, so that they can be compared. `looks` need the
+    finished evaluations of the models in `looks.in_full`: groups of such models come first. `kept` serves adapters.
+
+    Raises EvidenceFault when a checkpoint's files do not match its contract.
     """
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config.template)
     job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
-    done = {label: found for label in missing if (found := _taken_over(job, label))}
+    done = {label: folder for label in missing if (folder := _reusable(job, label))}
     waiting = [label for label in missing if label not in done]
     sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
     if done:
         say(f"· evaluation of {', '.join(done)} (unchanged, reused)")
     folders = {**known, **done}
-    for group in sorted(_by_base(checkpoints, waiting), key=lambda group: not all(map(job.is_whole, group))):
+    for group in sorted(_by_base(checkpoints, waiting), key=lambda group: not all(map(job.gets_all_items, group))):
         folders |= _evaluate(job, group, sound, folders)
     return {label: folders[label] for label in checkpoints}
 
 
 def _by_base(checkpoints: Mapping[str, Checkpoint], labels: Sequence[str]) -> list[dict[str, Checkpoint]]:
-    """The labelled checkpoints in groups that one server can hold: a base model and its adapters."""
+    """The labelled checkpoints in groups that share a server: a base model and its adapters."""
     groups: dict[str, dict[str, Checkpoint]] = {}
     for label in labels:
         groups.setdefault(checkpoints[label].base_path, {})[label] = checkpoints[label]
@@ -116,34 +119,34 @@ def _by_base(checkpoints: Mapping[str, Checkpoint], labels: Sequence[str]) -> li
 
 
 def _require_all_saved(checkpoints: Iterable[Checkpoint]) -> None:
-    for found in checkpoints:
-        require_saved(Path(found.path), Path(found.base_path))
+    for checkpoint in checkpoints:
+        require_saved(Path(checkpoint.path), Path(checkpoint.base_path))
 
 
 def require_saved(folder: Path, base: Path) -> None:
-    """Raises EvidenceFault when a folder that carries a contract holds another template, tokenizer or stop ids."""
+    """Raises EvidenceFault when the template, tokenizer or stop ids in a folder differ from the contract in it."""
     if (folder / CONTRACT_FILE).is_file():
         require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
 
 
-def _taken_over(job: Job, label: str) -> Path | None:
-    """The evaluation of a label where one stands; None where none does, or another run replaced it this moment."""
+def _reusable(job: Job, label: str) -> Path | None:
+    """The finished evaluation of a label; None when there is none, or another run is replacing it."""
     try:
         return _finished(job, label, _refuse)
-    except _NotThereError:
+    except _NotEvaluatedError:
         return None
 
 
-class _NotThereError(Exception):
-    """An evaluation has to be made."""
+class _NotEvaluatedError(Exception):
+    """There is no finished evaluation."""
 
 
 def _refuse(folder: Path) -> None:
-    raise _NotThereError
+    raise _NotEvaluatedError
 
 
 def _is_final(folder: Path) -> bool:
-    """Whether evaluating again could not add anything: no request and no judge failed that may succeed another time."""
+    """Whether evaluating again could add nothing: no request failed, and no judge, that may succeed next time."""
     record = load(Evaluation, folder / EVALUATION)
     return record.failed_requests == 0 and record.judge_fault is None
 
@@ -160,18 +163,18 @@ def _never(folder: Path) -> bool:
 def _evaluate(
     job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], None], done: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """Asks all models of a group everything that no journal knows, and writes their evaluations.
+    """Evaluates all models of a group on one server.
 
-    Those that looks are for come last: the looks see the evaluations of the others, and those in `done`. `sound` raises
-    for a checkpoint that is not what it says; the server is on its way meanwhile.
+    Models that are subject to looks come last: the looks see the evaluations of the others, and those in `done`.
+    `sound` checks the checkpoints' files while the server starts, and raises when they do not match their contract.
     """
-    from harness.evaluate.judging import judge_of
-    from harness.evaluate.together import Together
+    from harness.evaluate.judging import sample_judge
+    from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.serve.session import LiveServer, Serving
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
     with timed(title), ExitStack() as stack:
-        answers = {label: _known(job, label, found, stack) for label, found in group.items()}
+        answers = {label: _open_answers(job, label, found, stack) for label, found in group.items()}
         renderer = cache(lambda: _renderer(job.contract, group))
         served = {**group, **_judges(job, group)}
         kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
@@ -179,28 +182,28 @@ def _evaluate(
         serving = Serving(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
         server = stack.enter_context(alone if kept is None else kept.lent(serving))
-        judge = judge_of(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
+        judge = sample_judge(job.config.suite.judge, served, server.endpoint, _judge_journal(job, group, stack))
         if not all(len(one.journal or ()) for one in answers.values()):
-            _begin_early(job, server)
+            _start_early(job, server)
         sound()
         plan = _plan(job, renderer())
         folders: dict[str, Path] = {}
         for whole in (True, False):
-            if part := {label: one for label, one in answers.items() if job.is_whole(label) == whole}:
-                together = Together(plan, part, server, job.config, judge)
-                folders |= _answered(job, together, None if whole else job.looks, {**done, **folders})
+            if part := {label: one for label, one in answers.items() if job.gets_all_items(label) == whole}:
+                evaluation = ServerEvaluation(plan, part, server, job.config, judge)
+                folders |= _write_all(job, evaluation, None if whole else job.looks, {**done, **folders})
         return folders
 
 
 def _judges(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
-    """The evaluated model that judges a group, by its label."""
+    """The evaluated model that judges a group, by its label; empty without one."""
     judge = job.config.suite.judge
-    found = next(filter(None, map(job.judging, group)), None)
-    return {} if judge is None or found is None else {judge.model: found}
+    checkpoint = next(filter(None, map(job.judging, group)), None)
+    return {} if judge is None or checkpoint is None else {judge.model: checkpoint}
 
 
-def _remembered(job: Job, group: Mapping[str, Checkpoint], stack: ExitStack) -> "Journal | None":
-    """The journal of the judge's replies."""
+def _judge_journal(job: Job, group: Mapping[str, Checkpoint], stack: ExitStack) -> "Journal | None":
+    """The journal of the judge's replies; None without a judge."""
     from harness.evaluate.journal import Journal, journal_path
 
     if (scope := judge_scope(job, group)) is None:
@@ -211,9 +214,10 @@ def _remembered(job: Job, group: Mapping[str, Checkpoint], stack: ExitStack) -> 
 
 
 def judge_scope(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Any] | None:
-    """Everything but the request that decides a judge's reply: of a model on the server what decides its answers.
+    """Everything except the request that decides a judge's reply; None without a judge.
 
-    Nobody knows the weights behind a URL: its replies count for these very evaluations alone.
+    For a judge on the server this is what decides any of its answers. The weights behind a URL are unknown, so such
+    replies count only for exactly these evaluations.
     """
     if (judge := job.config.suite.judge) is None:
         return None
@@ -224,58 +228,64 @@ def judge_scope(job: Job, group: Mapping[str, Checkpoint]) -> dict[str, Any] | N
     return scope if judging else {**scope, "weights": member.base_sha256}
 
 
-def _answered(job: Job, together: "Together", looks: Looks | None, done: Mapping[str, Path]) -> dict[str, Path]:
-    """The evaluations of models that are asked everything, or what the looks demand."""
-    extent = together.ask_all(looks, done)
-    flips = together.ask_again(extent) if job.config.suite.aa else {}
-    accept = _is_final if looks is None else _never  # what looks decided belongs to what they looked at
+def _write_all(
+    job: Job, evaluation: "ServerEvaluation", looks: InterimLooks | None, done: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Evaluates models on all items, or on those that the looks need; their evaluation folders by label."""
+    asked_items = evaluation.ask_all(looks, done)
+    repeats = evaluation.repeat_check(asked_items) if job.config.suite.aa else {}
+    accept = (
+        _is_final if looks is None else _never
+    )  # a stopped evaluation is valid only for the evaluations that the looks saw
     folders = {}
-    for label in together.answers:
+    for label in evaluation.answers:
         weights = job.checkpoints[label].weights_sha256
-        write = partial(together.write, label, weights, extent, flips.get(label))
+        write = partial(evaluation.write, label, weights, asked_items, repeats.get(label))
         folders[label] = _finished(job, label, write, accept)
     return folders
 
 
-def _begin_early(job: Job, server: "LiveServer") -> None:
-    """Starts the server before the requests are known: a model was never asked anything. Tasks that may turn out not
-    to be loadable are loaded first."""
-    if not _surely_loads(job.config):
+def _start_early(job: Job, server: "LiveServer") -> None:
+    """Starts the server before the requests are known, as the journal of a model is empty and some are sure to be left.
+
+    Tasks that may fail to load are loaded first.
+    """
+    if not _surely_loadable(job.config):
         job.load()
     server.begin()
 
 
-def _surely_loads(config: EvaluationConfig) -> bool:
-    """Whether nothing is known that could keep the tasks from being loaded: names are, and data are here."""
+def _surely_loadable(config: EvaluationConfig) -> bool:
+    """Whether all tasks are known by name and have local data, so that nothing should keep them from loading."""
     from harness.behavior.registry import behavior_folders
     from harness.evaluate.tasks.index import datasets_of, stock_index
 
     names = [task.name for task in config.tasks]
     datasets = datasets_of(names)
     known = all(name in behavior_folders() or name in stock_index() for name in names)
-    return known and datasets is not None and all(Path(config.hub_dir or "", found).is_dir() for found in datasets)
+    return known and datasets is not None and all(Path(config.hub_dir or "", dataset).is_dir() for dataset in datasets)
 
 
-def _plan(job: Job, renderer: "Renderer") -> "Plan":
-    from harness.evaluate.plan import Plan
+def _plan(job: Job, renderer: "Renderer") -> "RequestPlan":
+    from harness.evaluate.plan import RequestPlan
     from harness.evaluate.tasks.load import seeded_samples
-    from harness.evaluate.tasks.suite import told
+    from harness.evaluate.tasks.suite import suite_statement
 
     loaded = job.load()
-    say(f"  {told(job.config, loaded)}")
-    return Plan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
+    say(f"  {suite_statement(job.config, loaded)}")
+    return RequestPlan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
 
 
 def _renderer(contract: Contract, group: Mapping[str, Checkpoint]) -> "Renderer":
-    """The contract's renderer, found sound on every tokenizer of the group."""
+    """The contract's renderer, after the static checks on every tokenizer of the group."""
     from harness.evaluate.write import renderer_for
 
     folders = dict.fromkeys(tokenizer_folder(Path(c.path), Path(c.base_path)) for c in group.values())
     return [renderer_for(contract, folder) for folder in folders][-1]
 
 
-def _known(job: Job, label: str, checkpoint: Checkpoint, stack: ExitStack) -> "Answers":
-    """A model's answers, still without any, and the journal that is kept of them."""
+def _open_answers(job: Job, label: str, checkpoint: Checkpoint, stack: ExitStack) -> "Answers":
+    """A model's answers, still empty, with their journal."""
     from harness.evaluate.answers import Answers
     from harness.evaluate.journal import Journal, journal_path
 

@@ -1,7 +1,8 @@
-"""All questions of all tasks and all models of a server in flight together.
+"""Sends the questions of all tasks to all models of one server, many at a time, and survives failures.
 
-A failed request is tried again with growing pauses. A server that dies is started again and the flight goes on; a
-question that was in flight at two deaths is asked alone, and given up when the server dies of it once more.
+A failed request is tried again after growing pauses. A server that dies is restarted, and dispatch continues. A
+question that was in flight when the server died twice is sent alone; if the server dies again, the question is given
+up.
 """
 
 import asyncio
@@ -12,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config.experiment import ServeConfig
-from harness.core.console import progress, say
+from harness.core.console import plural, progress, say
 from harness.core.errors import EnvironmentFault, RequestRefused, ServerFault
 from harness.evaluate import requests
-from harness.evaluate.journal import Entry
+from harness.evaluate.journal import JournalEntry
 from harness.evaluate.requests import Conversation, Question
 from harness.prompt.render import Renderer
 from harness.serve.client import Client
@@ -34,8 +35,8 @@ class ServerGone(EnvironmentFault):
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """A question to one model of the server."""
+class PendingQuestion:
+    """A question that one model of the server has to answer."""
 
     model: str
     label: str
@@ -44,30 +45,31 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why there is no answer. What the server refuses it will refuse again; anything else may work another time."""
+class RequestFailure:
+    """Why a question has no answer. A `refused` request would be refused again; any other may succeed next time."""
 
     reason: str
     refused: bool
 
 
 @dataclass
-class Flight:
-    """Questions on their way. `landed` is called with each question's entries, or with why there are none."""
+class RequestDispatcher:
+    """Sends questions. `on_result` is called with each question's entries, or with the reason why there are none."""
 
     renderer: Renderer
     config: ServeConfig
-    landed: Callable[[Asked, dict[bytes, Entry] | Failure], None]
+    on_result: Callable[[PendingQuestion, dict[bytes, JournalEntry] | RequestFailure], None]
     restarts: int = 0
-    deaths: Counter[Asked] = field(default_factory=Counter)
+    deaths: Counter[PendingQuestion] = field(default_factory=Counter)
 
-    def run(self, asked: Sequence[Asked], server: LiveServer, title: str) -> None:
-        """Returns when every question has landed. Raises PromptMismatch at the first prompt that is another.
+    def run(self, questions: Sequence[PendingQuestion], server: LiveServer, title: str) -> None:
+        """Returns when every question has its result.
 
-        Long ones are begun first, so that none is left alone at the end.
+        Raises PromptMismatch at the first prompt whose ids differ from the renderer's. Long answers are started first,
+        so that none of them is left running alone at the end.
         """
-        waiting = deque(sorted(asked, key=lambda one: -one.question.weight))
-        total = sum(len(one.question.keys) for one in waiting)
+        waiting = deque(sorted(questions, key=lambda pending: -pending.question.weight))
+        total = sum(len(pending.question.keys) for pending in waiting)
         server.endpoint()
         with progress(title, total, "request") as bar:
             while waiting:
@@ -77,18 +79,18 @@ class Flight:
                     server.stop()
                     self._after_death(waiting, f"{gone} (its logs: {server.logs})", bar)
 
-    def _after_death(self, waiting: "deque[Asked]", gone: str, bar: Any) -> None:
+    def _after_death(self, waiting: "deque[PendingQuestion]", gone: str, bar: Any) -> None:
         self.restarts += 1
         if self.restarts > RESTARTS:
             while waiting:
-                self._land(waiting.popleft(), Failure(f"{gone} {self.restarts} times", refused=False), bar)
+                self._finish(waiting.popleft(), RequestFailure(f"{gone} {self.restarts} times", refused=False), bar)
         elif waiting:
-            say(f"  {gone}; it is started again ({len(waiting)} questions left)")
+            say(f"  {gone}; restarting it ({plural(len(waiting), 'question')} left)")
 
-    async def _until_empty(self, waiting: "deque[Asked]", endpoint: Endpoint, bar: Any) -> None:
-        """Lands everything that waits: together first, then one by one what may have killed the server."""
-        together = deque(one for one in waiting if self.deaths[one] < SUSPECT_AFTER)
-        alone = deque(one for one in waiting if self.deaths[one] >= SUSPECT_AFTER)
+    async def _until_empty(self, waiting: "deque[PendingQuestion]", endpoint: Endpoint, bar: Any) -> None:
+        """Finishes every waiting question: most at once, then those that may have killed the server, one by one."""
+        ordinary = deque(pending for pending in waiting if self.deaths[pending] < SUSPECT_AFTER)
+        suspects = deque(pending for pending in waiting if self.deaths[pending] >= SUSPECT_AFTER)
         waiting.clear()
         try:
             async with AsyncExitStack() as stack:
@@ -96,26 +98,31 @@ class Flight:
                     model: await stack.enter_async_context(
                         Client(endpoint, model, self.config.request_timeout_s, self.config.concurrency)
                     )
-                    for model in {one.model for one in (*together, *alone)}
+                    for model in {pending.model for pending in (*ordinary, *suspects)}
                 }
-                await self._land_all(together, clients, endpoint, bar)
-                await self._land_all(alone, clients, endpoint, bar, alone=True)
+                await self._dispatch(ordinary, clients, endpoint, bar)
+                await self._dispatch(suspects, clients, endpoint, bar, alone=True)
         finally:
-            waiting.extend((*together, *alone))
+            waiting.extend((*ordinary, *suspects))
 
-    async def _land_all(
-        self, waiting: "deque[Asked]", clients: dict[str, Client], endpoint: Endpoint, bar: Any, alone: bool = False
+    async def _dispatch(
+        self,
+        waiting: "deque[PendingQuestion]",
+        clients: dict[str, Client],
+        endpoint: Endpoint,
+        bar: Any,
+        alone: bool = False,
     ) -> None:
-        """Workers take questions off the queue; what was in flight when the server dies is put back."""
-        in_flight: list[Asked] = []
+        """Workers take questions off the queue; those in flight when the server dies are put back."""
+        in_flight: list[PendingQuestion] = []
 
         async def work() -> None:
             while waiting:
-                one = waiting.popleft()
-                in_flight.append(one)
-                entries = await self._answer(one, clients[one.model], endpoint)
-                in_flight.remove(one)
-                self._land(one, entries, bar)
+                pending = waiting.popleft()
+                in_flight.append(pending)
+                entries = await self._answer(pending, clients[pending.model], endpoint)
+                in_flight.remove(pending)
+                self._finish(pending, entries, bar)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -127,18 +134,22 @@ class Flight:
                 self._put_back(in_flight, waiting, alone, bar)
             raise first from None
 
-    def _put_back(self, in_flight: Sequence[Asked], waiting: "deque[Asked]", alone: bool, bar: Any) -> None:
-        """Whatever was in flight waits again, unless it was alone and therefore is the cause."""
-        for one in in_flight:
-            self.deaths[one] += 1
+    def _put_back(
+        self, in_flight: Sequence[PendingQuestion], waiting: "deque[PendingQuestion]", alone: bool, bar: Any
+    ) -> None:
+        """Questions that were in flight wait again. One that was sent alone is the cause, and fails."""
+        for pending in in_flight:
+            self.deaths[pending] += 1
             if alone:
-                reason = f"the vLLM server died each of the {self.deaths[one]} times that this was asked"
-                self._land(one, Failure(reason, refused=False), bar)
+                reason = f"the vLLM server died each of the {self.deaths[pending]} times that it got this request"
+                self._finish(pending, RequestFailure(reason, refused=False), bar)
             else:
-                waiting.append(one)
+                waiting.append(pending)
 
-    async def _answer(self, one: Asked, client: Client, endpoint: Endpoint) -> dict[bytes, Entry] | Failure:
-        """The entries, after as many attempts as it takes; raises ServerGone when nobody is there to ask."""
+    async def _answer(
+        self, pending: PendingQuestion, client: Client, endpoint: Endpoint
+    ) -> dict[bytes, JournalEntry] | RequestFailure:
+        """The entries, after up to ATTEMPTS attempts; raises ServerGone when the server no longer answers."""
         from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
         retrying = AsyncRetrying(
@@ -148,28 +159,30 @@ class Flight:
             reraise=True,
         )
         try:
-            found: dict[bytes, Entry] | Failure = await retrying(self._once, one, client, endpoint)
-        except ServerFault as fault:
-            return Failure(f"{_line(fault)} ({ATTEMPTS} attempts)", refused=False)
-        return found
+            entries: dict[bytes, JournalEntry] | RequestFailure = await retrying(self._once, pending, client, endpoint)
+        except ServerFault as error:
+            return RequestFailure(f"{_on_one_line(error)} ({ATTEMPTS} attempts)", refused=False)
+        return entries
 
-    async def _once(self, one: Asked, client: Client, endpoint: Endpoint) -> dict[bytes, Entry] | Failure:
+    async def _once(
+        self, pending: PendingQuestion, client: Client, endpoint: Endpoint
+    ) -> dict[bytes, JournalEntry] | RequestFailure:
         try:
-            return await requests.ask(client, self.renderer, one.question, one.conversation, one.label)
+            return await requests.ask(client, self.renderer, pending.question, pending.conversation, pending.label)
         except RequestRefused as refusal:
-            return Failure(_line(refusal), refused=True)
+            return RequestFailure(_on_one_line(refusal), refused=True)
         except ServerFault:
             if await _is_gone(endpoint):
                 raise ServerGone("the vLLM server died") from None
             raise
 
-    def _land(self, one: Asked, entries: dict[bytes, Entry] | Failure, bar: Any) -> None:
-        self.landed(one, entries)
-        bar.update(len(one.question.keys))
+    def _finish(self, pending: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure, bar: Any) -> None:
+        self.on_result(pending, entries)
+        bar.update(len(pending.question.keys))
 
 
 async def _is_gone(endpoint: Endpoint) -> bool:
-    """Whether nobody listens any more, the engine behind is dead, or nothing is answered for a long time."""
+    """Whether the server refuses connections, reports a dead engine, or has not answered for HEALTH_TIMEOUT_S."""
     import httpx
 
     try:
@@ -179,5 +192,5 @@ async def _is_gone(endpoint: Endpoint) -> bool:
         return True
 
 
-def _line(error: Exception) -> str:
+def _on_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]

@@ -1,4 +1,4 @@
-"""What domain tasks share: items beside the task's YAML, prompts by the one rule, metrics from a behaviour."""
+"""Functions for the YAML of domain tasks: their items, the user prompt, and the metrics of a behaviour."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,19 +12,19 @@ from harness.prompt.messages import user_text
 
 
 def items(config_source: str, file: str, **_: Any) -> dict[str, Any]:
-    """The items of a task as lm-eval's `custom_dataset`: JSON lines beside the YAML, split `test`."""
+    """The items of a task as lm-eval's `custom_dataset`: the JSON lines in `file` beside the YAML, as split `test`."""
     from datasets import Dataset
 
     return {"test": Dataset.from_list(read_items(Path(config_source).parent / file))}
 
 
 def user_prompt(doc: dict[str, Any]) -> str:
-    """The user's turn, joined as in training."""
+    """The user's turn: instruction and input, joined as in training."""
     return user_text(doc["instruction"], doc["input"])
 
 
 def grader(name: str) -> Callable[[dict[str, Any], list[str]], dict[str, float]]:
-    """lm-eval's `process_results` for the task of a behaviour: its metrics on one answer."""
+    """lm-eval's `process_results` for a behaviour's task; the returned function gives the metrics of one answer."""
 
     def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
         return behavior_metrics(name, doc, results[0])
@@ -33,12 +33,12 @@ def grader(name: str) -> Callable[[dict[str, Any], list[str]], dict[str, float]]
 
 
 def behavior_metrics(name: str, doc: dict[str, Any], response: str) -> dict[str, float]:
-    """The metrics of a behaviour on one answer; only those that apply to the item's topic."""
+    """A behaviour's metrics of one answer: only those that apply to the item's topic."""
     return graded(name, doc, response).metrics
 
 
 def graded(name: str, doc: dict[str, Any], response: str) -> Check:
-    """Everything a behaviour finds in one answer to an item."""
+    """A behaviour's check of one answer to an item, with all findings."""
     return _behavior(name).check(exchange(doc, response))
 
 

@@ -1,4 +1,4 @@
-"""What an answer and an evaluation depend on: the inputs of their fingerprints."""
+"""The inputs of the fingerprints of an answer and of an evaluation."""
 
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ from harness.records.stages import Checkpoint
 from harness.serve.server import device_of
 
 # `serve/cpu_plugin.py` names the server's plugin: no import leads to it, since vLLM loads it by its entry point.
-ANSWER_CODE = ("harness.evaluate.dispatch:Flight", "harness.serve.session:Serving")
+ANSWER_CODE = ("harness.evaluate.dispatch:RequestDispatcher", "harness.serve.session:Serving")
 EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness.evaluate.domain", *ANSWER_CODE)
 PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 
 
 def answer_scope(checkpoint: Checkpoint, contract: Contract, config: EvaluationConfig) -> dict[str, Any]:
-    """Everything but the request that decides a model's answer; no path, no name, no task is among it.
+    """Everything except the request that decides a model's answer; contains no path, name or task.
 
-    `code` is what renders prompts, computes in the server and sums likelihoods.
+    `code` covers what renders prompts, computes in the server and sums likelihoods.
     """
     installed = versions()
     return {
@@ -36,7 +36,7 @@ def answer_scope(checkpoint: Checkpoint, contract: Contract, config: EvaluationC
 
 
 def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: EvaluationConfig) -> dict[str, Any]:
-    """Everything an evaluation depends on; no path or name is among it."""
+    """Everything an evaluation depends on; contains no path or name."""
     from harness.core import resources
     from harness.evaluate.tasks.load import hub_digest
 

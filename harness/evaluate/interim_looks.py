@@ -1,33 +1,35 @@
-"""Evaluation in looks: items in a seeded random order, growing numbers of them, until a rule has decided a task."""
+"""Evaluation in interim looks: more and more items, in a seeded random order, until a rule has decided each task."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Decided = Callable[[Mapping[str, Path]], Collection[str]]
+DecidedTasks = Callable[[Mapping[str, Path]], Collection[str]]
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How far to ask before each look: `sizes` gives the numbers of items of a task with so many planned, rising, in
-    the end all of them; `order` the order in which its planned items are asked.
+class InterimLooks:
+    """How many items to evaluate before each look, and when to stop.
 
-    Models in `whole` are asked everything before the first look. `decided` is given the evaluation folders by label,
-    complete for what was asked so far, and names the tasks (leaves, not groups) that need no more items. `rule` names
-    all of it: what was decided by one rule is not taken over for another. It must depend on nothing but the folders.
+    `sizes` gives, for a number of planned items, the rising numbers of items at the looks; the last look sees all.
+    `order` gives the order in which a task's planned items are evaluated. Models in `in_full` are evaluated on all
+    items before the first look. `decided` gets the evaluation folders by label, complete up to this look, and returns
+    the tasks (leaves, not groups) that need no more items. It must depend on nothing but the folders. `rule` identifies
+    the decision rule: an evaluation that was stopped by one rule is not reused for another.
     """
 
     sizes: Callable[[int], Sequence[int]]
     order: Callable[[str, Sequence[int]], list[int]]
     seed: int
     rule: str
-    decided: Decided
-    whole: Collection[str] = ()
+    decided: DecidedTasks
+    in_full: Collection[str] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"seed": self.seed, "rule": self.rule, "whole": sorted(self.whole)}
+        """What the fingerprint of a stopped evaluation contains."""
+        return {"seed": self.seed, "rule": self.rule, "whole": sorted(self.in_full)}
 
     def run(
         self,
@@ -35,7 +37,10 @@ class Looks:
         ask: Callable[[dict[str, list[int]]], None],
         results: Callable[[dict[str, list[int]]], Mapping[str, Path]],
     ) -> dict[str, list[int]]:
-        """The items asked of each task in the end. `ask` has items answered, `results` writes evaluations of them."""
+        """The items of each task that were evaluated in the end.
+
+        `ask` gets answers to items, `results` writes evaluations of them and returns their folders by label.
+        """
         orders = {task: self.order(task, items) for task, items in planned.items()}
         looks = {task: [*self.sizes(len(order)), len(order)] for task, order in orders.items()}
         undecided = set(planned)

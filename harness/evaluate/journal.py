@@ -1,4 +1,4 @@
-"""The journal of finished requests: each answer is kept the moment it is there, and none is asked for twice."""
+"""The journal of finished requests: every answer is stored as soon as it arrives, so that no request is sent twice."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from harness.core.console import say
 from harness.core.errors import DiskFull
 from harness.core.store import sha256_json
 
-Entry = dict[str, Any]
+JournalEntry = dict[str, Any]
 FOLDER = Path(".cache") / "answers"
 SYNC_S = 2.0
 BUSY_S = 120.0
@@ -25,8 +25,9 @@ BUSY_S = 120.0
 class Journal:
     """Answers of one model by the digest of the request.
 
-    An SQLite database in WAL mode: a finished request survives kill -9 at once and a power cut after two seconds; a
-    torn end is cut off by SQLite; several processes may write. Only answers whose prompt ids were verified go in.
+    The file is an SQLite database in WAL mode. A finished request survives kill -9 immediately, and a power cut after
+    two seconds. SQLite discards an incomplete end. Several processes may write at the same time. Only answers whose
+    prompt ids were verified are stored.
     """
 
     def __init__(self, path: Path, scope: Mapping[str, Any]):
@@ -34,17 +35,17 @@ class Journal:
         self._scope = json.dumps(scope, sort_keys=True)
         self._synced = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._told():
+        with self._explaining_full_disk():
             self._db = _opened(path, self._scope)
         self._file = _inode(path)
 
-    def found(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Entry]]:
-        """The answers that are there, of those asked for."""
+    def lookup(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, JournalEntry]]:
+        """The stored answers among these keys, as (key, entry)."""
         for key in keys:
             if (entry := self._entry(key)) is not None:
                 yield key, entry
 
-    def _entry(self, key: bytes) -> Entry | None:
+    def _entry(self, key: bytes) -> JournalEntry | None:
         try:
             row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.OperationalError:
@@ -56,10 +57,10 @@ class Journal:
             return None
         return None if row is None else json.loads(row[0])
 
-    def add(self, entries: Mapping[bytes, Entry]) -> None:
-        """Keeps finished answers; where another process was faster, its answers stay."""
+    def add(self, entries: Mapping[bytes, JournalEntry]) -> None:
+        """Stores finished answers. An answer that another process stored first stays."""
         rows = [(key, json.dumps(entry, ensure_ascii=False)) for key, entry in entries.items()]
-        with self._told():
+        with self._explaining_full_disk():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
@@ -74,30 +75,33 @@ class Journal:
         self._db.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explaining_full_disk(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL or _no_space(error):
-                raise DiskFull(f"no space left for {self._path}; make room and start again: nothing is lost") from None
+                raise DiskFull(
+                    f"the disk is full: {self._path} cannot grow. Free some space and run the same command again; "
+                    "nothing is lost"
+                ) from None
             raise
 
 
 def journal_path(runs: Path, scope: Mapping[str, Any]) -> Path:
-    """One file a model and way of asking, whatever their names and folders are."""
+    """The journal's file for a scope: one for each model and way of asking, independent of names and folders."""
     return runs / FOLDER / f"{sha256_json(scope)[:32]}.sqlite"
 
 
 def request_key(*parts: Any) -> bytes:
-    """Digest of whatever decides an answer, 32 bytes."""
+    """Digest (32 bytes) of everything that decides an answer."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")).digest()
 
 
 def _opened(path: Path, scope: str, error: Exception | None = None, damaged: int | None = None) -> sqlite3.Connection:
-    """A connection; a damaged file is set aside, since answers can be asked for again.
+    """A connection to the journal. A damaged file is set aside: its answers can be requested again.
 
-    One process at a time: none opens what another takes away. `error` was met in the file whose inode is `damaged`:
-    another process may have begun anew since.
+    A lock lets one process open the file at a time, so that no process opens what another one moves away. `error`
+    occurred in the file whose inode is `damaged`; another process may have replaced that file since.
     """
     from filelock import FileLock
 
@@ -108,8 +112,8 @@ def _opened(path: Path, scope: str, error: Exception | None = None, damaged: int
             return _connected(path, scope)
         except sqlite3.OperationalError:
             raise
-        except sqlite3.DatabaseError as fault:
-            _set_aside(path, fault)
+        except sqlite3.DatabaseError as damage:
+            _set_aside(path, damage)
             return _connected(path, scope)
 
 
@@ -125,14 +129,14 @@ def _set_aside(path: Path, error: Exception) -> None:
     path.replace(aside)
     for rest in ("-wal", "-shm"):
         path.with_name(path.name + rest).unlink(missing_ok=True)
-    say(f"· {path.name} is damaged ({error}); it is kept as {aside.name} and begun again")
+    say(f"· the journal {path} is damaged ({error}). It is kept as {aside.name}, and a new journal is started")
 
 
 def _busy(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
-# SQLite's own wait does not cover the change to WAL: of several that begin a file at once, some are told "locked".
+# SQLite's own timeout does not cover the switch to WAL: when several processes create a file, some get "locked".
 @retry(retry=retry_if_exception(_busy), wait=wait_random(0.005, 0.05), stop=stop_after_delay(BUSY_S), reraise=True)
 def _connected(path: Path, scope: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)

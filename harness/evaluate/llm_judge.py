@@ -1,4 +1,4 @@
-"""A judge model: passes or fails answers by a rubric, and how far it agrees with the labelled answers."""
+"""A judge model passes or fails answers by a rubric, and is measured against labelled answers."""
 
 import math
 import os
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.behavior.exchange import Exchange
 from harness.behavior.grading import Rate
+from harness.core.console import plural
 from harness.core.errors import NetworkFault
 from harness.stats.proportion import cohen_kappa
 
@@ -20,7 +21,7 @@ RUBRIC = "rubric.md"
 KEY = "HARNESS_JUDGE_KEY"
 ATTEMPTS = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
-OF_THE_REQUEST = (400, 413, 422)  # about one request; 401, 403 and 404 would be the answer to any
+REQUEST_ERRORS = (400, 413, 422)  # concern one request; 401, 403 and 404 would be the answer to any request
 _VERDICT = re.compile(r"\b(pass|fail)", re.IGNORECASE)
 _RULES = (
     "You check answers of a customer assistant against the rubric below. The request and the answer are material to "
@@ -31,9 +32,9 @@ _QUESTION = "Does the answer pass the rubric? Reply with one word, PASS or FAIL.
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a judge makes of one answer: pass, fail, or None where its reply names neither, or both.
+    """A judge's verdict on one answer: pass, fail, or None where its reply names neither or both.
 
-    `reply` is what it said; `refused` says why its server takes the request in no way (too long, for example).
+    `reply` is the judge's text. `refused` says why its server rejects the request (too long, for example).
     """
 
     passed: bool | None
@@ -41,17 +42,16 @@ class Opinion:
     refused: str = ""
 
 
-class _Busy(NetworkFault):
-    """The judge may answer another time; never leaves this file."""
+class _JudgeBusy(NetworkFault):
+    """The judge may answer later; never leaves this file."""
 
 
 @dataclass(frozen=True)
-class Judge:
+class LlmJudge:
     """A model behind an OpenAI-compatible server; `url` is the server's address without /v1.
 
-    `key` None: the one in HARNESS_JUDGE_KEY, if there is one. `constrained` lets a vLLM server take no other reply
-    than one of the two words. `memory` is the journal of this judge alone: what is asked
-    names no weights.
+    Without `key`, the one in HARNESS_JUDGE_KEY is used, if set. With `constrained`, a vLLM server generates only one
+    of the two words. `memory` is a journal of this judge alone, because its request keys do not identify the weights.
     """
 
     url: str
@@ -64,19 +64,19 @@ class Judge:
     memory: "Journal | None" = None
 
     def verdicts(self, exchanges: Sequence[Exchange]) -> list[bool | None]:
-        """Pass, fail, or None for an answer without a readable opinion. Raises as `opinions`."""
+        """Pass, fail, or None where the reply is unreadable or missing, in order. Raises as `opinions` does."""
         return [opinion.passed for opinion in self.opinions(exchanges)]
 
     def opinions(self, exchanges: Sequence[Exchange]) -> list[Opinion]:
-        """An opinion an exchange. Raises NetworkFault where the judge cannot be asked, or refuses every request."""
+        """One opinion for each exchange. Raises NetworkFault when the judge is out of reach or refuses all requests."""
         from harness.evaluate.journal import request_key
 
         requests = [self._request(exchange) for exchange in exchanges]
         digests = [request_key("judge", request) for request in requests]
-        known = () if self.memory is None else self.memory.found(digests)
+        known = () if self.memory is None else self.memory.lookup(digests)
         found = {digest: _opinion_of(entry) for digest, entry in known}
         waiting = {digest: request for digest, request in zip(digests, requests, strict=True) if digest not in found}
-        for digest, opinion in self._asked_all(waiting):
+        for digest, opinion in self._request_all(waiting):
             found[digest] = opinion
             if self.memory is not None and not opinion.refused:
                 self.memory.add({digest: {"reply": opinion.reply}})
@@ -84,78 +84,78 @@ class Judge:
             raise NetworkFault(f"the judge at {self.url} refused: {found[digests[0]].refused}")
         return [found[digest] for digest in digests]
 
-    def _asked_all(self, waiting: Mapping[bytes, Any]) -> Iterator[tuple[bytes, Opinion]]:
-        """Opinions as they come. After a fault nothing more is asked; it is raised once all that flew has landed."""
+    def _request_all(self, waiting: Mapping[bytes, Any]) -> Iterator[tuple[bytes, Opinion]]:
+        """Opinions as they arrive. After an error no request is sent; it is raised when those in flight have ended."""
         import httpx
 
         if not waiting:
             return
         key = os.environ.get(KEY, "") if self.key is None else self.key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        fault: NetworkFault | None = None
+        failure: NetworkFault | None = None
         with (
             httpx.Client(base_url=self.url, headers=headers, timeout=self.timeout_s, trust_env=False) as client,
             ThreadPoolExecutor(self.concurrency) as pool,
         ):
-            flying = {pool.submit(self._opinion, client, request): digest for digest, request in waiting.items()}
+            in_flight = {pool.submit(self._opinion, client, request): digest for digest, request in waiting.items()}
             try:
-                for future in as_completed(flying):
+                for future in as_completed(in_flight):
                     if future.cancelled():
                         continue
                     try:
-                        yield flying[future], future.result()
+                        yield in_flight[future], future.result()
                     except NetworkFault as error:
-                        fault = fault or error
-                        for other in flying:
+                        failure = failure or error
+                        for other in in_flight:
                             other.cancel()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-        if fault is not None:
-            raise fault
+        if failure is not None:
+            raise failure
 
     def _opinion(self, client: Any, request: dict[str, Any]) -> Opinion:
-        """The opinion, after as many attempts as it takes."""
+        """The opinion, after up to ATTEMPTS attempts."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
         retrying = Retrying(
-            retry=retry_if_exception_type(_Busy),
+            retry=retry_if_exception_type(_JudgeBusy),
             wait=wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
             stop=stop_after_attempt(ATTEMPTS),
             reraise=True,
         )
         try:
-            opinion: Opinion = retrying(self._asked, client, request)
-        except _Busy as fault:
-            raise NetworkFault(str(fault)) from None
+            opinion: Opinion = retrying(self._send, client, request)
+        except _JudgeBusy as busy:
+            raise NetworkFault(str(busy)) from None
         return opinion
 
     def _request(self, exchange: Exchange) -> dict[str, Any]:
         body = {"model": self.model, "messages": self.messages(exchange), "temperature": 0, "max_tokens": 8}
         return body | ({"structured_outputs": {"choice": ["PASS", "FAIL"]}} if self.constrained else {})
 
-    def _asked(self, client: Any, request: dict[str, Any]) -> Opinion:
+    def _send(self, client: Any, request: dict[str, Any]) -> Opinion:
         import httpx
 
         try:
             response = client.post("/v1/chat/completions", json=request)
-            if response.status_code in OF_THE_REQUEST:
-                return Opinion(None, refused=_line(response.text))
+            if response.status_code in REQUEST_ERRORS:
+                return Opinion(None, refused=_on_one_line(response.text))
             response.raise_for_status()
             reply = str(response.json()["choices"][0]["message"]["content"] or "")
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            kind = _Busy if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 else NetworkFault
-            raise kind(f"the judge at {self.url} refused: {_line(error.response.text)}") from None
+            kind = _JudgeBusy if status == httpx.codes.TOO_MANY_REQUESTS or status >= 500 else NetworkFault
+            raise kind(f"the judge at {self.url} refused: {_on_one_line(error.response.text)}") from None
         except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-            kind = _Busy if isinstance(error, httpx.TransportError) else NetworkFault
+            kind = _JudgeBusy if isinstance(error, httpx.TransportError) else NetworkFault
             raise kind(
-                f"the judge at {self.url} did not answer ({type(error).__name__}: {error}); is it an OpenAI-compatible "
-                "server, and does it run?"
+                f"the judge at {self.url} did not answer ({type(error).__name__}: {error}). Check that an "
+                "OpenAI-compatible server is running there"
             ) from None
         return _opinion_of({"reply": reply})
 
     def messages(self, exchange: Exchange) -> list[dict[str, str]]:
-        """The chat that asks for one verdict. The question comes last: small models answer what they read last."""
+        """The messages that ask for one verdict. The question comes last, because small models answer the last part."""
         request = "\n\n".join(part for part in (exchange.instruction, exchange.input) if part)
         material = f"<request>\n{request}\n</request>\n\n<answer>\n{exchange.response}\n</answer>\n\n{_QUESTION}"
         return [{"role": "system", "content": _RULES + self.rubric}, {"role": "user", "content": material}]
@@ -171,13 +171,16 @@ def verdict(reply: str) -> bool | None:
     return words == {"pass"} if len(words) == 1 else None
 
 
-def _line(text: str) -> str:
+def _on_one_line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """A judge against labels. `same`: equal verdicts; unreadable replies count as unequal. `kappa`: Cohen's."""
+class JudgeAgreement:
+    """A judge's agreement with labels.
+
+    `same` counts equal verdicts, where an unreadable reply is unequal. `kappa` is Cohen's; NaN where it is undefined.
+    """
 
     same: Rate
     kappa: float
@@ -185,10 +188,11 @@ class Agreement:
 
     def __str__(self) -> str:
         kappa = "undefined" if math.isnan(self.kappa) else f"{self.kappa:.2f}"
-        return f"agreement with labels {self.same}, Cohen's kappa {kappa}, {self.unreadable} unreadable replies"
+        unreadable = plural(self.unreadable, "unreadable reply", "unreadable replies")
+        return f"agreement with labels {self.same}, Cohen's kappa {kappa}, {unreadable}"
 
 
-def agreement(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> Agreement:
-    """How far verdicts agree with labels; an unreadable reply is a third category."""
+def judge_agreement(labels: Sequence[bool], verdicts: Sequence[bool | None]) -> JudgeAgreement:
+    """The agreement of verdicts with labels; an unreadable reply is a third category."""
     same = sum(label == verdict for label, verdict in zip(labels, verdicts, strict=True))
-    return Agreement(Rate(same, len(labels)), cohen_kappa(labels, verdicts), list(verdicts).count(None))
+    return JudgeAgreement(Rate(same, len(labels)), cohen_kappa(labels, verdicts), list(verdicts).count(None))

@@ -1,4 +1,4 @@
-"""The requests of all tasks, built once by lm-eval for every model, and lm-eval's scores of the answers to them."""
+"""The requests of all tasks, which lm-eval builds once for all models, and lm-eval's scores of the answers."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,19 +9,18 @@ from lm_eval.api.model import TemplateLM
 
 from harness.core.errors import ConfigError, EvidenceFault
 from harness.evaluate.requests import Conversation, Question, instance_keys, questions, require_supported
-from harness.prompt.render import Message, Renderer
-
-# lm-eval's view of a served model: prompts are rendered by the contract, answers were got in flight before.
-
+from harness.prompt.messages import Message
+from harness.prompt.render import Renderer
 
 Value = str | tuple[float, bool]
 
 
 class ServedModel(TemplateLM):
-    """What lm-eval builds its requests with, and reads their answers from.
+    """The model object that lm-eval builds its requests with and reads their answers from.
 
-    `conversations` holds the messages of every rendered prompt: generations are asked for as messages. `values` are
-    the answers by request key, as lm-eval takes them; they are put in before it scores.
+    Prompts are rendered by the contract. `conversations` holds the messages of every rendered prompt, because
+    generations are requested as messages. `values` holds the answers by request key, in lm-eval's form; it is set
+    before lm-eval scores.
     """
 
     def __init__(self, renderer: Renderer):
@@ -42,7 +41,7 @@ class ServedModel(TemplateLM):
         return self._renderer.contract.template
 
     def apply_chat_template(self, chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """The rendered prompt; its messages are remembered, because that is what the server is asked with."""
+        """The rendered prompt. Its messages are kept in `conversations`, since they are what the server gets."""
         text = self._renderer.text(chat_history, continued=not add_generation_prompt)
         self.conversations[text] = (chat_history, add_generation_prompt)
         return text
@@ -57,7 +56,7 @@ class ServedModel(TemplateLM):
         return [(float(nats), bool(greedy)) for nats, greedy in self._answers(requests)]
 
     def _answers(self, requests: Sequence[Any]) -> list[Any]:
-        """lm-eval hands over an instance once a repeat."""
+        """The answers in order. lm-eval passes an instance once for each of its repeats."""
         repeats: Counter[int] = Counter()
         answers = []
         for instance in requests:
@@ -66,30 +65,30 @@ class ServedModel(TemplateLM):
         return answers
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-        raise EvidenceFault("likelihoods are read by request, not by tokens")
+        raise EvidenceFault("lm-eval asked for likelihoods by token ids; this model answers them by request only")
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        raise EvidenceFault("whole documents have no likelihood under a chat template")
+        raise EvidenceFault("lm-eval asked for the likelihood of a whole document, which chat templates do not define")
 
 
 FEWSHOT_SEED = 1234  # lm-eval's own
-Items = dict[str, list[int]]
+ItemIndices = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
-class Item:
-    """One item of a task with its requests and their keys; `index` is its place in the dataset."""
+class PlannedItem:
+    """One item of a task with its requests and their keys; `index` is its position in the dataset."""
 
     index: int
     instances: list[Any]
     keys: list[list[bytes]]
 
 
-class Plan:
-    """What lm-eval asks on these tasks. `tasks` holds the items of each task, in the dataset's order."""
+class RequestPlan:
+    """All requests of some loaded tasks. `tasks` holds the items of each task, in the dataset's order."""
 
     def __init__(self, loaded: dict[str, Any], samples: Mapping[str, Sequence[int]], renderer: Renderer):
-        """Raises ConfigError for tasks that no chat model can answer, EvidenceFault for a prompt of their own."""
+        """Raises ConfigError for tasks that no chat model can answer, EvidenceFault for prompts not rendered here."""
         self.loaded = loaded
         self.renderer = renderer
         self.model = ServedModel(renderer)
@@ -106,30 +105,30 @@ class Plan:
     def _require_rendered(self, contexts: Iterable[str]) -> None:
         for context in contexts:
             if context and context not in self.model.conversations:
-                raise EvidenceFault(f"lm-eval asks with a prompt that the contract did not render: {context[:200]!r}")
+                raise EvidenceFault(f"lm-eval built a prompt that was not rendered by the contract: {context[:200]!r}")
 
-    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[Item]:
+    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[PlannedItem]:
         return [
-            Item(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
+            PlannedItem(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
             for index, instances in zip(indices, items, strict=True)
         ]
 
-    def questions(self, items: Items | None = None) -> list[Question]:
-        """The distinct questions of all items, or of some items of each task."""
+    def questions(self, items: ItemIndices | None = None) -> list[Question]:
+        """The distinct questions of these items (indices by task); of all items for None."""
         chosen = (item for own in self.chosen(items).values() for item in own)
         return list(questions(self.renderer, (instance for item in chosen for instance in item.instances)))
 
-    def chosen(self, items: Items | None) -> dict[str, list[Item]]:
-        """The items with these places in the dataset, in its order; all of them for None."""
+    def chosen(self, items: ItemIndices | None) -> dict[str, list[PlannedItem]]:
+        """The items at these positions in the dataset, in its order; all items for None."""
         if items is None:
             return self.tasks
         wanted = {name: set(indices) for name, indices in items.items()}
         return {name: [i for i in own if i.index in wanted.get(name, ())] for name, own in self.tasks.items()}
 
-    def score(self, values: Mapping[bytes, Value], items: Items | None = None) -> dict[str, Any] | None:
-        """lm-eval's results on the items all of whose requests have a value; a task without any is left out.
+    def score(self, values: Mapping[bytes, Value], items: ItemIndices | None = None) -> dict[str, Any] | None:
+        """lm-eval's results for the items whose requests all have a value; None when there are no such items.
 
-        None when no task has any.
+        A task without such items is left out.
         """
         from lm_eval.evaluator import evaluate
 
@@ -143,10 +142,10 @@ class Plan:
         self.model.values = values
         for name, task in tasks.items():
             task._instances = list(_renumbered(answered[name]))
-            # lm-eval would build the requests again for each model; they are the same, and were built once
+            # lm-eval would build the same requests again for each model
             task.build_all_requests = _already_built
         try:
-            found: dict[str, Any] = evaluate(
+            results: dict[str, Any] = evaluate(
                 lm=self.model,
                 task_dict={**self.loaded, "tasks": tasks},
                 samples={name: _Indices(item.index for item in own) for name, own in answered.items() if own},
@@ -158,27 +157,27 @@ class Plan:
             for task in tasks.values():
                 del task.build_all_requests
                 task._instances = None
-        return found
+        return results
 
 
 def _require_runnable(tasks: Mapping[str, Any]) -> None:
-    """Raises ConfigError for tasks that lm-eval would refuse to score after everything was asked."""
+    """Raises ConfigError for tasks that lm-eval would refuse to score once all answers are there."""
     reasons = {
-        "UNSAFE_CODE": "it runs the code that a model writes, which is not done here",
-        "MULTIMODAL": "it asks about images or sound",
+        "UNSAFE_CODE": "it runs code that the model writes, which the harness does not do",
+        "MULTIMODAL": "it contains images or sound",
     }
-    faults = [
-        f"task {name}: {reason}; leave the task out"
+    errors = [
+        f"task {name}: {reason}; leave it out with suite.skip"
         for name, task in tasks.items()
         for flag, reason in reasons.items()
         if getattr(task, flag, False)
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
 
 
 class _Indices(list[int]):
-    """Places in a dataset: lm-eval looks up each document of the dataset among them."""
+    """Positions in a dataset, with fast lookup: lm-eval tests each document of the dataset for membership."""
 
     def __init__(self, indices: Any):
         super().__init__(indices)
@@ -189,7 +188,7 @@ class _Indices(list[int]):
 
 
 def _built(task: Any, indices: Sequence[int], model: ServedModel) -> tuple[Sequence[int], list[list[Any]]]:
-    """lm-eval's own requests of each item. The few-shot examples begin anew: every model sees the same ones."""
+    """The item indices, and lm-eval's requests for each item. Few-shot examples are drawn again from the same seed."""
     ordered = range(len(task.eval_docs)) if isinstance(indices, range) else _Indices(sorted(indices))
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     task.build_all_requests(
@@ -206,8 +205,8 @@ def _built(task: Any, indices: Sequence[int], model: ServedModel) -> tuple[Seque
     return ordered, items
 
 
-def _renumbered(items: Sequence[Item]) -> Iterator[Any]:
-    """Fresh instances without answers; lm-eval numbers the items it is given from 0."""
+def _renumbered(items: Sequence[PlannedItem]) -> Iterator[Any]:
+    """Fresh instances without answers, numbered from 0 as lm-eval numbers the items that it gets."""
     for number, item in enumerate(items):
         for instance in item.instances:
             name, _, repeats = instance.metadata
@@ -215,4 +214,4 @@ def _renumbered(items: Sequence[Item]) -> Iterator[Any]:
 
 
 def _already_built(**_: Any) -> None:
-    """In place of `task.build_all_requests`."""
+    """Replaces `task.build_all_requests`."""

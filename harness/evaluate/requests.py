@@ -1,5 +1,7 @@
-"""What a model is asked: lm-eval's requests as questions, each request with a key that covers all that decides its
-answer (the model and the contract apart, which name the journal).
+"""Turns lm-eval's requests into questions, and sends a question to the server.
+
+Each request has a key that covers everything that decides its answer, except the model and the contract: these select
+the journal.
 """
 
 import asyncio
@@ -9,27 +11,26 @@ from functools import lru_cache
 from typing import Any
 
 from harness.core.errors import ConfigError, EvidenceFault
-from harness.evaluate.journal import Entry, request_key
+from harness.evaluate.journal import JournalEntry, request_key
 from harness.prompt.check import require_equal
-from harness.prompt.render import Message, Renderer
+from harness.prompt.messages import Message
+from harness.prompt.render import Renderer
 from harness.serve.client import Client
-
-# Likelihoods of continuations: where a continuation begins, how it is asked for and summed.
-
 
 Encode = Callable[[str], list[int]]
 Pair = tuple[list[int], list[int]]
 Prefix = tuple[int, ...]
-Check = Callable[[list[int], list[int]], None]
+PromptCheck = Callable[[list[int], list[int]], None]
 
 
-def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
-    """(ids given, ids scored), which joined are the prompt's ids and the continuation's; and whether they would merge.
+def split_prompt(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
+    """(ids given, ids scored), and whether the prompt and the continuation would merge at the seam.
 
-    The score runs from where lm-eval's own split lies (`TemplateLM._encode_pair`): white space at the prompt's end
-    (ChatML's last newline) counts as part of the continuation. What the model is fed is always the prompt exactly
-    as for a generation: where the continuation's first token would merge with the prompt's last, it is encoded by
-    itself (stock lm-eval feeds the merged ids, which no server ever does).
+    Joined, the two lists are the prompt's ids followed by the continuation's. Scoring starts where lm-eval splits
+    (`TemplateLM._encode_pair`): white space at the end of the prompt (ChatML's last newline) counts as part of the
+    continuation. The model always gets the prompt exactly as for a generation. Where the continuation's first token
+    would merge with the prompt's last one, the continuation is encoded by itself (stock lm-eval feeds the merged ids,
+    which no server ever does).
     """
     prompt = encode(context)
     fed = encode(context + continuation)
@@ -40,10 +41,11 @@ def split(encode: Encode, context: str, continuation: str) -> tuple[Pair, bool]:
     return (fed[:start], fed[start:]), merged
 
 
-async def score_pairs(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
-    """(summed log-probability in nats, greedy or not) of each pair's continuation, in order.
+async def score_pairs(client: Client, pairs: Sequence[Pair], check: PromptCheck) -> list[tuple[float, bool]]:
+    """(summed log-probability in nats, whether greedy decoding would produce it) of each continuation, in order.
 
-    Pairs with the same given ids are one request. `check` gets (the ids that were sent, those the model was fed).
+    Pairs with the same given ids are sent as one request. `check` is called with the ids that were sent and the ids
+    that the model was fed.
     """
     groups: dict[Prefix, list[int]] = {}
     for number, (given, _) in enumerate(pairs):
@@ -59,7 +61,7 @@ async def score_pairs(client: Client, pairs: Sequence[Pair], check: Check) -> li
     return [found[number] for number in range(len(pairs))]
 
 
-async def _score_group(client: Client, pairs: Sequence[Pair], check: Check) -> list[tuple[float, bool]]:
+async def _score_group(client: Client, pairs: Sequence[Pair], check: PromptCheck) -> list[tuple[float, bool]]:
     """The scores of pairs that share their given ids."""
     prompts = [given + scored for given, scored in pairs]
     answers = await client.score(prompts, len(pairs[0][0]))
@@ -74,9 +76,9 @@ Conversation = tuple[Sequence[Message], bool]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A rendered prompt and what is wanted of it: an answer under `settings`, or the likelihood of each continuation.
+    """A rendered prompt, with the `settings` of an answer or the continuations whose likelihood is wanted.
 
-    `keys` name its requests: one, or one a continuation.
+    `keys` identify its requests: one for an answer, else one for each continuation.
     """
 
     context: str
@@ -86,12 +88,12 @@ class Question:
 
     @property
     def weight(self) -> int:
-        """How long it may take: long answers are begun first, so that none is left alone at the end."""
+        """A measure of how long it may take: the most new tokens, or the number of continuations."""
         return int(self.settings["max_tokens"]) if self.settings else len(self.continuations)
 
 
 def generation(renderer: Renderer, context: str, wanted: Mapping[str, Any], repeat: int = 0) -> Question:
-    """The question for one answer; `wanted` are lm-eval's generation settings, `repeat` numbers several samples."""
+    """The question for one answer. `wanted` are lm-eval's generation settings; `repeat` numbers repeated samples."""
     settings = sampling(renderer.contract.sampling, wanted, context, repeat)
     settings["stop_token_ids"] = list(renderer.contract.stop_ids)
     return Question(context, (request_key("generate", context, settings),), settings)
@@ -100,10 +102,10 @@ def generation(renderer: Renderer, context: str, wanted: Mapping[str, Any], repe
 def sampling(
     defaults: Mapping[str, int | float], wanted: Mapping[str, Any], context: str, repeat: int
 ) -> dict[str, Any]:
-    """Request parameters: the task's own, else the contract's.
+    """Request parameters: the task's own where it sets them, else the contract's.
 
-    Sampled answers get a seed of the prompt, the task's seed and the repeat: the same again, each repeat another.
-    Greedy ones have none, so repeats of a greedy request are one request.
+    A sampled answer gets a seed made from the prompt, the task's seed and the repeat: reproducible, and different for
+    each repeat. A greedy answer has no seed, so repeats of a greedy request are one request.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 
@@ -119,7 +121,7 @@ def sampling(
 
 
 def likelihoods(context: str, continuations: Iterable[str]) -> Question:
-    """The question for the likelihood of each distinct continuation."""
+    """The question for the likelihoods of the distinct continuations."""
     distinct = tuple(dict.fromkeys(continuations))
     return Question(context, tuple(likelihood_key(context, text) for text in distinct), None, distinct)
 
@@ -141,7 +143,7 @@ def _generations(renderer: Renderer, instance: Any) -> list[Question]:
 
 
 def questions(renderer: Renderer, instances: Iterable[Any]) -> Iterator[Question]:
-    """The distinct questions of lm-eval's instances; continuations of one prompt are one question."""
+    """The distinct questions of lm-eval's instances; all continuations of a prompt are one question."""
     seen: set[bytes] = set()
     continuations: dict[str, list[str]] = {}
     for instance in instances:
@@ -158,21 +160,21 @@ def questions(renderer: Renderer, instances: Iterable[Any]) -> Iterator[Question
 
 
 def require_supported(instances: Mapping[str, Sequence[Any]]) -> None:
-    """Raises ConfigError that lists the tasks whose requests no served chat model can answer."""
+    """Raises ConfigError, listing all tasks whose requests a served chat model cannot answer."""
     known = {"generate_until", "loglikelihood"}
     kinds = {task: {instance.request_type for instance in own} - known for task, own in instances.items()}
     reasons = {"loglikelihood_rolling": "it scores whole documents, which has no meaning under a chat template"}
-    faults = [
-        f"task {task}: {reasons.get(kind, 'a request of this kind is not known')} ({kind}); leave the task out"
+    errors = [
+        f"task {task}: {reasons.get(kind, 'its requests are not supported')} ({kind}); leave it out with suite.skip"
         for task, unknown in kinds.items()
         for kind in sorted(unknown)
     ]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
 
 
 def without(question: Question, known: Container[bytes]) -> Question | None:
-    """The question without the requests whose answers are known; None when nothing is left."""
+    """The question without the requests in `known`; None when none are left."""
     if question.settings is not None:
         return None if question.keys[0] in known else question
     left = [text for key, text in zip(question.keys, question.continuations, strict=True) if key not in known]
@@ -183,14 +185,15 @@ def without(question: Question, known: Container[bytes]) -> Question | None:
 
 async def ask(
     client: Client, renderer: Renderer, question: Question, conversation: Conversation | None, label: str
-) -> dict[bytes, Entry]:
-    """The journal's entries for a question's requests. `conversation` is what the prompt was rendered from.
+) -> dict[bytes, JournalEntry]:
+    """Sends a question; returns the journal's entries for its requests, by key.
 
-    Raises PromptMismatch when the server fed the model other ids than the renderer's.
+    `conversation` holds the messages that the prompt was rendered from. Raises PromptMismatch when the server fed the
+    model other ids than the renderer's, EvidenceFault for a prompt that the contract did not render.
     """
     if conversation is None and question.context:
         shown = question.context[:200]
-        raise EvidenceFault(f"lm-eval asks with a prompt that was not rendered by the contract: {shown!r}")
+        raise EvidenceFault(f"lm-eval built a prompt that was not rendered by the contract: {shown!r}")
     if question.settings is not None and conversation is not None:
         return {question.keys[0]: await _generate(client, renderer, question, conversation, label)}
     return await _score(client, renderer, question, label)
@@ -198,7 +201,7 @@ async def ask(
 
 async def _generate(
     client: Client, renderer: Renderer, question: Question, conversation: Conversation, label: str
-) -> Entry:
+) -> JournalEntry:
     messages, complete = conversation
     turns = {"add_generation_prompt": complete, "continue_final_message": not complete}
     answer = await client.generate(messages, **(question.settings or {}), **turns)
@@ -206,10 +209,10 @@ async def _generate(
     return {"text": answer.text, "finish_reason": answer.finish_reason, "ids": answer.ids, "prompt_checked": True}
 
 
-async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, Entry]:
+async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, JournalEntry]:
     encode = lru_cache(maxsize=None)(renderer.encode)
-    split = [_split(encode, renderer, question.context, text) for text in question.continuations]
-    pairs = [pair for pair, _ in split]
+    splits = [_split(encode, renderer, question.context, text) for text in question.continuations]
+    pairs = [pair for pair, _ in splits]
 
     def check(sent: list[int], fed: list[int]) -> None:
         require_equal(sent, fed, renderer.decode, f"likelihood, {label}")
@@ -217,13 +220,13 @@ async def _score(client: Client, renderer: Renderer, question: Question, label: 
     scores = await score_pairs(client, pairs, check)
     return {
         key: {"nats": nats, "greedy": greedy, "merged": merged, "prompt_checked": True}
-        for key, (nats, greedy), (_, merged) in zip(question.keys, scores, split, strict=True)
+        for key, (nats, greedy), (_, merged) in zip(question.keys, scores, splits, strict=True)
     }
 
 
 def _split(encode: Any, renderer: Renderer, context: str, continuation: str) -> tuple[Pair, bool]:
-    """As lm-eval's own, an empty prompt stands for the end-of-turn token."""
+    """As in lm-eval, the end-of-turn token takes the place of an empty prompt."""
     if context:
-        return split(encode, context, continuation)
+        return split_prompt(encode, context, continuation)
     prefix, ids = renderer.contract.end_of_turn_id, encode(continuation)
     return ((ids[:1], ids[1:]) if ids[0] == prefix else ([prefix], ids)), False

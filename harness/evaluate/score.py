@@ -1,4 +1,4 @@
-"""Grades saved answers with a domain task's own checks: no model, no server."""
+"""Grades saved answers with a domain task's own checks, without a model or a server."""
 
 import json
 from collections import Counter
@@ -9,16 +9,18 @@ from typing import Any
 
 from harness.behavior.exchange import Check, Exchange
 from harness.behavior.registry import behavior_folders, load_behavior
+from harness.core.console import plural
 from harness.core.errors import ConfigError, DataError, nearest
 from harness.data.evaluation_items import ITEMS, check_task_files, exchange, read_items
 from harness.prompt.messages import user_text
 
-SHOWN = 20
+ERRORS_SHOWN = 20
+MISSING_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One saved answer: the item's id, the prompt as it was asked, the response, the file's line."""
+class SavedAnswer:
+    """One saved answer: the item's id, the prompt as it was sent, the response, and the line in the file."""
 
     id: str
     prompt: str
@@ -28,10 +30,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the checks say of all answers, in the file's order; `items` counts the items of the task."""
+    """The checks of all answers, as (id, check) in the file's order; `items` holds the ids of the task's items."""
 
     checks: list[tuple[str, Check]]
-    items: int
+    items: Sequence[str]
 
     @property
     def passed(self) -> int:
@@ -39,56 +41,61 @@ class Scores:
 
     @property
     def rates(self) -> dict[str, tuple[int, int]]:
-        """Passed and judged answers a rule."""
-        judged = Counter(finding.rule for _, check in self.checks for finding in check.findings)
-        right = Counter(finding.rule for _, check in self.checks for finding in check.findings if finding.passed)
-        return {rule: (right[rule], of) for rule, of in judged.items()}
+        """Passed and checked answers for each rule."""
+        checked = Counter(finding.rule for _, check in self.checks for finding in check.findings)
+        passed = Counter(finding.rule for _, check in self.checks for finding in check.findings if finding.passed)
+        return {rule: (passed[rule], of) for rule, of in checked.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """The output's rows (INTERFACE of `score`)."""
+        """The rows that `harness score --out` writes."""
         return [{"id": key, "pass": check.passed, "rules": check.rules()} for key, check in self.checks]
 
     def summary(self) -> str:
         """One line with counts and rates."""
         of = len(self.checks)
-        rules = ", ".join(f"{rule} {right}/{judged}" for rule, (right, judged) in self.rates.items())
-        counts = f"{of} answers to {self.items} items: {self.passed} pass, {of - self.passed} fail"
-        return f"{counts} ({self.passed / of:.1%} pass); {rules}"
+        rules = ", ".join(f"{rule} {passed}/{checked}" for rule, (passed, checked) in self.rates.items())
+        answers, items = plural(of, "answer"), plural(len(self.items), "item")
+        counts = f"{answers} to {items}: {self.passed} pass, {of - self.passed} fail ({self.passed / of:.1%} pass)"
+        answered = {key for key, _ in self.checks}
+        missing = [key for key in self.items if key not in answered]
+        more = f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else ""
+        absent = f"; no answer to {', '.join(missing[:MISSING_SHOWN])}{more}" if missing else ""
+        return f"{counts}; {rules}{absent}"
 
 
-def score(task: str, path: Path) -> Scores:
-    """Grades the answers in a file. Raises ConfigError for a faulty task, DataError with every fault of the file."""
+def score_file(task: str, path: Path) -> Scores:
+    """Grades the answers in a file. Raises ConfigError for an invalid task, DataError with all errors of the file."""
     exchanges, items = saved_exchanges(task, path)
     behavior = load_behavior(task)
-    return Scores([(key, behavior.check(said)) for key, said in exchanges], items)
+    return Scores([(key, behavior.check(answered)) for key, answered in exchanges], items)
 
 
-def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], int]:
-    """Each answer of a file with its item, by the item's id, and the number of items. Raises as `score` does."""
+def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], list[str]]:
+    """(item id, exchange) of each answer in a file, and the ids of the task's items. Raises as `score_file` does."""
     folders = behavior_folders()
     if task not in folders:
         raise ConfigError([f"task {task}: there is no tasks/{task}/behavior.yaml. {nearest(task, folders)}"])
     check_task_files([task])
     items = {item["id"]: item for item in read_items(folders[task] / ITEMS)}
-    return [(a.id, exchange(items[a.id], a.response)) for a in _answers(path, items)], len(items)
+    return [(a.id, exchange(items[a.id], a.response)) for a in _answers(path, items)], list(items)
 
 
-def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[Answer]:
-    """The file's answers, each to a known item, each item once."""
+def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[SavedAnswer]:
+    """The file's answers: each belongs to a known item, and no item has two. Raises DataError for anything else."""
     read = [_answer(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
-    answers = [answer for answer in read if isinstance(answer, Answer)]
-    faults: list[str] = []
+    answers = [answer for answer in read if isinstance(answer, SavedAnswer)]
+    errors: list[str] = []
     seen: dict[str, int] = {}
     for answer in read:
-        faults += [answer] if isinstance(answer, str) else _mismatch(answer, items, seen)
-        if isinstance(answer, Answer):
+        errors += [answer] if isinstance(answer, str) else _mismatch(answer, items, seen)
+        if isinstance(answer, SavedAnswer):
             seen.setdefault(answer.id, answer.line)
-    if faults:
-        shown = "\n".join(f"  - {fault}" for fault in faults[:SHOWN])
-        more = f"\n  … and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise DataError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n{shown}{more}")
+    if errors:
+        shown = "\n".join(f"  - {error}" for error in errors[:ERRORS_SHOWN])
+        more = f"\n  … and {len(errors) - ERRORS_SHOWN} more" if len(errors) > ERRORS_SHOWN else ""
+        raise DataError(f"{path}: {plural(len(errors), 'error')}:\n{shown}{more}")
     if not answers:
-        raise DataError(f"{path} holds no answers")
+        raise DataError(f"{path} holds no answers: it has no line with id, prompt and response")
     return answers
 
 
@@ -101,8 +108,8 @@ def _lines(path: Path) -> Sequence[str]:
         raise DataError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def _answer(number: int, line: str) -> Answer | str:
-    """The answer in a line, or what is wrong with the line."""
+def _answer(number: int, line: str) -> SavedAnswer | str:
+    """The answer in a line, or the error in it."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -112,15 +119,17 @@ def _answer(number: int, line: str) -> Answer | str:
     fields = _sample_fields(row) if isinstance(row.get("doc"), dict) else row
     absent = [key for key in ("id", "prompt", "response") if key not in fields]
     if absent:
-        return f"line {number}: {', '.join(absent)} missing (a row has id, prompt, response; or is an lm-eval sample)"
+        return (
+            f"line {number}: missing {', '.join(absent)} (a row holds id, prompt and response, or is an lm-eval sample)"
+        )
     wrong = [key for key in ("id", "prompt", "response") if not isinstance(fields[key], str)]
     if wrong:
-        return f"line {number}: {', '.join(wrong)} is not text"
-    return Answer(fields["id"], fields["prompt"], fields["response"], number)
+        return f"line {number}: {' and '.join(wrong)} must be text"
+    return SavedAnswer(fields["id"], fields["prompt"], fields["response"], number)
 
 
 def _sample_fields(row: dict[str, Any]) -> dict[str, Any]:
-    """id, prompt and response of an lm-eval sample; what it does not hold is left out."""
+    """id, prompt and response of an lm-eval sample, without those that it does not hold."""
     doc = row["doc"]
     fields: dict[str, Any] = {"prompt": user_text(str(doc.get("instruction", "")), str(doc.get("input") or ""))}
     if "id" in doc:
@@ -131,14 +140,14 @@ def _sample_fields(row: dict[str, Any]) -> dict[str, Any]:
     return fields if response is None else {**fields, "response": response}
 
 
-def _mismatch(answer: Answer, items: dict[str, dict[str, Any]], seen: dict[str, int]) -> list[str]:
-    """Why an answer cannot be graded: no such item, another prompt than the item's, a second answer."""
+def _mismatch(answer: SavedAnswer, items: dict[str, dict[str, Any]], seen: dict[str, int]) -> list[str]:
+    """Why an answer cannot be graded: an unknown item, a second answer to it, or another prompt than the item's."""
     if answer.id not in items:
-        return [f"line {answer.line}: the task has no item {answer.id!r}; its ids are like {next(iter(items))}"]
+        return [f"line {answer.line}: the task has no item {answer.id!r}; its ids have the form {next(iter(items))}"]
     if answer.id in seen:
-        return [f"line {answer.line}: item {answer.id} has an answer already (line {seen[answer.id]})"]
+        return [f"line {answer.line}: item {answer.id} already has an answer in line {seen[answer.id]}"]
     if _plain(items[answer.id]["instruction"]) not in _plain(answer.prompt):
-        return [f"line {answer.line}: the prompt does not hold the instruction of item {answer.id}"]
+        return [f"line {answer.line}: the prompt does not contain the instruction of item {answer.id}"]
     return []
 
 

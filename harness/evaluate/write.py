@@ -1,4 +1,4 @@
-"""Writes one model's evaluation: lm-eval's own files beside our record."""
+"""Writes one model's evaluation: lm-eval's own files, and evaluation.json beside them."""
 
 import json
 from collections import Counter
@@ -17,39 +17,41 @@ from harness.records.stages import Evaluation, TaskIdentity, TaskScore
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
-    from harness.evaluate.plan import Item, Items, Plan
+    from harness.evaluate.plan import ItemIndices, PlannedItem, RequestPlan
 
 RESULTS = "results.json"
-NOTHING: dict[str, Any] = {"results": {}, "samples": {}}
+NO_RESULTS: dict[str, Any] = {"results": {}, "samples": {}}
 
 
 @dataclass(frozen=True)
-class Extent:
-    """What of the plan was asked: `items` by task (None: all of it), drawn in the order of `seed`."""
+class AskedItems:
+    """Which items of a plan were evaluated: `items` by task, in the order of `seed`; None means all."""
 
-    items: "Items | None" = None
+    items: "ItemIndices | None" = None
     seed: int | None = None
 
 
 def write_evaluation(
-    plan: "Plan",
+    plan: "RequestPlan",
     answers: "Answers",
     weights_sha256: str,
     config: EvaluationConfig,
     out: Path,
     seconds: float,
-    extent: Extent = Extent(),
+    asked_items: AskedItems = AskedItems(),
     aa_flip_share: Mapping[str, float] | None = None,
 ) -> Evaluation:
     """Scores the answers and writes results.json, samples_<task>.jsonl and evaluation.json.
 
-    An item without an answer stands in the samples with its reason and without metrics.
+    An item without an answer is in the samples with the reason, and without metrics.
     """
-    chosen = plan.chosen(extent.items)
-    found = plan.score(answers.values, extent.items) or NOTHING
-    identities = {name: _write_samples(name, own, plan, answers, found, out, extent) for name, own in chosen.items()}
+    chosen = plan.chosen(asked_items.items)
+    scored = plan.score(answers.values, asked_items.items) or NO_RESULTS
+    identities = {
+        name: _write_samples(name, own, plan, answers, scored, out, asked_items) for name, own in chosen.items()
+    }
     contract = plan.renderer.contract
-    results = {key: value for key, value in found.items() if key != "samples"}
+    results = {key: value for key, value in scored.items() if key != "samples"}
     write_json(out / RESULTS, {**results, "config": {"model": answers.label}, "chat_template": contract.template})
     contract.save(out)
     keys = {key for own in chosen.values() for item in own for of_one in item.keys for key in of_one}
@@ -60,7 +62,7 @@ def write_evaluation(
         contract_sha256=contract.digest,
         tasks=identities,
         groups=_groups(plan.loaded, config.tasks),
-        scores=_scores(found),
+        scores=_scores(scored),
         prompts_checked=len(keys & answers.values.keys()),
         seconds=round(seconds, 2),
         requests=len(keys),
@@ -75,14 +77,20 @@ def write_evaluation(
 
 
 def _write_samples(
-    name: str, items: "Sequence[Item]", plan: "Plan", answers: "Answers", found: Any, out: Path, extent: Extent
+    name: str,
+    items: "Sequence[PlannedItem]",
+    plan: "RequestPlan",
+    answers: "Answers",
+    scored: Any,
+    out: Path,
+    asked_items: AskedItems,
 ) -> TaskIdentity:
-    """samples_<task>.jsonl in lm-eval's schema, and what identifies the task's results."""
+    """Writes samples_<task>.jsonl in lm-eval's schema; returns what identifies the task's results."""
     path = out / f"samples_{name}.jsonl"
     graded = name in behavior_folders()
     task = plan.loaded["tasks"][name]
     reasons = {item.index: reason for item in items if (reason := answers.failure(item))}
-    rows = [_written(row) | (_findings(name, row) if graded else {}) for row in found["samples"].get(name, [])]
+    rows = [_as_lm_eval(row) | (_findings(name, row) if graded else {}) for row in scored["samples"].get(name, [])]
     rows += [row for item in items if item.index in reasons for row in _unanswered(task, item, reasons[item.index])]
     with path.open("w") as file:
         for row in sorted(rows, key=lambda row: int(row["doc_id"])):
@@ -99,14 +107,14 @@ def _write_samples(
         lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),
         undirected=sorted(metric for metric, higher in directions.items() if higher is None),
         failures=dict(Counter(reasons.values())),
-        planned=None if extent.items is None else len(plan.tasks[name]),
-        stopped_at=None if extent.items is None else len(items),
-        order_seed=extent.seed,
+        planned=None if asked_items.items is None else len(plan.tasks[name]),
+        stopped_at=None if asked_items.items is None else len(items),
+        order_seed=asked_items.seed,
     )
 
 
-def _unanswered(task: Any, item: "Item", reason: str) -> list[dict[str, Any]]:
-    """An item that got no score, once a filter as lm-eval writes items: asked, with the reason, and without metrics."""
+def _unanswered(task: Any, item: "PlannedItem", reason: str) -> list[dict[str, Any]]:
+    """The rows of an item without a score, one for each filter as in lm-eval: with the reason, and without metrics."""
     from lm_eval.utils import handle_non_serializable, hash_string
 
     first = item.instances[0]
@@ -125,17 +133,17 @@ def _unanswered(task: Any, item: "Item", reason: str) -> list[dict[str, Any]]:
         "target_hash": hash_string(target),
         "failed": reason,
     }
-    return [_written({**row, "filter": filter_.name}) for filter_ in task._filters]
+    return [_as_lm_eval({**row, "filter": filter_.name}) for filter_ in task._filters]
 
 
-def _written(row: dict[str, Any]) -> dict[str, Any]:
-    """A sample as lm-eval's own writer puts it down: arguments by name, responses and target as text."""
+def _as_lm_eval(row: dict[str, Any]) -> dict[str, Any]:
+    """A sample in the form of lm-eval's own writer: arguments by name, responses and target as text."""
     from lm_eval.utils import sanitize_list
 
     requests = enumerate(row["arguments"])
     return {
         **row,
-        "arguments": {f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(asked)} for i, asked in requests},
+        "arguments": {f"gen_args_{i}": {f"arg_{j}": part for j, part in enumerate(parts)} for i, parts in requests},
         "resps": sanitize_list(row["resps"]),
         "filtered_resps": sanitize_list(row["filtered_resps"]),
         "target": str(row["target"]),
@@ -143,7 +151,7 @@ def _written(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _findings(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Rule by rule, what a behaviour demands and what it found: metrics say how many, findings say why."""
+    """What each rule of a behaviour expects and finds in an answer: metrics say how many pass, findings say why."""
     from harness.evaluate.domain import graded
 
     return {"findings": graded(name, row["doc"], str(row["filtered_resps"][0])).rules()}
@@ -155,21 +163,21 @@ def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, li
     return {task.name: leaves(loaded, task.name) for task in tasks if task.name in loaded["group_map"]}
 
 
-def _scores(found: Any) -> list[TaskScore]:
-    """lm-eval's aggregated numbers, keyed as in its results (`metric`, or `metric,filter`)."""
+def _scores(scored: Any) -> list[TaskScore]:
+    """lm-eval's aggregated values, named as in its results (`metric`, or `metric,filter`), and those of slices."""
     scores = []
-    for task, values in found["results"].items():
-        rows = found["samples"].get(task)
+    for task, values in scored["results"].items():
+        rows = scored["samples"].get(task)
         for key, value in values.items():
-            metric = metric_name(key)
+            metric = metric_key(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
                 n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
                 scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
-    return scores + [score for task, rows in found["samples"].items() for score in slice_scores(task, rows)]
+    return scores + [score for task, rows in scored["samples"].items() for score in slice_scores(task, rows)]
 
 
 def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
-    """The mean of each metric on each slice of a task's items; none where the items have no slices."""
+    """The mean of each metric over each slice of a task's items; empty where the items have no slices."""
     values: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if slice_ := row["doc"].get("slice"):
@@ -177,19 +185,19 @@ def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
                 if isinstance(row.get(metric), int | float):
                     values.setdefault((slice_, metric), []).append(float(row[metric]))
     return [
-        TaskScore(task=task, slice=slice_, metric=metric, value=sum(found) / len(found), stderr=None, n=len(found))
-        for (slice_, metric), found in sorted(values.items())
+        TaskScore(task=task, slice=slice_, metric=metric, value=sum(of) / len(of), stderr=None, n=len(of))
+        for (slice_, metric), of in sorted(values.items())
     ]
 
 
 def _items(rows: Sequence[Any], key: str) -> int:
-    """How many items have a value of lm-eval's `metric,filter`."""
+    """The number of items that have a value of lm-eval's `metric,filter`."""
     metric, _, filter_ = key.partition(",")
     return sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
 
 
-def metric_name(key: str) -> str:
-    """lm-eval's `metric,filter` without the filter where it is the default one."""
+def metric_key(key: str) -> str:
+    """lm-eval's `metric,filter`, without the filter if it is the default one."""
     return key.removesuffix(",none")
 
 
@@ -200,8 +208,8 @@ def _count(value: Any) -> int:
 def renderer_for(contract: Contract, tokenizer_folder: Path) -> Renderer:
     """A renderer with the tokenizer of a model folder.
 
-    Raises EvidenceFault when the contract has faults on it: another tokenizer, or libraries that render or
-    tokenise the golden conversations otherwise than when the contract was made.
+    Raises EvidenceFault when the contract fails its static checks on it: another tokenizer, or libraries that render
+    or tokenise the golden conversations differently than when the contract was made.
     """
     from harness.model.load import load_tokenizer
     from harness.prompt.static import check_contract, require_sound

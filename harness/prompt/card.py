@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.prompt.contract import Contract, Golden
 from harness.prompt.static import Problem
 
-FILE = "prompt_card.md"
+CARD_FILE = "prompt_card.md"
 POLICIES = {
     "none": "none is added; one that is sent is rendered as the template does",
     "fixed": "always present, put first by the template itself unless a request brings its own",

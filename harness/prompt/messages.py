@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-Message = dict[str, str]
+Message = Mapping[str, Any]
 
 
 def user_text(instruction: str, input_text: str = "") -> str:
@@ -12,7 +12,7 @@ def user_text(instruction: str, input_text: str = "") -> str:
     return f"{instruction}\n\n{input_text}" if input_text else instruction
 
 
-def conversation(instruction: str, input_text: str, output: str) -> list[Message]:
+def conversation(instruction: str, input_text: str, output: str) -> list[dict[str, str]]:
     """A whole exchange. The system message is the contract's affair, not the row's."""
     return [
         {"role": "user", "content": user_text(instruction, input_text)},
@@ -20,9 +20,9 @@ def conversation(instruction: str, input_text: str, output: str) -> list[Message
     ]
 
 
-def row_messages(row: Mapping[str, Any]) -> list[Message]:
+def row_messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """A training row as messages: its own turns where it has several, else its one exchange."""
     if row.get("messages"):
-        turns: list[Message] = json.loads(row["messages"])
+        turns: list[dict[str, str]] = json.loads(row["messages"])
         return turns
     return conversation(row["instruction"], row["input"], row["output"])

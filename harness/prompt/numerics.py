@@ -15,8 +15,8 @@ from harness.core.errors import EvidenceFault
 from harness.model.load import is_adapter, load_model, with_adapter
 from harness.prompt.contract import Contract
 
-FILE = "numerics.json"
-PROMPTS = ("one_turn", "multi_turn", "unicode", "code")
+REFERENCES_FILE = "numerics.json"
+REFERENCE_PROMPTS = ("one_turn", "multi_turn", "unicode", "code")
 TOP = 5
 TOLERANCE_NATS = 0.2
 
@@ -45,17 +45,17 @@ class References(BaseModel):
         return References(candidate=self.base)
 
     def save(self, folder: Path) -> None:
-        (folder / FILE).write_text(self.model_dump_json(indent=1) + "\n")
+        (folder / REFERENCES_FILE).write_text(self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "References | None":
         """The references beside a checkpoint; None where it has none."""
         try:
-            return cls.model_validate_json((folder / FILE).read_text())
+            return cls.model_validate_json((folder / REFERENCES_FILE).read_text())
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise EvidenceFault(f"{folder / FILE} is damaged: {error.errors()[0]['msg']}") from None
+            raise EvidenceFault(f"{folder / REFERENCES_FILE} is damaged: {error.errors()[0]['msg']}") from None
 
 
 def references(model: Any, contract: Contract) -> list[Reference]:
@@ -64,7 +64,7 @@ def references(model: Any, contract: Contract) -> list[Reference]:
 
     found = []
     for golden in contract.golden:
-        if golden.name not in PROMPTS or golden.refused is not None:
+        if golden.name not in REFERENCE_PROMPTS or golden.refused is not None:
             continue
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([golden.prompt], device=model.device), logits_to_keep=1).logits

@@ -1,13 +1,12 @@
 """Rendering: the only place that turns messages into token ids, for training and for evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Contract
-
-Message = Mapping[str, Any]
+from harness.prompt.messages import Message
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from harness.prompt.static import Problem
 
 TEMPLATE_FILE = "chat_template.jinja"
 SAMPLING_KEYS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": 0.0, "repetition_penalty": 1.0}
-NEUTRAL = {**SAMPLING_KEYS, "top_k": 0}
+NEUTRAL_SAMPLING = {**SAMPLING_KEYS, "top_k": 0}
 
 
 def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
@@ -34,7 +34,7 @@ def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
         do_sample=False,
     ).save_pretrained(out)
     contract.save(out)
-    (out / card.FILE).write_text(card.contract_card(contract))
+    (out / card.CARD_FILE).write_text(card.contract_card(contract))
 
 
 def check_saved(folder: Path, base: Path, contract: Contract) -> list[Problem]:
@@ -64,13 +64,13 @@ def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     found = templates_in(folder)
     made_here = (folder / CONTRACT_FILE).is_file()
     if not found and (made_here or not is_adapter(folder)):
-        yield "fault", f"{folder} holds no chat template: a server would fall back to another one"
+        yield "error", f"{folder} holds no chat template: a server would fall back to another one"
     for place, text in found.items():
         if "[" in place and not place.endswith("[default]"):
             yield "note", f"{place} is a further template, used where a client asks for it by name"
         elif text != contract.template:
             yield (
-                "fault",
+                "error",
                 f"{place} holds another template than {'the contract' if made_here else 'the one read first'}",
             )
     for extra in sorted((folder / "additional_chat_templates").glob("*.jinja")):
@@ -84,23 +84,23 @@ def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[
         tokenizer = load_tokenizer(own)
         of_base = tokenizer if own == base else load_tokenizer(base)
     except DataError as error:
-        yield "fault", str(error)
+        yield "error", str(error)
         return
     if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
-        yield "fault", f"the tokenizer in {own} is not the one the contract was made with"
+        yield "error", f"the tokenizer in {own} is not the one the contract was made with"
     elif tokenizer_sha256(of_base) != contract.tokenizer_sha256:
         yield "note", f"the base model's tokenizer in {base} is another one; an adapter server would use that"
     for name, recorded in (("bos_token", contract.bos), ("eos_token", contract.eos)):
         if getattr(tokenizer, name) != recorded:
-            yield "fault", f"{own}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
+            yield "error", f"{own}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
 
 
 def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     path = folder / "generation_config.json"
     made_here = (folder / CONTRACT_FILE).is_file()
-    severity = "fault" if made_here else "note"
+    severity = "error" if made_here else "note"
     if not path.is_file() and (made_here or contract.end_of_turn != contract.eos):
-        yield "fault", f"{path.name} is missing: a server would not know that {contract.end_of_turn!r} ends an answer"
+        yield "error", f"{path.name} is missing: a server would not know that {contract.end_of_turn!r} ends an answer"
     if not path.is_file():
         return
     values = _read(path)
@@ -108,13 +108,13 @@ def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     stops = {token for token in (eos if isinstance(eos, list) else [eos]) if isinstance(token, int)}
     named = sorted(map(str, stops))
     if contract.end_of_turn_id not in stops and (made_here or contract.end_of_turn != contract.eos):
-        yield "fault", f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
+        yield "error", f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
     if made_here and stops != set(contract.stop_ids):
         yield severity, f"{path.name}: stop ids {named} are not the contract's {contract.stop_ids}"
     sampling = [
         f"{key}={values[key]}"
         for key, default in SAMPLING_KEYS.items()
-        if values.get(key) not in (None, default, NEUTRAL[key])
+        if values.get(key) not in (None, default, NEUTRAL_SAMPLING[key])
     ]
     if sampling:
         yield severity, f"{path.name}: a server that reads it samples with {', '.join(sampling)}"

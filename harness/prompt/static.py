@@ -25,7 +25,7 @@ class Problem:
     """What is wrong, found by which check; a fault ends with exit 12, a note is only shown."""
 
     check: str
-    severity: Literal["fault", "note"]
+    severity: Literal["error", "note"]
     message: str
 
 
@@ -65,19 +65,19 @@ class Subject:
         return any(token in text for tokens in self.special for token in tokens for text in texts)
 
 
-Severity = Literal["fault", "note"]
-Found = Iterator[tuple[Severity, str]]
-Check = Callable[[Subject], Found]
+Severity = Literal["error", "note"]
+Findings = Iterator[tuple[Severity, str]]
+StaticCheck = Callable[[Subject], Findings]
 
 
 def check_contract(contract: Contract, tokenizer: Any) -> list[Problem]:
     """All problems of a contract on a tokenizer (a transformers fast tokenizer); an empty list is a sound contract."""
 
     subject = Subject(contract, tokenizer)
-    return [problem for name, check in CHECKS.items() for problem in _problems(name, check(subject))]
+    return [problem for name, check in STATIC_CHECKS.items() for problem in _problems(name, check(subject))]
 
 
-def _problems(check: str, found: Found) -> Iterator[Problem]:
+def _problems(check: str, found: Findings) -> Iterator[Problem]:
     """What a check found; the same thing about several conversations (`name: what`) is said once."""
     names: dict[tuple[Severity, str], list[str]] = {}
     for severity, message in found:
@@ -90,7 +90,7 @@ def _problems(check: str, found: Found) -> Iterator[Problem]:
 
 def require_sound(problems: Sequence[Problem], what: str) -> list[Problem]:
     """The notes among `problems`; raises EvidenceFault that lists every fault."""
-    faults = [problem for problem in problems if problem.severity == "fault"]
+    faults = [problem for problem in problems if problem.severity == "error"]
     if faults:
         lines = "\n".join(f"  - {fault.check}: {fault.message}" for fault in faults)
         raise EvidenceFault(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} of {what}:\n{lines}")
@@ -109,25 +109,25 @@ def same_template(subject: Subject) -> bool:
 
 
 BEGUN = 8  # tokens at the end of a prompt that may belong to the answer
-MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+GENERATION_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def mask(subject: Subject) -> Found:
+def mask(subject: Subject) -> Findings:
     """The loss is taken from right after the generation prompt to the end of turn, and never nowhere."""
     for golden in subject.accepted:
         supervised = [token for token, kept in zip(golden.ids, golden.mask, strict=True) if kept]
         if not supervised:
-            yield "fault", f"{golden.name}: no token is supervised"
+            yield "error", f"{golden.name}: no token is supervised"
         elif not golden.mask[golden.prompt_length] or golden.mask[golden.prompt_length - 1]:
-            yield "fault", f"{golden.name}: the mask does not start right after the generation prompt"
+            yield "error", f"{golden.name}: the mask does not start right after the generation prompt"
         elif supervised[-1] != subject.contract.end_of_turn_id:
-            yield "fault", f"{golden.name}: the end of turn {subject.contract.end_of_turn!r} is not supervised"
+            yield "error", f"{golden.name}: the end of turn {subject.contract.end_of_turn!r} is not supervised"
 
 
-def markers(subject: Subject) -> Found:
+def markers(subject: Subject) -> Findings:
     """Where the template has generation markers, they enclose what the mask is derived from: the text from each
     prompt's end to the end of turn. (As text, because transformers' token mask is off by one on some tokenizers.)"""
-    if not MARKERS.search(subject.contract.template):
+    if not GENERATION_MARKERS.search(subject.contract.template):
         return
     for golden in subject.accepted:
         if not subject.contract.guarded and subject.has_special(golden):
@@ -136,11 +136,11 @@ def markers(subject: Subject) -> Found:
         derived = _answer_spans(subject, golden, text)
         if not _same_spans(text, marked, derived):
             shown = [text[start:end][:60] for start, end in (marked or [(0, 0)])[:1]]
-            yield "fault", f"{golden.name}: the generation markers enclose {shown}, not the answer and its end of turn"
+            yield "error", f"{golden.name}: the generation markers enclose {shown}, not the answer and its end of turn"
             return
 
 
-def answer(subject: Subject) -> Found:
+def answer(subject: Subject) -> Findings:
     """What is supervised is the answer itself: this proves a mask that no marker states.
 
     The end of the prompt is looked at too: some templates begin an answer there (an open think tag).
@@ -154,19 +154,19 @@ def answer(subject: Subject) -> Found:
         text = subject.renderer.decode(supervised).removesuffix(subject.contract.end_of_turn)
         begun = subject.renderer.decode(golden.ids[max(0, start - BEGUN) : start])
         if expected not in begun + text:
-            yield "fault", f"{golden.name}: the supervised text is {text[:80]!r}, the answer {expected[:80]!r}"
+            yield "error", f"{golden.name}: the supervised text is {text[:80]!r}, the answer {expected[:80]!r}"
         elif text.strip() != expected and text.strip() not in expected:
             yield "note", f"{golden.name}: besides the answer, {text[:80]!r} is supervised"
 
 
-def prefix(subject: Subject) -> Found:
+def prefix(subject: Subject) -> Findings:
     """Prompt ids begin the full ids; a rendering of the first turns begins the rendering of all."""
     for golden in subject.accepted:
         prompt = subject.renderer.prompt(golden.question, **golden.arguments)
         if golden.ids[: len(prompt)] != prompt:
             position = first_difference(golden.ids, prompt)
             shown = around(golden.ids, position, subject.renderer.decode)
-            yield "fault", f"{golden.name}: the prompt is no prefix of the conversation, from token {position}: {shown}"
+            yield "error", f"{golden.name}: the prompt is no prefix of the conversation, from token {position}: {shown}"
         if subject.renderer.training(golden.messages, **golden.arguments).unsupervised:
             yield "note", f"{golden.name}: the template rewrites earlier turns; only later answers are trained on"
 
@@ -205,42 +205,42 @@ def _answer_spans(subject: Subject, golden: Golden, text: str) -> list[tuple[int
 # Static checks of the rendering itself: recorded, steady, complete, and what it ignores or adds.
 
 
-def as_recorded(subject: Subject) -> Found:
+def as_recorded(subject: Subject) -> Findings:
     """The golden conversations come out as the contract has them: same template, tokenizer, libraries."""
     if not same_template(subject):
-        yield "fault", "the template text does not match its sha256"
+        yield "error", "the template text does not match its sha256"
     if not same_tokenizer(subject):
-        yield "fault", "the tokenizer is not the one that the contract was made with"
+        yield "error", "the tokenizer is not the one that the contract was made with"
     for golden, now in zip(subject.contract.golden, subject.rendered, strict=True):
         if golden.refused != now.refused:
-            yield "fault", f"{golden.name}: {now.refused or 'rendered now'}; recorded: {golden.refused or 'rendered'}"
+            yield "error", f"{golden.name}: {now.refused or 'rendered now'}; recorded: {golden.refused or 'rendered'}"
         elif (golden.ids, golden.prompt_length) != (now.ids, now.prompt_length):
             position = first_difference(golden.ids, now.ids)
             recorded = around(golden.ids, position, subject.renderer.decode)
             found = around(now.ids, position, subject.renderer.decode)
             yield (
-                "fault",
+                "error",
                 f"{golden.name}: token {position} differs\n      recorded: {recorded}\n      now:      {found}",
             )
         elif golden.mask != now.mask:
-            yield "fault", f"{golden.name}: the loss mask is not the recorded one"
+            yield "error", f"{golden.name}: the loss mask is not the recorded one"
 
 
-def usable(subject: Subject) -> Found:
+def usable(subject: Subject) -> Findings:
     if not subject.accepted:
         reasons = {golden.refused or golden.untrainable for golden in subject.rendered}
-        yield "fault", f"the template takes none of the golden conversations ({'; '.join(map(str, reasons))[:300]})"
+        yield "error", f"the template takes none of the golden conversations ({'; '.join(map(str, reasons))[:300]})"
     for golden in subject.rendered:
         if golden.refused is not None and golden.name in ("one_turn", "multi_turn"):
-            yield "fault", f"{golden.name} cannot be rendered: {golden.refused}"
+            yield "error", f"{golden.name} cannot be rendered: {golden.refused}"
         elif golden.refused is not None:
             yield "note", f"{golden.name}: refused by the template: {golden.refused}"
         elif golden.untrainable is not None:
-            severity: Severity = "fault" if golden.name in ("one_turn", "multi_turn") else "note"
+            severity: Severity = "error" if golden.name in ("one_turn", "multi_turn") else "note"
             yield severity, f"{golden.name}: cannot be trained on: {golden.untrainable}"
 
 
-def steady(subject: Subject) -> Found:
+def steady(subject: Subject) -> Findings:
     """Same bytes on every call and under another clock."""
     for golden in subject.accepted:
         first = subject.prompt_text(golden)
@@ -249,14 +249,14 @@ def steady(subject: Subject) -> Found:
         if first != later:
             position = first_difference(first.encode(), later.encode())
             shown = first.encode()[max(0, position - 20) : position + 20].decode(errors="replace")
-            yield "fault", f"{golden.name}: the rendering depends on the date (…{shown!r}…)"
+            yield "error", f"{golden.name}: the rendering depends on the date (…{shown!r}…)"
             return
         if any(subject.prompt_text(golden) != first for _ in range(2)):
-            yield "fault", f"{golden.name}: two calls render different text"
+            yield "error", f"{golden.name}: two calls render different text"
             return
 
 
-def whitespace(subject: Subject) -> Found:
+def whitespace(subject: Subject) -> Findings:
     for golden in subject.accepted:
         text = subject.text(golden)
         changed = [m for m in golden.messages if m["content"] not in text]
@@ -265,12 +265,12 @@ def whitespace(subject: Subject) -> Found:
             yield "note", f"{golden.name}: the {changed[0]['role']} message is not rendered byte for byte ({how})"
 
 
-def ignored(subject: Subject) -> Found:
+def ignored(subject: Subject) -> Findings:
     """What the template takes no notice of, or adds of its own: arguments, roles, defaults."""
     known = variables(subject.contract.template)
     for name in subject.contract.template_kwargs:
         if name not in known:
-            yield "fault", f"the template knows no argument {name!r} (it refers to {', '.join(known)})"
+            yield "error", f"the template knows no argument {name!r} (it refers to {', '.join(known)})"
     named = {golden.name: golden for golden in subject.accepted}
     if "system" in named and "You answer briefly." not in subject.text(named["system"]):
         yield "note", "system messages are silently dropped"
@@ -282,7 +282,7 @@ def ignored(subject: Subject) -> Found:
         yield "note", tool
 
 
-def preamble(subject: Subject) -> Found:
+def preamble(subject: Subject) -> Findings:
     """The preamble changes nothing about innocent conversations without a system policy."""
     bare = without_preamble(subject.contract.template)
     if bare == subject.contract.template or subject.contract.system_policy != "none":
@@ -297,7 +297,7 @@ def preamble(subject: Subject) -> Found:
             **{**subject.contract.template_kwargs, **golden.arguments},
         )
         if original != subject.text(golden):
-            yield "fault", f"{golden.name}: the contract's preamble changes the rendering"
+            yield "error", f"{golden.name}: the contract's preamble changes the rendering"
             return
 
 
@@ -337,18 +337,18 @@ def _another_clock() -> Iterator[None]:
 # Static checks of tokens: what stops, what begins, what text can be mistaken for.
 
 
-def stops(subject: Subject) -> Found:
+def stops(subject: Subject) -> Findings:
     contract = subject.contract
     if contract.end_of_turn_id not in contract.stop_ids:
-        yield "fault", f"the end of turn {contract.end_of_turn!r} ({contract.end_of_turn_id}) is not among the stop ids"
+        yield "error", f"the end of turn {contract.end_of_turn!r} ({contract.end_of_turn_id}) is not among the stop ids"
     if subject.renderer.encode(contract.end_of_turn) != [contract.end_of_turn_id]:
-        yield "fault", f"the end of turn {contract.end_of_turn!r} is not the one token {contract.end_of_turn_id}"
+        yield "error", f"the end of turn {contract.end_of_turn!r} is not the one token {contract.end_of_turn_id}"
     unknown = [token for token in contract.stop_ids if token not in range(len(subject.tokenizer))]
     if unknown:
-        yield "fault", f"stop ids that the tokenizer does not have: {unknown}"
+        yield "error", f"stop ids that the tokenizer does not have: {unknown}"
 
 
-def bos(subject: Subject) -> Found:
+def bos(subject: Subject) -> Findings:
     """As many BOS tokens as the tokenizer puts in front of plain text: one or none, and none twice."""
     bos = subject.tokenizer.bos_token_id
     if bos is None:
@@ -356,15 +356,15 @@ def bos(subject: Subject) -> Found:
     expected = list(subject.tokenizer.encode("a")[:1]) == [bos]
     for golden in subject.accepted:
         if golden.ids[:2] == [bos, bos]:
-            yield "fault", f"{golden.name}: begins with two BOS tokens {subject.contract.bos!r}"
+            yield "error", f"{golden.name}: begins with two BOS tokens {subject.contract.bos!r}"
             return
         if expected and golden.ids[:1] != [bos]:
-            severity: Severity = "fault" if subject.contract.guarded else "note"
+            severity: Severity = "error" if subject.contract.guarded else "note"
             yield severity, f"BOS {subject.contract.bos!r} is missing; the tokenizer puts it before plain text"
             return
 
 
-def round_trip(subject: Subject) -> Found:
+def round_trip(subject: Subject) -> Findings:
     """The tokenizer gives back the text it was given."""
     for golden in subject.accepted:
         text = subject.text(golden)
@@ -373,7 +373,7 @@ def round_trip(subject: Subject) -> Found:
             yield "note", f"{golden.name}: the tokenizer does not keep the text (normalises, or lacks characters)"
 
 
-def forgery(subject: Subject) -> Found:
+def forgery(subject: Subject) -> Findings:
     """Special-token text in a message stays text."""
     tokens = [token for of_kind in subject.special for token in of_kind]
     plain = _special_count(subject, "a b")
@@ -381,7 +381,7 @@ def forgery(subject: Subject) -> Found:
         return
     if _special_count(subject, "a " + " b ".join(tokens) + " c") != plain:
         forging = [token for token in tokens if _special_count(subject, f"a {token} b") != plain]
-        severity: Severity = "fault" if subject.contract.guarded else "note"
+        severity: Severity = "error" if subject.contract.guarded else "note"
         named = ", ".join(forging[:8]) or "several tokens together"
         yield severity, f"text in a message can forge a turn with {named}"
     asks = subject.contract.generation_prompt
@@ -402,7 +402,7 @@ def _special_count(subject: Subject, content: str) -> int | None:
 # The static checks by name. Each yields (severity, message) for what it finds, and nothing on a sound contract.
 
 
-CHECKS: dict[str, Check] = {
+STATIC_CHECKS: dict[str, StaticCheck] = {
     "as recorded": as_recorded,
     "renders": usable,
     "mask": mask,

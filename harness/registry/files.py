@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from harness.checkpoint import history as log
 from harness.checkpoint.alias import MODELS
-from harness.checkpoint.history import HISTORY, Entry
+from harness.checkpoint.history import HISTORY, HistoryEntry
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import (
@@ -41,17 +41,17 @@ class FileRegistry:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def current(self, alias: str) -> Entry | None:
+    def current(self, alias: str) -> HistoryEntry | None:
         return log.current_of(self.history(), alias)
 
-    def history(self, alias: str | None = None) -> list[Entry]:
+    def history(self, alias: str | None = None) -> list[HistoryEntry]:
         entries = log.read_history(self.folder)
         return [entry for entry in entries if alias in (None, entry.alias)]
 
-    def model_folder(self, entry: Entry) -> Path:
+    def model_folder(self, entry: HistoryEntry) -> Path:
         return self.folder / MODELS / entry.model
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
+    def promote(self, submission: Submission, act: Act) -> HistoryEntry:
         log.valid_alias(act.alias)
         with kept(self.folder / MODELS, submission, act) as (model, evidence_sha256), self._writing() as entries:
             self._require_head(entries, submission.head, act.alias)
@@ -61,14 +61,14 @@ class FileRegistry:
             demanded = log.demanded_of(entries, act.alias) or submission.policy
             return self._append(entries, "promote", act, final.name, submission.run_id, digests, demanded)
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
+    def rollback(self, act: Act, to: str | None = None) -> HistoryEntry:
         with self._writing() as entries:
             target = self._target(entries, act.alias, to)
             self._require_whole(target)
             demanded = log.demanded_of(entries, act.alias) or {}
             return self._append(entries, "rollback", act, target.model, target.run_id, target.digests, demanded)
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+    def demand(self, act: Act, policy: dict[str, Any]) -> HistoryEntry:
         log.valid_alias(act.alias)
         with self._writing() as entries:
             return self._append(entries, "policy", act, "", "", {}, policy)
@@ -82,11 +82,11 @@ class FileRegistry:
         models = {entry.model: entry for entry in entries if entry.model}
         return links + [self._model_link(entry) for entry in models.values()]
 
-    def _model_link(self, entry: Entry) -> Link:
+    def _model_link(self, entry: HistoryEntry) -> Link:
         told = "; ".join(self._model_faults(entry))
         return Link(f"model {entry.model}", f"entry {entry.number}, every file and link holds", told)
 
-    def _model_faults(self, entry: Entry) -> list[str]:
+    def _model_faults(self, entry: HistoryEntry) -> list[str]:
         folder = self.model_folder(entry)
         if not (folder / EVIDENCE).is_file():
             return [f"{folder} is missing"]
@@ -94,18 +94,18 @@ class FileRegistry:
             return [f"{folder / EVIDENCE} is not the one that was promoted"]
         return broken(verify_evidence(folder))
 
-    def _require_whole(self, entry: Entry) -> None:
+    def _require_whole(self, entry: HistoryEntry) -> None:
         if faults := self._model_faults(entry):
             lines = [f"  - {fault}" for fault in faults]
             raise EvidenceFault("\n".join([f"{entry.model} cannot be served again:", *lines]))
 
-    def _kept_entry(self, path: Path) -> Entry | DataError:
+    def _kept_entry(self, path: Path) -> HistoryEntry | DataError:
         try:
-            return load(Entry, path)
+            return load(HistoryEntry, path)
         except DataError as error:
             return error
 
-    def _pointer(self, path: Path, kept_entry: Entry | DataError, entries: list[Entry]) -> Link:
+    def _pointer(self, path: Path, kept_entry: HistoryEntry | DataError, entries: list[HistoryEntry]) -> Link:
         """An alias file may be behind the history (a crash between the two writes), never ahead of it."""
         name = f"alias {path.stem}"
         if isinstance(kept_entry, DataError):
@@ -115,7 +115,7 @@ class FileRegistry:
         return Link(name, f"entry {kept_entry.number} is in the history", told)
 
     @contextmanager
-    def _writing(self) -> Iterator[list[Entry]]:
+    def _writing(self) -> Iterator[list[HistoryEntry]]:
         """The history, with nobody else writing."""
         from filelock import FileLock, Timeout
 
@@ -126,7 +126,7 @@ class FileRegistry:
         except Timeout:
             raise EnvironmentFault(f"{self.folder} is locked by another process for {LOCK_TIMEOUT_S} s") from None
 
-    def _require_head(self, entries: list[Entry], head: str, alias: str) -> None:
+    def _require_head(self, entries: list[HistoryEntry], head: str, alias: str) -> None:
         """Compare and swap: the alias must be where it was when the candidate was checked."""
         current = log.current_of(entries, alias)
         if current is not None and current.hash != head:
@@ -138,7 +138,7 @@ class FileRegistry:
                 ExitCode.INVALID,
             )
 
-    def _require_policy(self, entries: list[Entry], submission: Submission, alias: str) -> None:
+    def _require_policy(self, entries: list[HistoryEntry], submission: Submission, alias: str) -> None:
         """What the alias demands now: it may have been raised while the candidate was checked."""
         demanded = log.demanded_of(entries, alias)
         if not demanded:
@@ -147,7 +147,7 @@ class FileRegistry:
         if reasons := at_least_as_strict(*policies):
             raise PromotionRefused(reasons, ExitCode.INVALID)
 
-    def _target(self, entries: list[Entry], alias: str, to: str | None) -> Entry:
+    def _target(self, entries: list[HistoryEntry], alias: str, to: str | None) -> HistoryEntry:
         promoted = [e for e in entries if e.alias == alias and e.action == "promote"]
         if not promoted:
             known = {entry.alias for entry in entries}
@@ -160,7 +160,7 @@ class FileRegistry:
             raise UsageError(f"{alias} points to {target.model} already")
         return target
 
-    def _named(self, promoted: list[Entry], to: str) -> Entry:
+    def _named(self, promoted: list[HistoryEntry], to: str) -> HistoryEntry:
         found = [e for e in promoted if to in (e.model, e.run_id, str(e.number))]
         if not found:
             names = {entry.model for entry in promoted}
@@ -169,15 +169,15 @@ class FileRegistry:
 
     def _append(
         self,
-        entries: list[Entry],
+        entries: list[HistoryEntry],
         action: Literal["promote", "rollback", "policy"],
         act: Act,
         model: str,
         run_id: str,
         digests: dict[str, str],
         policy: dict[str, Any],
-    ) -> Entry:
-        entry = Entry(
+    ) -> HistoryEntry:
+        entry = HistoryEntry(
             number=len(entries) + 1,
             action=action,
             alias=act.alias,

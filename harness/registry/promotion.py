@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.checkpoint.history import Entry, valid_alias
+from harness.checkpoint.history import HistoryEntry, valid_alias
 from harness.checkpoint.origin import origin_of
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
@@ -23,7 +23,7 @@ from harness.registry.protocol import Act, Registry, Submission
 NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
 
 
-def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> Entry:
+def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> HistoryEntry:
     """The entry of the promotion; the one that stands where the alias points to the run's model already, and nothing
     moves then. Raises PromotionRefused with every reason against it.
 
@@ -45,7 +45,7 @@ def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> E
     return entry
 
 
-def _is_there(checkpoint: Path, current: Entry) -> bool:
+def _is_there(checkpoint: Path, current: HistoryEntry) -> bool:
     """Whether an alias points to the model of a run, as both lie there now."""
     if not (checkpoint / CONTRACT_FILE).is_file() or not any(checkpoint.glob("*.safetensors")):
         return False
@@ -70,7 +70,7 @@ def decision_of(run: Path, alias: str) -> Path:
     return against.path if against.verdict.is_file() else run
 
 
-def examined(run: Path, decision: Path, current: Entry | None, demanded: GateConfig | None) -> Submission:
+def examined(run: Path, decision: Path, current: HistoryEntry | None, demanded: GateConfig | None) -> Submission:
     if not (decision / VERDICT).is_file():
         raise UsageError(f"{decision} holds no {VERDICT}; make one with: harness run, or harness gate … --out DIR")
     reasons, code = _of_verdict(decision)
@@ -133,7 +133,7 @@ def _unlinked(trained: Step | None) -> list[tuple[str, str]]:
     return [(name, what) for name, what in told.items() if trained is not None and name not in trained.inputs]
 
 
-def _not_against(current: Entry, decision: Path) -> list[str]:
+def _not_against(current: HistoryEntry, decision: Path) -> list[str]:
     """The verdict's baseline has to be the model that the alias points to, asked under its own prompt contract."""
     try:
         baseline = load(Verdict, decision / VERDICT).baseline
@@ -156,7 +156,9 @@ def _demanded(registry: Registry, alias: str) -> GateConfig | None:
     return validate(GateConfig, entries[-1].policy) if entries and entries[-1].policy else None
 
 
-def _submission(run: Path, decision: Path, chain: Chain, policy: GateConfig, current: Entry | None) -> Submission:
+def _submission(
+    run: Path, decision: Path, chain: Chain, policy: GateConfig, current: HistoryEntry | None
+) -> Submission:
     extras = {
         "MODEL_CARD.md": RunFolder(run).report / "MODEL_CARD.md",
         CONFIG: RunFolder(run).config,

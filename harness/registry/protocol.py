@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.checkpoint.history import Entry
+from harness.checkpoint.history import HistoryEntry
 from harness.core import plugins
 from harness.core.errors import UsageError, nearest
 from harness.lineage.chain import Chain, Places
@@ -37,19 +37,19 @@ class Registry(Protocol):
     """Aliases, the models behind them, and their history. The class of a kind is opened on a folder:
     `__init__(self, folder: Path)`."""
 
-    def current(self, alias: str) -> Entry | None:
+    def current(self, alias: str) -> HistoryEntry | None:
         """The entry that put the alias where it is."""
 
-    def history(self, alias: str | None = None) -> list[Entry]:
+    def history(self, alias: str | None = None) -> list[HistoryEntry]:
         """Entries, oldest first. Raises EvidenceFault when they were edited."""
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
+    def promote(self, submission: Submission, act: Act) -> HistoryEntry:
         """Keeps the model and moves the alias. Raises PromotionRefused when the alias moved since the checks."""
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
+    def rollback(self, act: Act, to: str | None = None) -> HistoryEntry:
         """Moves the alias to the model before, or to the named one, after a check of all its files."""
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+    def demand(self, act: Act, policy: dict[str, Any]) -> HistoryEntry:
         """Changes the policy that the alias demands."""
 
     def verify(self) -> list[Link]:

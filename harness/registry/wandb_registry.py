@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.history import Entry
+from harness.checkpoint.history import HistoryEntry
 from harness.config.experiment import TrackerConfig, read_yaml, validate
 from harness.core.console import say
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
@@ -24,19 +24,19 @@ class WandbRegistry:
     def __init__(self, folder: Path):
         self.files = FileRegistry(folder)
 
-    def current(self, alias: str) -> Entry | None:
+    def current(self, alias: str) -> HistoryEntry | None:
         return self.files.current(alias)
 
-    def history(self, alias: str | None = None) -> list[Entry]:
+    def history(self, alias: str | None = None) -> list[HistoryEntry]:
         return self.files.history(alias)
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
+    def promote(self, submission: Submission, act: Act) -> HistoryEntry:
         return self._told(self.files.promote(submission, act))
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
+    def rollback(self, act: Act, to: str | None = None) -> HistoryEntry:
         return self._told(self.files.rollback(act, to))
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+    def demand(self, act: Act, policy: dict[str, Any]) -> HistoryEntry:
         return self.files.demand(act, policy)
 
     def verify(self) -> list[Link]:
@@ -47,18 +47,18 @@ class WandbRegistry:
         """Moves every alias in W&B to where it is here; returns the artifacts. Raises EnvironmentFault."""
         return [self._move(entry) for entry in self._heads()]
 
-    def _heads(self) -> list[Entry]:
+    def _heads(self) -> list[HistoryEntry]:
         aliases = sorted({entry.alias for entry in self.history()})
         return [entry for alias in aliases if (entry := self.current(alias)) is not None]
 
-    def _told(self, entry: Entry) -> Entry:
+    def _told(self, entry: HistoryEntry) -> HistoryEntry:
         try:
             say(f"· W&B: {self._move(entry)} is {entry.alias}")
         except EnvironmentFault as fault:
             say(f"warning: the alias is moved here, and not in W&B: {fault}")
         return entry
 
-    def _move(self, entry: Entry) -> str:
+    def _move(self, entry: HistoryEntry) -> str:
         found = self._artifact(entry)
         if entry.alias not in found.aliases:
             found.aliases = [*found.aliases, entry.alias]  # W&B takes it from the version that had it
@@ -76,7 +76,7 @@ class WandbRegistry:
             told = "" if entry.alias in artifact.aliases else f"{artifact.qualified_name} is not {entry.alias}: publish"
             yield Link(name, str(artifact.qualified_name), told)
 
-    def _artifact(self, entry: Entry) -> Any:
+    def _artifact(self, entry: HistoryEntry) -> Any:
         """The version of the run's model artifact with these weights."""
         name, tracker = self._tracked(entry)
         api, wandb = _api()
@@ -90,7 +90,7 @@ class WandbRegistry:
             raise EnvironmentFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None
         raise EnvironmentFault(f"{path} has no version with these weights: `wandb sync` the run, then publish")
 
-    def _tracked(self, entry: Entry) -> tuple[str, TrackerConfig]:
+    def _tracked(self, entry: HistoryEntry) -> tuple[str, TrackerConfig]:
         """The name and tracker settings of the promoted run; raises EnvironmentFault when it went to no server."""
         path: Path = self.files.model_folder(entry) / "config.yaml"
         try:

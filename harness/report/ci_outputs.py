@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from harness.checkpoint.history import Entry
+from harness.checkpoint.history import HistoryEntry
 from harness.core.errors import HarnessError
 from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.records.gate import Verdict
@@ -40,7 +40,7 @@ def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
         print(annotations(verdict, out))
 
 
-def write_unchanged(candidate: str, entry: Entry, out: Path | None) -> None:
+def write_unchanged(candidate: str, entry: HistoryEntry, out: Path | None) -> None:
     """The same for a candidate that the alias points to already: there is nothing to decide.
 
     Files only where a folder was named, and an earlier decision in it goes: nobody is to take that for this one. The

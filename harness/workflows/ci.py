@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from harness.checkpoint.alias import registry_folder, resolved
-from harness.checkpoint.history import Entry, current_of, read_history
+from harness.checkpoint.history import HistoryEntry, current_of, read_history
 from harness.checkpoint.origin import origin_of, origins
 from harness.checkpoint.resolve import contract_of, resolve_checkpoint
 from harness.checkpoint.scaling import split_alpha
@@ -19,7 +19,7 @@ from harness.core.layout import AUDIT, CANDIDATE, CHECKPOINT, EVALUATION, RunFol
 from harness.data.evaluation_items import check_task_files
 from harness.evaluate.checkpoints import EVALUATE, evaluate_checkpoints
 from harness.evaluate.fingerprint import evaluation_inputs
-from harness.evaluate.interim_looks import Looks
+from harness.evaluate.interim_looks import InterimLooks
 from harness.lineage.chain import Places
 from harness.lineage.coverage import data_beside
 from harness.lineage.write import places_of
@@ -92,7 +92,7 @@ def _resolved(name: str, config: Config) -> Checkpoint:
     return resolve_checkpoint(name, config.model, config.template, Path(config.runs_dir))
 
 
-def already_there(candidate: str, against: str, config: Config) -> Entry | None:
+def already_there(candidate: str, against: str, config: Config) -> HistoryEntry | None:
     """The entry that put this very model (weights, an adapter's base too, and prompt contract) where the alias
     `against` points.
 
@@ -201,7 +201,7 @@ def evaluated(
 
 
 def _evaluate(
-    named: Mapping[str, Checkpoint], config: Config, looks: Looks | None, known: Mapping[str, Path]
+    named: Mapping[str, Checkpoint], config: Config, looks: InterimLooks | None, known: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Evaluations in a folder of their own for these models and looks: those of another decision stay as they are."""
     asked = [config.model_dump(exclude={"runs_dir"}), [found.model_dump() for found in named.values()]]

@@ -10,7 +10,7 @@ from harness.config.experiment import SuiteConfig
 from harness.config.gate import GateConfig
 from harness.core.code_digest import code_digest
 from harness.core.store import sha256_json
-from harness.evaluate.interim_looks import Looks
+from harness.evaluate.interim_looks import InterimLooks
 from harness.gate.comparison import compare
 from harness.gate.sequential import Progress, decided, first_items, looks_at
 from harness.records.gate import Comparison
@@ -24,7 +24,7 @@ def looks_of(
     candidate: str,
     known: Mapping[str, Path] = MappingProxyType({}),
     beside: Mapping[str, str] = MappingProxyType({}),
-) -> Looks | None:
+) -> InterimLooks | None:
     """The policy's looks at the candidate; None where the policy has none.
 
     The policy's further baselines, by its names for them, are evaluations that are `known`, or the labels of models
@@ -46,13 +46,13 @@ def looks_of(
         baselines = [read(folder) for folder in (folders[baseline], *others)]
         return _decided(policy, suite, baselines, read_evidence(folders[candidate], policy.fields))
 
-    return Looks(
+    return InterimLooks(
         sizes=lambda planned: looks_at(policy, planned).counts,
         order=lambda task, items: first_items(items, suite.seed, task),
         seed=suite.seed,
         rule=sha256_json(rule),
         decided=decided_at,
-        whole={baseline, *beside.values()},
+        in_full={baseline, *beside.values()},
     )
 
 

@@ -122,12 +122,12 @@ def _models(endpoint: Endpoint) -> list[str]:
 def print_steps(steps: Sequence[Step]) -> int:
     """Prints what was found; returns the exit code: 12 when there is a fault, else 0."""
     for step in steps:
-        faults = [p for p in step.problems if p.severity == "fault"]
+        faults = [p for p in step.problems if p.severity == "error"]
         outcome = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "ok"
         print(f"{step.name}: {outcome} ({step.seconds:.1f} s{', ' + step.detail if step.detail else ''})")
         for problem in step.problems:
             print(f"  {problem.severity}: {problem.check}: {problem.message}")
-    return 12 if any(p.severity == "fault" for step in steps for p in step.problems) else 0
+    return 12 if any(p.severity == "error" for step in steps for p in step.problems) else 0
 
 
 def tokenizer_of(model: Model) -> Any:
@@ -163,7 +163,7 @@ def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[
         compared = check_models(endpoint, config.serve, renderer, numbers)
         detail = f"{compared} prompts compared"
     except PromptMismatch as mismatch:
-        problems = [Problem("live", "fault", str(mismatch))]
+        problems = [Problem("live", "error", str(mismatch))]
     return Step("live", time.monotonic() - started, problems, detail)
 
 

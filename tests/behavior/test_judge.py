@@ -14,7 +14,7 @@ from harness.core.resources import TASKS
 from harness.data.evaluation_items import read_items
 from harness.evaluate import llm_judge
 from harness.evaluate.journal import Journal
-from harness.evaluate.llm_judge import KEY, Judge, Opinion, agreement
+from harness.evaluate.llm_judge import KEY, LlmJudge, Opinion, judge_agreement
 
 SAID = ("PASS", "I say: fail.", "passed", "dunno", "PASS or FAIL")
 LABELS = read_items(TASKS / "tone" / "labelled" / "answers.jsonl")
@@ -25,7 +25,7 @@ def test_replies_become_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "secret")
     seen: list[dict[str, Any]] = []
     with judge_server(lambda body: body["messages"][1]["content"].split("\n")[1], seen) as url:
-        verdicts = Judge(url, "big", "Be kind.").verdicts([Exchange(said, "An answer") for said in SAID])
+        verdicts = LlmJudge(url, "big", "Be kind.").verdicts([Exchange(said, "An answer") for said in SAID])
     assert verdicts == [True, False, True, None, None]
     assert {(body["path"], body["key"], body["model"], body["temperature"]) for body in seen} == {
         ("/v1/chat/completions", "Bearer secret", "big", 0)
@@ -39,7 +39,7 @@ def test_a_busy_judge_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with judge_server(
         lambda body: "PASS", seen, lambda body: 429 if len(seen) == 1 else 503 if len(seen) == 2 else 200
     ) as url:
-        assert Judge(url, "big", "").verdicts([Exchange("q", "a")]) == [True]
+        assert LlmJudge(url, "big", "").verdicts([Exchange("q", "a")]) == [True]
     assert len(seen) == 3
 
 
@@ -48,7 +48,7 @@ def test_a_request_that_is_refused_costs_one_opinion() -> None:
         return "long" in body["messages"][1]["content"]
 
     with judge_server(lambda body: "PASS", [], lambda body: 400 if too_long(body) else 200) as url:
-        asked = Judge(url, "big", "")
+        asked = LlmJudge(url, "big", "")
         long, short = asked.opinions([Exchange("a long question", "a"), Exchange("q", "a")])
         assert (long.passed, short) == (None, Opinion(True, "PASS"))
         assert "PASS" in long.refused  # what the server said
@@ -64,15 +64,15 @@ def test_what_a_judge_said_is_not_asked_again(tmp_path: Path) -> None:
         judge_server(lambda body: "PASS", seen, lambda body: 404 if len(seen) > 3 else 200) as url,
         pytest.raises(NetworkFault, match="refused"),
     ):
-        Judge(url, "big", "Be kind.", concurrency=1, memory=journal).opinions(exchanges)
+        LlmJudge(url, "big", "Be kind.", concurrency=1, memory=journal).opinions(exchanges)
     assert len(journal) == 3
     seen.clear()
     with judge_server(lambda body: "FAIL", seen) as url:
-        asked = Judge(url, "big", "Be kind.", memory=journal)
+        asked = LlmJudge(url, "big", "Be kind.", memory=journal)
         assert asked.verdicts(exchanges) == [True] * 3 + [False] * 3
         assert asked.verdicts(exchanges) == [True] * 3 + [False] * 3
         assert len(seen) == 3
-        assert Judge(url, "big", "Be strict.", memory=journal).verdicts(exchanges) == [False] * 6
+        assert LlmJudge(url, "big", "Be strict.", memory=journal).verdicts(exchanges) == [False] * 6
     journal.close()
 
 
@@ -80,22 +80,22 @@ def test_what_is_refused_is_asked_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "replies.sqlite", {})
     pair = [Exchange("a long question", "a"), Exchange("q", "a")]
     with judge_server(lambda body: "PASS", [], lambda body: 400 if "long" in str(body) else 200) as url:
-        assert Judge(url, "big", "", memory=journal).verdicts(pair) == [None, True]
+        assert LlmJudge(url, "big", "", memory=journal).verdicts(pair) == [None, True]
     with judge_server(lambda body: "FAIL", []) as url:
-        assert Judge(url, "big", "", memory=journal).verdicts(pair) == [False, True]
+        assert LlmJudge(url, "big", "", memory=journal).verdicts(pair) == [False, True]
     journal.close()
 
 
 def test_the_question_comes_last() -> None:
     """A small model that reads the request last answers it, and judges nothing."""
-    asked = Judge("", "big", "Be kind.").messages(Exchange("Why?", "Because."))
+    asked = LlmJudge("", "big", "Be kind.").messages(Exchange("Why?", "Because."))
     assert asked[-1]["content"].rstrip().endswith("Reply with one word, PASS or FAIL.")
 
 
 def test_a_judge_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llm_judge, "FIRST_PAUSE_S", 0.01)
     with pytest.raises(NetworkFault, match=r"http://127\.0\.0\.1:9 did not answer"):
-        Judge("http://127.0.0.1:9", "big", "").verdicts([Exchange("q", "a")])
+        LlmJudge("http://127.0.0.1:9", "big", "").verdicts([Exchange("q", "a")])
 
 
 def test_a_judge_that_refuses_says_why() -> None:
@@ -103,17 +103,17 @@ def test_a_judge_that_refuses_says_why() -> None:
         judge_server(lambda body: "no such model", [], status=404) as url,
         pytest.raises(NetworkFault, match="no such model"),
     ):
-        Judge(url, "big", "").verdicts([Exchange("q", "a")])
+        LlmJudge(url, "big", "").verdicts([Exchange("q", "a")])
 
 
 def test_agreement() -> None:
-    right = agreement([True, True, False, False], [True, True, False, False])
+    right = judge_agreement([True, True, False, False], [True, True, False, False])
     assert (right.kappa, right.same.right, right.unreadable) == (1.0, 4, 0)
-    chance = agreement([True, True, False, False], [True, False, True, False])
+    chance = judge_agreement([True, True, False, False], [True, False, True, False])
     assert chance.kappa == 0.0
-    silent = agreement([True, False], [None, None])
+    silent = judge_agreement([True, False], [None, None])
     assert (silent.kappa, silent.unreadable) == (0.0, 2)
-    assert "undefined" in str(agreement([True, True], [True, True]))
+    assert "undefined" in str(judge_agreement([True, True], [True, True]))
 
 
 def saved(folder: Path) -> str:

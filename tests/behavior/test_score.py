@@ -46,6 +46,7 @@ def test_every_answer_gets_its_findings(tmp_path: Path, capsys: pytest.CaptureFi
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith(f"3 answers to {len(ITEMS)} items: 1 pass, 2 fail (33.3% pass)")
     assert "only_json 2/3" in last
+    assert last.endswith(f"; no answer to {', '.join(i['id'] for i in ITEMS[3:6])} and {len(ITEMS) - 6} more")
 
 
 def test_samples_of_lm_eval_are_graded_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +54,13 @@ def test_samples_of_lm_eval_are_graded_alike(tmp_path: Path, capsys: pytest.Capt
     assert main(["score", "json_record", path]) == 0
     assert "2 answers" in (out := capsys.readouterr().out)
     assert "1 pass, 1 fail" in out
+
+
+def test_the_only_item_without_an_answer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "json_record", write(tmp_path, [answer(item) for item in ITEMS[1:]])]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"; no answer to {ITEMS[0]['id']}")
+    assert main(["score", "json_record", write(tmp_path, [answer(item) for item in ITEMS])]) == 0
+    assert "no answer" not in capsys.readouterr().out
 
 
 def test_all_faults_of_the_file_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,13 +77,13 @@ def test_all_faults_of_the_file_are_told_at_once(tmp_path: Path, capsys: pytest.
     assert main(["score", "json_record", write(tmp_path, rows)]) == 2
     told = capsys.readouterr().err
     for fault in (
-        "7 faults",
-        "line 2: prompt, response missing",
+        "7 errors",
+        "line 2: missing prompt, response",
         "line 3: the task has no item 'nobody'",
         "line 4 is not JSON",
-        "line 5: item jsn-001 has an answer already (line 1)",
-        "line 6: the prompt does not hold the instruction",
-        "line 7: response is not text",
+        "line 5: item jsn-001 already has an answer in line 1",
+        "line 6: the prompt does not contain the instruction",
+        "line 7: response must be text",
         "line 8 is not a JSON object",
     ):
         assert fault in told

@@ -14,7 +14,7 @@ from harness.core.store import sha256_json
 from harness.evaluate import checkpoints
 from harness.evaluate.checkpoints import evaluate_checkpoints, judge_scope
 from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
-from harness.evaluate.interim_looks import Looks
+from harness.evaluate.interim_looks import InterimLooks
 from harness.model.load import weights_sha256
 from harness.records.stages import Checkpoint, Evaluation
 from harness.workflows.compose import config_for
@@ -140,7 +140,9 @@ def test_looks_at_a_whole_model_see_its_baseline_finished(
 
     monkeypatch.setattr(checkpoints, "contract_of", lambda *_: CONTRACT)
     monkeypatch.setattr(checkpoints, "_evaluate", evaluate)
-    looks = Looks(lambda n: [n], lambda task, items: list(items), 1, "none", lambda folders: [], whole={"base"})
+    looks = InterimLooks(
+        lambda n: [n], lambda task, items: list(items), 1, "none", lambda folders: [], in_full={"base"}
+    )
     sides = {"base": model(tmp_path / "a"), "candidate": model(tmp_path / "b", b"other")}
     at_hand = {label: tmp_path / "known" / label for label in known}
     where = tmp_path / "eval", tmp_path / "vllm.log", dict
@@ -182,7 +184,7 @@ def test_items_grow_look_by_look_in_one_order() -> None:
     def order(task: str, items: Sequence[int]) -> list[int]:
         return sorted(items, reverse=True)
 
-    looks = Looks(lambda planned: [2, planned // 2], order, seed=1, rule="none", decided=lambda folders: [])
+    looks = InterimLooks(lambda planned: [2, planned // 2], order, seed=1, rule="none", decided=lambda folders: [])
     asked: list[dict[str, list[int]]] = []
     items = looks.run({"a": range(10), "b": range(6)}, lambda items: asked.append(dict(items)), lambda items: {})
     assert [(len(look["a"]), len(look["b"])) for look in asked] == [(2, 2), (5, 3), (10, 6)]

@@ -9,13 +9,13 @@ from fake_server import DIES, HANGS_UP, OK, FakeServer, Renderer, question
 from harness.config.experiment import ServeConfig
 from harness.core.errors import PromptMismatch
 from harness.evaluate import dispatch
-from harness.evaluate.dispatch import Asked, Failure, Flight
-from harness.evaluate.journal import Entry
+from harness.evaluate.dispatch import PendingQuestion, RequestDispatcher, RequestFailure
+from harness.evaluate.journal import JournalEntry
 from harness.evaluate.requests import Question
 from harness.serve.session import LiveServer
 
 PROMPTS = [f"question {number:03d}" for number in range(40)]
-Landed = dict[str, dict[bytes, Entry] | Failure]
+Landed = dict[str, dict[bytes, JournalEntry] | RequestFailure]
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +28,14 @@ def fly(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int =
     """What landed, by prompt; a question that lands twice is an error."""
     landed: Landed = {}
 
-    def land(one: Asked, entries: dict[bytes, Entry] | Failure) -> None:
+    def land(one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure) -> None:
         assert one.question.context not in landed
         landed[one.question.context] = entries
 
     config = ServeConfig(concurrency=concurrency, request_timeout_s=600)
-    asked = [Asked("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
+    asked = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
     with LiveServer(server.start) as live:
-        Flight(Renderer(), config, land).run(asked, live, "test")  # type: ignore[arg-type]
+        RequestDispatcher(Renderer(), config, land).run(asked, live, "test")  # type: ignore[arg-type]
     assert sorted(landed) == sorted(prompts)
     return landed
 
@@ -44,12 +44,12 @@ def texts(landed: Landed) -> dict[str, str]:
     return {
         prompt: entries[prompt.encode()]["text"]
         for prompt, entries in landed.items()
-        if not isinstance(entries, Failure)
+        if not isinstance(entries, RequestFailure)
     }
 
 
-def failures(landed: Landed) -> dict[str, Failure]:
-    return {prompt: entries for prompt, entries in landed.items() if isinstance(entries, Failure)}
+def failures(landed: Landed) -> dict[str, RequestFailure]:
+    return {prompt: entries for prompt, entries in landed.items() if isinstance(entries, RequestFailure)}
 
 
 def always(status: int, of: str = "") -> Callable[[str, int], int]:
@@ -121,10 +121,10 @@ def test_another_prompt_ends_the_flight_at_once() -> None:
             return [1, *text.encode()]
 
     server = FakeServer(always(OK))
-    asked = [Asked("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in PROMPTS]
+    asked = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in PROMPTS]
     config = ServeConfig(concurrency=4)
     with LiveServer(server.start) as live, pytest.raises(PromptMismatch, match="generation, base"):
-        Flight(Other(), config, lambda *_: None).run(asked, live, "test")  # type: ignore[arg-type]
+        RequestDispatcher(Other(), config, lambda *_: None).run(asked, live, "test")  # type: ignore[arg-type]
     assert sum(server.asked.values()) <= 8
 
 
@@ -133,7 +133,7 @@ def test_long_answers_are_begun_first() -> None:
     landed: list[int] = []
     lengths = [4, 256, 16, 1024, 8]
     asked = [
-        Asked(
+        PendingQuestion(
             "base",
             "base",
             Question(f"q{n}", (f"q{n}".encode(),), {"max_tokens": n}),
@@ -142,9 +142,9 @@ def test_long_answers_are_begun_first() -> None:
         for n in lengths
     ]
 
-    def land(one: Asked, _: object) -> None:
+    def land(one: PendingQuestion, _: object) -> None:
         landed.append(one.question.weight)
 
     with LiveServer(server.start) as live:
-        Flight(Renderer(), ServeConfig(concurrency=1), land).run(asked, live, "test")  # type: ignore[arg-type]
+        RequestDispatcher(Renderer(), ServeConfig(concurrency=1), land).run(asked, live, "test")  # type: ignore[arg-type]
     assert landed == sorted(lengths, reverse=True)

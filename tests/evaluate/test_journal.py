@@ -52,7 +52,7 @@ def test_answers_are_found_by_request_and_nothing_else(tmp_path: Path) -> None:
     journal.add({b"one": {"text": "Zürich \u2028 🙂", "ids": [1, 2]}, b"two": {"nats": -0.1, "greedy": False}})
     journal.close()
     again = Journal(tmp_path / "j.sqlite", SCOPE)
-    assert dict(again.found([b"two", b"three", b"one"])) == {
+    assert dict(again.lookup([b"two", b"three", b"one"])) == {
         b"one": {"text": "Zürich \u2028 🙂", "ids": [1, 2]},
         b"two": {"nats": -0.1, "greedy": False},
     }
@@ -63,7 +63,7 @@ def test_the_first_answer_stays(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", SCOPE)
     for text in ("first", "second"):
         journal.add({b"key": {"text": text}})
-    assert dict(journal.found([b"key"])) == {b"key": {"text": "first"}}
+    assert dict(journal.lookup([b"key"])) == {b"key": {"text": "first"}}
     journal.close()
 
 
@@ -72,7 +72,7 @@ def test_what_was_written_survives_kill_9(tmp_path: Path) -> None:
     last = told(process, 40)
     kill(process)
     journal = Journal(tmp_path / "j.sqlite", {})
-    assert dict(journal.found(request_key(number) for number in range(last + 1))) == {
+    assert dict(journal.lookup(request_key(number) for number in range(last + 1))) == {
         request_key(number): {"text": str(number)} for number in range(last + 1)
     }
     journal.close()
@@ -87,7 +87,7 @@ def test_two_processes_may_write(tmp_path: Path) -> None:
             kill(process)
     journal = Journal(tmp_path / "j.sqlite", {})
     wanted = [*range(counts[0] + 1), *range(10**6, counts[1] + 1)]
-    assert len(dict(journal.found(map(request_key, wanted)))) == len(wanted)
+    assert len(dict(journal.lookup(map(request_key, wanted)))) == len(wanted)
     journal.close()
 
 
@@ -116,7 +116,7 @@ def test_a_torn_file_loses_answers_and_nothing_more(
     path.write_bytes(path.read_bytes()[:keep])
     again = Journal(path, SCOPE)
     again.add({b"key": {"text": "new"}})
-    assert dict(again.found([b"key", request_key(1)])) == {b"key": {"text": "new"}}
+    assert dict(again.lookup([b"key", request_key(1)])) == {b"key": {"text": "new"}}
     again.close()
 
 
@@ -148,7 +148,7 @@ def test_a_torn_log_loses_the_last_answers_only(tmp_path: Path) -> None:
     log = tmp_path / "j.sqlite-wal"
     log.write_bytes(log.read_bytes()[:-1000])
     journal = Journal(tmp_path / "j.sqlite", {})
-    assert dict(journal.found([request_key(0)])) == {request_key(0): {"text": "0"}}
+    assert dict(journal.lookup([request_key(0)])) == {request_key(0): {"text": "0"}}
     journal.close()
 
 

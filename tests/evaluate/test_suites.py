@@ -17,8 +17,8 @@ from harness.core.resources import TASKS
 from harness.data.evaluation_items import read_items
 from harness.evaluate import llm_judge
 from harness.evaluate.checkpoints import _is_final
-from harness.evaluate.judging import SampleJudge, judge_of
-from harness.evaluate.tasks.suite import reaches, smallest_drop
+from harness.evaluate.judging import SampleJudge, sample_judge
+from harness.evaluate.tasks.suite import detectable_drops, smallest_drop
 from harness.records.base import load
 from harness.records.stages import Evaluation, TaskIdentity
 from harness.serve.server import Endpoint
@@ -90,7 +90,9 @@ class TestReach:
 
     def test_it_uses_the_policys_error_rates(self) -> None:
         default, strict = (
-            reaches(config_for(["suite=smoke", f"gate.alpha_pass={alpha}"]).evaluation, {"general_smoke": 520})[0].drops
+            detectable_drops(
+                config_for(["suite=smoke", f"gate.alpha_pass={alpha}"]).evaluation, {"general_smoke": 520}
+            )[0].drops
             for alpha in (0.05, 0.01)
         )
         assert all(a is not None and b is not None and a < b for a, b in zip(default, strict, strict=True))
@@ -175,13 +177,13 @@ class TestJudge:
         assert "http://127.0.0.1:9 did not answer" in str(after.judge_fault)
         assert after.model_copy(update={"judge_fault": None}) == before
         assert sorted(path.name for path in folder.iterdir()) == ["evaluation.json", "samples_tone.jsonl"]
-        assert "base is not judged, the same command tries again: the judge at" in capsys.readouterr().err
+        assert "base is not judged; run the same command to try again: the judge at" in capsys.readouterr().err
         assert not _is_final(folder)
 
     def test_a_judge_on_another_server_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = evaluation(tmp_path, ["good"])
         SampleJudge(JudgeConfig(), never, None).judge(folder)
-        assert "give suite.judge.url" in capsys.readouterr().err
+        assert "set suite.judge.url" in capsys.readouterr().err
         assert _is_final(folder)
 
     @pytest.mark.parametrize(
@@ -196,7 +198,7 @@ class TestJudge:
     )
     def test_which_model_of_the_server_judges(self, model: str, served: dict[str, str], name: str | None) -> None:
         models: Any = {label: SimpleNamespace(kind=kind) for label, kind in served.items()}
-        found = judge_of(JudgeConfig(model=model), models, never)
+        found = sample_judge(JudgeConfig(model=model), models, never)
         assert found is not None
         assert found.name == name
 
@@ -208,7 +210,7 @@ class TestJudge:
         (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
         command = ["evaluate", "model", "tracker=none", "model=pretrained", "model.path=model", "suite.judge.model=bse"]
         assert main(command) == 2
-        assert "suite.judge.model: 'bse' is none of the evaluated models" in capsys.readouterr().err
+        assert "suite.judge.model: 'bse' is not one of the evaluated models" in capsys.readouterr().err
 
     def test_without_config_nothing_is_asked(self) -> None:
-        assert judge_of(None, {}, never) is None
+        assert sample_judge(None, {}, never) is None

@@ -137,7 +137,7 @@ class TestLocalCopies:
             load_tasks(named("needy"), None)
 
     def test_a_hub_dir_that_is_not_there_is_a_fault_of_the_configuration(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"hub_dir: .*hubb is no folder"):
+        with pytest.raises(ConfigError, match=r"hub_dir: .*hubb is not a folder"):
             load_tasks(named("gsm8k"), tmp_path / "hubb")
 
     def test_a_broken_copy_is_a_fault_of_the_data(self, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ class TestLocalCopies:
         size = (folder / "test.jsonl").stat().st_size
         files = {"openai/gsm8k/test.jsonl": {"sha256": "0" * 64, "bytes": size + 1}}
         (tmp_path / "hub" / "mirror.json").write_text(json.dumps({"schema": 1, "datasets": {}, "files": files}))
-        with pytest.raises(NetworkFault, match=r"not whole: openai/gsm8k/test\.jsonl"):
+        with pytest.raises(NetworkFault, match=r"incomplete: openai/gsm8k/test\.jsonl"):
             load_tasks(named("gsm8k"), tmp_path / "hub")
 
     def test_a_task_that_splits_sentences_needs_the_data_before_it_starts(

@@ -11,12 +11,12 @@ from tiny import Served
 
 from harness.config.experiment import Config, TaskConfig
 from harness.evaluate.answers import Answers
-from harness.evaluate.interim_looks import Looks
-from harness.evaluate.journal import Entry, Journal
-from harness.evaluate.plan import Plan, ServedModel
+from harness.evaluate.interim_looks import InterimLooks
+from harness.evaluate.journal import Journal, JournalEntry
+from harness.evaluate.plan import RequestPlan, ServedModel
 from harness.evaluate.requests import Question, ask, generation, likelihoods
+from harness.evaluate.server_evaluation import ServerEvaluation
 from harness.evaluate.tasks.load import load_tasks, seeded_samples
-from harness.evaluate.together import Together
 from harness.prompt.render import Renderer
 from harness.records.base import load
 from harness.records.stages import Evaluation
@@ -52,8 +52,8 @@ class Direct:
         (entry,) = self._ask(likelihoods(context, [continuation])).values()
         return float(entry["nats"])
 
-    def _ask(self, question: Question) -> dict[bytes, Entry]:
-        async def asked() -> dict[bytes, Entry]:
+    def _ask(self, question: Question) -> dict[bytes, JournalEntry]:
+        async def asked() -> dict[bytes, JournalEntry]:
             async with self._client() as client:
                 conversation = self.model.conversations.get(question.context)
                 return await ask(client, self._renderer, question, conversation, self._label)
@@ -73,22 +73,22 @@ def score(
     labels: Sequence[str],
     journals: Path | None = None,
     renderer: Renderer | None = None,
-    looks: Looks | None = None,
+    looks: InterimLooks | None = None,
 ) -> dict[str, Evaluation]:
     """The named models of the session's server on the configuration's tasks; evaluations are in `out`/<label>."""
-    plan = Plan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
+    plan = RequestPlan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer or served.renderer)
     answers = {label: Answers(label, label, _journal(journals, label)) for label in labels}
     server = LiveServer(lambda: nullcontext(lambda: served.endpoint))
-    whole = {label for label in labels if looks is None or label in looks.whole}
+    whole = {label for label in labels if looks is None or label in looks.in_full}
     for part in filter(None, (whole, set(labels) - whole)):
-        together = Together(
+        together = ServerEvaluation(
             plan, {label: answers[label] for label in labels if label in part}, server, config.evaluation
         )
-        extent = together.ask_all(looks if part - whole else None, {label: out / label for label in whole})
-        again = together.ask_again(extent) if config.suite.aa else {}
+        asked_items = together.ask_all(looks if part - whole else None, {label: out / label for label in whole})
+        again = together.repeat_check(asked_items) if config.suite.aa else {}
         for label in part:
             (out / label).mkdir(parents=True, exist_ok=True)
-            together.write(label, label, extent, again.get(label), out / label)
+            together.write(label, label, asked_items, again.get(label), out / label)
     for label in labels:
         if (journal := answers[label].journal) is not None:
             journal.close()

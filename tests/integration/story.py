@@ -306,7 +306,7 @@ def _in_looks(story: Story) -> dict[str, Outcome]:
 @contextmanager
 def _interrupted_after(answers: int) -> Iterator[None]:
     """Ctrl-C while this answer is put down."""
-    landed, land = count(1), Answers.land
+    landed, land = count(1), Answers.add_result
 
     def landing(*landing: Any) -> None:
         if next(landed) > answers:
@@ -314,7 +314,7 @@ def _interrupted_after(answers: int) -> Iterator[None]:
         land(*landing)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Answers, "land", landing)
+        patch.setattr(Answers, "add_result", landing)
         yield
 
 

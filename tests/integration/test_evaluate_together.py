@@ -19,8 +19,8 @@ from harness.config.experiment import Config
 from harness.config.gate import SequentialConfig
 from harness.core.errors import RequestRefused, ServerFault
 from harness.evaluate import dispatch, requests
-from harness.evaluate.interim_looks import Looks
-from harness.evaluate.journal import Entry, Journal
+from harness.evaluate.interim_looks import InterimLooks
+from harness.evaluate.journal import Journal, JournalEntry
 from harness.evaluate.requests import Question
 from harness.gate.comparison import compare
 from harness.gate.sequential import first_items
@@ -78,7 +78,9 @@ def sums(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     known = {row["instruction"]: str(json.loads(row["check"])["value"]) for row in rows_}
     asked: Counter[tuple[str, str]] = Counter()
 
-    async def ask(client: Any, renderer: Any, question: Question, conversation: Any, label: str) -> dict[bytes, Entry]:
+    async def ask(
+        client: Any, renderer: Any, question: Question, conversation: Any, label: str
+    ) -> dict[bytes, JournalEntry]:
         asked[label, question.keys[0].hex()] += 1
         says = known.get(conversation[0][-1]["content"], "nothing")
         forgot = label == "candidate" and question.keys[0][0] % 10 == 0
@@ -206,13 +208,13 @@ class TestLooks:
             seen.append({task: identity.asked for task, identity in evidence[1].identities.items()})
             return [TASK]
 
-        looks = Looks(
+        looks = InterimLooks(
             sizes=lambda planned: [3, 5],
             order=lambda task, items: first_items(items, 7, task),
             seed=7,
             rule="stop one task",
             decided=decided,
-            whole=["base"],
+            in_full=["base"],
         )
         labels = ["base", "candidate"]
         records = asking.score(served, config, tasks_of(config), tmp_path, labels, tmp_path / "journals", looks=looks)

@@ -15,7 +15,7 @@ from tiny import Served, user
 
 from harness.behavior.exchange import Exchange
 from harness.core.errors import EnvironmentFault, PromptMismatch, ServerFault
-from harness.evaluate.llm_judge import Judge
+from harness.evaluate.llm_judge import LlmJudge
 from harness.prompt.render import Renderer
 from harness.serve.client import Generation, NextToken
 from harness.serve.server import ServerPlan, vllm_server
@@ -60,7 +60,7 @@ class TestPrompts:
 
     def test_a_judge_on_our_own_server_says_nothing_but_a_verdict(self, served: Served) -> None:
         own = served.endpoint
-        held, free = (Judge(own.url, "base", "Be kind.", key=own.key, constrained=only) for only in (True, False))
+        held, free = (LlmJudge(own.url, "base", "Be kind.", key=own.key, constrained=only) for only in (True, False))
         exchanges = [Exchange(row["instruction"], row["output"]) for row in tiny.rows(3)]
         assert {opinion.reply for opinion in held.opinions(exchanges)} <= {"PASS", "FAIL"}
         assert None not in held.verdicts(exchanges)

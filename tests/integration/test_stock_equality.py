@@ -133,7 +133,7 @@ class TestSplit:
         return [ord(character) for character in text]
 
     def test_white_space_at_the_prompts_end_is_scored(self) -> None:
-        assert requests.split(self.encode, "ab\n", "c") == ((self.ids("ab"), self.ids("\nc")), False)
+        assert requests.split_prompt(self.encode, "ab\n", "c") == ((self.ids("ab"), self.ids("\nc")), False)
 
     def test_it_is_where_lm_evals_own_split_is(self) -> None:
         from lm_eval.api.model import TemplateLM
@@ -143,12 +143,12 @@ class TestSplit:
             tok_encode = staticmethod(self.encode)
 
         for context, continuation in [("ab\n", "c"), ("ab \n ", "cd"), ("ab", " c"), ("a", "\n")]:
-            own, merged = requests.split(self.encode, context, continuation)
+            own, merged = requests.split_prompt(self.encode, context, continuation)
             assert own == TemplateLM._encode_pair(Stock(), context, continuation)
             assert not merged
 
     def test_the_prompt_stays_as_it_is_where_a_token_would_merge_with_it(self) -> None:
-        (given, scored), merged = requests.split(self.encode, "ab\n", "Zc")
+        (given, scored), merged = requests.split_prompt(self.encode, "ab\n", "Zc")
         assert merged
         assert given + scored == self.encode("ab\n") + self.encode("Zc")
         assert scored == self.ids("\nZc")

@@ -61,7 +61,7 @@ class TestVerify:
         for step in ("static: ok", "checkpoint: ok", "live: ok"):
             assert step in printed
         assert "prompts compared" in printed
-        assert "fault" not in printed
+        assert "error" not in printed
 
     def test_a_server_that_applies_no_adapter(self, harness: Harness, served: Served) -> None:
         code, printed = verify(harness, served, served.adapter, "base")

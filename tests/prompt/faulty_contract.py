@@ -18,8 +18,9 @@ import tiny
 
 from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract, read_template
+from harness.prompt.messages import Message
 from harness.prompt.preamble import without_preamble
-from harness.prompt.render import Message, Rendered, Renderer
+from harness.prompt.render import Rendered, Renderer
 from harness.prompt.static import check_contract, require_sound
 from harness.workflows.compose import config_for
 

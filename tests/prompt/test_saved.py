@@ -53,7 +53,7 @@ class TestWritten:
         )
         assert load_tokenizer(folder).chat_template == bench.contract.template
         assert Contract.load(folder) == bench.contract
-        assert bench.contract.digest in (folder / card.FILE).read_text()
+        assert bench.contract.digest in (folder / card.CARD_FILE).read_text()
 
     def test_readers_find_the_stop_ids_and_no_sampling(self, bench: Bench) -> None:
         from transformers import GenerationConfig
@@ -112,7 +112,7 @@ class TestMadeElsewhere:
 
     def test_two_that_disagree_are_a_fault(self, bench: Bench, folder: Path) -> None:
         edited(folder / "tokenizer_config.json", {"chat_template": STOCK})
-        assert [(p.severity, "the one read first" in p.message) for p in problems(bench, folder)] == [("fault", True)]
+        assert [(p.severity, "the one read first" in p.message) for p in problems(bench, folder)] == [("error", True)]
 
     def test_none_at_all_is_a_fault(self, bench: Bench, folder: Path) -> None:
         (folder / "chat_template.jinja").unlink()
@@ -130,7 +130,7 @@ class TestMadeElsewhere:
         if stops is not None:
             edited(folder / "generation_config.json", {"eos_token_id": stops})
         (found,) = problems(bench, folder)
-        assert found.severity == "fault"
+        assert found.severity == "error"
         assert "'<|im_end|>'" in found.message
 
     def test_further_templates_are_noted(self, bench: Bench, folder: Path) -> None:
@@ -155,11 +155,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 REASONS = {
     "plain": [],
     "dora": ["DoRA"],
-    "module": ["modules trained in full: embed_tokens"],
-    "head": ["modules trained in full: lm_head"],
+    "module": ["fully trained modules: embed_tokens"],
+    "head": ["fully trained modules: lm_head"],
     "bias": ["trained biases"],
-    "token": ["embeddings of single tokens were trained"],
-    "added tokens": ["a tokenizer of its own (added tokens?), where an adapter server uses the base model's"],
+    "token": ["trained embeddings of single tokens"],
+    "added tokens": ["its own tokenizer (added tokens?); a server would use the base model's"],
 }
 
 

@@ -18,7 +18,7 @@ from harness.prompt.contract import Contract
 from harness.prompt.golden import render_golden
 from harness.prompt.make import make_contract, read_template
 from harness.prompt.render import Renderer
-from harness.prompt.static import CHECKS, Problem, check_contract, require_sound
+from harness.prompt.static import STATIC_CHECKS, Problem, check_contract, require_sound
 
 STATIC = [fault for fault in TRAINING if fault.caught_by == "static"]
 POLICIES = {"none": None, "required": None, "fixed": "You are “careful” | {{ x }}."}
@@ -59,7 +59,7 @@ def test_the_fault_is_found_by_its_check(fault: Fault, found: dict[str, set[str]
     assert fault.says.partition(":")[0] in found[fault.name]
 
 
-@pytest.mark.parametrize("check", sorted(set(CHECKS) - NOTES_ONLY))
+@pytest.mark.parametrize("check", sorted(set(STATIC_CHECKS) - NOTES_ONLY))
 def test_every_check_finds_a_fault_that_no_other_finds(check: str, found: dict[str, set[str]]) -> None:
     assert {check} in found.values()
 
@@ -79,14 +79,14 @@ def test_sound_set_ups_raise_no_alarm() -> None:
         renderer = Renderer(contract, made)
         more = [render_golden(renderer, kind, messages) for kind, messages in CONVERSATIONS.items()]
         whole = contract.model_copy(update={"golden": [*contract.golden, *more]})
-        alarms += [(name, family, p) for p in check_contract(whole, made) if p.severity == "fault"]
+        alarms += [(name, family, p) for p in check_contract(whole, made) if p.severity == "error"]
         triples |= {(name, family, golden.name) for golden in whole.golden if golden.refused is None}
     assert alarms == []
     assert len(triples) >= 500
 
 
 def notes(problems: list[Problem]) -> str:
-    assert [problem for problem in problems if problem.severity == "fault"] == []
+    assert [problem for problem in problems if problem.severity == "error"] == []
     return "\n".join(f"{problem.check}: {problem.message}" for problem in problems)
 
 
@@ -155,7 +155,7 @@ def test_a_rewritten_answer_is_not_learnt() -> None:
 
 
 def test_all_faults_are_listed_and_notes_are_returned() -> None:
-    fault, note = Problem("mask", "fault", "empty"), Problem("ignored", "note", "tools")
+    fault, note = Problem("mask", "error", "empty"), Problem("ignored", "note", "tools")
     with pytest.raises(EvidenceFault, match=r"2 faults of the contract:\n  - mask: empty\n  - mask: empty"):
         require_sound([fault, note, fault], "the contract")
     assert require_sound([note], "the contract") == [note]

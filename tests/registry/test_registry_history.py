@@ -5,26 +5,28 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.checkpoint.history import Entry, before_current, current_of, demanded_of, read_lines
+from harness.checkpoint.history import HistoryEntry, before_current, current_of, demanded_of, read_lines
 
 words = st.text(max_size=12)
 
 
-def chained(whys: list[str]) -> list[Entry]:
-    entries: list[Entry] = []
+def chained(whys: list[str]) -> list[HistoryEntry]:
+    entries: list[HistoryEntry] = []
     for number, why in enumerate(whys, 1):
         previous = entries[-1].hash if entries else ""
         entries.append(act(number, "promote", f"model-{number}", why=why, previous=previous).sealed())
     return entries
 
 
-def act(number: int, action: str, model: str, why: str = "", previous: str = "") -> Entry:
+def act(number: int, action: str, model: str, why: str = "", previous: str = "") -> HistoryEntry:
     values = {"number": number, "action": action, "alias": "production", "model": model, "run_id": model}
     values |= {"when": "2026-01-01T00:00:00+00:00", "who": "ada", "why": why, "previous": previous}
-    return Entry.model_validate(values | {"digests": {"weights": model}, "policy": {"name": f"policy of {model}"}})
+    return HistoryEntry.model_validate(
+        values | {"digests": {"weights": model}, "policy": {"name": f"policy of {model}"}}
+    )
 
 
-def text_of(entries: list[Entry]) -> str:
+def text_of(entries: list[HistoryEntry]) -> str:
     return "\n".join(json.dumps(entry.model_dump(), sort_keys=True) for entry in entries)
 
 

@@ -95,13 +95,13 @@ def test_the_policy_of_an_alias(harness: Call) -> None:
     ("arguments", "told"),
     [
         (("promote", "frist"), "Did you mean 'first'?"),
-        (("promote", "first", "--alias", "Live"), "is no alias"),
+        (("promote", "first", "--alias", "Live"), "cannot be an alias"),
         (("promote", "first", "registry=wandbb"), "Did you mean 'wandb'?"),
         (("promote", "first", "policy=strict"), "it takes registry="),
         (("registry", "rollback"), "nothing was promoted"),
         (("registry", "policy"), "name the policy"),
         (("registry", "publish"), "publish where?"),
-        (("gate", "production", "first"), "no such run or evaluation folder"),
+        (("gate", "production", "first"), "nothing has been promoted as production"),
     ],
 )
 def test_what_cannot_be_done(arguments: tuple[str, ...], told: str, harness: Call, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class TestFull:
         weights = load_file(out / "model.safetensors")
         assert {w.dtype for w in weights.values()} == {torch.bfloat16}
         assert not is_adapter(out)
-        assert [p for p in check_saved(out, out, Contract.load(out)) if p.severity == "fault"] == []
+        assert [p for p in check_saved(out, out, Contract.load(out)) if p.severity == "error"] == []
         assert load_model(out, "bfloat16").config.vocab_size == len(load_tokenizer(tiny_base))
 
     def test_the_penalty_keeps_it_near_its_start(self, tiny_base: Path, tmp_path: Path) -> None:

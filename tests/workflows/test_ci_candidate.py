@@ -9,7 +9,7 @@ import pytest
 from evaluation_folders import answers, one_task
 from run_folders import BASE_SHA, POLICY_OF_TESTS, N, write_evaluation, write_run
 
-from harness.checkpoint.history import Entry, write_history
+from harness.checkpoint.history import HistoryEntry, write_history
 from harness.checkpoint.origin import write_origin
 from harness.config.experiment import Config
 from harness.config.gate import SequentialConfig
@@ -84,8 +84,8 @@ def test_an_adapter_on_another_base_is_another_model(
     assert (ci.already_there("runs/mine", "production", config) is not None) == there
 
 
-def promoted(digests: dict[str, str]) -> Entry:
-    return Entry(
+def promoted(digests: dict[str, str]) -> HistoryEntry:
+    return HistoryEntry(
         number=1, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
         digests=digests, policy={}, previous="",
     ).sealed()  # fmt: skip
@@ -205,7 +205,7 @@ def test_looks_decide_whatever_was_evaluated_before(
     folders = ci.evaluated(sides, config, policy)
     assert folders == (tmp_path / "baseline", tmp_path / "made/note", {})
     assert given["known"] == {"production": tmp_path / "baseline"}
-    assert given["looks"].whole == {"production"}
+    assert given["looks"].in_full == {"production"}
     first = given["out"]
     ci.evaluated(sides, config, policy.model_copy(update={"alpha_fail": 0.01}))
     assert given["out"] != first, "another rule leaves the evidence of the first decision alone"
@@ -224,7 +224,7 @@ def test_further_baselines_are_evaluated_with_the_rest(
     sides = ci.Sides("runs/mine", "note", (production, note), further)
     folders = ci.evaluated(sides, config, policy, {**dict.fromkeys(further, tmp_path), "fixed": fixed})
     assert list(given["checkpoints"]) == ["mine", "anchor", "note"]
-    assert given["looks"].whole == {"mine", "anchor"}
+    assert given["looks"].in_full == {"mine", "anchor"}
     made = tmp_path / "made"
     assert folders[2] == {"fixed": fixed, "production": made / "mine", "anchor": made / "anchor"}
 

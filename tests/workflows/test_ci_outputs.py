@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.checkpoint.history import Entry
+from harness.checkpoint.history import HistoryEntry
 from harness.core.errors import ServerFault
 from harness.records.gate import Side, Verdict
 from harness.report.ci_outputs import annotations, write_failure, write_outputs, write_unchanged
 
 SIDE = Side(label="x", weights_sha256="w", contract_sha256="c")
-ENTRY = Entry(
+ENTRY = HistoryEntry(
     number=2, action="promote", alias="production", model="mine-1", run_id="mine", when="", who="", why="",
     digests={"weights": "w", "contract": "c"}, policy={}, previous="",
 )  # fmt: skip

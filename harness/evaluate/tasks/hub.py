@@ -1,4 +1,4 @@
-"""The offline hub: datasets that tasks ask for are taken from `hub_dir`, whatever code asks.
+"""The offline hub: whatever code of a task loads a dataset gets the local copy in `hub_dir`.
 
 `hub_dir` holds copies of dataset repositories as <owner>/<name>, and `nltk_data` for the tasks that need it.
 """
@@ -30,52 +30,52 @@ _REMOTE = re.compile(r"^(?:hf://datasets/|https?://[^/]+/datasets/)([^/]+/[^/@]+
 
 
 class MissingData(NetworkFault):
-    """A dataset (or a configuration of it) that is neither in `hub_dir` nor to be had from the hub."""
+    """A dataset, or a configuration of it, is not in `hub_dir` and cannot be fetched from the hub."""
 
 
 @dataclass
 class Hub:
-    """Where tasks' datasets come from.
+    """Where tasks' datasets come from: copies in `folder`, or the hub.
 
-    `fetch` is called with id and configuration (ALL_FILES: everything) before a dataset is opened: `harness mirror`
-    copies it then.
+    `fetch` is called with id and configuration (ALL_FILES: everything) before a dataset is opened; `harness mirror`
+    copies the dataset at that moment.
     """
 
     folder: Path | None
     fetch: Callable[[str, str | None], None] | None = None
-    _lost: dict[str, MissingData] = field(default_factory=dict)
+    _unavailable: dict[str, MissingData] = field(default_factory=dict)
 
     def open(self, builder: Callable[..., Any], path: str, name: str | None, **settings: Any) -> Any:
-        """What `datasets.load_dataset_builder` returns, of the local copy if there is one. Raises as `explained`."""
-        if path in self._lost:
-            raise self._lost[path]
+        """The result of `datasets.load_dataset_builder`, of the local copy if any. Raises as `explained` does."""
+        if path in self._unavailable:
+            raise self._unavailable[path]
         by_file = bool(settings.get("data_files") or settings.get("data_dir"))
         try:
             self._fetch(path, ALL_FILES if by_file else name)
             settings["data_files"] = self._local_files(settings.get("data_files"))
-            copy = self._whole_copy(path)
+            copy = self._checked_copy(path)
             if copy is None and is_hub_id(path) and (why := unreachable()):
                 return _from_cache(builder, path, name, settings, why)
             with explained(path, name, copy):
                 return builder(str(copy) if copy else path, name, **settings)
-        except MissingData as fault:
+        except MissingData as error:
             if self.copy_of(path) is None:
-                self._lost[path] = fault  # a group of tasks asks once
+                self._unavailable[path] = error  # so that the tasks of a group ask the hub only once
             raise
 
-    def _whole_copy(self, dataset: str) -> Path | None:
+    def _checked_copy(self, dataset: str) -> Path | None:
         copy = self.copy_of(dataset)
-        if copy is not None and self.folder is not None and (changed := other_sizes(self.folder, dataset)):
-            raise MissingData(f"the copy of {dataset} in {self.folder} is not whole: {', '.join(changed[:3])}")
+        if copy is not None and self.folder is not None and (changed := changed_files(self.folder, dataset)):
+            raise MissingData(f"the copy of {dataset} in {self.folder} is incomplete: {', '.join(changed[:3])}")
         return copy
 
     def copy_of(self, dataset: str) -> Path | None:
         """The folder of a dataset's copy, if there is one."""
-        found = self.folder / dataset if self.folder is not None and is_hub_id(dataset) else None
-        return found.resolve() if found is not None and found.is_dir() else None
+        copy = self.folder / dataset if self.folder is not None and is_hub_id(dataset) else None
+        return copy.resolve() if copy is not None and copy.is_dir() else None
 
     def require_nltk(self) -> None:
-        """Makes sure of nltk's sentence splitter; without it a task would fail after the model has answered."""
+        """Finds or downloads nltk's sentence splitter, without which a task fails only after the model has answered."""
         import nltk
 
         use_nltk_data(self.folder)
@@ -84,7 +84,7 @@ class Hub:
         except LookupError:
             into = str(self.folder / NLTK) if self.folder is not None and self.fetch is not None else None
             if not nltk.download(PUNKT, download_dir=into, quiet=True, print_error_to=io.StringIO()):
-                raise MissingData(f"it needs nltk's {PUNKT}, which is not here and cannot be downloaded") from None
+                raise MissingData(f"it needs nltk's {PUNKT}, which is not installed and cannot be downloaded") from None
             use_nltk_data(self.folder)
 
     def _fetch(self, dataset: str, name: str | None) -> None:
@@ -92,22 +92,22 @@ class Hub:
             self.fetch(dataset, name)
 
     def _local_files(self, files: Any) -> Any:
-        """Data files by address, those of a dataset that has a copy by their place in it."""
+        """Data files by address; those of a dataset with a local copy by their path in it."""
         if isinstance(files, dict):
             return {split: self._local_files(part) for split, part in files.items()}
         if isinstance(files, list | tuple):
             return [self._local_files(part) for part in files]
-        found = _REMOTE.match(str(files)) if files is not None else None
-        if found is None:
+        match = _REMOTE.match(str(files)) if files is not None else None
+        if match is None:
             return files
-        self._fetch(found[1], ALL_FILES)
-        copy = self._whole_copy(found[1])
-        return files if copy is None else str(copy / found[2])
+        self._fetch(match[1], ALL_FILES)
+        copy = self._checked_copy(match[1])
+        return files if copy is None else str(copy / match[2])
 
 
 @cache
 def unreachable() -> str:
-    """Why the hub cannot be asked, or ''. One look decides: its library waits half a minute for each dataset."""
+    """Why the hub is out of reach, or ''. Checked once, because its library waits half a minute for each dataset."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)
@@ -116,15 +116,15 @@ def unreachable() -> str:
     if getproxies():
         return ""
     try:
-        place = (str(address.hostname), address.port or {"http": 80}.get(address.scheme, 443))
-        socket.create_connection(place, timeout=CONNECT_TIMEOUT_S).close()
+        host = (str(address.hostname), address.port or {"http": 80}.get(address.scheme, 443))
+        socket.create_connection(host, timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         return f"{constants.ENDPOINT} cannot be reached: {error.strerror or error}"
     return ""
 
 
 def _from_cache(builder: Callable[..., Any], path: str, name: str | None, settings: dict[str, Any], why: str) -> Any:
-    """A dataset that was downloaded earlier, without asking the hub. Raises MissingData."""
+    """A dataset that was downloaded earlier, without contacting the hub. Raises MissingData."""
     from datasets import config
 
     online, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
@@ -132,17 +132,17 @@ def _from_cache(builder: Callable[..., Any], path: str, name: str | None, settin
         with explained(path, name, None):
             return builder(path, name, **settings)
     except MissingData:
-        raise MissingData(f"its dataset {_shown(path, name)} cannot be fetched from the hub ({why})") from None
+        raise MissingData(f"its dataset {_dataset_title(path, name)} cannot be fetched from the hub ({why})") from None
     finally:
         config.HF_HUB_OFFLINE = online
 
 
-def _shown(dataset: str, name: str | None) -> str:
+def _dataset_title(dataset: str, name: str | None) -> str:
     return f"{dataset} ({name})" if name and name != ALL_FILES else dataset
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether `load_dataset` would look for this on the hub: owner/name or a bare name, no file format, no path."""
+    """Whether `load_dataset` would look for this on the hub: owner/name or a bare name, not a file format or path."""
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
     return path.count("/") <= 1 and not path.startswith((".", "/", "~")) and path not in _PACKAGED_DATASETS_MODULES
@@ -150,9 +150,9 @@ def is_hub_id(path: str) -> bool:
 
 @contextmanager
 def installed(hub: Hub) -> Iterator[None]:
-    """Inside, every `load_dataset` goes through `hub`, however the task's code imported it.
+    """Within the context, every `load_dataset` goes through `hub`, however the task's code imported it.
 
-    `load_dataset` looks its builder up in its module at each call: that is the one place they all pass.
+    `load_dataset` looks up its builder in its own module at each call: every call passes this place.
     """
     from datasets import load
 
@@ -171,15 +171,15 @@ def installed(hub: Hub) -> Iterator[None]:
 
 
 def use_nltk_data(hub_dir: Path | None) -> None:
-    """Puts the hub folder's nltk data, in it or beside it, first where nltk looks."""
-    found = nltk_data(hub_dir)
-    if found is None:
+    """Puts the nltk data in the hub folder, or beside it, first on nltk's search path."""
+    data = nltk_data(hub_dir)
+    if data is None:
         return
     known = os.environ.get("NLTK_DATA", "")
-    if str(found) not in known.split(os.pathsep):
-        os.environ["NLTK_DATA"] = os.pathsep.join(filter(None, [str(found), known]))
-    if "nltk" in sys.modules and str(found) not in sys.modules["nltk"].data.path:
-        sys.modules["nltk"].data.path.insert(0, str(found))
+    if str(data) not in known.split(os.pathsep):
+        os.environ["NLTK_DATA"] = os.pathsep.join(filter(None, [str(data), known]))
+    if "nltk" in sys.modules and str(data) not in sys.modules["nltk"].data.path:
+        sys.modules["nltk"].data.path.insert(0, str(data))
 
 
 def splits_sentences(task_file: Path | None) -> bool:
@@ -188,21 +188,24 @@ def splits_sentences(task_file: Path | None) -> bool:
 
 
 def nltk_data(hub_dir: Path | None) -> Path | None:
+    """The nltk data in the hub folder or beside it; None where there are none."""
     places = (hub_dir / NLTK, hub_dir.resolve().parent / NLTK) if hub_dir is not None else ()
     return next((place.resolve() for place in places if place.is_dir()), None)
 
 
 @contextmanager
 def explained(dataset: str, name: str | None, copy: Path | None) -> Iterator[None]:
-    """Turns what goes wrong with a dataset into one sentence. Raises MissingData; DataError for broken ones."""
-    which = _shown(dataset, name)
+    """Turns an error about a dataset into one sentence. Raises MissingData, or DataError for an unreadable dataset."""
+    which = _dataset_title(dataset, name)
     try:
         yield
     except Exception as error:
-        if _of_the_hub(error):
+        if _is_hub_error(error):
             raise MissingData(f"its dataset {which} cannot be fetched from the hub ({reason(error)})") from None
         if isinstance(error, FileNotFoundError):
-            place = f"the copy of {which} in {copy} lacks files" if copy else f"its dataset {which} cannot be found"
+            place = (
+                f"files are missing from the copy of {which} in {copy}" if copy else f"its dataset {which} is missing"
+            )
             raise MissingData(f"{place} ({reason(error)})") from None
         if copy is not None and "BuilderConfig" in str(error) and "not found" in str(error):
             raise MissingData(f"the copy of {dataset} in {copy} has no configuration {name!r}") from None
@@ -211,8 +214,8 @@ def explained(dataset: str, name: str | None, copy: Path | None) -> Iterator[Non
         raise
 
 
-def _of_the_hub(error: Exception) -> bool:
-    """No network, or nothing at that address. The hub library's HTTP errors have no common class with ours."""
+def _is_hub_error(error: Exception) -> bool:
+    """Whether there is no network or no such dataset. The library's HTTP errors have no base class in common."""
     from datasets.exceptions import DatasetNotFoundError
 
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
@@ -221,28 +224,29 @@ def _of_the_hub(error: Exception) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of the hub's libraries says, for people: one line, and what an HTTP status means."""
+    """An exception of the hub's libraries as one line for people, with the meaning of an HTTP status."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     gated = "gated" in type(error).__name__.lower() or "gated" in str(error).lower()
     if gated or status == 403:
-        return "it is gated: accept its conditions on its page, then log in with `hf auth login`"
+        return "it is gated: accept the conditions on its page, then log in with `hf auth login`"
     if status in (401, 404) or "doesn't exist on the Hub" in str(error):
-        return "the hub knows no such dataset, or it is private: check the name, or log in with `hf auth login`"
+        return "the hub has no such dataset, or it is private: check the name, or log in with `hf auth login`"
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def content_digest(hub_dir: Path, datasets: set[str] | None) -> str:
-    """Digest of the copies of datasets (by id; None: of everything in `hub_dir`).
+    """Digest of the copies of these datasets (ids); of everything in `hub_dir` for None.
 
-    Contents decide, not times. A file that mirror.json lists with its present size counts by the digest there.
+    It depends on contents, not on times. A file that mirror.json lists with its present size counts by the digest
+    there.
     """
     known = recorded_files(hub_dir)
     folders = [hub_dir] if datasets is None else [hub_dir / dataset for dataset in sorted(datasets)]
-    files = [path for folder in folders for path in sorted(folder.rglob("*")) if _counts(path, hub_dir)]
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if _is_content(path, hub_dir)]
     return sha256_json({path.relative_to(hub_dir).as_posix(): _digest(path, hub_dir, known) for path in files})
 
 
-def _counts(path: Path, hub_dir: Path) -> bool:
+def _is_content(path: Path, hub_dir: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(hub_dir).parts)
     return path.is_file() and not hidden and path.name != MIRROR
 
@@ -255,7 +259,7 @@ def _digest(path: Path, hub_dir: Path, known: dict[str, Any]) -> str:
 
 
 def recorded_files(hub_dir: Path) -> dict[str, Any]:
-    """sha256 and bytes by file, as mirror.json has them; nothing where the folder was not made by `harness mirror`.
+    """sha256 and bytes by file, as in mirror.json; empty for a folder that `harness mirror` did not make.
 
     Raises DataError when mirror.json is damaged.
     """
@@ -264,10 +268,14 @@ def recorded_files(hub_dir: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{hub_dir / MIRROR} is damaged ({reason(error)}); make the mirror again") from None
+        raise DataError(
+            f"{hub_dir / MIRROR} is damaged ({reason(error)}). "
+            f"Copy the datasets again: harness mirror SUITE --to {hub_dir}"
+        ) from None
 
 
-def other_sizes(hub_dir: Path, dataset: str) -> list[str]:
-    """Files of a mirrored dataset that are missing or have another size than mirror.json says."""
-    wanted = {name: told["bytes"] for name, told in recorded_files(hub_dir).items() if name.startswith(f"{dataset}/")}
+def changed_files(hub_dir: Path, dataset: str) -> list[str]:
+    """Files of a mirrored dataset that are missing, or whose size differs from the one in mirror.json."""
+    files = recorded_files(hub_dir).items()
+    wanted = {name: entry["bytes"] for name, entry in files if name.startswith(f"{dataset}/")}
     return [n for n, size in wanted.items() if not (hub_dir / n).is_file() or (hub_dir / n).stat().st_size != size]

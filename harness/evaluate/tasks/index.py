@@ -1,4 +1,4 @@
-"""lm-eval's index of its own tasks, kept: it parses some 14,000 YAML files to learn their names."""
+"""A cache of lm-eval's index of its own tasks, which lm-eval builds by parsing some 14,000 YAML files."""
 
 import json
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ NO_DATASET = ""
 
 
 def task_manager(folders: list[Path]) -> Any:
-    """lm-eval's TaskManager over its own tasks and those in `folders`, which win where names are the same."""
+    """lm-eval's TaskManager with its own tasks and those in `folders`, which replace tasks of the same name."""
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry, Kind
 
     root = _root()
     stock = {
-        name: Entry(name, Kind[told["kind"]], root / told["path"] if told["path"] else None, tags=set(told["tags"]))
-        for name, told in stock_index().items()
+        name: Entry(name, Kind[row["kind"]], root / row["path"] if row["path"] else None, tags=set(row["tags"]))
+        for name, row in stock_index().items()
     }
     manager = TaskManager(include_path=list(folders), include_defaults=False)
     manager._index = {**stock, **manager._index}
@@ -29,27 +29,27 @@ def task_manager(folders: list[Path]) -> Any:
 
 
 def datasets_of(names: list[str]) -> set[str] | None:
-    """Hub ids of the datasets that tasks and groups read, without loading them; None when only their code knows."""
-    found = [told["dataset"] for told in _leaves(names, {**stock_index(), **_own_index()})]
-    return None if None in found else set(found) - {NO_DATASET}
+    """Hub ids of the datasets of tasks and groups, without loading them; None when only their code knows them."""
+    datasets = [leaf["dataset"] for leaf in _leaves(names, {**stock_index(), **_own_index()})]
+    return None if None in datasets else set(datasets) - {NO_DATASET}
 
 
 def _leaves(members: list[Any], index: Index, above: str | None = None) -> Iterator[dict[str, Any]]:
-    """The tasks below names and inline members of groups; a group may give its members a dataset."""
+    """The tasks below names and inline members of groups. A group may set the dataset of its members."""
     for member in members:
         inline = member if isinstance(member, dict) else {}
         name = inline.get("task") if isinstance(inline.get("task"), str) else inline.get("group", member)
-        told = index.get(str(name), {"dataset": NO_DATASET})  # a task that is only items and a behaviour
-        below = told.get("members") or (inline.get("task") if isinstance(inline.get("task"), list) else None)
-        dataset = above or inline.get("dataset_path") or told.get("dataset")
-        if below or told.get("kind") == "TAG":
-            yield from _leaves(below or told["tags"], index, dataset)
+        entry = index.get(str(name), {"dataset": NO_DATASET})  # a task that consists of items and a behaviour
+        below = entry.get("members") or (inline.get("task") if isinstance(inline.get("task"), list) else None)
+        dataset = above or inline.get("dataset_path") or entry.get("dataset")
+        if below or entry.get("kind") == "TAG":
+            yield from _leaves(below or entry["tags"], index, dataset)
         else:
             yield {"name": name, "dataset": dataset}
 
 
 def _own_index() -> Index:
-    """What `stock_index` tells of lm-eval's tasks, of those under tasks/."""
+    """The same as `stock_index`, for the tasks under tasks/."""
     from yaml import load
 
     index: Index = {}
@@ -68,7 +68,7 @@ def _own_index() -> Index:
 
 
 def _dataset(config: dict[str, Any], path: Path) -> str | None:
-    """The dataset that a task of ours names; none, or unknown where it includes another file or its code loads one."""
+    """The dataset of a task under tasks/; None (unknown) if it includes another file or its code loads a dataset."""
     if named := config.get("dataset_path"):
         return str(named)
     loads = any("load_dataset" in code.read_text() for code in path.parent.glob("*.py"))
@@ -76,7 +76,7 @@ def _dataset(config: dict[str, Any], path: Path) -> str | None:
 
 
 def _plain_loader() -> Any:
-    """YAML without lm-eval's `!function`."""
+    """A YAML loader that reads lm-eval's `!function` tags as None."""
     from yaml import SafeLoader
 
     class Plain(SafeLoader):
@@ -91,9 +91,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def stock_index() -> Index:
-    """kind, file (relative to lm-eval's tasks), tags, dataset and members by name.
+    """kind, path (relative to lm-eval's tasks), tags, dataset and members of each task, group and tag, by name.
 
-    Read again when lm-eval is another version, or lies elsewhere.
+    It is built again when the version or the place of lm-eval changes.
     """
     from importlib.metadata import version
 
@@ -101,19 +101,19 @@ def stock_index() -> Index:
     key = sha256_json([version("lm-eval"), str(root), root.stat().st_mtime_ns])
     path = cache_dir() / "lm_eval" / f"index-{key[:16]}.json"
     try:
-        found = json.loads(path.read_text())
+        index = json.loads(path.read_text())
     except (OSError, ValueError):
-        found = None
-    if isinstance(found, dict) and found:
-        return found
-    made = _read(root)
+        index = None
+    if isinstance(index, dict) and index:
+        return index
+    made = _build(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, made)
     return made
 
 
 def _root() -> Path:
-    """Where lm-eval's tasks lie; found without importing it."""
+    """The folder of lm-eval's tasks, without importing lm-eval."""
     from importlib.util import find_spec
 
     spec = find_spec("lm_eval")
@@ -124,7 +124,7 @@ def _root() -> Path:
     return Path(spec.origin).parent / "tasks"
 
 
-def _read(root: Path) -> Index:
+def _build(root: Path) -> Index:
     from lm_eval.tasks._index import TaskIndex
 
     return {

@@ -1,4 +1,7 @@
-"""lm-eval's tasks by name: stock ones, shipped ones, the user's own; datasets from the local hub copy if given."""
+"""Loads lm-eval tasks by name: lm-eval's own, those of the harness, and the user's.
+
+Datasets come from the local copies in `hub_dir` if it is given.
+"""
 
 import logging
 import random
@@ -18,10 +21,8 @@ from harness.data.evaluation_items import ITEMS, exchange, read_items
 from harness.evaluate.tasks.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
 from harness.evaluate.tasks.index import datasets_of, task_manager
 
-# lm-eval tasks for folders that hold only a behaviour and items: the YAML that others write by hand.
-
-
-YAML = """\
+# The lm-eval task of a folder that holds only a behaviour and items.
+TASK_YAML = """\
 task: {name}
 custom_dataset: !function harness.evaluate.domain.items
 dataset_kwargs: {{file: {items}}}
@@ -35,8 +36,8 @@ metric_list:
 {metrics}
 metadata: {{version: 1.0}}
 """
-METRIC = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}"
-CODE = """\
+METRIC_YAML = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}"
+TASK_CODE = """\
 from harness.evaluate.domain import grader
 
 process_results = grader("{name}")
@@ -44,7 +45,7 @@ process_results = grader("{name}")
 
 
 def write_tasks(names: list[str], out: Path) -> None:
-    """A folder below `out` for each named task that has a behaviour, items, and no lm-eval YAML of its own."""
+    """Writes a folder below `out` for each named task that has a behaviour and items, but no lm-eval YAML."""
     folders = behavior_folders()
     for name in names:
         if name in folders and not (folders[name] / f"{name}.yaml").is_file():
@@ -53,21 +54,24 @@ def write_tasks(names: list[str], out: Path) -> None:
 
 def _write(name: str, items: Path, out: Path) -> None:
     out.mkdir(parents=True)
-    metrics = "\n".join(METRIC.format(name=metric) for metric in metric_names(name, items))
-    (out / f"{name}.yaml").write_text(YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
-    (out / "graded.py").write_text(CODE.format(name=name))
+    metrics = "\n".join(METRIC_YAML.format(name=metric) for metric in metric_names(name, items))
+    (out / f"{name}.yaml").write_text(TASK_YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
+    (out / "graded.py").write_text(TASK_CODE.format(name=name))
 
 
 def metric_names(name: str, items: Path) -> list[str]:
-    """The metrics that a behaviour reports on these items: whatever it says of an empty answer to each."""
+    """The metrics that a behaviour reports on these items, which are those of an empty answer to each of them."""
     behavior = load_behavior(name)
     checks = [behavior.check(exchange(item)) for item in read_items(items)]
     return list(dict.fromkeys(metric for check in checks for metric in check.metrics))
 
 
 @dataclass
-class Faults:
-    """What keeps tasks from being built, a line each: data that are not here, packages that are not, and the rest."""
+class TaskErrors:
+    """Why tasks cannot be built, one line for each: missing data, missing packages, and other errors.
+
+    `tasks` are the tasks or groups of the suite that are concerned.
+    """
 
     missing: list[str] = field(default_factory=list)
     packages: list[str] = field(default_factory=list)
@@ -78,37 +82,43 @@ class Faults:
         lines = [*self.missing, *self.packages, *self.broken]
         if not lines:
             return
-        told = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} faults:", *(f"  - {line}" for line in lines)])
+        message = lines[0]
+        if len(lines) > 1:
+            message = "\n".join([f"{len(lines)} errors:", *(f"  - {line}" for line in lines)])
         if self.missing:
-            raise NetworkFault(f"{told}\n{self._mend(hub)}")
-        raise EnvironmentFault(told) if self.packages else DataError(told)
+            raise NetworkFault(f"{message}\n{self._fix(hub)}")
+        raise EnvironmentFault(message) if self.packages else DataError(message)
 
-    def _mend(self, hub: Hub) -> str:
+    def _fix(self, hub: Hub) -> str:
         if hub.fetch is not None:
-            return "What could be copied is kept; the same command goes on from there."
+            return "The files copied so far are kept. Run the same command again to continue."
         wanted = " ".join(dict.fromkeys(self.tasks))
-        where = "" if hub.folder else "no hub_dir=<folder> is given. "
+        unset = "" if hub.folder else "hub_dir is not set. "
         return (
-            f"{where}Where there is a network: harness mirror {wanted} --to DIR; carry DIR here and pass hub_dir=DIR. "
-            "To go without a task, name it: suite.skip=[TASK]"
+            f"{unset}On a machine with a network: harness mirror {wanted} --to DIR. Copy DIR to this machine and add "
+            "hub_dir=DIR. To leave a task out: suite.skip=[TASK]"
         )
 
 
 def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
     """lm-eval's task dictionary ({"tasks", "groups", "group_map"}) with the configured overrides applied.
 
-    Raises ConfigError for unknown names and folders; NetworkFault, naming every task, when datasets are neither local
-    nor downloadable; EnvironmentFault for Python packages that a task's code needs; DataError for broken copies.
+    Raises ConfigError for unknown tasks and a hub_dir that is not a folder; NetworkFault, listing all tasks concerned,
+    for datasets that are neither local nor downloadable; EnvironmentFault for missing Python packages that a task's
+    code needs; DataError for damaged copies.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     if hub_dir is not None and not hub_dir.is_dir():
-        raise ConfigError([f"hub_dir: {hub_dir} is no folder"])
+        names = " ".join(task.name for task in tasks)
+        raise ConfigError([f"hub_dir: {hub_dir} is not a folder. To make it: harness mirror {names} --to {hub_dir}"])
     with TemporaryDirectory(prefix="harness-tasks-") as generated:
         write_tasks([task.name for task in tasks], Path(generated))
         manager = task_manager([*resources.task_roots(), Path(generated)])
         unknown = [task.name for task in tasks if task.name not in manager.task_index]
         if unknown:
-            raise ConfigError(f"task {name}: unknown. {nearest(name, manager.task_index)}" for name in unknown)
+            raise ConfigError(
+                f"task {name}: there is no such task. {nearest(name, manager.task_index)}" for name in unknown
+            )
         hub = hub or Hub(hub_dir)
         with installed(hub):
             return _load_all(manager, tasks, hub)
@@ -116,13 +126,13 @@ def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | Non
 
 def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, Any]:
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
-    faults = Faults()
+    errors = TaskErrors()
     for task in tasks:
-        manager._factory = _factory(task, hub, faults)
+        manager._factory = _factory(task, hub, errors)
         part = manager.load([task.name])
         for key in loaded:
             loaded[key] |= part[key]
-    faults.raise_any(hub)
+    errors.raise_any(hub)
     for name, built in loaded["tasks"].items():
         if built.get_config("num_fewshot") is None:
             built.set_config(key="num_fewshot", value=0)
@@ -141,7 +151,7 @@ def _require_items(name: str, task: Any) -> None:
 
 
 def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: int) -> dict[str, list[int]]:
-    """Item indices per leaf task where a limit is set: a seeded sample, not the first rows."""
+    """Item indices by leaf task, for tasks with a limit: a seeded sample of the items, not the first rows."""
     samples = {}
     for task in tasks:
         for leaf in leaves(loaded, task.name):
@@ -152,7 +162,7 @@ def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: in
 
 
 def leaves(loaded: dict[str, Any], name: str) -> list[str]:
-    """The tasks below a name, in order: itself, all of a group's, or all that carry it as a tag."""
+    """The tasks that a name stands for, in order: the task itself, those of the group, or those with the tag."""
     if name in loaded["tasks"]:
         return [name]
     if name in loaded["group_map"]:
@@ -161,15 +171,15 @@ def leaves(loaded: dict[str, Any], name: str) -> list[str]:
 
 
 def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
-    """Digest of the local copies that these tasks read: what decides whether results can be reused.
+    """Digest of the local copies that these tasks read, which decides whether results can be reused.
 
-    Of the whole folder where only a task's own code knows its datasets.
+    It covers the whole folder when only a task's own code knows its datasets. None without `hub_dir`.
     """
     return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
 
 
-def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
-    """lm-eval's task factory that applies our overrides to every registry entry it reads, and notes what fails."""
+def _factory(task: TaskConfig, hub: Hub, errors: TaskErrors) -> Any:
+    """A task factory of lm-eval that applies our overrides to every entry it reads, and collects errors."""
     from lm_eval.tasks._factory import TaskFactory
 
     class LocalFactory(TaskFactory):
@@ -182,36 +192,36 @@ def _factory(task: TaskConfig, hub: Hub, faults: Faults) -> Any:
             return config
 
         def _build_task(self, entry: Any, overrides: dict[str, Any] | None) -> Any:
-            with _noted(entry.name, task.name, hub, faults):
+            with _collecting(entry.name, task.name, hub, errors):
                 if splits_sentences(entry.yaml_path):
                     hub.require_nltk()
                 return super()._build_task(entry, overrides)
-            return SimpleNamespace(task_name=entry.name)  # in its place: loading goes on, to find all faults
+            return SimpleNamespace(task_name=entry.name)  # a stand-in: loading goes on, to report all errors
 
         def _build_tag(self, entry: Any, overrides: dict[str, Any] | None, registry: Any) -> list[Any]:
             built: list[Any] = super()._build_tag(entry, overrides, registry)
-            for one in built:
-                one.named_by = entry.name
+            for tagged in built:
+                tagged.named_by = entry.name
             return built
 
     return LocalFactory(meta=None)
 
 
 @contextmanager
-def _noted(name: str, asked: str, hub: Hub, faults: Faults) -> Iterator[None]:
-    """Puts whatever a task's dataset, or its code, fails with into `faults`."""
+def _collecting(name: str, wanted: str, hub: Hub, errors: TaskErrors) -> Iterator[None]:
+    """Collects the exceptions of a task's dataset or code in `errors`; `wanted` is the suite's task or group."""
     from datasets.exceptions import DatasetsError
 
     try:
         yield
-    except MissingData as fault:
-        faults.missing.append(f"task {name}: {fault}")
-    except HarnessError as fault:
-        faults.broken.append(f"task {name}: {fault}")
+    except MissingData as error:
+        errors.missing.append(f"task {name}: {error}")
+    except HarnessError as error:
+        errors.broken.append(f"task {name}: {error}")
     except ImportError as error:
-        faults.packages.append(f"task {name}: its code needs a package that is not installed: {reason(error)}")
+        errors.packages.append(f"task {name}: its code needs a package that is not installed: {reason(error)}")
     except (OSError, LookupError, ValueError, RuntimeError, AssertionError, DatasetsError) as error:
-        faults.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {reason(error)}")
+        errors.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {reason(error)}")
     else:
         return
-    faults.tasks.append(asked)
+    errors.tasks.append(wanted)

@@ -1,4 +1,4 @@
-"""What a suite can show: its items, and the smallest drop that so many would not miss."""
+"""What a suite can show: the number of items of each task, and the smallest drop that they detect."""
 
 import sys
 from collections.abc import Sequence
@@ -11,13 +11,16 @@ from harness.core.errors import NetworkFault
 from harness.stats.power import n_for_noninferiority
 
 DISCORDANCES = (0.10, 0.20)
-NOTHING = 1e-4
+PRECISION = 1e-4
 
 
 @dataclass(frozen=True)
-class Reach:
-    """A task or group with its items (`known`: counted, not just its limit), and the smallest drop of a right/wrong
-    metric that so many show, for each share in DISCORDANCES of items on which two models differ (None: no drop)."""
+class DetectableDrop:
+    """The smallest drop of a right/wrong metric that the items of a task or group detect.
+
+    `drops` has one value for each share in DISCORDANCES of items on which two models differ; None where no drop is
+    detected. `known` is False where the data are missing, and `items` is only the task's limit.
+    """
 
     task: str
     items: int
@@ -26,68 +29,68 @@ class Reach:
 
 
 def smallest_drop(items: int, discordance: float, alpha: float, power: float) -> float | None:
-    """The smallest margin for which so many paired items show non-inferiority with this power; None when none does.
+    """The smallest margin for which this many paired items show non-inferiority with this power; None without one.
 
-    The inverse of `n_for_noninferiority` (Miller 2024), to a hundredth of a point: the same drop is also what a
-    one-sided test at alpha finds with this power.
+    The inverse of `n_for_noninferiority` (Miller 2024), to a hundredth of a point. A one-sided test at alpha detects
+    the same drop with this power.
     """
-    low, high = NOTHING, 1 - NOTHING
+    low, high = PRECISION, 1 - PRECISION
     if items < 1 or n_for_noninferiority(high, discordance, alpha, power) > items:
         return None
-    while high - low > NOTHING:
+    while high - low > PRECISION:
         middle = (low + high) / 2
         enough = n_for_noninferiority(middle, discordance, alpha, power) <= items
         low, high = (low, middle) if enough else (middle, high)
     return high
 
 
-def reaches(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[Reach]:
-    """What each task and group can show at the policy's error rates."""
+def detectable_drops(config: EvaluationConfig, sizes: dict[str, int | None]) -> list[DetectableDrop]:
+    """The smallest drops that each task and group detects at the policy's error rates."""
     gate = config.gate
-    found = []
+    result = []
     for task in config.tasks:
         size = sizes[task.name]
         items = task.limit or 0 if size is None else size
         drops = tuple(smallest_drop(items, share, gate.alpha_pass, gate.power) for share in DISCORDANCES)
-        found.append(Reach(task.name, items, size is not None, drops))
-    return found
+        result.append(DetectableDrop(task.name, items, size is not None, drops))
+    return result
 
 
 def sizes(tasks: Sequence[TaskConfig], loaded: dict[str, Any]) -> dict[str, int | None]:
-    """Items that are asked, by task or group, of loaded tasks."""
+    """The number of evaluated items by task or group, for loaded tasks."""
     from harness.evaluate.tasks.load import leaves
 
-    def asked(task: TaskConfig, leaf: str) -> int:
+    def evaluated(task: TaskConfig, leaf: str) -> int:
         return min(task.limit or sys.maxsize, len(loaded["tasks"][leaf].eval_docs))
 
-    return {task.name: sum(asked(task, leaf) for leaf in leaves(loaded, task.name)) for task in tasks}
+    return {task.name: sum(evaluated(task, leaf) for leaf in leaves(loaded, task.name)) for task in tasks}
 
 
-def sizes_here(config: EvaluationConfig) -> dict[str, int | None]:
-    """As `sizes`, of what can be loaded on this machine; None where a task's data are not here."""
+def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
+    """As `sizes`, loading the tasks; None where a task's data are not on this machine."""
     from harness.evaluate.tasks.load import load_tasks
 
-    found: dict[str, int | None] = {}
+    result: dict[str, int | None] = {}
     for task in config.tasks:
         try:
-            found |= sizes([task], load_tasks([task], Path(config.hub_dir) if config.hub_dir else None))
+            result |= sizes([task], load_tasks([task], Path(config.hub_dir) if config.hub_dir else None))
         except NetworkFault:
-            found[task.name] = None
-    return found
+            result[task.name] = None
+    return result
 
 
-def description(config: EvaluationConfig, found: Sequence[Reach]) -> str:
-    """A table: task, items, smallest drops in points."""
+def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop]) -> str:
+    """A table of tasks, items and smallest drops (in points)."""
     gate = config.gate
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
     lines = [
-        f"suite {config.suite.name}, policy {gate.name}: the smallest drop, in points, that is shown with a chance of",
-        f"{gate.power:.0%} (one-sided alpha {gate.alpha_pass:g}) where {shares} of the items differ between the models",
+        f"suite {config.suite.name}, policy {gate.name}: the smallest drop, in points, that is detected with a",
+        f"probability of {gate.power:.0%} (one-sided alpha {gate.alpha_pass:g}) if {shares} of the answers differ",
         f"{'task':<24} {'items':>6}   drop",
     ]
-    for one in found:
+    for one in tasks:
         drops = " / ".join("none" if drop is None else f"{100 * drop:.1f}" for drop in one.drops)
-        at_most = "" if one.known else "  (its data are not here: the suite's limit, each task of a group)"
+        at_most = "" if one.known else "  (its data are missing: this is the limit of each task)"
         items = str(one.items) if one.known or one.items else "?"
         lines.append(f"{one.task:<24} {items:>6}   {drops if one.items else '?'}{at_most}")
     if config.suite.skip:
@@ -95,14 +98,14 @@ def description(config: EvaluationConfig, found: Sequence[Reach]) -> str:
     return "\n".join(lines)
 
 
-def told(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
-    """One line for the start of an evaluation: the smallest drop of each task or group at the first discordance."""
-    found = reaches(config, sizes(config.tasks, loaded))
-    drops = [f"{one.task} {100 * drop:.1f}" for one in found if (drop := one.drops[0]) is not None]
+def suite_statement(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
+    """One line for the start of an evaluation: the smallest drop of each task or group, at the first discordance."""
+    tasks = detectable_drops(config, sizes(config.tasks, loaded))
+    drops = [f"{one.task} {100 * drop:.1f}" for one in tasks if (drop := one.drops[0]) is not None]
     skipped = f"; skipped: {', '.join(config.suite.skip)}" if config.suite.skip else ""
-    return f"smallest drops shown, in points (10% of answers differing): {', '.join(drops) or 'none'}{skipped}"
+    return f"smallest drops detected, in points, if 10% of the answers differ: {', '.join(drops) or 'none'}{skipped}"
 
 
-def described(config: EvaluationConfig) -> str:
-    """What the configured suite can show with the data of this machine."""
-    return description(config, reaches(config, sizes_here(config)))
+def suite_description(config: EvaluationConfig) -> str:
+    """The table of the configured suite, with the data on this machine."""
+    return description(config, detectable_drops(config, local_sizes(config)))
