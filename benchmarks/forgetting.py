@@ -61,7 +61,7 @@ def curve(config: Config, alphas: list[str]) -> dict[str, dict[str, MetricCompar
         done = evaluate_checkpoints(sides, config.evaluation, place.evaluations, place.log, tasks_of(config))
     of_base = read_evidence(done["base"])
     found = {alpha: compare(of_base, read_evidence(done[f"alpha-{alpha}"])) for alpha in alphas}
-    return {alpha: {metric.key: metric for metric in comparison.whole} for alpha, comparison in found.items()}
+    return {alpha: {metric.key: metric for metric in comparison.overall} for alpha, comparison in found.items()}
 
 
 def told(metrics: dict[str, MetricComparison], key: str) -> str:

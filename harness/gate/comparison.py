@@ -11,11 +11,11 @@ from harness.gate.pairing import (
     Directions,
     Pairs,
     directions_of,
-    faults_between,
     group_pairs,
     is_gated,
     keys_of,
     pair_task,
+    pairing_errors,
 )
 from harness.gate.policy import cluster_field, rules_for
 from harness.gate.significance import SEED, interval, interval_doubt
@@ -44,7 +44,7 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
 
     A policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
     """
-    faults = faults_between(baseline, candidate)
+    faults = pairing_errors(baseline, candidate)
     direction = directions_of(baseline, candidate, policy)
     pairs: list[Pairs] = []
     stopped: dict[str, Stopped] = {}

@@ -13,7 +13,8 @@ from harness.gate.sequential import first_items
 from harness.records.gate import Direction, Stopped
 from harness.records.stages import TaskIdentity
 from harness.results.columns import NONE, Column
-from harness.results.evidence import Evidence, weighting_faults
+from harness.results.evidence import Evidence, weighting_errors
+from harness.stats.checks import FloatArray
 
 # Whether more or less of a metric is better: as the task says, else the policy's rule, else what lm-eval registers.
 
@@ -63,7 +64,6 @@ def _registered(name: str) -> Direction | None:
     return "higher" if name in HIGHER else "lower" if name in LOWER else None
 
 
-FloatArray = npt.NDArray[np.float64]
 SAME = ("version", "num_fewshot", "generation")
 
 
@@ -131,7 +131,7 @@ class Pairs:
         return Pairs(self.task, self.metric, self.direction, self.left.only(index), self.right.only(index))
 
 
-def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
+def pairing_errors(baseline: Evidence, candidate: Evidence) -> list[str]:
     """Differences between two evaluations that make their items incomparable, in words."""
     faults = []
     if baseline.contract_sha256 != candidate.contract_sha256:
@@ -147,13 +147,13 @@ def faults_between(baseline: Evidence, candidate: Evidence) -> list[str]:
         for side in (baseline, candidate):
             if missing := sorted(set(side.groups.get(group, [])) - set(side.samples)):
                 faults.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
-    faults += weighting_faults(baseline.equal_weights, candidate.equal_weights)
+    faults += weighting_errors(baseline.equal_weights, candidate.equal_weights)
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
-        faults += _identity_faults(task, baseline, candidate)
+        faults += _identity_errors(task, baseline, candidate)
     return faults
 
 
-def _identity_faults(task: str, baseline: Evidence, candidate: Evidence) -> list[str]:
+def _identity_errors(task: str, baseline: Evidence, candidate: Evidence) -> list[str]:
     left, right = baseline.identities[task], candidate.identities[task]
     faults = [
         f"task {task}: {name} differs ({getattr(left, name)} and {getattr(right, name)})"

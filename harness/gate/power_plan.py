@@ -40,7 +40,7 @@ class PlanLine:
     """One rule on one metric. Margins are shares of its range; `n` None: the size is not known here.
 
     `detectable` is the smallest margin that n items show with the policy's power, `needed` the items for the policy's
-    margin (both by discordance, 1.1 times the formula's), `least` the items without which nothing can pass, `power`
+    margin (both by discordance, 1.1 times the formula's), `min_items` the items without which nothing can pass, `power`
     the chance that an equal model passes at n.
     """
 
@@ -50,7 +50,7 @@ class PlanLine:
     limit: str
     detectable: dict[float, float]
     needed: dict[float, int]
-    least: int
+    min_items: int
     power: float | None
     outlook: str
 
@@ -133,15 +133,15 @@ def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known
     worth = None if n is None else max(1, int(n / design))
     detectable = {} if worth is None else {psi: detectable_margin(worth, psi, alpha, power) for psi in spreads}
     needed = {psi: math.ceil(SPARE * design * n_for_noninferiority(margin, psi, alpha, power)) for psi in spreads}
-    least = max(math.ceil(design * math.log(alpha) / math.log(1 - margin)), rule.minimum_n or policy.minimum_n)
+    min_items = max(math.ceil(design * math.log(alpha) / math.log(1 - margin)), rule.minimum_n or policy.minimum_n)
     chance = None if worth is None else _power(worth, margin, spreads[-1], alpha)
-    outlook = _outlook(n, least, chance, power) + ("" if known else _left_out(rule)) + _of_slices(rule, least)
-    return PlanLine(name, "guard", n, _limit(rule), detectable, needed, least, chance, outlook)
+    outlook = _outlook(n, min_items, chance, power) + ("" if known else _left_out(rule)) + _of_slices(rule, min_items)
+    return PlanLine(name, "guard", n, _limit(rule), detectable, needed, min_items, chance, outlook)
 
 
-def _of_slices(rule: RuleConfig, least: int) -> str:
+def _of_slices(rule: RuleConfig, min_items: int) -> str:
     """How many of the items are in a slice is not known beforehand."""
-    return f"; each slice of {' and '.join(rule.slices)} needs {least:,} items at least" if rule.slices else ""
+    return f"; each slice of {' and '.join(rule.slices)} needs {min_items:,} items at least" if rule.slices else ""
 
 
 def _left_out(rule: RuleConfig) -> str:
@@ -158,10 +158,10 @@ def _margin(rule: RuleConfig, known: Expected | None) -> float | None:
     return min(fixed, default=None)
 
 
-def _outlook(n: int | None, least: int, chance: float | None, power: float) -> str:
+def _outlook(n: int | None, min_items: int, chance: float | None, power: float) -> str:
     if n is None or chance is None:
         return "size unknown: set a limit, or give hub_dir or --like"
-    if n < least:
+    if n < min_items:
         return "can only end INCONCLUSIVE or FAIL: too few items even without any flip"
     if chance < 0.05:
         return "will end INCONCLUSIVE for an equal model"
@@ -179,14 +179,14 @@ def _target(policy: GateConfig, rule: RuleConfig, name: str, n: int | None) -> P
     share = (limit - rule.range[0]) / rule.width
     share = share if rule.floor is not None else 1 - share
     perfect = math.ceil(math.log(alpha) / math.log(share)) if 0 < share < 1 else 1
-    least = max(perfect, rule.minimum_n or policy.minimum_n)
+    min_items = max(perfect, rule.minimum_n or policy.minimum_n)
     if n is None:
         outlook = "size unknown: set a limit, or give hub_dir or --like"
-    elif share == 1 or n < least:
+    elif share == 1 or n < min_items:
         outlook = "can only end INCONCLUSIVE or FAIL: too few items even without any error"
     else:
         outlook = f"passes with at most {_errors(n, share, alpha)} errors"
-    return PlanLine(name, "target", n, _limit(rule), {}, {}, least, None, outlook + _of_slices(rule, least))
+    return PlanLine(name, "target", n, _limit(rule), {}, {}, min_items, None, outlook + _of_slices(rule, min_items))
 
 
 def _errors(n: int, floor: float, alpha: float) -> int:
@@ -214,7 +214,7 @@ def earlier(name: str, runs: Path) -> list[Expected]:
     for folder in (Path(name), runs / name):
         if (folder / COMPARISON).is_file():
             found = load(Comparison, folder / COMPARISON)
-            return [_expected(metric) for metric in found.whole]
+            return [_expected(metric) for metric in found.overall]
     raise DataError(f"{name}: no compare.json there; make one with: harness compare BASELINE CANDIDATE --out DIR")
 
 

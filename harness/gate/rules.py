@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from harness.config.gate import GateConfig, RuleConfig
 from harness.gate import reasons
-from harness.gate.sequential import Progress, looks_at, settled
+from harness.gate.sequential import LookProgress, looks_at, settled
 from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
 from harness.records.gate import Comparison, MetricComparison, MetricVerdict, VerdictName
 
 
 @dataclass(frozen=True, eq=False)
-class Ruled:
+class RuledMetric:
     """A deciding rule and a metric it speaks for; `against` names a baseline that is not the verdict's own."""
 
     rule: RuleConfig
@@ -37,7 +37,9 @@ class Levels:
     guards: int = 1
 
     @classmethod
-    def of(cls, policy: GateConfig, one: Ruled, guards: int, raw: float | None, adjusted: float | None) -> "Levels":
+    def of(
+        cls, policy: GateConfig, one: RuledMetric, guards: int, raw: float | None, adjusted: float | None
+    ) -> "Levels":
         p_raw = 1.0 if raw is None else raw
         if policy.sequential is None:
             passing, failing = one.rule.alpha or policy.alpha_pass, one.rule.alpha or policy.alpha_fail
@@ -49,7 +51,7 @@ class Levels:
         return cls(plan.pass_levels[look], plan.fail_levels[look], p_raw, p_raw, look + 1, share)
 
 
-def judge_metric(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
+def apply_rule(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
     """The line of the verdict. A sample below the policy's minimum never passes."""
     line = _guard(policy, one, levels) if one.rule.role == "guard" else _target(policy, one, levels)
     least = one.rule.minimum_n or policy.minimum_n
@@ -61,10 +63,10 @@ def judge_metric(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdic
     return line
 
 
-def _stopped_undecided(policy: GateConfig, one: Ruled, levels: Levels) -> str | None:
+def _stopped_undecided(policy: GateConfig, one: RuledMetric, levels: Levels) -> str | None:
     """Why the evaluation ended before this was decided, in words: its looks knew other baselines, or fewer guards."""
     early = one.comparison.stopped.get(one.metric.task)
-    if early is None or settled(policy, one.rule, Progress.of(one.metric, early.planned), levels.guards):
+    if early is None or settled(policy, one.rule, LookProgress.of(one.metric, early.planned), levels.guards):
         return None
     return (
         f"the evaluation stopped after {early.items} of {early.planned} items before this was decided: name every "
@@ -72,7 +74,7 @@ def _stopped_undecided(policy: GateConfig, one: Ruled, levels: Levels) -> str | 
     )
 
 
-def _guard(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
+def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
     """Non-inferior → PASS; else harmed → FAIL; else INCONCLUSIVE with the n that would decide."""
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
@@ -95,7 +97,7 @@ def _guard(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
     return _line(one, levels, verdict, reason, p_pass, levels.p_harm, needed)
 
 
-def _target(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
+def _target(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
     """A floor is met when the one-sided lower bound reaches it; a margin when the gain surely exceeds it."""
     parts: list[tuple[VerdictName, str, int | None]] = []
     if one.rule.floor is not None or one.rule.ceiling is not None:
@@ -110,7 +112,7 @@ def _target(policy: GateConfig, one: Ruled, levels: Levels) -> MetricVerdict:
     return _line(one, levels, verdict, reason, None, None, needed)
 
 
-def _floor(policy: GateConfig, one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | None]:
+def _floor(policy: GateConfig, one: RuledMetric, levels: Levels) -> tuple[VerdictName, str, int | None]:
     """Turned so that larger is better: a ceiling is a floor of what is left of the range."""
     rule, metric = one.rule, one.metric
     limit = rule.floor if rule.floor is not None else rule.ceiling or 0.0
@@ -134,7 +136,7 @@ def _items_for(share: float, floor: float, alpha: float, power: float) -> int | 
     return items_for_floor(share, floor, alpha, power) if 0 < floor < 1 and share != floor else None
 
 
-def _improvement(one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | None]:
+def _improvement(one: RuledMetric, levels: Levels) -> tuple[VerdictName, str, int | None]:
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
     gained = f"improved by {reasons.amount(metric.delta / width, width)}"
@@ -147,7 +149,7 @@ def _improvement(one: Ruled, levels: Levels) -> tuple[VerdictName, str, int | No
 
 
 def _line(
-    one: Ruled,
+    one: RuledMetric,
     levels: Levels,
     verdict: VerdictName,
     reason: str,

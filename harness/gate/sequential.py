@@ -12,7 +12,7 @@ from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, pl
 
 
 @dataclass(frozen=True)
-class Progress:
+class LookProgress:
     """One metric of a task after the first `done` of its `planned` items in seeded order.
 
     `lost` and `gained` count items that only the baseline or only the candidate got right so far, `right` those
@@ -33,7 +33,7 @@ class Progress:
     slices: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, metric: MetricComparison, planned: int, slices: tuple[str, ...] = ()) -> "Progress":
+    def of(cls, metric: MetricComparison, planned: int, slices: tuple[str, ...] = ()) -> "LookProgress":
         return cls(
             task=metric.task,
             metric=metric.metric,
@@ -81,9 +81,9 @@ def looks_at(policy: GateConfig, planned: int, guards: int = 1, alpha: float | N
 def decided(
     policy: GateConfig,
     suite: SuiteConfig,
-    counts: Iterable[Progress],
+    counts: Iterable[LookProgress],
     groups: Mapping[str, Sequence[str]] | None = None,
-    further: Sequence[Iterable[Progress]] = (),
+    further: Sequence[Iterable[LookProgress]] = (),
 ) -> set[str]:
     """Tasks whose verdict is decided by every deciding rule at a look: no further item of them changes it.
 
@@ -94,8 +94,8 @@ def decided(
     """
     if policy.sequential is None:
         return set()
-    spoken = [_Spoken.of(policy, suite, counts, groups or {})]
-    spoken += [_Spoken.of(policy, suite, other, groups or {}).guards_alone() for other in further]
+    spoken = [_DecidingRules.of(policy, suite, counts, groups or {})]
+    spoken += [_DecidingRules.of(policy, suite, other, groups or {}).guards_alone() for other in further]
     guards = sum(one.guards for one in spoken)
     found: dict[str, list[bool]] = {}
     for one in spoken:
@@ -106,19 +106,19 @@ def decided(
 
 
 @dataclass(frozen=True)
-class _Spoken:
+class _DecidingRules:
     """The deciding rules against one baseline: of tasks, of slices, of groups that will be compared; `pooled` are the
     tasks of groups that a rule decides on."""
 
-    rules: Sequence[tuple[Progress, Sequence[RuleConfig]]]
+    rules: Sequence[tuple[LookProgress, Sequence[RuleConfig]]]
     sliced: Sequence[Sequence[RuleConfig]]
     above: Sequence[Sequence[RuleConfig]]
     pooled: frozenset[str]
 
     @classmethod
     def of(
-        cls, policy: GateConfig, suite: SuiteConfig, counts: Iterable[Progress], groups: Mapping[str, Sequence[str]]
-    ) -> "_Spoken":
+        cls, policy: GateConfig, suite: SuiteConfig, counts: Iterable[LookProgress], groups: Mapping[str, Sequence[str]]
+    ) -> "_DecidingRules":
         found = list(counts)
         above = {
             (group, one.metric): _rules(policy, suite.name, group, one.metric)
@@ -137,18 +137,18 @@ class _Spoken:
     def guards(self) -> int:
         return sum(map(len, map(_guards, [*(named for _, named in self.rules), *self.sliced, *self.above])))
 
-    def guards_alone(self) -> "_Spoken":
+    def guards_alone(self) -> "_DecidingRules":
         """Further baselines are for guards only."""
         rules = [(one, _guards(named)) for one, named in self.rules]
         sliced, above = ([_guards(named) for named in part] for part in (self.sliced, self.above))
-        return _Spoken(rules, sliced, above, self.pooled)
+        return _DecidingRules(rules, sliced, above, self.pooled)
 
 
 def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
     return [rule for rule in rules if rule.role == "guard"]
 
 
-def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[Progress]) -> bool:
+def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[LookProgress]) -> bool:
     """Whether a (group, metric) will be compared: all tasks of the group have the metric."""
     there = {(one.task, one.metric) for one in counts}
     return all((task, key[1]) in there for task in groups[key[0]])
@@ -162,7 +162,7 @@ def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str =
     return rules_for(policy, measured)
 
 
-def settled(policy: GateConfig, rule: RuleConfig, one: Progress, guards: int) -> bool:
+def settled(policy: GateConfig, rule: RuleConfig, one: LookProgress, guards: int) -> bool:
     """Whether a rule's verdict is decided by the items so far, with the harm level shared by so many guards."""
     plan = looks_at(policy, one.planned, guards if rule.role == "guard" else 1, rule.alpha)
     if needs_all(rule, one.binary) or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):

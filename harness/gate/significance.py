@@ -77,7 +77,7 @@ def fail_p(metric: MetricComparison) -> float:
     """One-sided p of H0: Δ ≥ 0; small when the candidate is worse."""
     if _counted(metric):
         return mcnemar_midp_harm(metric.only_baseline_right or 0, metric.only_candidate_right or 0)
-    if judgeable(metric) is not None:
+    if untestable_reason(metric) is not None:
         return 1.0
     d = differences(metric)
     if metric.clusters is not None:
@@ -91,7 +91,7 @@ def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
     """Two-sided interval of Δ; as wide as shares can be where the items are too few for any."""
     if _counted(metric):
         return tango_interval(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, level)
-    if judgeable(metric) is not None:
+    if untestable_reason(metric) is not None:
         reach = max(1.0, metric.highest - metric.lowest)
         return -reach, reach
     d = differences(metric)
@@ -169,7 +169,7 @@ def differences(metric: MetricComparison) -> Any:
     return np.repeat([-1.0, 1.0, 0.0], [lost, gained, metric.n - lost - gained])
 
 
-def judgeable(metric: MetricComparison) -> str | None:
+def untestable_reason(metric: MetricComparison) -> str | None:
     """Why no test can be made of the metric's items, in words."""
     if not _counted(metric) and metric.n < 2:
         return "was measured on a single item"

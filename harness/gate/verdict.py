@@ -6,18 +6,18 @@ from datetime import UTC, date, datetime
 from harness.config.gate import GateConfig, WaiverConfig
 from harness.core.errors import ExitCode
 from harness.core.store import sha256_json
+from harness.gate.invalid import invalid_reasons, waived_as_missing
 from harness.gate.policy import is_shown, rules_for
 from harness.gate.reasons import change, facts
-from harness.gate.rules import Levels, Ruled, judge_metric
+from harness.gate.rules import Levels, RuledMetric, apply_rule
 from harness.gate.significance import fail_p
-from harness.gate.usable import unusable, waived_as_missing
 from harness.records.gate import EXIT_CODES, Comparison, MetricComparison, MetricVerdict, Verdict, VerdictName, Waiver
 from harness.stats.proportion import benjamini_hochberg, holm
 
 # What the A/A check says about a comparison: answers that differ no more than one model's own two passes are noise.
 
 
-def noise_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping[str, float]) -> list[str]:
+def repeat_check_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping[str, float]) -> list[str]:
     """A note for each right/wrong metric whose share of differing answers is at most the A/A check's, by task.
 
     `flip_shares` are an evaluation's `aa_flip_share`. Notes decide nothing: a verdict rests on the paired test.
@@ -42,10 +42,10 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
     Whatever makes the evidence unusable is INVALID, before any statistics.
     """
     today = today or datetime.now(UTC).date()
-    if faults := unusable(policy, comparison, today):
+    if faults := invalid_reasons(policy, comparison, today):
         return _verdict(policy, comparison, "INVALID", faults, [], waived_as_missing(policy, comparison, today), today)
     ruled = _ruled(policy, comparison)
-    judged = [judge_metric(policy, one, levels) for one, levels in zip(ruled, _levels(policy, ruled), strict=True)]
+    judged = [apply_rule(policy, one, levels) for one, levels in zip(ruled, _levels(policy, ruled), strict=True)]
     waivers = waived_as_missing(policy, comparison, today)
     lines: list[MetricVerdict] = []
     for one, line in zip(ruled, judged, strict=True):
@@ -56,12 +56,12 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
     return _verdict(policy, comparison, worst, reasons, [*lines, *_shown(policy, comparison)], waivers, today)
 
 
-def _ruled(policy: GateConfig, comparison: Comparison) -> list[Ruled]:
+def _ruled(policy: GateConfig, comparison: Comparison) -> list[RuledMetric]:
     """Every deciding rule with every metric it speaks for; further baselines are for guards only."""
     main = comparison.metrics
-    found = [Ruled(rule, metric, None, comparison) for metric in main for rule in rules_for(policy, metric)]
+    found = [RuledMetric(rule, metric, None, comparison) for metric in main for rule in rules_for(policy, metric)]
     found += [
-        Ruled(rule, metric, other.baseline.label, other)
+        RuledMetric(rule, metric, other.baseline.label, other)
         for other in comparison.others
         for metric in other.metrics
         for rule in rules_for(policy, metric)
@@ -71,7 +71,7 @@ def _ruled(policy: GateConfig, comparison: Comparison) -> list[Ruled]:
     return sorted(found, key=lambda one: order[id(one.rule)])
 
 
-def _levels(policy: GateConfig, ruled: Sequence[Ruled]) -> list[Levels]:
+def _levels(policy: GateConfig, ruled: Sequence[RuledMetric]) -> list[Levels]:
     """What each p-value is held to, and the p-value of harm adjusted over all guards (Holm).
 
     With interim looks the levels are those of the look at which the task ended, and all guards share the harm level, as
@@ -84,7 +84,7 @@ def _levels(policy: GateConfig, ruled: Sequence[Ruled]) -> list[Levels]:
     return [Levels.of(policy, one, len(guards), raw.get(id(one)), adjusted.get(id(one))) for one in ruled]
 
 
-def _waiver(one: Ruled, line: MetricVerdict, today: date) -> Waiver | None:
+def _waiver(one: RuledMetric, line: MetricVerdict, today: date) -> Waiver | None:
     granted = one.rule.on_inconclusive
     if line.verdict != "INCONCLUSIVE" or not isinstance(granted, WaiverConfig):
         return None
@@ -170,4 +170,4 @@ def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:
         f"task {task}: an identical model flips {share:.1%} of the items"
         for task, share in sorted(comparison.flip_share.items())
     ]
-    return notes + noise_notes(comparison.whole, comparison.flip_share)
+    return notes + repeat_check_notes(comparison.overall, comparison.flip_share)

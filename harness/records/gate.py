@@ -298,7 +298,7 @@ class Comparison(Record):
     """Further baselines that are the baseline itself."""
 
     @property
-    def whole(self) -> list[MetricComparison]:
+    def overall(self) -> list[MetricComparison]:
         """Metrics on all items of their task or group, without those on slices."""
         return [metric for metric in self.metrics if metric.slice == "all"]
 

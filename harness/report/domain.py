@@ -28,7 +28,7 @@ class SliceRow:
 
 
 @dataclass(frozen=True)
-class Failure:
+class BrokenAnswer:
     """An answer that breaks a rule: `broken` holds rule, expected and found of each."""
 
     item: str
@@ -45,7 +45,7 @@ class TaskFailures:
     task: str
     answers: int
     count: int
-    shown: list[Failure]
+    shown: list[BrokenAnswer]
 
 
 def slice_rows(evaluations: Sequence[Evaluation]) -> list[SliceRow]:
@@ -70,7 +70,7 @@ def task_failures(folder: Path) -> list[TaskFailures]:
         graded = [row for row in rows if isinstance(row.get("findings"), list)]
         failed = [row for row in graded if not all(finding["pass"] for finding in row["findings"])]
         if graded:
-            shown = [_failure(row) for row in failed[:SHOWN]]
+            shown = [_broken_answer(row) for row in failed[:SHOWN]]
             tasks.append(TaskFailures(path.stem.removeprefix("samples_"), len(graded), len(failed), shown))
     return tasks
 
@@ -84,9 +84,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("doc"), dict)]
 
 
-def _failure(row: dict[str, Any]) -> Failure:
+def _broken_answer(row: dict[str, Any]) -> BrokenAnswer:
     doc = row["doc"]
     prompt = "\n\n".join(text for text in (doc.get("instruction"), doc.get("input")) if text)
     broken = [finding for finding in row["findings"] if not finding["pass"]]
     response = (row.get("filtered_resps") or [""])[0]
-    return Failure(str(doc.get("id", row.get("doc_hash"))), doc.get("slice") or "", prompt, str(response), broken)
+    return BrokenAnswer(str(doc.get("id", row.get("doc_hash"))), doc.get("slice") or "", prompt, str(response), broken)

@@ -11,7 +11,7 @@ from harness.records.gate import MetricVerdict, Verdict, VerdictName
 from harness.report import wording
 from harness.report.wording import metric_name, one_line, worst_first
 
-Outcome = VerdictName | Literal["WAIVED"]
+CaseOutcome = VerdictName | Literal["WAIVED"]
 SHOWN = 10  # GitHub shows so many annotations of a kind for a step
 LEVELS = {"PASS": "notice", "FAIL": "error", "INCONCLUSIVE": "warning", "INVALID": "error"}
 SEVERITIES = {"FAIL": "blocker", "INVALID": "critical", "INCONCLUSIVE": "major"}
@@ -107,13 +107,13 @@ def write_junit(verdict: Verdict, path: Path) -> None:
     xml.write(str(path), pretty=True)
 
 
-def _decided(metric: MetricVerdict) -> Outcome:
+def _decided(metric: MetricVerdict) -> CaseOutcome:
     if metric.waived is not None:
         return "WAIVED"
     return "PASS" if metric.role == "info" else metric.verdict
 
 
-def _case(name: str, policy: str, outcome: Outcome, reason: str) -> Any:
+def _case(name: str, policy: str, outcome: CaseOutcome, reason: str) -> Any:
     from junitparser import Error, Failure, Skipped, TestCase
 
     case = TestCase(one_line(name), classname=one_line(policy))

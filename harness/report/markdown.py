@@ -116,7 +116,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         slices = sorted((m for m in found.metrics if m.slice != "all"), key=lambda m: m.delta)
         parts += [f"Baseline {code(found.baseline.label)}, candidate {code(found.candidate.label)}", ""]
         parts += [f"- not comparable: {escape(fault)}" for fault in found.faults] + [""]
-        parts += _comparison_table(found.whole)
+        parts += _comparison_table(found.overall)
         if found.forgetting is not None:
             parts += [escape(wording.forgetting_sentence(found.forgetting)), ""]
         if slices:

@@ -22,8 +22,8 @@ def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
             seen = line.detectable.get(discordance)
             shown = f"shows a margin of {100 * seen:.1f} points; " if seen is not None else ""
             print(f"  discordance {discordance:.2f} ({source}): {shown}this policy needs {needed:,} items")
-        if line.least > 1:
-            print(f"  nothing passes on fewer than {line.least:,} items")
+        if line.min_items > 1:
+            print(f"  nothing passes on fewer than {line.min_items:,} items")
     invalid = [line.name for line in lines if "INVALID" in line.outlook]
     stuck = [line.name for line in lines if line.outlook.startswith(("can only", "will end"))]
     weak = [line.name for line in lines if line.outlook.startswith("an equal model passes")]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from harness.results.columns import NONE, Rows
+from harness.results.columns import NONE, ColumnBuilder
 
 Codes = dict[str, dict[str, int]]
 OPEN, CLOSE, NEWLINE = b"{}\n"
@@ -20,10 +20,10 @@ HASH = 64  # characters of a sha256
 PRIME = 2**61 - 1
 
 
-class Block:
+class BlockReader:
     """Takes blocks of rows that are like `row` into `rows`; `codes` number the values of the document's fields."""
 
-    def __init__(self, row: Any, rows: Rows, document: Any, codes: Codes):
+    def __init__(self, row: Any, rows: ColumnBuilder, document: Any, codes: Codes):
         self._rows = rows
         self._metrics = [(name, f"metric{i}") for i, name in enumerate(row.metrics)]
         self._fields = [(name, f"field{i}") for i, name in enumerate(codes)]

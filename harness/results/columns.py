@@ -69,7 +69,7 @@ class Column:
 
 
 @dataclass
-class Rows:
+class ColumnBuilder:
     """The columns of one filter while its file is read: every row once, metrics by name.
 
     Items are gathered in `items` and packed into `packed`, which take less memory.
@@ -102,7 +102,7 @@ class Rows:
         packed, self.packed = self.packed, []
         return np.concatenate(packed or [np.empty(0, dtype=np.bytes_)])
 
-    def handed_over(self, name: str) -> npt.NDArray[Any]:
+    def take_array(self, name: str) -> npt.NDArray[Any]:
         """A column as an array; it is held no longer here, so that a big file's columns exist once."""
         found: array[int] = getattr(self, name)
         setattr(self, name, array(found.typecode))
@@ -110,7 +110,7 @@ class Rows:
 
 
 def columns_of(
-    path: Path, filter_: str, rows: Rows, names: Mapping[str, Sequence[str]]
+    path: Path, filter_: str, rows: ColumnBuilder, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
     rows.pack()
     order, items = _sorted(rows.all_items())
@@ -122,9 +122,9 @@ def columns_of(
         _require_distinct(path, items, group, repeats, np.array(rows.places, dtype=np.int64)[order])
         for name in ("prompts", "targets"):
             _require_same(path, items, group, first, np.array(getattr(rows, name), dtype=np.int64)[order], name)
-    answered = rows.handed_over("samples")
+    answered = rows.take_array("samples")
     kept: Any = slice(None) if first.all() else first
-    table = {name: rows.handed_over(name)[order][kept] for name in ("prompts", "targets", "places", "choices", "docs")}
+    table = {name: rows.take_array(name)[order][kept] for name in ("prompts", "targets", "places", "choices", "docs")}
     fields = {name: np.array(codes, dtype=np.int32)[order][kept] for name, codes in rows.fields.items()}
     items = items[kept]
     position = np.empty(len(order), dtype=np.int64)

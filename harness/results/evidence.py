@@ -29,10 +29,10 @@ from harness.results.samples import Samples, read_samples
 
 ALIGNED = 64  # bytes
 
-Packed = tuple[bytes, list[int]]  # what is no array, and the bytes of each array
+SharedEvidence = tuple[bytes, list[int]]  # what is no array, and the bytes of each array
 
 
-def packed(value: Any, path: Path) -> Packed:
+def write_shared(value: Any, path: Path) -> SharedEvidence:
     """Writes the arrays of a value to a file, each at a multiple of 64 bytes."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -43,7 +43,7 @@ def packed(value: Any, path: Path) -> Packed:
     return pickled, [buffer.raw().nbytes for buffer in buffers]
 
 
-def unpacked(found: Packed, path: Path) -> Any:
+def read_shared(found: SharedEvidence, path: Path) -> Any:
     """The value again; its arrays are pages of the file, which may be removed then."""
     pickled, sizes = found
     pages = memoryview(b"")
@@ -76,11 +76,11 @@ def equally_weighted(
         (group, metric): equally
         for group, tasks in groups.items()
         for metric, value in reported.get(group, {}).items()
-        for equally in _told(value, [samples.get(task, {}).get(metric) for task in tasks])
+        for equally in _weighs_equally(value, [samples.get(task, {}).get(metric) for task in tasks])
     }
 
 
-def _told(value: float, columns: Sequence[Column | None]) -> Iterator[bool]:
+def _weighs_equally(value: float, columns: Sequence[Column | None]) -> Iterator[bool]:
     found = [column for column in columns if column is not None and len(column)]
     if len(found) < max(2, len(columns)):
         return
@@ -91,7 +91,7 @@ def _told(value: float, columns: Sequence[Column | None]) -> Iterator[bool]:
         yield near_equally < near_by_size
 
 
-def weighting_faults(left: Weighting, right: Weighting) -> list[str]:
+def weighting_errors(left: Weighting, right: Weighting) -> list[str]:
     """Groups that the two sides weigh differently, in words."""
     return [
         f"group {group}: {metric} weighs tasks by their size on one side, and equally on the other"
@@ -101,7 +101,7 @@ def weighting_faults(left: Weighting, right: Weighting) -> list[str]:
 
 
 FIELDS = ("slice",)
-WORTH_A_PROCESS = 100_000_000  # bytes of samples; fewer are read before another process has started
+MIN_BYTES_FOR_PROCESS = 100_000_000  # bytes of samples; fewer are read before another process has started
 MEANS = ("acc", "acc_norm", "exact_match")  # what lm-eval reports as the mean over items
 
 
@@ -130,7 +130,7 @@ def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tu
     free for it."""
     first, second = folders
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
-    if size < WORTH_A_PROCESS or cores() == 1:
+    if size < MIN_BYTES_FOR_PROCESS or cores() == 1:
         return read_evidence(first, fields), read_evidence(second, fields)
     with (
         TemporaryDirectory(prefix="harness-evidence-") as shared,
@@ -139,13 +139,13 @@ def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tu
         beside = pool.submit(_read_into, Path(shared) / "columns", second, fields)
         here = read_evidence(first, fields)
         try:
-            return here, unpacked(beside.result(), Path(shared) / "columns")
+            return here, read_shared(beside.result(), Path(shared) / "columns")
         except BrokenProcessPool:
             raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
 
 
-def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> Packed:
-    return packed(read_evidence(folder, fields), path)
+def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> SharedEvidence:
+    return write_shared(read_evidence(folder, fields), path)
 
 
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
@@ -154,17 +154,17 @@ def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
     Raises DataError when it holds none, EvidenceFault when its files do not match their digests.
     """
     if (folder / EVALUATION).is_file():
-        return _ours(folder, fields)
+        return _own_evaluation(folder, fields)
     results = sorted(folder.rglob("results*.json"))
     if not results:
         raise DataError(f"{folder} holds no evaluation: neither evaluation.json nor lm-eval's results_*.json")
     models = sorted({str(path.parent.relative_to(folder)) for path in results})
     if len(models) > 1:
         raise DataError(f"{folder} holds results of several models; name one of: {', '.join(models)}")
-    return _made_elsewhere(folder, results[-1], fields)
+    return _lm_eval_output(folder, results[-1], fields)
 
 
-def _ours(folder: Path, fields: Sequence[str]) -> Evidence:
+def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
     if read_manifest(folder) is not None:
         require_unchanged(folder)
     try:
@@ -231,7 +231,7 @@ def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
     return {task: identity.samples_sha256 for task, identity in identities.items()}
 
 
-def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
+def _lm_eval_output(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
     """lm-eval's own output: the newest results file, and for each task the samples written with it."""
     found = read_results(results)
     files = {task: _sample_files(results, task) for task in found.tasks}
@@ -248,7 +248,7 @@ def _made_elsewhere(folder: Path, results: Path, fields: Sequence[str]) -> Evide
         label=found.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
-        contract_sha256=_asked_how(found),
+        contract_sha256=_prompt_digest(found),
         identities=identities,
         groups=groups,
         samples=columns,
@@ -262,7 +262,11 @@ def _require_reported(found: ResultsFile, results: Path, task: str, columns: Map
     reported = found.results.get(task, {})
     for metric, column in columns.items():
         value = reported.get(metric if "," in metric else f"{metric},none")
-        if metric.split(",")[0] not in MEANS or not isinstance(value, int | float) or len(column) != found.asked(task):
+        if (
+            metric.split(",")[0] not in MEANS
+            or not isinstance(value, int | float)
+            or len(column) != found.requested(task)
+        ):
             continue
         if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
             raise EvidenceFault(
@@ -271,7 +275,7 @@ def _require_reported(found: ResultsFile, results: Path, task: str, columns: Map
             )
 
 
-def _asked_how(found: ResultsFile) -> str:
+def _prompt_digest(found: ResultsFile) -> str:
     """Digest of chat template and system message; the template's alone where there is no message."""
     template, system = found.chat_template_sha, found.system_instruction_sha
     return sha256_json([template, system]) if system else template or ""
@@ -305,7 +309,7 @@ def _sample_files(results: Path, task: str) -> list[Path]:
 def _identity(found: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
     columns = samples.columns
     scored = _items(_scored(columns))
-    asked = found.asked(task)
+    asked = found.requested(task)
     directions = found.higher_is_better.get(task, {})
     return TaskIdentity(
         version=str(found.versions.get(task)),

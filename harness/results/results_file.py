@@ -17,13 +17,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
-class Counts(_Part):
+class SampleCounts(_Part):
     """How many documents of a task were to be asked."""
 
     effective: int = Field(ge=0)
 
 
-class Filter(_Part):
+class ResponseFilter(_Part):
     name: str
 
 
@@ -31,7 +31,7 @@ class TaskSettings(_Part):
     """How a task was asked; `filter_list` names its filters in order."""
 
     generation_kwargs: dict[str, Any] | None = None
-    filter_list: Annotated[list[Filter], BeforeValidator(lambda found: [] if found is None else found)] = []
+    filter_list: Annotated[list[ResponseFilter], BeforeValidator(lambda found: [] if found is None else found)] = []
 
 
 class ResultsFile(_Part):
@@ -39,7 +39,7 @@ class ResultsFile(_Part):
 
     configs: dict[str, TaskSettings] = {}
     results: dict[str, dict[str, Any]] = {}
-    samples: dict[str, Counts] = Field(default={}, alias="n-samples")
+    samples: dict[str, SampleCounts] = Field(default={}, alias="n-samples")
     shots: dict[str, int | None] = Field(default={}, alias="n-shot")
     versions: dict[str, str | int | float | None] = {}
     higher_is_better: dict[str, dict[str, bool | None]] = {}
@@ -65,7 +65,7 @@ class ResultsFile(_Part):
             for group, means in self.group_results.items()
         }
 
-    def asked(self, task: str) -> int | None:
+    def requested(self, task: str) -> int | None:
         """How many documents were to be asked, where the file says so."""
         return self.samples[task].effective if task in self.samples else None
 

@@ -13,8 +13,8 @@ import msgspec
 
 from harness.config.gate import FIELD_NAME
 from harness.core.errors import EvidenceFault
-from harness.results.blocks import Block, choices, code, digest
-from harness.results.columns import NONE, Column, Rows, columns_of
+from harness.results.blocks import BlockReader, choices, code, digest
+from harness.results.columns import NONE, Column, ColumnBuilder, columns_of
 
 # What an item asked and what was answered, read from its row of a samples file when it is shown.
 
@@ -73,7 +73,7 @@ class _Reader:
         self._filters = filters
         self._turns: dict[str, list[int]] = {}
         self._shape: tuple[bool, ...] = ()
-        self.rows: dict[str, Rows] = {}
+        self.rows: dict[str, ColumnBuilder] = {}
         self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
         self.number = 0
         described: list[Any] = [(f"field{i}", Any, None) for i in range(len(fields))]
@@ -89,7 +89,7 @@ class _Reader:
         self._alike: tuple[str, list[str]] | None = None
         self._sinks: _Sinks = []
         self._like: Any = None
-        self._block: Block | None = None
+        self._block: BlockReader | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
         """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
@@ -127,7 +127,7 @@ class _Reader:
             return 0
         if self._block is None:
             try:
-                self._block = Block(self._like, self._rows, self._document, self.codes)
+                self._block = BlockReader(self._like, self._rows, self._document, self.codes)
             except (ValueError, TypeError):  # a request whose name no decoder takes
                 self._like = None
                 return 0
@@ -181,7 +181,7 @@ class _Reader:
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)
         self._alike = (row.filter, row.metrics)
-        self._rows = self.rows.setdefault(row.filter, Rows(fields={name: array("i") for name in self.codes}))
+        self._rows = self.rows.setdefault(row.filter, ColumnBuilder(fields={name: array("i") for name in self.codes}))
         coded = enumerate(self.codes.items())
         self._coded = [(f"field{i}", codes, self._rows.fields[name]) for i, (name, codes) in coded]
         self._sinks = [

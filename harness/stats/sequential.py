@@ -19,7 +19,7 @@ from scipy.stats import binom, norm
 from harness.stats.checks import FloatArray, require_count, require_open_unit
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
-Decision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+LookDecision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 # Spending α·t³ (Kim & DeMets 1987), near O'Brien–Fleming: earlier spending saves more, but then the planned items and a
 # tenth more decide in under 90% of equal models.
 SPENDING_POWER = 3.0
@@ -100,7 +100,7 @@ def _continuing(share: float, bound: float) -> tuple[FloatArray, FloatArray]:
     return points, weights * (points[1] - points[0]) / 3
 
 
-def decide_look(plan: LookPlan, look: int, p_pass: float, p_fail: float) -> Decision | None:
+def decide_look(plan: LookPlan, look: int, p_pass: float, p_fail: float) -> LookDecision | None:
     """PASS, else FAIL, else None to go on; INCONCLUSIVE at the last look. Looks count from 0."""
     if p_pass <= plan.pass_levels[look]:
         return "PASS"
@@ -109,7 +109,7 @@ def decide_look(plan: LookPlan, look: int, p_pass: float, p_fail: float) -> Deci
     return "INCONCLUSIVE" if look == len(plan.counts) - 1 else None
 
 
-def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> Decision | None:
+def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> LookDecision | None:
     """The verdict of a guard on right/wrong items after this look, or None to go on.
 
     b and c count the flips among the first plan.counts[look] items. INCONCLUSIVE before the end where no outcome
@@ -122,7 +122,7 @@ def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> 
     return decision
 
 
-def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> Decision | None:
+def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> LookDecision | None:
     """The verdict of a target on right/wrong items after this look, by exact binomial tails, or None to go on.
 
     PASS: H0 rate < floor rejected, as the Clopper–Pearson bound reaches it. Raises ValueError on impossible counts.

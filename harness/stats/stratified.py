@@ -6,17 +6,15 @@ subjects is error: the pooled variance also holds the spread between them, so te
 """
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
 from harness.stats.checks import FloatArray, require_open_unit, require_sample
+from harness.stats.clustered import Labels
 from harness.stats.paired import tango_lower
 
-Labels = npt.NDArray[Any]
 FARTHEST = 38.0  # beyond it the normal distribution has no p
 ROUNDING = 1e-12  # of sums of weights
 

@@ -186,8 +186,8 @@ def _train(tracker: Tracker, run: _Finished) -> None:
 
 
 def _evaluate(tracker: Tracker, run: _Finished) -> None:
-    tracker.summary({metric.key: metric.candidate for metric in run.comparison.whole})
-    tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.whole})
+    tracker.summary({metric.key: metric.candidate for metric in run.comparison.overall})
+    tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.overall})
     path, evaluation = run.folder.candidate, run.evaluation
     if evaluation is None:
         return
@@ -198,12 +198,12 @@ def _evaluate(tracker: Tracker, run: _Finished) -> None:
 
 
 def _gate(tracker: Tracker, run: _Finished) -> None:
-    tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.whole})
+    tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.overall})
     tracker.summary({"gate/exit_code": float(run.verdict.exit_code)})
     tracker.artifact(run.decision)
     if run.verdict.verdict != "PASS":
         tracker.alert(f"{run.verdict.verdict}: {run.folder.name}", "\n".join(run.verdict.reasons))
-    tracker.view([metric.key for metric in run.comparison.whole])
+    tracker.view([metric.key for metric in run.comparison.overall])
 
 
 STAGES: dict[str, Callable[[Tracker, _Finished], None]] = {

@@ -12,7 +12,7 @@ from harness.core.code_digest import code_digest
 from harness.core.store import sha256_json
 from harness.evaluate.interim_looks import InterimLooks
 from harness.gate.comparison import compare
-from harness.gate.sequential import Progress, decided, first_items, looks_at
+from harness.gate.sequential import LookProgress, decided, first_items, looks_at
 from harness.records.gate import Comparison
 from harness.results.evidence import Evidence, read_evidence
 
@@ -71,8 +71,8 @@ def _decided(policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidenc
     return decided(policy, suite, counts, candidate.groups, further)
 
 
-def _progress(comparison: Comparison, before: Evidence, after: Evidence, slice_key: str) -> Iterator[Progress]:
+def _progress(comparison: Comparison, before: Evidence, after: Evidence, slice_key: str) -> Iterator[LookProgress]:
     for metric in comparison.metrics:
         if metric.slice == "all" and metric.task in after.samples:
             whole = before.samples[metric.task][metric.metric]
-            yield Progress.of(metric, len(whole), whole.values_of(slice_key))
+            yield LookProgress.of(metric, len(whole), whole.values_of(slice_key))

@@ -24,7 +24,7 @@ def test_the_planned_sizes_of_a_guard() -> None:
 
 def test_a_guard_on_too_few_items_can_never_pass() -> None:
     (line,) = plan(policy(guard(margin="2 points")), "smoke", {"quiz": 100})
-    assert line.least == 149
+    assert line.min_items == 149
     assert line.outlook.startswith("can only end INCONCLUSIVE or FAIL")
 
 
@@ -47,7 +47,7 @@ def test_clustered_items_need_more() -> None:
 def test_a_floor_needs_items_without_an_error(n: int, outlook: str) -> None:
     gate = policy(RuleConfig(metric="*/quiz/acc", role="target", floor=0.95), require=["target"])
     (line,) = plan(gate, "smoke", {"quiz": n})
-    assert line.least == 59
+    assert line.min_items == 59
     assert outlook in line.outlook
 
 

@@ -11,7 +11,7 @@ from evaluation_folders import Folder, answers, compare_both, guard, policy, sam
 from harness.config.experiment import SuiteConfig, TaskConfig
 from harness.config.gate import GateConfig, RuleConfig, SequentialConfig
 from harness.gate.comparison import compare
-from harness.gate.sequential import Progress, _Spoken, decided, first_items, looks_at
+from harness.gate.sequential import LookProgress, _DecidingRules, decided, first_items, looks_at
 from harness.gate.verdict import decide
 from harness.records.gate import Comparison, Verdict
 from harness.results.evidence import read_evidence
@@ -27,9 +27,9 @@ def looking(*rules: RuleConfig, **changes: Any) -> GateConfig:
     return policy(*rules, sequential=SequentialConfig(looks=4), **changes)
 
 
-def progress(done: int, lost: int, gained: int, **changes: Any) -> Progress:
+def progress(done: int, lost: int, gained: int, **changes: Any) -> LookProgress:
     values: dict[str, Any] = {"task": "quiz", "metric": "acc", "planned": N, "right": done - lost, "baseline": 1.0}
-    return Progress(**(values | {"done": done, "lost": lost, "gained": gained} | changes))
+    return LookProgress(**(values | {"done": done, "lost": lost, "gained": gained} | changes))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def progress(done: int, lost: int, gained: int, **changes: Any) -> Progress:
         (progress(200, 0, 0, task="unruled"), False),
     ],
 )
-def test_a_task_stops_at_a_look_that_decides(one: Progress, stops: bool) -> None:
+def test_a_task_stops_at_a_look_that_decides(one: LookProgress, stops: bool) -> None:
     assert decided(looking(), SUITE, [one]) == ({one.task} if stops else set())
 
 
@@ -107,7 +107,7 @@ def test_the_looks_count_the_slices_of_all_planned_items(tmp_path: Path) -> None
     comparison = compare_both([sides[0], read_evidence(whole_again)], gate)
     other = comparison.model_copy(update={"baseline": comparison.baseline.model_copy(update={"label": "anchor"})})
     verdict = decide(gate, comparison.model_copy(update={"others": [other]}))
-    spoken = [_Spoken.of(gate, SUITE, counted, {}), _Spoken.of(gate, SUITE, counted, {}).guards_alone()]
+    spoken = [_DecidingRules.of(gate, SUITE, counted, {}), _DecidingRules.of(gate, SUITE, counted, {}).guards_alone()]
     assert sum(one.guards for one in spoken) == len([line for line in verdict.metrics if line.role == "guard"]) == 8
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.core.errors import EvidenceFault
 from harness.core.store import sha256_file
 from harness.results import samples as reading
-from harness.results.blocks import Block, digest
+from harness.results.blocks import BlockReader, digest
 from harness.results.samples import read_samples
 
 CHANGES: list[dict[str, Any]] = [
@@ -45,7 +45,7 @@ def found(path: Path) -> Any:
 
 def one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patched:
-        patched.setattr("harness.results.blocks.Block.take", lambda *_: 0)
+        patched.setattr("harness.results.blocks.BlockReader.take", lambda *_: 0)
         return found(path)
 
 
@@ -141,7 +141,7 @@ def test_rows_of_alternating_filters_make_few_blocks(tmp_path: Path, monkeypatch
     filters = ("none", "strict")
     path.write_text(lines([sample(n, float(n % 2), filter=one) for n in range(50) for one in filters]))
     made: list[int] = []
-    monkeypatch.setattr(Block, "__init__", counted(Block.__init__, made))
+    monkeypatch.setattr(BlockReader, "__init__", counted(BlockReader.__init__, made))
     monkeypatch.setattr(reading, "BLOCK", path.stat().st_size // 4)
     read = read_samples(path, [])
     assert 1 <= len(made) <= 4  # one a piece of the file, not one a change of filter

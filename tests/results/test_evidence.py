@@ -240,7 +240,7 @@ def test_a_folder_without_any_evaluation(tmp_path: Path) -> None:
 def test_big_evidence_is_read_beside_and_compares_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Digests of prompts and targets have to be the same numbers in another process."""
     folders = one_task(RIGHT).write(tmp_path / "a"), one_task(answers(80, 100)).write_lm_eval(tmp_path / "b")
-    monkeypatch.setattr("harness.results.evidence.WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("harness.results.evidence.MIN_BYTES_FOR_PROCESS", 0)
     monkeypatch.setattr("harness.results.evidence.cores", lambda: 2)
     beside, here = read_sides(folders), tuple(map(read_evidence, folders))
     for one, other in zip(beside, here, strict=True):
@@ -253,7 +253,7 @@ def test_damage_is_told_from_another_process_too(tmp_path: Path, monkeypatch: py
     folders = one_task(RIGHT).write(tmp_path / "a"), one_task(RIGHT).write(tmp_path / "b")
     with (folders[1] / "samples_quiz.jsonl").open("a") as file:
         file.write("{")
-    monkeypatch.setattr("harness.results.evidence.WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("harness.results.evidence.MIN_BYTES_FOR_PROCESS", 0)
     monkeypatch.setattr("harness.results.evidence.cores", lambda: 2)
     with pytest.raises(EvidenceFault, match="was edited"):
         read_sides(folders)
@@ -261,7 +261,7 @@ def test_damage_is_told_from_another_process_too(tmp_path: Path, monkeypatch: py
 
 def test_on_one_core_no_process_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = one_task(RIGHT).write(tmp_path / "a"), one_task(answers(80, 100)).write(tmp_path / "b")
-    monkeypatch.setattr("harness.results.evidence.WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("harness.results.evidence.MIN_BYTES_FOR_PROCESS", 0)
     monkeypatch.setattr("harness.results.evidence.cores", lambda: 1)
     monkeypatch.delattr("harness.results.evidence.ProcessPoolExecutor")
     assert [len(side.samples["quiz"]["acc"]) for side in read_sides(folders)] == [100, 100]

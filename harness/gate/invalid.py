@@ -6,11 +6,11 @@ from datetime import date
 from harness.config.gate import GateConfig, RuleConfig, WaiverConfig
 from harness.gate.policy import overruled, rules_for, unmatched, unsliced
 from harness.gate.sequential import looks_at, needs_all
-from harness.gate.significance import judgeable
+from harness.gate.significance import untestable_reason
 from harness.records.gate import Comparison, MetricComparison, Waiver
 
 
-def unusable(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:
+def invalid_reasons(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:
     """Every reason, in words; none means that the verdict rests on statistics alone."""
     faults = [*comparison.faults, *_not_measured(policy, comparison, today), *overruled(policy, comparison.metrics)]
     faults += unsliced(policy, comparison.metrics)
@@ -94,7 +94,7 @@ def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:
     if margin is not None and not 0 < margin < 1:
         size = f"{margin:.4g} of its range at a baseline of {metric.reference:.4g}"
         yield f"{metric.key}: a margin of {rule.margin} is {size}; it must lie between 0 and all of the range"
-    if (told := judgeable(metric)) is not None:
+    if (told := untestable_reason(metric)) is not None:
         yield f"{metric.key} {told}"
 
 
