@@ -1,6 +1,8 @@
 """Behaviours by name: `tasks/<name>/behavior.yaml` says what is demanded, `kind` which check does it."""
 
-import importlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange
 from harness.config.experiment import read_yaml
-from harness.core import resources
+from harness.core import plugins, resources
 from harness.core.errors import ConfigError, nearest
 
 KINDS = {
@@ -30,21 +32,25 @@ FILE = "behavior.yaml"
 class Behavior(Protocol):
     """One demand of the organisation, checked on one exchange.
 
-    `without`: the text without wordings that every answer shares (near-duplicate checks compare the rest).
-    `leaked`: the first sign of the behaviour in an answer that should not carry it, or None.
-    `item_faults`: what is wrong with an evaluation item's topic or details, in words.
+    A class of a kind is built from its settings: `__init__(self, config: …)` with a subclass of BehaviorConfig. One
+    that inherits from Behavior has to write `check` alone.
     """
 
-    @property
-    def config(self) -> BehaviorConfig: ...
+    @abstractmethod
+    def check(self, exchange: Exchange) -> Check:
+        """One finding for each rule that applies, and the metrics that a task reports for the exchange."""
 
-    def check(self, exchange: Exchange) -> Check: ...
+    def without(self, text: str) -> str:
+        """The text without wordings that every answer shares (near-duplicate checks compare the rest)."""
+        return text
 
-    def without(self, text: str) -> str: ...
+    def leaked(self, text: str) -> str | None:
+        """The first sign of the behaviour in an answer that should not carry it, or None."""
+        return None
 
-    def leaked(self, text: str) -> str | None: ...
-
-    def item_faults(self, item: Exchange) -> list[str]: ...
+    def item_faults(self, item: Exchange) -> list[str]:
+        """What is wrong with an evaluation item's topic or details, in words."""
+        return []
 
 
 def load_behavior(name: str) -> Behavior:
@@ -61,23 +67,38 @@ def behavior_folders() -> dict[str, Path]:
 
 
 def read_behavior(path: Path) -> Behavior:
-    values: Any = read_yaml(path)
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in KINDS:
-        raise ConfigError([f"{path}: kind: {kind!r} is not a behaviour. {nearest(str(kind), KINDS)}"])
-    behavior_class = resolve(KINDS[kind])
-    config_class = behavior_class.__init__.__annotations__["config"]
+    """The behaviour of one behavior.yaml. Raises ConfigError that names every fault of the file, and EnvironmentFault
+    for a kind of an installed package that cannot be used."""
+    kind, values = _kind(path)
+    known = plugins.names("behaviors", KINDS)
+    if kind not in known:
+        raise ConfigError([f"{path}: kind: {kind!r} is not a behaviour. {nearest(str(kind), known)}"])
+    behavior_class = plugins.load("behaviors", kind, KINDS, Behavior)
+    config_class = plugins.settings_class("behaviors", kind, behavior_class, BehaviorConfig)
     try:
-        behavior: Behavior = behavior_class(config_class.model_validate(values, context={"folder": path.parent}))
-        return behavior
+        config = config_class.model_validate(values, context={"folder": path.parent})
     except ValidationError as error:
         raise ConfigError(
             f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors()
         ) from None
+    behavior: Behavior = plugins.built("behaviors", kind, behavior_class, config)
+    return behavior
 
 
-def resolve(target: str) -> Any:
-    """The object that `module:attribute` names."""
-    module, attribute = target.split(":")
-    return getattr(importlib.import_module(module), attribute)
+def plugins_in_use() -> dict[str, str]:
+    """Package, version and code of every installed kind that a behavior.yaml names, for a stage's fingerprint."""
+    installed = plugins.names("behaviors", ())
+    return plugins.plugin_digest("behaviors", _kinds_in_use() if installed else ())
+
+
+def _kinds_in_use() -> Iterator[str]:
+    for folder in behavior_folders().values():
+        with suppress(ConfigError):  # of a broken file: whoever uses that task is told
+            yield str(_kind(folder / FILE)[0])
+
+
+def _kind(path: Path) -> tuple[Any, Any]:
+    """The kind that a behavior.yaml names, with all its values. Raises ConfigError for a broken file."""
+    values: Any = read_yaml(path)
+    return (values.get("kind") if isinstance(values, dict) else None), values

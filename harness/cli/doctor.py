@@ -185,6 +185,8 @@ def template(config: "Config") -> Row:
 def tracker(config: "Config") -> Row:
     if config.tracker.kind == "none":
         return Row("wandb", "OK", "tracker=none: nothing is tracked")
+    if config.tracker.kind != "wandb":
+        return installed_tracker(config)
     if find_spec("wandb") is None:
         return Row("wandb", "MISSING", "not installed", f"pip install '{PROJECT}[engine]', or tracker=none")
     from harness.track.wandb_tracker import logged_in
@@ -193,6 +195,16 @@ def tracker(config: "Config") -> Row:
     if config.tracker.mode == "offline" or key:
         return Row("wandb", "OK", f"{config.tracker.mode}, {known}")
     return Row("wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)")
+
+
+def installed_tracker(config: "Config") -> Row:
+    from harness.track.open import check_tracker
+
+    try:
+        check_tracker(config.tracker)
+    except HarnessError as error:
+        return Row("tracker", "MISSING", str(error), "tracker=none")
+    return Row("tracker", "OK", f"{config.tracker.kind}, of an installed package")
 
 
 def names_model(config: "Config") -> Row:

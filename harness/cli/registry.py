@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
-from harness.core.errors import ExitCode, UsageError, nearest
+from harness.core.errors import ExitCode, UsageError
 from harness.core.layout import EVIDENCE, VERDICT
 
 if TYPE_CHECKING:
@@ -152,19 +152,12 @@ ACTIONS = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _p
 
 
 def _registry(options: argparse.Namespace, *also: str) -> "Registry":
-    """The embedded registry, or with `registry=wandb` (or $HARNESS_REGISTRY_KIND) the one that tells W&B too."""
+    """The embedded registry, or the one that `registry=NAME` (or $HARNESS_REGISTRY_KIND) names."""
     from harness.checkpoint.alias import registry_folder
-    from harness.registry.files import FileRegistry
+    from harness.registry.protocol import open_registry
 
-    files = FileRegistry(registry_folder(options.runs_dir, options.registry))
     kind = _settings(options, "registry", *also).get("registry") or os.environ.get("HARNESS_REGISTRY_KIND", "files")
-    if kind == "files":
-        return files
-    if kind != "wandb":
-        raise UsageError(f"registry={kind}: no such registry. {nearest(kind, ('files', 'wandb'))}")
-    from harness.registry.wandb_registry import WandbRegistry
-
-    return WandbRegistry(files)
+    return open_registry(kind, registry_folder(options.runs_dir, options.registry))
 
 
 def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:

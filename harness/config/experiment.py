@@ -23,7 +23,10 @@ from harness.config.group import Positive as Positive
 from harness.config.group import Share as Share
 from harness.config.train import LoraConfig as LoraConfig
 from harness.config.train import TrainConfig as TrainConfig
+from harness.core import plugins
 from harness.core.errors import ConfigError, nearest
+
+SHIPPED_TRACKERS = ("none", "wandb")
 
 
 class ModelConfig(Group):
@@ -200,8 +203,8 @@ class SuiteConfig(Group):
 class TrackerConfig(Group):
     """Where runs are tracked."""
 
-    kind: Literal["wandb", "none"] = "none"
-    """Tracker: Weights & Biases, or none."""
+    kind: str = "none"
+    """Tracker: `none`, `wandb` (Weights & Biases), or the name of an installed package's tracker (docs/plugins.md)."""
 
     mode: Literal["offline", "online"] = "offline"
     """offline: W&B files are written and can be uploaded later; online: needs WANDB_API_KEY."""
@@ -211,6 +214,22 @@ class TrackerConfig(Group):
 
     samples_per_task: Annotated[int, Field(ge=0)] = 100
     """Items of each task in the table that shows both models' answers."""
+
+    options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
+    """Settings that an installed tracker reads itself. Written to the run folder: no keys, no passwords."""
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in SHIPPED_TRACKERS and kind not in (known := plugins.names("trackers", SHIPPED_TRACKERS)):
+            raise ValueError(f"no such tracker is installed. {nearest(kind, known)}")
+        return kind
+
+    @model_validator(mode="after")
+    def _options_of_a_plugin(self) -> "TrackerConfig":
+        if self.options and self.kind in SHIPPED_TRACKERS:
+            raise ValueError(f"tracker.options are for trackers of installed packages; {self.kind!r} takes none")
+        return self
 
 
 class EvaluationConfig(Group):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.core.errors import EnvironmentFault
 from harness.data.dedupe import DedupeConfig, Sketches, sketch
 from harness.data.filters.protocol import Filter, Judgement, Row
 from harness.data.row import exchanges, joined_exchanges
@@ -77,9 +78,19 @@ class Judge:
 
 
 def judge_conversations(filter_: Filter, rows: Sequence[Row]) -> list[Judgement]:
-    """The filter's judgements; a conversation of several turns is judged exchange by exchange."""
+    """The filter's judgements; a conversation of several turns is judged exchange by exchange.
+
+    Raises EnvironmentFault for a filter that does not return one judgement a row.
+    """
     parts = [exchanges(row) for row in rows]
-    found = filter_.judge([part for pieces in parts for part in pieces])
+    whole = [part for pieces in parts for part in pieces]
+    found = filter_.judge(whole)
+    if not isinstance(found, list) or [type(judgement) for judgement in found] != [Judgement] * len(whole):
+        raise EnvironmentFault(
+            f"filter '{filter_.code}' of {type(filter_).__module__} does not return one Judgement for each of the "
+            f"{len(whole)} rows it was given. Mend its method 'judge', or turn it off: "
+            f"audit.filters.{filter_.code.split(' ')[0]}=null"
+        )
     judgements: list[Judgement] = []
     start = 0
     for row, pieces in zip(rows, parts, strict=True):

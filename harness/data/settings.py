@@ -1,18 +1,16 @@
 """The audit's settings that belong to its parts: checked with the rest of the configuration, before any work."""
 
 from collections.abc import Iterable
-from importlib import import_module
 from typing import Any, get_args
 
 from harness.config.data import AuditConfig, DataConfig
 from harness.config.experiment import validate
 from harness.config.group import Group
+from harness.core import plugins
 from harness.core.errors import ConfigError, nearest
 from harness.data.filters.protocol import Filter
 
-# The filters by name: a static table, so that a configuration can name them and a test can resolve them all.
-
-
+# The shipped filters by name; installed packages add to them (entry points tuning_harness.filters).
 FILTERS = {
     "personal_data": "harness.data.filters.personal_data:PersonalData",
     "toxicity": "harness.data.filters.toxicity:Toxicity",
@@ -20,27 +18,44 @@ FILTERS = {
     "behavior": "harness.data.filters.behavior:BehaviorConflict",
     "quality": "harness.data.filters.quality:Quality",
 }
+GLOBAL_CODES = ("contamination", "duplicate", "outlier", "malformed")
+ACTIONS = ("drop", "redact", "flag")
+
+
+def filter_names() -> list[str]:
+    """Every filter that a configuration can name, shipped or installed, sorted."""
+    return plugins.names("filters", FILTERS)
 
 
 def filter_class(name: str) -> Any:
-    """The class of a filter; raises ConfigError when there is none of that name."""
-    if name not in FILTERS:
-        raise ConfigError([f"audit.filters.{name}: unknown filter. {nearest(name, FILTERS)}"])
-    module, attribute = FILTERS[name].split(":")
-    return getattr(import_module(module), attribute)
+    """The class of a filter. Raises ConfigError when there is none of that name, and EnvironmentFault for one of an
+    installed package that cannot be used."""
+    if name not in filter_names():
+        raise ConfigError([f"audit.filters.{name}: unknown filter. {nearest(name, filter_names())}"])
+    found = plugins.load("filters", name, FILTERS, Filter)
+    if name in (*GLOBAL_CODES, "mix"):
+        raise plugins.refusal("filters", name, f"the audit itself counts rows as {name!r}; it needs another name")
+    return found
 
 
 def config_class(name: str) -> type[Group]:
-    """The configuration class of a filter: `<Filter>Config` beside it."""
-    module, attribute = FILTERS[name].split(":")
-    found: type[Group] = getattr(import_module(module), f"{attribute}Config")
+    """The configuration class of a filter. Raises what `filter_class` raises."""
+    found = plugins.settings_class("filters", name, filter_class(name), Group)
+    action = found.model_fields.get("action")
+    can = get_args(action.annotation) if action else ()
+    if action is None or action.default not in can or not set(can) <= set(ACTIONS):
+        wanted = f"action: Literal[…] of {', '.join(ACTIONS)}, with a default"
+        raise plugins.refusal("filters", name, f"{found.__name__} needs a field {wanted}")
     return found
 
 
 def make_filter(name: str, values: dict[str, Any]) -> Filter:
     """The filter built from its configuration; raises ConfigError that lists every fault."""
-    built: Filter = filter_class(name)(validate(config_class(name), values))
-    return built
+    made: Filter = plugins.built("filters", name, filter_class(name), validate(config_class(name), values))
+    code = str(getattr(made, "code", None))
+    if code.split(" ")[0] != name:
+        raise plugins.refusal("filters", name, f"its attribute 'code' is {code!r}; it has to be {name!r}")
+    return made
 
 
 SECTIONS = {
@@ -50,18 +65,17 @@ SECTIONS = {
     "outliers": "harness.data.staging:OutlierConfig",
     "patterns": "harness.data.patterns:PatternConfig",
 }
-GLOBAL_CODES = ("contamination", "duplicate", "outlier", "malformed")
 
 
 def section(name: str, values: dict[str, Any]) -> Any:
     """The typed settings of a part in SECTIONS; raises ConfigError that lists every fault."""
-    module, attribute = SECTIONS[name].split(":")
-    found: type[Group] = getattr(import_module(module), attribute)
+    found: type[Group] = plugins.resolve(SECTIONS[name])
     return validate(found, values)
 
 
 def filters_of(config: AuditConfig, data: DataConfig) -> list[Filter]:
-    """The configured filters in the table's order, one for every behaviour; raises ConfigError with every fault.
+    """The configured filters: shipped ones in the table's order, one for every behaviour, then those of installed
+    packages by name. Raises ConfigError with every fault.
 
     A filter masks as soon as one source wants it to; what is done with a finding is decided by `action_of`.
     """
@@ -81,8 +95,8 @@ def faults(audit: Any, data: Any) -> list[str]:
         found += _told(f"audit.{name}", lambda name=name: section(name, audit.get(name) or {}))
     filters = audit.get("filters")
     for name, values in (filters if isinstance(filters, dict) else {}).items():
-        if name not in FILTERS:
-            found.append(f"audit.filters.{name}: unknown filter. {nearest(name, FILTERS)}")
+        if name not in filter_names():
+            found.append(f"audit.filters.{name}: unknown filter. {nearest(name, filter_names())}")
         elif isinstance(values, dict):
             given = {"name": "", **values} if name == "behavior" else values
             found += _told(f"audit.filters.{name}", lambda n=name, v=given: validate(config_class(n), v))
@@ -90,14 +104,14 @@ def faults(audit: Any, data: Any) -> list[str]:
 
 
 def action_of(name: str, config: AuditConfig) -> str:
-    """What the filter of that table name does to a row it found: drop, redact or flag."""
+    """What the filter of that name does to a row it found: drop, redact or flag."""
     values = config.filters.get(name) or {}
     default = config_class(name).model_fields["action"].default
     return str(values.get("action", default))
 
 
 def _wanted(config: AuditConfig) -> Iterable[tuple[str, dict[str, Any]]]:
-    for name in FILTERS:
+    for name in [*FILTERS, *sorted(set(config.filters) - set(FILTERS))]:
         values = config.filters.get(name)
         if name == "behavior":
             for rule in config.rules:
@@ -114,16 +128,17 @@ def _wrong_actions(data: Any) -> list[str]:
         for source, values in (sources if isinstance(sources, dict) else {}).items()
         for name, action in ((values.get("actions") or {}) if isinstance(values, dict) else {}).items()
     ]
-    found = [f"{key}: unknown filter. {nearest(str(name), FILTERS)}" for key, name, _ in asked if name not in FILTERS]
+    known = filter_names()
+    found = [f"{key}: unknown filter. {nearest(str(name), known)}" for key, name, _ in asked if name not in known]
     for key, name, action in asked:
-        can = get_args(config_class(name).model_fields["action"].annotation) if name in FILTERS else ()
+        can = get_args(config_class(name).model_fields["action"].annotation) if name in known else ()
         if can and action not in can:
             found.append(f"{key}: {name} cannot {action}; it can {', '.join(can)}")
     return found
 
 
 def _unknown_codes(limits: Any) -> list[str]:
-    codes = [*FILTERS, *GLOBAL_CODES]
+    codes = [*filter_names(), *GLOBAL_CODES]
     named = [
         (kind, str(code))
         for kind in ("max_rows", "max_share")

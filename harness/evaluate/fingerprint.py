@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from harness.behavior.registry import plugins_in_use
 from harness.config.experiment import EvaluationConfig
 from harness.core.code_digest import code_digest
 from harness.core.store import sha256_folder, sha256_json, sha256_tree, versions
@@ -49,4 +50,5 @@ def evaluation_inputs(checkpoint: Checkpoint, contract: Contract, config: Evalua
         "hub": sha256_json(hub_digest(Path(config.hub_dir) if config.hub_dir else None, config.tasks)),
         "versions": {"lm-eval": versions().get("lm-eval")},
         "code": code_digest(*EVALUATION_CODE),
+        "plugins": plugins_in_use(),
     }

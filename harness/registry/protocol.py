@@ -1,10 +1,12 @@
-"""What every registry does, and what is handed to it."""
+"""What every registry does, what is handed to it, and which there are."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.checkpoint.history import Entry
+from harness.core import plugins
+from harness.core.errors import UsageError, nearest
 from harness.lineage.chain import Chain, Places
 from harness.lineage.verify import Link
 
@@ -32,7 +34,8 @@ class Submission:
 
 
 class Registry(Protocol):
-    """Aliases, the models behind them, and their history."""
+    """Aliases, the models behind them, and their history. The class of a kind is opened on a folder:
+    `__init__(self, folder: Path)`."""
 
     def current(self, alias: str) -> Entry | None:
         """The entry that put the alias where it is."""
@@ -51,3 +54,21 @@ class Registry(Protocol):
 
     def verify(self) -> list[Link]:
         """Checks the history, and every model in it."""
+
+
+# The shipped registries by name; installed packages add to them (entry points tuning_harness.registries).
+REGISTRIES = {
+    "files": "harness.registry.files:FileRegistry",
+    "wandb": "harness.registry.wandb_registry:WandbRegistry",
+}
+
+
+def open_registry(kind: str, folder: Path) -> Registry:
+    """The registry of that kind on a folder. Raises UsageError for an unknown kind, and EnvironmentFault for one of an
+    installed package that cannot be used."""
+    known = plugins.names("registries", REGISTRIES)
+    if kind not in known:
+        raise UsageError(f"registry={kind}: no such registry. {nearest(kind, known)}")
+    registry_class = plugins.load("registries", kind, REGISTRIES, Registry)
+    registry: Registry = plugins.built("registries", kind, registry_class, folder)
+    return registry

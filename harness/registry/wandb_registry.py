@@ -21,8 +21,8 @@ from harness.track.wandb_tracker import _artifact_name
 class WandbRegistry:
     """The embedded registry, and W&B's aliases after it. What W&B refuses is said, and undoes nothing."""
 
-    def __init__(self, files: FileRegistry):
-        self.files = files
+    def __init__(self, folder: Path):
+        self.files = FileRegistry(folder)
 
     def current(self, alias: str) -> Entry | None:
         return self.files.current(alias)

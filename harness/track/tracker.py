@@ -1,9 +1,8 @@
-"""Experiment tracking: W&B, or nothing. A tracker that fails never stops the run it watches."""
+"""Experiment tracking: W&B, what an installed package brings, or nothing. A tracker that fails stops no run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,14 @@ class Artifact:
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
-class Tracker(Protocol):
-    """Where one stage of a run reports to."""
+class Tracker:
+    """Where one stage of a run reports to. As it stands it keeps nothing: a tracker overrides what it can keep.
+
+    The class of a kind is opened once a stage: `__init__(self, config: TrackerConfig, *, folder, group, stage,
+    run_name, settings)`. Files go under `folder` (a Path). `group` is the experiment, `stage` one of audit, train,
+    evaluate and gate. `run_name` is the same when an interrupted stage starts again. `settings` is the whole
+    configuration as plain values, without secrets.
+    """
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """A point of the history; `step` never falls."""
@@ -47,26 +52,5 @@ class Tracker(Protocol):
         """Ends the record; nothing may follow."""
 
 
-class NoTracker:
+class NoTracker(Tracker):
     """Keeps nothing."""
-
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        pass
-
-    def summary(self, values: dict[str, float]) -> None:
-        pass
-
-    def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
-        pass
-
-    def artifact(self, made: Artifact, alias: str = "") -> None:
-        pass
-
-    def alert(self, title: str, text: str) -> None:
-        pass
-
-    def view(self, keys: list[str]) -> None:
-        pass
-
-    def finish(self, exit_code: int) -> None:
-        pass

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import TrackerConfig
-from harness.core.redact import without_secrets
-from harness.track.tracker import Artifact
+from harness.track.tracker import Artifact, Tracker
 
 # A saved W&B view that puts the runs of an experiment beside each other (extra package `wandb-workspaces`). Building
 # it needs no network; saving does, and could not be tried against a server here.
@@ -45,7 +44,7 @@ INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 300.0
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Any failure surfaces as wandb's own exception; SafeTracker keeps it from the run.
 
     `folder` is where the files stay: an offline run names them by absolute path.
@@ -67,7 +66,7 @@ class WandbTracker:
             name=run_name,
             mode=config.mode,
             dir=folder,
-            config=without_secrets(settings),
+            config=settings,
             settings=_settings(),
         )
         self._first_step = int(self._run.starting_step)

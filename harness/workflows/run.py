@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.behavior.registry import load_behavior
+from harness.behavior.registry import plugins_in_use as behavior_plugins
 from harness.checkpoint.resolve import checkpoint
 from harness.checkpoint.scaling import scale
 from harness.config.experiment import Config
@@ -33,6 +34,7 @@ from harness.core.layout import (
     RunFolder,
 )
 from harness.core.machine import hardware
+from harness.core.plugins import plugin_digest
 from harness.core.redact import without_secrets
 from harness.core.resources import task_roots
 from harness.data.audit import audit, usable_sources
@@ -167,6 +169,7 @@ def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
         "items": store.sha256_json(items),
         "code": code_digest("harness.data.audit:audit"),
         "behaviors": [store.sha256_file(p) for root in task_roots() for p in sorted(root.glob("*/behavior.yaml"))],
+        "plugins": plugin_digest("filters", config.audit.filters) | behavior_plugins(),
     }
 
     def work(folder: Path) -> None:

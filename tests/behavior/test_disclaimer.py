@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.behavior.exchange import Check, Exchange
-from harness.behavior.registry import KINDS, Behavior, behavior_folders, load_behavior, read_behavior, resolve
+from harness.behavior.registry import KINDS, Behavior, behavior_folders, load_behavior, read_behavior
 from harness.config.data import AuditConfig
 from harness.core.errors import ConfigError
+from harness.core.plugins import resolve
 
 NOT_ADVICE = "This is general information, not financial advice."
 RISK = "Investments can lose value."

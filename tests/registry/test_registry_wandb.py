@@ -9,7 +9,6 @@ from run_folders import write_run
 
 from harness.checkpoint.alias import registry_folder
 from harness.registry import wandb_registry
-from harness.registry.files import FileRegistry
 from harness.registry.promotion import promote
 from harness.registry.protocol import Act
 from harness.registry.wandb_registry import WandbRegistry
@@ -50,7 +49,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(run: Path) -> WandbRegistry:
-    return WandbRegistry(FileRegistry(registry_folder(run.parent)))
+    return WandbRegistry(registry_folder(run.parent))
 
 
 def served(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:

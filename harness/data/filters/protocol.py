@@ -1,5 +1,6 @@
 """What a filter says about a row, and what a filter is."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,11 +28,14 @@ CLEAN = Judgement()
 class Filter(Protocol):
     """One reason code. `judge` is pure: each judgement depends on its row alone, whatever the batch.
 
-    A filter is built from its configuration, pickles cheaply, and loads its model on first use in each process.
+    A filter is built from its configuration (`__init__(self, config: …)`, with a Group that has a field `action`),
+    pickles cheaply, and loads its model on first use in each process. `code` is the name that audit.filters has for
+    it; where one name stands for several filters, a space and what tells them apart follow.
     """
 
     code: str
 
+    @abstractmethod
     def judge(self, rows: Sequence[Row]) -> list[Judgement]:
         """One judgement per row, in the same order."""
         ...
