@@ -245,7 +245,9 @@ def changed(path: Path) -> None:
 
 def test_a_changed_behaviour_makes_evaluations_anew(installed: Path, project: Path) -> None:
     def fingerprint() -> str:
-        return sha256_json(evaluation_inputs(checkpoint, contract(), config_for(["tracker=none", "domain_tasks=[]"])))
+        return sha256_json(
+            evaluation_inputs(checkpoint, contract(), config_for(["tracker=none", "domain_tasks=[]"]).evaluation)
+        )
 
     (project / "model").mkdir()
     (project / "model" / "model.safetensors").write_bytes(b"weights")
