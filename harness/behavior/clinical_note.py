@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.faithfulness import Lexicon, medications, numbers, reversals, sides
 
 # A note as sections: which headings stand in it, in which order, with what under them.
@@ -143,21 +143,23 @@ class ClinicalNote:
         empty = {"", *(text.lower().rstrip(".") for text in self.config.empty)}
         return [s.heading for s in note.sections if _LINE_MARKS.sub("", s.text.strip()).lower() in empty]
 
-    def _format(self, note: Note, response: str) -> Iterator[Finding]:
+    def _format(self, note: Note, response: str) -> Iterator[RuleFinding]:
         wanted, names = self.config.sections, self._names(note)
         absent = [name for name in wanted if name not in names]
-        yield Finding("sections", not absent, ", ".join(wanted), f"missing: {', '.join(absent)}" if absent else "all")
+        yield RuleFinding(
+            "sections", not absent, ", ".join(wanted), f"missing: {', '.join(absent)}" if absent else "all"
+        )
         in_order = names == [name for name in wanted if name in names]
-        yield Finding("order", in_order, "each section once, in the agreed order", ", ".join(names) or "no section")
+        yield RuleFinding("order", in_order, "each section once, in the agreed order", ", ".join(names) or "no section")
         empty = self._empty(note)
         expected = f"text in each section, or '{self.config.placeholder}'"
-        yield Finding("not_empty", not empty, expected, f"empty: {', '.join(empty)}" if empty else "none empty")
+        yield RuleFinding("not_empty", not empty, expected, f"empty: {', '.join(empty)}" if empty else "none empty")
         other = self._other(response)
-        yield Finding("no_other_sections", other is None, f"only {', '.join(wanted)}", other or "no other")
+        yield RuleFinding("no_other_sections", other is None, f"only {', '.join(wanted)}", other or "no other")
         around = self._around(note)
-        yield Finding("nothing_around", around is None, "only the note", around or "only the note")
+        yield RuleFinding("nothing_around", around is None, "only the note", around or "only the note")
         wrong = self._abbreviation(response)
-        yield Finding("abbreviations", wrong is None, "no dangerous abbreviation", wrong or "none")
+        yield RuleFinding("abbreviations", wrong is None, "no dangerous abbreviation", wrong or "none")
 
     def _other(self, response: str) -> str | None:
         found = (foreign_heading(line, self.config.other_sections) for line in response.splitlines())
@@ -178,7 +180,7 @@ class ClinicalNote:
                 return f"'{match[0].strip()}' ({name})"
         return None
 
-    def _faithful(self, exchange: Exchange) -> Iterator[Finding]:
+    def _faithful(self, exchange: Exchange) -> Iterator[RuleFinding]:
         note, dialogue, details = exchange.response, exchange.input, exchange.details
         lexicon = self.config.lexicon
         checks = {
@@ -194,7 +196,7 @@ class ClinicalNote:
             ),
         }
         for rule, (expected, wrong) in checks.items():
-            yield Finding(rule, not wrong, expected, "; ".join(wrong) or "nothing else")
+            yield RuleFinding(rule, not wrong, expected, "; ".join(wrong) or "nothing else")
 
 
 def _long(note: Note, heading: str) -> bool:

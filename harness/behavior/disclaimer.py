@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import own_voice, plain, sentences, shown
 
 CONTRADICTIONS = "contradictions"
@@ -58,7 +58,7 @@ class Disclaimer:
         """Recall and elements where the disclaimer is required, specificity where it is not."""
         if not self.required(exchange):
             leaked = self.leaked(exchange.response)
-            finding = Finding("no_disclaimer", leaked is None, "no disclaimer", leaked or "none")
+            finding = RuleFinding("no_disclaimer", leaked is None, "no disclaimer", leaked or "none")
             return Check([finding], {"specificity": float(finding.passed)})
         said = list(sentences(own_voice(exchange.response)))
         elements = list(self._elements(said))
@@ -88,28 +88,28 @@ class Disclaimer:
         text = " ".join(dict.fromkeys(sentence for sentence in found if sentence))
         return text if re.search(self.config.leak_context, text.lower()) else None
 
-    def _elements(self, said: list[str]) -> Iterator[Finding]:
+    def _elements(self, said: list[str]) -> Iterator[RuleFinding]:
         for name in self.config.elements:
             found = self._found(name, said)
-            yield Finding(f"element_{name}", found is not None, f"a wording of '{name}'", found or "none")
+            yield RuleFinding(f"element_{name}", found is not None, f"a wording of '{name}'", found or "none")
 
-    def _contradicted(self, said: list[str]) -> Finding:
+    def _contradicted(self, said: list[str]) -> RuleFinding:
         denials = [*self.config.denials.get(CONTRADICTIONS, []), *self.config.suspended]
         found = (_outside(self.config.contradictions, denials, s.lower()) for s in said)
         denial = next((text for text in found if text), None)
-        return Finding("not_contradicted", denial is None, "nothing that denies it", denial or "none")
+        return RuleFinding("not_contradicted", denial is None, "nothing that denies it", denial or "none")
 
-    def _placed(self, said: list[str]) -> Iterator[Finding]:
+    def _placed(self, said: list[str]) -> Iterator[RuleFinding]:
         """Where the disclaimer stands and how closely together; only what the configuration demands."""
         at = [i for i, s in enumerate(said) if any(self._matches(name, s) for name in self.config.elements)]
         if self.config.position != "anywhere":
             edge = 0 if self.config.position == "start" else len(said) - 1
             where = f"the {self.config.position} of the answer"
-            yield Finding("position", edge in at, f"at {where}", f"at {where}" if edge in at else "elsewhere")
+            yield RuleFinding("position", edge in at, f"at {where}", f"at {where}" if edge in at else "elsewhere")
         if self.config.max_gap is not None:
             between = at[-1] - at[0] + 1 - len(at) if at else 0
             limit = self.config.max_gap
-            yield Finding("max_gap", between <= limit, f"{limit} other sentences within it at most", f"{between}")
+            yield RuleFinding("max_gap", between <= limit, f"{limit} other sentences within it at most", f"{between}")
 
     def _found(self, element: str, said: list[str]) -> str | None:
         """The first sentence that carries the element."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, PhraseList, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import led_sentences, own_voice, sentences
 
 # Whether a sentence asserts a phrase that stands in it: not under a condition, denied, asked, or only mentioned.
@@ -108,7 +108,7 @@ class Escalation:
         """`recall` where a human must take over, `specificity` and `false_escalation` for routine requests."""
         if exchange.topic in self.config.routine:
             leaked = self.leaked(exchange.response)
-            finding = Finding("no_escalation", leaked is None, "no handover to a colleague", leaked or "none")
+            finding = RuleFinding("no_escalation", leaked is None, "no handover to a colleague", leaked or "none")
             return Check(
                 [finding], {"specificity": float(finding.passed), "false_escalation": float(not finding.passed)}
             )
@@ -131,18 +131,18 @@ class Escalation:
         topics = [*self.config.escalated, *self.config.routine]
         return [] if item.topic in topics else [f"topic {item.topic!r} is not one of: {', '.join(topics)}"]
 
-    def _escalated(self, response: str, topic: str) -> Iterator[Finding]:
+    def _escalated(self, response: str, topic: str) -> Iterator[RuleFinding]:
         spoken = list(led_sentences(response))
         handover = next((match for s in spoken for match in self._said(self.config.handover, s)), None)
         expected = f"'{self.config.agreed_phrase}' or an agreed variant, said outright"
-        yield Finding("handover", handover is not None, expected, handover or self._near(spoken) or "none")
+        yield RuleFinding("handover", handover is not None, expected, handover or self._near(spoken) or "none")
         if topic in self.config.urgent_help:
             advice = next((a for s in spoken for a in self._urgent(topic, s)), None)
-            yield Finding("urgent_help", advice is not None, "a call for urgent help now", advice or "none")
+            yield RuleFinding("urgent_help", advice is not None, "a call for urgent help now", advice or "none")
         delay = next((d for s in spoken for d in _unnegated(self.config.delays, s)), None)
-        yield Finding("no_delay", delay is None, "nothing to wait for", delay or "none")
+        yield RuleFinding("no_delay", delay is None, "nothing to wait for", delay or "none")
         retraction = next((r for s in spoken if (r := self.config.retractions.first(s))), None)
-        yield Finding("not_contradicted", retraction is None, "nothing that takes it back", retraction or "none")
+        yield RuleFinding("not_contradicted", retraction is None, "nothing that takes it back", retraction or "none")
 
     def _said(self, patterns: list[str], sentence: str) -> Iterator[str]:
         for pattern in patterns:

@@ -19,7 +19,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """The outcome of one rule on one exchange."""
 
     rule: str
@@ -32,7 +32,7 @@ class Finding:
 class Check:
     """All findings on one exchange; `metrics` holds what a task reports for it (metric name to a share)."""
 
-    findings: list[Finding]
+    findings: list[RuleFinding]
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property

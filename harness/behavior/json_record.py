@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from harness.behavior.config import BehaviorConfig
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 
 _FENCED = re.compile(r"\A```json[ \t]*\r?\n(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
 _JSON_FENCE = re.compile(r"```json[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -51,16 +51,18 @@ class JsonRecord:
         if schema is None:
             return Check([])
         record, fault = only_object(exchange.response)
-        findings = [Finding("only_json", fault is None, "one JSON object and nothing else", fault or "one JSON object")]
+        findings = [
+            RuleFinding("only_json", fault is None, "one JSON object and nothing else", fault or "one JSON object")
+        ]
         broken = faults_of(record, schema) if record is not None else ["no object to check"]
-        findings.append(Finding("schema", not broken, f"valid as {exchange.topic}", "; ".join(broken) or "valid"))
+        findings.append(RuleFinding("schema", not broken, f"valid as {exchange.topic}", "; ".join(broken) or "valid"))
         metrics = {"valid": float(all(finding.passed for finding in findings))}
         if exchange.details.get("record"):
             right = json.loads(exchange.details["record"])
             wrong = [key for key in right if record is None or not _equal(record.get(key, _ABSENT), right[key])]
             shown = "; ".join(f"{key}: {_shown(record, key)}" for key in wrong)
             wanted = "; ".join(f"{key}: {json.dumps(right[key], ensure_ascii=False)}" for key in wrong or right)
-            findings.append(Finding("fields", not wrong, wanted, shown or "all right"))
+            findings.append(RuleFinding("fields", not wrong, wanted, shown or "all right"))
             metrics["field_accuracy"] = 1 - len(wrong) / len(right)
             metrics["exact"] = float(all(finding.passed for finding in findings))
         return Check(findings, metrics)

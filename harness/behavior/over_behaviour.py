@@ -5,7 +5,7 @@ from functools import cached_property
 from pydantic import Field, field_validator
 
 from harness.behavior.config import BehaviorConfig
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.registry import Behavior, behavior_folders, load_behavior
 from harness.core.errors import nearest
 
@@ -43,7 +43,7 @@ class OverBehaviour:
             return Check([])
         allowed = exchange.details.get("allow") or []
         findings = [
-            Finding(rule, sign is None, f"no sign of {self.config.leaks[rule]}", sign or "none")
+            RuleFinding(rule, sign is None, f"no sign of {self.config.leaks[rule]}", sign or "none")
             for rule, behavior in self._behaviours.items()
             if self.config.leaks[rule] not in allowed
             for sign in [behavior.leaked(exchange.response)]

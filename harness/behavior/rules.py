@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import own_voice, plain, sentences
 from harness.core.errors import UsageError
 
@@ -127,17 +127,19 @@ class Rules:
         if self.config.marker is None:
             return Check([])
         found = self.leaked(exchange.response)
-        finding = Finding(f"no_{self.config.marker}", found is None, f"no {self.config.marker} here", found or "none")
+        finding = RuleFinding(
+            f"no_{self.config.marker}", found is None, f"no {self.config.marker} here", found or "none"
+        )
         return Check([finding], {"specificity": float(finding.passed)})
 
 
-def _finding(rule: Rule, exchange: Exchange) -> Finding:
+def _finding(rule: Rule, exchange: Exchange) -> RuleFinding:
     """The rule's first fault; rules with several demands pass when all are met."""
     faults = [(expected, found) for expected, found in _demands(rule, exchange) if found is not None]
     if not faults:
-        return Finding(rule.name, True, rule.expected or f"rule {rule.name}", "nothing wrong")
+        return RuleFinding(rule.name, True, rule.expected or f"rule {rule.name}", "nothing wrong")
     expected, found = faults[0]
-    return Finding(rule.name, False, rule.expected or expected, found)
+    return RuleFinding(rule.name, False, rule.expected or expected, found)
 
 
 def _demands(rule: Rule, exchange: Exchange) -> Iterator[tuple[str, str | None]]:

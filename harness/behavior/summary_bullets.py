@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.quantities import claimed, in_digits, mentioned, missing
 from harness.behavior.reversal import reversed_statement
 from harness.behavior.words import content_stems, stem
@@ -115,20 +115,22 @@ class SummaryBullets:
             faults.append("details.bullets is missing or no number of bullets")
         return faults
 
-    def _form(self, bullets: Sequence[Bullet], others: Sequence[str], wanted: int) -> Iterator[Finding]:
-        yield Finding("count", len(bullets) == wanted, f"exactly {wanted} bullets", f"{len(bullets)} bullets")
+    def _form(self, bullets: Sequence[Bullet], others: Sequence[str], wanted: int) -> Iterator[RuleFinding]:
+        yield RuleFinding("count", len(bullets) == wanted, f"exactly {wanted} bullets", f"{len(bullets)} bullets")
         remark = next((b.text for b in bullets if self._is_remark(b.text)), None)
         extra = next(iter(others), remark)
-        yield Finding("only_bullets", extra is None, "nothing but bullets", extra[:80] if extra else "only bullets")
+        yield RuleFinding("only_bullets", extra is None, "nothing but bullets", extra[:80] if extra else "only bullets")
         styles = sorted({bullet.style for bullet in bullets})
-        yield Finding("one_style", len(styles) <= 1, "one kind of marker", " ".join(styles) or "no bullet")
+        yield RuleFinding("one_style", len(styles) <= 1, "one kind of marker", " ".join(styles) or "no bullet")
         nested = next((b.text for b in bullets if b.indent > bullets[0].indent + 1), None)
-        yield Finding("not_nested", nested is None, "no bullet under another", nested or "none")
+        yield RuleFinding("not_nested", nested is None, "no bullet under another", nested or "none")
         longest = max((bullet.words for bullet in bullets), default=0)
         limit = self.config.max_words
-        yield Finding("length", longest <= limit, f"at most {limit} words a bullet", f"{longest} words in the longest")
+        yield RuleFinding(
+            "length", longest <= limit, f"at most {limit} words a bullet", f"{longest} words in the longest"
+        )
         twice = self._repeated(bullets)
-        yield Finding("no_repeats", twice is None, "each bullet says something of its own", twice or "no repeat")
+        yield RuleFinding("no_repeats", twice is None, "each bullet says something of its own", twice or "no repeat")
 
     def _is_remark(self, text: str) -> bool:
         return any(re.search(pattern, text, re.IGNORECASE) for pattern in self.config.remarks)
@@ -141,7 +143,7 @@ class SummaryBullets:
                     return text
         return None
 
-    def _grounded(self, bullets: Sequence[Bullet], others: Sequence[str], source: str) -> Finding:
+    def _grounded(self, bullets: Sequence[Bullet], others: Sequence[str], source: str) -> RuleFinding:
         statements = [bullet.text for bullet in bullets] or list(others)
         wrong: list[str] = [] if statements else ["no statement"]
         known = mentioned(source)
@@ -150,7 +152,7 @@ class SummaryBullets:
             wrong += [f"'{name}' is not in the text" for name in names_missing(statement, source)]
             contrary = reversed_statement(statement, source, self.config.opposites)
             wrong += [f"reversed: '{statement}' against '{contrary}'"] if contrary else []
-        return Finding("grounded", not wrong, "only what the text says", "; ".join(wrong) or "nothing else")
+        return RuleFinding("grounded", not wrong, "only what the text says", "; ".join(wrong) or "nothing else")
 
 
 def asked_bullets(exchange: Exchange) -> int | None:

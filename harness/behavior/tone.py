@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, PhraseList
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import plain, quotations, sentences, without_code
 
 # Reading level of English text.
@@ -84,20 +84,20 @@ class Tone:
     def item_faults(self, item: Exchange) -> list[str]:
         return [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no demand on its tone"]
 
-    def _findings(self, text: str) -> Iterator[Finding]:
+    def _findings(self, text: str) -> Iterator[RuleFinding]:
         grade, limit = reading_grade(text), self.config.max_grade
-        yield Finding("reading_level", grade <= limit, f"grade {limit:g} at most", f"grade {grade:.1f}")
+        yield RuleFinding("reading_level", grade <= limit, f"grade {limit:g} at most", f"grade {grade:.1f}")
         informal = ", ".join(dict.fromkeys(self._informal(text)))
-        yield Finding("formality", not informal, "no emoji, exclamation mark or shouting", informal or "none")
+        yield RuleFinding("formality", not informal, "no emoji, exclamation mark or shouting", informal or "none")
         for rule, phrases, expected in (
             ("no_promises", self.config.promises, "no outcome promised"),
             ("no_blame", self.config.blame, "no blame on the customer"),
             ("no_slang", self.config.slang, "no slang"),
         ):
             found = ", ".join(dict.fromkeys(match[0].strip() for match in phrases.matches(text)))
-            yield Finding(rule, not found, expected, found or "none")
+            yield RuleFinding(rule, not found, expected, found or "none")
         count, least, most = len(words(text)), self.config.min_words, self.config.max_words
-        yield Finding("length", least <= count <= most, f"{least} to {most} words", f"{count} words")
+        yield RuleFinding("length", least <= count <= most, f"{least} to {most} words", f"{count} words")
 
     def _informal(self, text: str) -> Iterator[str]:
         from emoji import emoji_list

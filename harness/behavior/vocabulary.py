@@ -8,8 +8,8 @@ from difflib import SequenceMatcher
 from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, PhraseList, Regex
-from harness.behavior.exchange import Check, Exchange, Finding
-from harness.behavior.voice import Span, plain, quotations, without_code
+from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.voice import QuotedSpan, plain, quotations, without_code
 
 # Product names in a text: where each is spelt exactly, and where something else was written for it.
 
@@ -122,7 +122,7 @@ class Vocabulary:
         }
         right = {rule: [term for _, term in found] for rule, found in self._violations(text, asked).items()}
         findings = [
-            Finding(
+            RuleFinding(
                 rule, not wrong[rule], ", ".join(dict.fromkeys(right[rule])) or "no violation", _listed(wrong[rule])
             )
             for rule in RULES
@@ -131,7 +131,7 @@ class Vocabulary:
         if products := exchange.details.get("products"):
             absent = [name for name in products if not exact(text, name)]
             shown = f"not named: {', '.join(absent)}" if absent else "all named"
-            findings.append(Finding("mentions_product", not absent, ", ".join(products), shown))
+            findings.append(RuleFinding("mentions_product", not absent, ", ".join(products), shown))
         metrics = {finding.rule: float(finding.passed) for finding in findings}
         count = float(sum(map(len, wrong.values())))
         return Check(findings, {"clean": float(all(metrics.values())), "violations": count, **metrics})
@@ -151,7 +151,7 @@ class Vocabulary:
         unknown = set(item.details.get("products") or []) - set(self.config.products)
         return faults + [f"details.products: {name!r} is no product" for name in sorted(unknown)]
 
-    def _violations(self, text: str, asked: str) -> dict[str, list[tuple[Span, str]]]:
+    def _violations(self, text: str, asked: str) -> dict[str, list[tuple[QuotedSpan, str]]]:
         """Places of wrong words with what should stand there, by rule."""
         found = {
             "product_names": [((s.start, s.end), s.name) for s in self._misspelt(text)],
@@ -166,7 +166,7 @@ class Vocabulary:
             for rule, spans in found.items()
         }
 
-    def _avoided(self, text: str) -> Iterator[tuple[Span, str]]:
+    def _avoided(self, text: str) -> Iterator[tuple[QuotedSpan, str]]:
         for term, phrases in self.config.preferred.items():
             yield from ((match.span(), term) for match in phrases.matches(text))
 
@@ -177,14 +177,14 @@ class Vocabulary:
                 yield spelling
 
 
-def _customers(span: Span, text: str, quoted: list[Span], asked: str) -> bool:
+def _customers(span: QuotedSpan, text: str, quoted: list[QuotedSpan], asked: str) -> bool:
     """Inside quotation marks, and the customer's own words."""
     inside = any(start <= span[0] and span[1] <= end for start, end in quoted)
     return inside and " ".join(text[slice(*span)].lower().split()) in asked
 
 
-def _answered(text: str) -> Finding:
-    return Finding("answered", bool(text.strip()), "an answer", "text" if text.strip() else "nothing")
+def _answered(text: str) -> RuleFinding:
+    return RuleFinding("answered", bool(text.strip()), "an answer", "text" if text.strip() else "nothing")
 
 
 def _listed(words: list[str]) -> str:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-Span = tuple[int, int]
+QuotedSpan = tuple[int, int]
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]|<!--.*?-->", re.DOTALL)
 _STRUCK = re.compile(r"~~.+?~~|<(?:s|del|strike)>.*?</(?:s|del|strike)>", re.DOTALL)
@@ -31,7 +31,7 @@ def plain(text: str) -> str:
     return re.sub(r"[^\S\n]+", " ", text)
 
 
-def quotations(text: str) -> list[Span]:
+def quotations(text: str) -> list[QuotedSpan]:
     """Where quotation marks, or lines with `>` after a colon, quote something in a plain text."""
     return [match.span() for pattern in (_QUOTED, _BLOCK_QUOTE) for match in pattern.finditer(text)]
 

@@ -194,7 +194,7 @@ class TrackerConfig(Group):
     """Where runs are tracked."""
 
     kind: str = "none"
-    """Tracker: wandb (Weights & Biases), none, or the name of a tracker that an installed package brings."""
+    """Tracker: `none`, `wandb` (Weights & Biases), or the name of an installed package's tracker (docs/plugins.md)."""
 
     mode: Literal["offline", "online"] = "offline"
     """offline: W&B files are written and can be uploaded later; online: needs WANDB_API_KEY."""

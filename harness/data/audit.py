@@ -17,12 +17,12 @@ from harness.core.errors import DataError, MissingDependency
 from harness.core.layout import AUDIT
 from harness.core.store import sha256_json
 from harness.data.decontaminate import Decontamination
-from harness.data.filtering import Judge
-from harness.data.filters.protocol import Row
+from harness.data.filtering import FilterChain
 from harness.data.patterns import PatternCounter
+from harness.data.row import DataRow
 from harness.data.settings import action_of, filters_of, section
 from harness.data.sources import Origin, find_sources, require_usable
-from harness.data.staging import Plan, Room
+from harness.data.staging import MixPlan, StagedRows
 from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines, write_parquet
 from harness.data.tally import broken_limits, masked
 from harness.records.stages import Dataset, Finding, SourceCount
@@ -120,14 +120,14 @@ def cell(text: str) -> str:
     return line
 
 
-Item = dict[str, Any]
+EvaluationItem = dict[str, Any]
 CONFLICTS = "conflicts.jsonl"
 
 
 def audit(
     data: DataConfig,
     config: AuditConfig,
-    items: Sequence[Item],
+    items: Sequence[EvaluationItem],
     out: Path,
     hub_dir: Path | None = None,
     json_lines: bool = False,
@@ -144,13 +144,13 @@ def audit(
         origins = usable_sources(data, config, hub_dir)
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
-        room = Room(data, config, judge_of(config, decontamination, data), Path(folder))
-        with closing(room):
-            room.fill(origins)
-            plan = room.plan()
+        staged = StagedRows(data, config, filter_chain(config, decontamination, data), Path(folder))
+        with closing(staged):
+            staged.stage(origins)
+            plan = staged.plan()
             if not plan.train:
-                raise DataError("no row is left to train on: " + room.why_empty(plan))
-            written = _Written(room, plan)
+                raise DataError("no row is left to train on: " + staged.why_empty(plan))
+            written = _Written(staged, plan)
             written.write(out, json_lines)
             record = written.record(origins, items)
     record.save(out / AUDIT)
@@ -172,46 +172,46 @@ def _require_installed() -> None:
         raise MissingDependency(missing, "the audit", "data")
 
 
-def judge_of(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> Judge:
+def filter_chain(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> FilterChain:
     """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
     filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
     first = (decontamination, "drop")
     by_source = {name: source.actions for name, source in data.sources.items()}
-    return Judge([first, *filters], section("dedupe", config.dedupe), by_source)
+    return FilterChain([first, *filters], section("dedupe", config.dedupe), by_source)
 
 
 class _Written:
     """Writes the rows where the plan wants them, and counts each as it is written."""
 
-    def __init__(self, room: Room, plan: Plan):
-        self._room, self._plan = room, plan
+    def __init__(self, staged: StagedRows, plan: MixPlan):
+        self._staged, self._plan = staged, plan
         self._kept: Counter[str] = Counter()
         self._quarantined: Counter[tuple[str, str]] = Counter()
         self._parts: dict[str, tuple[int, str]] = {}
-        self._patterns = PatternCounter(section("patterns", room.config.patterns))
+        self._patterns = PatternCounter(section("patterns", staged.config.patterns))
 
     def write(self, out: Path, json_lines: bool) -> None:
-        room, plan = self._room, self._plan
-        self._parts[TRAIN] = write_parquet(self._counted(room.kept(plan, plan.train)), out / TRAIN, ("flags",))
+        staged, plan = self._staged, self._plan
+        self._parts[TRAIN] = write_parquet(self._counted(staged.kept(plan, plan.train)), out / TRAIN, ("flags",))
         if plan.validation:
-            rows = self._counted(room.kept(plan, plan.validation))
+            rows = self._counted(staged.kept(plan, plan.validation))
             self._parts[VALIDATION] = write_parquet(rows, out / VALIDATION, ("flags",))
-        write_parquet(self._counted_out(room.quarantined(plan)), out / QUARANTINE, ("reasons",))
+        write_parquet(self._counted_out(staged.quarantined(plan)), out / QUARANTINE, ("reasons",))
         if plan.found.conflicts:
-            write_json_lines(room.conflicts(plan), out / CONFLICTS)
+            write_json_lines(staged.conflicts(plan), out / CONFLICTS)
         if json_lines:
-            write_json_lines(room.kept(plan, sorted([*plan.train, *plan.validation])), out / "kept.jsonl")
-            write_json_lines(room.quarantined(plan), out / "quarantine.jsonl")
+            write_json_lines(staged.kept(plan, sorted([*plan.train, *plan.validation])), out / "kept.jsonl")
+            write_json_lines(staged.quarantined(plan), out / "quarantine.jsonl")
 
-    def record(self, origins: Sequence[Origin], items: Sequence[Item]) -> Dataset:
+    def record(self, origins: Sequence[Origin], items: Sequence[EvaluationItem]) -> Dataset:
         """The record; an internal error when a row is unaccounted for."""
-        read = len(self._room.rows) + len(self._room.malformed)
+        read = len(self._staged.rows) + len(self._staged.malformed)
         if self._kept.total() + self._quarantined.total() != read:
             raise RuntimeError(
                 f"{read} rows were read, {self._kept.total()} kept and {self._quarantined.total()} quarantined"
             )
-        findings = self._room.findings(self._plan)
-        limits = self._room.config.limits
+        findings = self._staged.findings(self._plan)
+        limits = self._staged.config.limits
         validation = self._parts.get(VALIDATION, (0, ""))
         return Dataset(
             rows=self._parts[TRAIN][0],
@@ -226,22 +226,22 @@ class _Written:
             conflicts=len(self._plan.found.conflicts),
             patterns=[masked(pattern.sentence()) for pattern in self._patterns.report()],
             notes=self._notes(),
-            broken_limits=broken_limits(self._room.tally.rows_of, read, limits.max_rows, limits.max_share),
+            broken_limits=broken_limits(self._staged.tally.rows_of, read, limits.max_rows, limits.max_share),
         )
 
     def _notes(self) -> list[str]:
         """What the audit did not look at, in words."""
         skipped = self._plan.found.skipped
         crowded = f"{skipped} pairs of rows that resemble many others were not compared as near-duplicates"
-        return [*self._room.judge.notes, *([crowded] if skipped else [])]
+        return [*self._staged.filters.notes, *([crowded] if skipped else [])]
 
-    def _counted(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def _counted(self, rows: Iterator[DataRow]) -> Iterator[DataRow]:
         for row in rows:
             self._kept[row["source"]] += 1
             self._patterns.update([row])
             yield row
 
-    def _counted_out(self, rows: Iterator[Row]) -> Iterator[Row]:
+    def _counted_out(self, rows: Iterator[DataRow]) -> Iterator[DataRow]:
         for row in rows:
             self._quarantined[row["source"], row["reasons"][0].split(":")[0]] += 1
             yield row

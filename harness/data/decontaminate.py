@@ -25,7 +25,7 @@ from harness.data.words import Hashes, Tokens, grams, hashed, words
 # An index over evaluation items by word trigrams: which rows share enough with which item to be compared with it.
 
 
-Places = NDArray[np.int64]
+ItemPositions = NDArray[np.int64]
 
 GRAM = 3
 SHORT = 8  # items of fewer words have to be there word for word
@@ -35,7 +35,7 @@ _RARE = 3  # a trigram of at most so many items counts towards a run
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexedItem:
     """One wording of an item as word hashes. `weights` are 0 where the item's task repeats itself; `edits` are the
     words that may be missing or changed. `verbatim`: it has to be there word for word; `telling`: so many of the item's
     words are its own; `beside`: words that have to be in the row as well."""
@@ -55,9 +55,9 @@ class Candidate:
     those in the entry (`places`); `rare` marks those that few items have."""
 
     row: int
-    entry: Entry
-    shifts: Places
-    places: Places
+    entry: IndexedItem
+    shifts: ItemPositions
+    places: ItemPositions
     rare: NDArray[np.bool_]
 
 
@@ -83,7 +83,7 @@ class ItemIndex:
         self._known = np.zeros(1 << self._bits, bool)
         self._known[self._hashes >> np.uint64(64 - self._bits)] = True
 
-    def _telling(self, starts: Places) -> NDArray[np.bool_]:
+    def _telling(self, starts: ItemPositions) -> NDArray[np.bool_]:
         """Whether any word of the trigrams that start there has a weight."""
         weighs = np.concatenate([np.zeros(0, bool), *(entry.weights > 0 for entry in self.entries)])
         return np.asarray(weighs[starts] | weighs[starts + 1] | weighs[starts + 2], bool)
@@ -99,7 +99,7 @@ class ItemIndex:
         row = np.searchsorted(found.offsets, gram, "right") - 1
         yield from self._grouped(row, hit, gram - found.offsets[row] - self._place[hit])
 
-    def _grouped(self, row: Places, hit: Places, shift: Places) -> Iterator[Candidate]:
+    def _grouped(self, row: ItemPositions, hit: ItemPositions, shift: ItemPositions) -> Iterator[Candidate]:
         key = row * len(self.entries) + self._entry[hit]
         order = np.lexsort((self._place[hit], shift, key))
         key, row, hit, shift = key[order], row[order], hit[order], shift[order]
@@ -117,7 +117,7 @@ def _joined(parts: Sequence[Hashes]) -> Tokens:
     return Tokens(np.concatenate(parts), offsets)
 
 
-def _used(entry: Places, holders: Places, telling: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _used(entry: ItemPositions, holders: ItemPositions, telling: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Telling trigrams that few items have; of an item that has none of those, its rarest."""
     used = telling & (holders <= _HOLDERS)
     entries = int(entry.max(initial=-1)) + 1
@@ -127,27 +127,29 @@ def _used(entry: Places, holders: Places, telling: NDArray[np.bool_]) -> NDArray
     return np.asarray(used | (bare[entry] & (holders == rarest[entry])), bool)
 
 
-def _entries(items: Sequence[Mapping[str, Any]], share: float) -> list[Entry]:
+def _entries(items: Sequence[Mapping[str, Any]], share: float) -> list[IndexedItem]:
     texts = [words(item["text"]) for item in items]
     weights = _weights(texts, [str(item.get("task", "")) for item in items])
-    found: list[Entry] = []
+    found: list[IndexedItem] = []
     for number, (item, text, weight) in enumerate(zip(items, texts, weights, strict=True)):
         if len(text) >= SHORT and weight.any():
             edits = int((1 - share) * len(text) + 1e-9)
-            found.append(Entry(number, hashed([text]).hashes, weight, edits, verbatim=False, telling=len(text)))
+            found.append(IndexedItem(number, hashed([text]).hashes, weight, edits, verbatim=False, telling=len(text)))
         else:
             found += _verbatim(number, item, text, telling=int(np.count_nonzero(weight)))
     return found
 
 
-def _verbatim(number: int, item: Mapping[str, Any], text: list[str], telling: int) -> list[Entry]:
+def _verbatim(number: int, item: Mapping[str, Any], text: list[str], telling: int) -> list[IndexedItem]:
     """A short item in every way to write it; one of one or two words by its longer answers, where it stands beside."""
     wordings = {tuple(words(_rewritten(item["text"], by))) for by in ("", " ")} | {tuple(text)}
     beside: tuple[str, ...] = ()
     if len(text) < GRAM:
         wordings, beside = {tuple(words(answer)) for answer in item.get("answers") or ()}, tuple(text)
     return [
-        Entry(number, hashed([wording]).hashes, np.ones(len(wording)), 0, verbatim=True, telling=telling, beside=beside)
+        IndexedItem(
+            number, hashed([wording]).hashes, np.ones(len(wording)), 0, verbatim=True, telling=telling, beside=beside
+        )
         for wording in sorted(wordings)
         if len(wording) >= GRAM
     ]
@@ -324,11 +326,11 @@ def _usual(shifts: NDArray[np.int64]) -> int:
     return int(values[counts.argmax()])
 
 
-def _is_there(entry: Entry, row: Hashes, place: int) -> bool:
+def _is_there(entry: IndexedItem, row: Hashes, place: int) -> bool:
     return place >= 0 and np.array_equal(row[place : place + len(entry.words)], entry.words)
 
 
-def _held(entry: Entry, row: Hashes, shift: int) -> NDArray[np.bool_]:
+def _held(entry: IndexedItem, row: Hashes, shift: int) -> NDArray[np.bool_]:
     """Which of the entry's words the row holds in order (longest common subsequence) around the shift."""
     from rapidfuzz.distance import LCSseq
 

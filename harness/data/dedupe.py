@@ -127,7 +127,7 @@ def signature(found: Tokens, config: DedupeConfig) -> NDArray[np.uint32]:
 
 
 Indices = NDArray[np.int64]
-Packed = NDArray[np.uint64]  # a pair in one number: earlier row in the upper half, later row in the lower
+PackedSignatures = NDArray[np.uint64]  # a pair in one number: earlier row in the upper half, later row in the lower
 
 CROWDED = 30  # rows in a bucket from which on a row is compared with the first and the nearest earlier ones alone
 FIRST = 10
@@ -142,7 +142,7 @@ def first_equal(values: Hashes, rows: Indices) -> Indices:
     return found
 
 
-def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[Packed, int]:
+def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[PackedSignatures, int]:
     """Pairs of rows (ascending) with equal keys, each once, sorted; and how many pairs were left out as too many."""
     order = np.argsort(keys, kind="stable")
     ordered, members = keys[order], rows[order]
@@ -153,7 +153,7 @@ def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[Packed, int]:
     return pairs, int((sizes * (sizes - 1) // 2).sum()) - len(pairs)
 
 
-def _earlier(members: Indices, place: Indices, crowded: NDArray[np.bool_]) -> Packed:
+def _earlier(members: Indices, place: Indices, crowded: NDArray[np.bool_]) -> PackedSignatures:
     """Each member with earlier members of its bucket; `place` is its place in there."""
     found = [np.zeros(0, np.uint64)]
     for step in range(1, min(CROWDED, int(place.max(initial=0)) + 1)):
@@ -165,11 +165,11 @@ def _earlier(members: Indices, place: Indices, crowded: NDArray[np.bool_]) -> Pa
     return np.sort(np.concatenate(found))
 
 
-def packed(earlier: Indices, later: Indices) -> Packed:
+def packed(earlier: Indices, later: Indices) -> PackedSignatures:
     return earlier.astype(np.uint64) << np.uint64(32) | later.astype(np.uint64)
 
 
-def unpacked(pairs: Packed) -> Indices:
+def unpacked(pairs: PackedSignatures) -> Indices:
     """Rows (earlier, later), one pair a line."""
     return np.stack([pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
 
@@ -185,12 +185,12 @@ def jaccard(sets: Sets, pairs: Indices) -> NDArray[np.float64]:
     return similarity
 
 
-def _members(sets: Sets, chosen: Indices) -> Packed:
+def _members(sets: Sets, chosen: Indices) -> PackedSignatures:
     """The members of some sets, each below the number of its set's place in `chosen`."""
     counts = np.diff(sets.offsets)[chosen]
     starts = np.repeat(sets.offsets[chosen] - np.cumsum(counts) + counts, counts)
     place = np.repeat(np.arange(len(chosen), dtype=np.uint64), counts)
-    members: Packed = place << np.uint64(32) | sets.members[starts + np.arange(len(starts))]
+    members: PackedSignatures = place << np.uint64(32) | sets.members[starts + np.arange(len(starts))]
     return members
 
 
@@ -219,7 +219,7 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Found:
+class DuplicatesFound:
     """All duplicates in row order; `conflicts` are groups of kept rows with one prompt and different answers.
 
     `clusters` numbers the rows so that duplicates, near-duplicates and rows with one prompt share a number (the first
@@ -264,10 +264,10 @@ class Duplicates:
         for file in (self._bands, self._texts, self._answers):
             file.close()
 
-    def find(self, live: NDArray[np.bool_] | Sequence[bool] | None = None) -> Found:
+    def find(self, live: NDArray[np.bool_] | Sequence[bool] | None = None) -> DuplicatesFound:
         """Compares all rows, or those that are `live`: the others are nobody's duplicate and clusters of their own."""
         if not self._digests:
-            return Found([], [], np.zeros(0, np.int64), 0)
+            return DuplicatesFound([], [], np.zeros(0, np.int64), 0)
         texts, prompts, answers = (np.concatenate(column) for column in zip(*self._digests, strict=True))
         rows = np.arange(len(texts)) if live is None else np.flatnonzero(np.asarray(live, bool))
         exact = first_equal(texts, rows)
@@ -276,7 +276,7 @@ class Duplicates:
         kept = np.setdiff1d(rows, [duplicate.row for duplicate in duplicates])
         edges = [np.stack([first, np.arange(len(texts))], axis=1) for first in (exact, first_equal(prompts, rows))]
         clusters = components(len(texts), np.concatenate([*edges, pairs]))
-        return Found(duplicates, _conflicts(prompts, answers, kept), clusters, skipped)
+        return DuplicatesFound(duplicates, _conflicts(prompts, answers, kept), clusters, skipped)
 
     def _near(self, rows: Indices, total: int) -> tuple[Indices, NDArray[np.float64], int]:
         """Near-duplicate pairs (earlier, later) with their similarity, and how many candidates were left out."""

@@ -13,25 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import EnvironmentFault, HarnessError, MissingDependency
-from harness.data.filtering import Judge, Judged
-from harness.data.filters.protocol import Row
+from harness.data.filtering import FilterChain, FilteredBatch
+from harness.data.row import DataRow
 
-Batch = Sequence[Row]
-_judge: Judge | None = None
+RowBatch = Sequence[DataRow]
+_filters: FilterChain | None = None
 
 
-def judged(batches: Iterable[Batch], judge: Judge, engine: str, workers: int, scratch: Path) -> Iterator[Judged]:
+def filter_rows(
+    batches: Iterable[RowBatch], filters: FilterChain, engine: str, workers: int, scratch: Path
+) -> Iterator[FilteredBatch]:
     """The judged batches, in order; `scratch` is a folder for temporary files."""
     if engine == "ray":
-        return judged_on_ray(batches, judge, scratch)
-    return _in_processes(batches, judge, workers) if workers > 1 else map(judge, batches)
+        return filter_rows_on_ray(batches, filters, scratch)
+    return _in_processes(batches, filters, workers) if workers > 1 else map(filters, batches)
 
 
-def _in_processes(batches: Iterable[Batch], judge: Judge, workers: int) -> Iterator[Judged]:
+def _in_processes(batches: Iterable[RowBatch], filters: FilterChain, workers: int) -> Iterator[FilteredBatch]:
     """A window of batches is in flight, so that reading never runs far ahead of judging."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _start, (judge,)) as pool:
-        waiting: deque[Future[Judged]] = deque()
+    with ProcessPoolExecutor(workers, spawn, _start, (filters,)) as pool:
+        waiting: deque[Future[FilteredBatch]] = deque()
         try:
             for batch in batches:
                 waiting.append(pool.submit(_work, batch))
@@ -49,15 +51,15 @@ def _in_processes(batches: Iterable[Batch], judge: Judge, workers: int) -> Itera
                 future.cancel()
 
 
-def _start(judge: Judge) -> None:
-    global _judge
-    _judge = judge  # one a process, so that its models load once
+def _start(filters: FilterChain) -> None:
+    global _filters
+    _filters = filters  # one a process, so that its models load once
 
 
-def _work(batch: Batch) -> Judged:
-    if _judge is None:
+def _work(batch: RowBatch) -> FilteredBatch:
+    if _filters is None:
         raise RuntimeError("this process was not started as a worker of the audit")
-    return _judge(batch)
+    return _filters(batch)
 
 
 # The audit on Ray Data: the same judge in tasks of a cluster. RAY_ADDRESS names it; without one it is local. Batches
@@ -67,7 +69,7 @@ def _work(batch: Batch) -> Judged:
 BATCHES_A_FILE = 4
 
 
-def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iterator[Judged]:
+def filter_rows_on_ray(batches: Iterable[RowBatch], filters: FilterChain, scratch: Path) -> Iterator[FilteredBatch]:
     """The judged batches, in order; batches lie under `scratch` meanwhile. Raises MissingDependency without Ray."""
     try:
         import ray
@@ -80,7 +82,7 @@ def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iter
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         with tempfile.TemporaryDirectory(prefix="ray-", dir=scratch) as folder:
-            yield from _judged(ray.data, batches, judge, Path(folder))
+            yield from _filtered(ray.data, batches, filters, Path(folder))
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
         raise (cause if isinstance(cause, HarnessError) else error) from None
@@ -89,7 +91,7 @@ def judged_on_ray(batches: Iterable[Batch], judge: Judge, scratch: Path) -> Iter
             ray.shutdown()
 
 
-def _judged(data: Any, batches: Iterable[Batch], judge: Judge, folder: Path) -> Iterator[Judged]:
+def _filtered(data: Any, batches: Iterable[RowBatch], filters: FilterChain, folder: Path) -> Iterator[FilteredBatch]:
     files = _write(batches, folder)
     if not files:
         return
@@ -100,22 +102,22 @@ def _judged(data: Any, batches: Iterable[Batch], judge: Judge, folder: Path) -> 
     # Tasks and not actors: actors would hold every CPU of a small machine, and nothing could read their input.
     # What a filter loads is cached in its process, and Ray uses processes again.
     rows = data.read_parquet(str(folder), override_num_blocks=files).map_batches(
-        judge_batches, fn_args=(judge,), batch_size=1, batch_format="numpy"
+        filter_batches, fn_args=(filters,), batch_size=1, batch_format="numpy"
     )
     for expected, row in enumerate(rows.iter_rows()):
         if row["number"] != expected:
             raise RuntimeError(f"batch {row['number']} came where {expected} was due")
-        judged: Judged = pickle.loads(row["judged"])  # noqa: S301 - made by our own tasks
-        yield judged
+        filtered: FilteredBatch = pickle.loads(row["filtered"])  # noqa: S301 - made by our own tasks
+        yield filtered
 
 
-def judge_batches(rows: dict[str, Any], judge: Judge) -> dict[str, Any]:
+def filter_batches(rows: dict[str, Any], filters: FilterChain) -> dict[str, Any]:
     """What runs on the cluster. A row of the Ray dataset is a whole batch."""
-    judged = [pickle.dumps(judge(json.loads(batch))) for batch in rows["batch"]]
-    return {"number": rows["number"], "judged": judged}
+    filtered = [pickle.dumps(filters(json.loads(batch))) for batch in rows["batch"]]
+    return {"number": rows["number"], "filtered": filtered}
 
 
-def _write(batches: Iterable[Batch], folder: Path) -> int:
+def _write(batches: Iterable[RowBatch], folder: Path) -> int:
     """Writes the batches as numbered JSON texts; returns how many files there are."""
     import pyarrow
     import pyarrow.parquet

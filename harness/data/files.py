@@ -19,7 +19,7 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True)
-class Record:
+class SourceRecord:
     """What stands at one place of a file: its values, or the reason why they are none and its text."""
 
     where: str
@@ -38,7 +38,7 @@ def kind_of(path: Path) -> str:
     return name[name.rfind(".") :] if "." in name else ""
 
 
-def read_records(path: Path, header_names: set[str], fields: Sequence[str] = ()) -> Iterator[Record]:
+def read_records(path: Path, header_names: set[str], fields: Sequence[str] = ()) -> Iterator[SourceRecord]:
     """The records of a file in order. `header_names` and `fields` matter to CSV and TSV alone (see `_table`).
 
     Raises DataError when the file as a whole cannot be read.
@@ -66,7 +66,7 @@ def _open_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
+def _json_lines(path: Path) -> Iterator[SourceRecord]:
     with _open(path) as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
@@ -75,24 +75,24 @@ def _json_lines(path: Path) -> Iterator[Record]:
                 yield _json_line(f"line {number}", raw.removesuffix(b"\n"))
 
 
-def _json_line(where: str, raw: bytes) -> Record:
+def _json_line(where: str, raw: bytes) -> SourceRecord:
     text = raw[:SHOWN].decode(errors="replace")
     try:
         values = json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        return Record(where, None, f"not UTF-8 text: {error}", text)
+        return SourceRecord(where, None, f"not UTF-8 text: {error}", text)
     except (ValueError, RecursionError) as error:
-        return Record(where, None, f"not JSON: {error}", text)
+        return SourceRecord(where, None, f"not JSON: {error}", text)
     return _object(where, values, text)
 
 
-def _object(where: str, values: Any, text: str = "") -> Record:
+def _object(where: str, values: Any, text: str = "") -> SourceRecord:
     if isinstance(values, dict):
-        return Record(where, values, text=text)
-    return Record(where, None, "not a JSON object", text or _shown(values))
+        return SourceRecord(where, values, text=text)
+    return SourceRecord(where, None, "not a JSON object", text or _shown(values))
 
 
-def _json(path: Path) -> Iterator[Record]:
+def _json(path: Path) -> Iterator[SourceRecord]:
     """A list of objects, an object that holds one such list, or JSON lines under another name."""
     with _open_text(path) as file:
         head = file.read(_CHUNK).lstrip()
@@ -107,7 +107,7 @@ def _json(path: Path) -> Iterator[Record]:
         yield from _whole(path, file.read())
 
 
-def _whole(path: Path, text: str) -> Iterator[Record]:
+def _whole(path: Path, text: str) -> Iterator[SourceRecord]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -125,7 +125,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _list_items(path: Path, file: IO[str], text: str) -> Iterator[Record]:
+def _list_items(path: Path, file: IO[str], text: str) -> Iterator[SourceRecord]:
     """The elements of a JSON list whose bracket was read; the rest of the file is read as it is needed."""
     # Not ijson: it is twice as fast, but reads a lone surrogate as '?', and one NaN or bad byte costs the whole file.
     decoder = json.JSONDecoder()
@@ -148,7 +148,7 @@ def _list_items(path: Path, file: IO[str], text: str) -> Iterator[Record]:
         yield _object(f"row {number}", value)
 
 
-def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str]) -> Iterator[Record]:
+def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str]) -> Iterator[SourceRecord]:
     """CSV as in RFC 4180; TSV without quoting, where \\n and \\t in a cell stand for line end and tab.
 
     Columns are named by `fields`, else by a first line that holds a known name, else by FLAN's order.
@@ -160,7 +160,7 @@ def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str])
         reader = csv.reader(file, delimiter="\t" if tabs else ",", quoting=quoting, strict=not tabs)
         names = list(fields)
         for cells in _lines(reader):
-            if isinstance(cells, Record):
+            if isinstance(cells, SourceRecord):
                 yield cells
                 continue
             if not any(cells):
@@ -172,14 +172,14 @@ def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str])
             yield _cells(f"line {reader.line_num}", names, cells, tabs)
 
 
-def _lines(reader: Any) -> Iterator[list[str] | Record]:
+def _lines(reader: Any) -> Iterator[list[str] | SourceRecord]:
     while True:
         try:
             yield next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Record(f"line {reader.line_num}", None, f"not CSV: {error}")
+            yield SourceRecord(f"line {reader.line_num}", None, f"not CSV: {error}")
 
 
 def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str], bool]:
@@ -199,14 +199,14 @@ def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str
     )
 
 
-def _cells(where: str, names: Sequence[str], cells: Sequence[str], tabs: bool) -> Record:
+def _cells(where: str, names: Sequence[str], cells: Sequence[str], tabs: bool) -> SourceRecord:
     if len(cells) != len(names):
-        return Record(where, None, f"{len(cells)} cells where {len(names)} are expected", _shown(cells))
+        return SourceRecord(where, None, f"{len(cells)} cells where {len(names)} are expected", _shown(cells))
     texts = [c.replace("\\n", "\n").replace("\\t", "\t") for c in cells] if tabs else cells
-    return Record(where, dict(zip(names, texts, strict=True)))
+    return SourceRecord(where, dict(zip(names, texts, strict=True)))
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path) -> Iterator[SourceRecord]:
     import pyarrow
     import pyarrow.parquet
 
@@ -216,7 +216,7 @@ def _parquet(path: Path) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=1000):
             for values in batch.to_pylist():
                 number += 1
-                yield Record(f"row {number}", values)
+                yield SourceRecord(f"row {number}", values)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no readable Parquet file: {' '.join(str(error).split())}") from None
 

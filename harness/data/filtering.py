@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from harness.core.errors import EnvironmentFault
 from harness.data.dedupe import DedupeConfig, Sketches, sketch
-from harness.data.filters.protocol import Filter, Judgement, Row
-from harness.data.row import exchanges, joined_exchanges
+from harness.data.filters.protocol import Filter, Judgement
+from harness.data.row import DataRow, exchanges, joined_exchanges
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FilterOutcome:
     """What one filter found in a row, and what was done about it."""
 
     code: str
@@ -20,15 +20,15 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judged:
+class FilteredBatch:
     """A batch after the filters: rows as they go on (redacted where configured), their outcomes, their sketches."""
 
-    rows: list[Row]
-    outcomes: list[list[Outcome]]
+    rows: list[DataRow]
+    outcomes: list[list[FilterOutcome]]
     sketches: Sketches
 
 
-class Judge:
+class FilterChain:
     """All filters with their actions. Pickles to worker processes; a batch's result depends on the batch alone."""
 
     def __init__(
@@ -42,20 +42,20 @@ class Judge:
         self._dedupe = dedupe
         self._by_source = {source: dict(actions) for source, actions in (by_source or {}).items()}
 
-    def __call__(self, rows: Sequence[Row]) -> Judged:
+    def __call__(self, rows: Sequence[DataRow]) -> FilteredBatch:
         current = list(rows)
-        outcomes: list[list[Outcome]] = [[] for _ in rows]
+        outcomes: list[list[FilterOutcome]] = [[] for _ in rows]
         for filter_, action in self._filters:
             for i, judgement in enumerate(judge_conversations(filter_, current)):
                 if judgement.reason is None:
                     continue
                 done = self._action(filter_.code, action, current[i], judgement)
-                outcomes[i].append(Outcome(filter_.code, done, judgement.reason, judgement.evidence))
+                outcomes[i].append(FilterOutcome(filter_.code, done, judgement.reason, judgement.evidence))
                 if done == "redact" and judgement.redacted is not None:
                     current[i] = judgement.redacted
-        return Judged(current, outcomes, sketch(current, self._dedupe, self._without))
+        return FilteredBatch(current, outcomes, sketch(current, self._dedupe, self._without))
 
-    def _action(self, code: str, action: str, row: Row, judgement: Judgement) -> str:
+    def _action(self, code: str, action: str, row: DataRow, judgement: Judgement) -> str:
         """What is done with the row: a finding that should be masked and cannot be removes it."""
         wanted = self._by_source.get(row["source"], {}).get(code.split(" ")[0], action)
         return "drop" if wanted == "redact" and judgement.redacted is None else wanted
@@ -77,7 +77,7 @@ class Judge:
         return answer
 
 
-def judge_conversations(filter_: Filter, rows: Sequence[Row]) -> list[Judgement]:
+def judge_conversations(filter_: Filter, rows: Sequence[DataRow]) -> list[Judgement]:
     """The filter's judgements; a conversation of several turns is judged exchange by exchange.
 
     Raises EnvironmentFault for a filter that does not return one judgement a row.
@@ -96,11 +96,11 @@ def judge_conversations(filter_: Filter, rows: Sequence[Row]) -> list[Judgement]
     for row, pieces in zip(rows, parts, strict=True):
         own = found[start : start + len(pieces)]
         start += len(pieces)
-        judgements.append(own[0] if len(own) == 1 and not row.get("messages") else _together(row, pieces, own))
+        judgements.append(own[0] if len(own) == 1 and not row.get("messages") else _collate(row, pieces, own))
     return judgements
 
 
-def _together(row: Row, pieces: Sequence[Row], found: Sequence[Judgement]) -> Judgement:
+def _collate(row: DataRow, pieces: Sequence[DataRow], found: Sequence[Judgement]) -> Judgement:
     reasons = [f"exchange {n}: {j.reason}" for n, j in enumerate(found, 1) if j.reason is not None]
     if not reasons:
         return Judgement()

@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.config.data import SourceConfig
-from harness.data.filters.protocol import Row
-from harness.data.row import TEXTS, from_turns
+from harness.data.row import TEXTS, DataRow, from_turns
 from harness.prompt.messages import user_text
 
-Values = Mapping[str, Any]
+RowValues = Mapping[str, Any]
 REQUIRED = ("instruction", "output")
 ALIASES: dict[str, tuple[str, ...]] = {
     "input": ("input", "context"),
@@ -26,7 +25,7 @@ _WRAPPER = re.compile(
 )
 
 
-def rows_of(values: Values, source: SourceConfig) -> list[Row] | str:
+def rows_of(values: RowValues, source: SourceConfig) -> list[DataRow] | str:
     """The rows of a record (nearly always one), or the reason why it is none."""
     columns = {str(key): column for key, column in source.columns.items()}
     format_ = source.format if source.format != "auto" else _recognised(values, columns)
@@ -38,7 +37,7 @@ def rows_of(values: Values, source: SourceConfig) -> list[Row] | str:
     return fault or [row for row in finished if not isinstance(row, str)]
 
 
-def _recognised(values: Values, columns: Mapping[str, str]) -> str:
+def _recognised(values: RowValues, columns: Mapping[str, str]) -> str:
     """The format that a record's keys betray."""
     if not columns:
         for key, format_ in KEYS.items():
@@ -47,7 +46,7 @@ def _recognised(values: Values, columns: Mapping[str, str]) -> str:
     return "triples"
 
 
-def _triple(values: Values, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> list[Row] | str:
+def _triple(values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> list[DataRow] | str:
     found = {key: _first(values, _names(key, columns)) for key in TEXTS}
     empty = [_names(k, columns)[0] for k in REQUIRED if found[k] in ("", None) and not defaults.get(k)]
     if empty:
@@ -58,7 +57,7 @@ def _triple(values: Values, columns: Mapping[str, str], defaults: Mapping[Any, s
     return [found]
 
 
-def _prompt_response(values: Values) -> list[Row] | str:
+def _prompt_response(values: RowValues) -> list[DataRow] | str:
     prompt, response = _first(values, PROMPTS), _first(values, RESPONSES)
     if isinstance(prompt, list) and isinstance(response, list):
         return _conversation([*prompt, *response], "role", "content")
@@ -71,7 +70,7 @@ def _prompt_response(values: Values) -> list[Row] | str:
     return _with_system(values, texts["instruction"], texts["input"], response)
 
 
-def _question_answer(values: Values) -> list[Row] | str:
+def _question_answer(values: RowValues) -> list[DataRow] | str:
     """The answer, after its rationale where there is one."""
     question, answer, rationale = (values.get(key) or "" for key in ("question", "answer", "rationale"))
     wrong = [k for k, v in (("question", question), ("answer", answer)) if not isinstance(v, str) or not v.strip()]
@@ -81,12 +80,12 @@ def _question_answer(values: Values) -> list[Row] | str:
     return _with_system(values, question, _input(values), output)
 
 
-def _input(values: Values) -> Any:
+def _input(values: RowValues) -> Any:
     """The text that a question or a prompt is about."""
     return _first(values, (*ALIASES["input"], "passage"))
 
 
-def _with_system(values: Values, instruction: str, given: Any, output: str) -> list[Row] | str:
+def _with_system(values: RowValues, instruction: str, given: Any, output: str) -> list[DataRow] | str:
     """The row; as a conversation where the record brings a system message, which training must not lose."""
     system = _first(values, SYSTEM)
     if not system:
@@ -96,18 +95,18 @@ def _with_system(values: Values, instruction: str, given: Any, output: str) -> l
     return row if isinstance(row, str) else [row]
 
 
-def _messages(values: Values) -> list[Row] | str:
+def _messages(values: RowValues) -> list[DataRow] | str:
     return _conversation(values.get("messages"), "role", "content")
 
 
-def _sharegpt(values: Values) -> list[Row] | str:
+def _sharegpt(values: RowValues) -> list[DataRow] | str:
     turns, system = _first(values, ("conversations", "conversation")), _first(values, SYSTEM)
     if system and isinstance(turns, list):
         turns = [{"from": "system", "value": system}, *turns]
     return _conversation(turns, "from", "value")
 
 
-def _conversation(turns: Any, role: str, text: str) -> list[Row] | str:
+def _conversation(turns: Any, role: str, text: str) -> list[DataRow] | str:
     if not isinstance(turns, list) or not turns:
         return "the conversation is empty or no list"
     if not all(isinstance(turn, Mapping) for turn in turns):
@@ -123,7 +122,7 @@ def _content(content: Any) -> Any:
     return content
 
 
-def _oasst(values: Values) -> list[Row] | str:
+def _oasst(values: RowValues) -> list[DataRow] | str:
     """The conversation of best-ranked replies, from the root of an OpenAssistant tree to its last answer."""
     node = values.get("prompt", values)
     turns: list[tuple[Any, Any]] = []
@@ -154,7 +153,7 @@ def _rank(reply: Mapping[str, Any]) -> float:
     return float(rank) if isinstance(rank, int | float) else float("inf")
 
 
-def _self_instruct(values: Values) -> list[Row] | str:
+def _self_instruct(values: RowValues) -> list[DataRow] | str:
     instances = values.get("instances")
     if not isinstance(instances, list) or not instances or not all(isinstance(i, Mapping) for i in instances):
         return "column instances is empty or no list of objects"
@@ -164,7 +163,7 @@ def _self_instruct(values: Values) -> list[Row] | str:
     ]
 
 
-FORMATS: dict[str, Callable[[Values], list[Row] | str]] = {
+FORMATS: dict[str, Callable[[RowValues], list[DataRow] | str]] = {
     "prompt_response": _prompt_response,
     "question_answer": _question_answer,
     "messages": _messages,
@@ -190,7 +189,9 @@ def known_columns(source: SourceConfig) -> set[str]:
     return {*KEYS, *RESPONSES, *aliases, *TEXTS, "answer", *source.columns.values()}
 
 
-def _finished(row: Row, values: Values, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> Row | str:
+def _finished(
+    row: DataRow, values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any, str]
+) -> DataRow | str:
     """All columns as text, or what keeps the row from being one."""
     row = {**{key: _first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
     row = {key: "" if row.get(key) is None else row[key] for key in (*TEXTS, "messages") if key in {*TEXTS, *row}}
@@ -213,7 +214,7 @@ def _names(key: str, columns: Mapping[str, str]) -> tuple[str, ...]:
     return (columns[key],) if key in columns else ALIASES.get(key, (key,)) if not columns else (key,)
 
 
-def _first(values: Values, names: Sequence[str]) -> Any:
+def _first(values: RowValues, names: Sequence[str]) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), "")
 
 

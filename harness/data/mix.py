@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from harness.config.data import DataConfig
 from harness.core.errors import DataError
 
-Counts = dict[str, int]
+RowCounts = dict[str, int]
 
 
-def wanted(data: DataConfig, available: Mapping[str, int]) -> Counts:
+def wanted(data: DataConfig, available: Mapping[str, int]) -> RowCounts:
     """Rows to take of each source; raises DataError that names every source that is too small."""
     counts = _explicit(data, available)
     short = [f"{name} (needed {counts[name]}, available {available[name]})" for name in counts]
@@ -22,7 +22,7 @@ def wanted(data: DataConfig, available: Mapping[str, int]) -> Counts:
     return counts
 
 
-def _explicit(data: DataConfig, available: Mapping[str, int]) -> Counts:
+def _explicit(data: DataConfig, available: Mapping[str, int]) -> RowCounts:
     sources = data.sources
     fixed = {name: source.rows for name, source in sources.items() if source.rows is not None}
     weights = {name: source.weight for name, source in sources.items() if source.weight is not None}
@@ -55,7 +55,7 @@ def _total(weights: Mapping[str, float], available: Mapping[str, int]) -> int:
     return total
 
 
-def _shared_out(total: int, weights: Mapping[str, float]) -> Counts:
+def _shared_out(total: int, weights: Mapping[str, float]) -> RowCounts:
     """`total` by weight, rounded by largest remainder: the parts add up."""
     whole = sum(weights.values())
     exact = {name: total * weight / whole for name, weight in weights.items()}

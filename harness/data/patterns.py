@@ -19,9 +19,8 @@ import numpy as np
 from pydantic import Field
 
 from harness.config.group import Count, Group, Share
-from harness.data.filters.protocol import Row
 from harness.data.fingerprints import ngram_hashes
-from harness.data.row import answer_of
+from harness.data.row import DataRow, answer_of
 from harness.data.words import Hashes
 from harness.stats.proportion import wilson_interval
 
@@ -82,10 +81,10 @@ def _is_json(answer: str) -> bool:
 # arrays, since the sequences of a sample as text would take gigabytes; only the frequent ones are looked up again.
 
 
-Counts = dict[str, int]
+PatternCounts = dict[str, int]
 
 
-def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, Counts]:
+def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, PatternCounts]:
     """For each source, in how many of its texts the phrases stand that are frequent in one of the sources.
 
     `least` is the number of texts of a source that makes a phrase frequent. Sequences that stand together in nearly
@@ -253,7 +252,7 @@ class PatternCounter:
         self.config = config
         self._sources: dict[str, _Sample] = {}
 
-    def update(self, rows: Iterable[Row]) -> None:
+    def update(self, rows: Iterable[DataRow]) -> None:
         for row in rows:
             sample = self._sources.setdefault(str(row.get("source", "")), _Sample())
             sample.seen += 1

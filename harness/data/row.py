@@ -4,15 +4,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from harness.data.filters.protocol import Row
-
-# The texts of a row: its fields and, for multi-turn rows, the content of every message.
-
-
+DataRow = dict[str, Any]
 FIELDS = ("instruction", "input", "output")
 
 
-def row_texts(row: Row) -> Iterator[tuple[str, str]]:
+def row_texts(row: DataRow) -> Iterator[tuple[str, str]]:
     """(where, text) of everything in the row that a model would read, without empty texts."""
     for field in FIELDS:
         if text := row.get(field):
@@ -22,7 +18,7 @@ def row_texts(row: Row) -> Iterator[tuple[str, str]]:
             yield f"message {number}", message["content"]
 
 
-def map_texts(row: Row, change: Callable[[str], str]) -> Row:
+def map_texts(row: DataRow, change: Callable[[str], str]) -> DataRow:
     """The row with every text changed; messages stay valid JSON, whatever `change` does."""
     changed = {**row, **{field: change(row[field]) for field in FIELDS if row.get(field)}}
     if messages := _messages(row):
@@ -33,7 +29,7 @@ def map_texts(row: Row, change: Callable[[str], str]) -> Row:
     return changed
 
 
-def answer_of(row: Row) -> str:
+def answer_of(row: DataRow) -> str:
     """What the model would learn to say: the output, or the last assistant message."""
     if row.get("output"):
         return str(row["output"])
@@ -41,12 +37,12 @@ def answer_of(row: Row) -> str:
     return str(said[-1]) if said and isinstance(said[-1], str) else ""
 
 
-def question_of(row: Row) -> str:
+def question_of(row: DataRow) -> str:
     """Instruction and input, one under the other."""
     return "\n".join(part for part in (row.get("instruction"), row.get("input")) if part)
 
 
-def _messages(row: Row) -> list[dict[str, Any]]:
+def _messages(row: DataRow) -> list[dict[str, Any]]:
     """The messages of the row; none when the column is absent, empty or no list of objects."""
     raw = row.get("messages")
     if not raw:
@@ -67,7 +63,7 @@ ROLES = {
 }
 
 
-def from_turns(turns: Sequence[tuple[Any, Any]]) -> Row | str:
+def from_turns(turns: Sequence[tuple[Any, Any]]) -> DataRow | str:
     """(role, text) pairs as a row, or the reason why they are none.
 
     One plain exchange is a row like any other. Longer conversations keep all turns in `messages` (JSON), with the
@@ -97,7 +93,7 @@ def _fault(turns: Sequence[tuple[Any, Any]], messages: Sequence[dict[str, Any]])
     return None
 
 
-def exchanges(row: Row) -> list[Row]:
+def exchanges(row: DataRow) -> list[DataRow]:
     """A row as single exchanges, one a pair of turns; a system message is the input of the first."""
     if not row.get("messages"):
         return [row]
@@ -111,7 +107,7 @@ def exchanges(row: Row) -> list[Row]:
     ]
 
 
-def joined_exchanges(row: Row, parts: Sequence[Row]) -> Row:
+def joined_exchanges(row: DataRow, parts: Sequence[DataRow]) -> DataRow:
     """The row whose exchanges are `parts`: the inverse of `exchanges`."""
     if not row.get("messages"):
         return parts[0]

@@ -13,15 +13,15 @@ from harness.config.experiment import resolve_path
 from harness.core import resources
 from harness.core.errors import DataError, MissingDependency, NetworkFault
 from harness.core.store import sha256_file, sha256_json
-from harness.data.files import SHOWN, Record, is_readable, read_records
-from harness.data.filters.protocol import Row
+from harness.data.files import SHOWN, SourceRecord, is_readable, read_records
 from harness.data.formats import known_columns, rows_of
 from harness.data.licences import LicencePolicy, judge_licences
+from harness.data.row import DataRow
 
 # Hub datasets through `datasets`: streamed row by row, from the hub or from a local copy of the repository.
 
 
-def read_hub(name: str, source: SourceConfig) -> Iterator[Record]:
+def read_hub(name: str, source: SourceConfig) -> Iterator[SourceRecord]:
     """The records of one split. Raises NetworkFault when the hub cannot be reached, DataError for a wrong name."""
     try:
         from datasets import load_dataset
@@ -30,7 +30,7 @@ def read_hub(name: str, source: SourceConfig) -> Iterator[Record]:
     with _explained(name, source):
         rows: Any = load_dataset(name, source.hub_config, split=source.split, revision=source.revision, streaming=True)
         for number, values in enumerate(rows, 1):
-            yield Record(f"row {number}", values)
+            yield SourceRecord(f"row {number}", values)
 
 
 def commit_of(name: str | None, source: SourceConfig) -> str:
@@ -163,7 +163,7 @@ def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
     return Origin(name, source, tuple(files))
 
 
-def read_rows_of(origin: Origin) -> Iterator[Row | Malformed]:
+def read_rows_of(origin: Origin) -> Iterator[DataRow | Malformed]:
     """The source's rows in order, up to its limit, with what is no row in between."""
     taken = 0
     for file, record in _records(origin):
@@ -174,7 +174,7 @@ def read_rows_of(origin: Origin) -> Iterator[Row | Malformed]:
             yield row
 
 
-def _records(origin: Origin) -> Iterator[tuple[str, Record]]:
+def _records(origin: Origin) -> Iterator[tuple[str, SourceRecord]]:
     if not origin.files:
         name = str(origin.hub)
         yield from ((name, record) for record in read_hub(name, origin.config))
@@ -183,7 +183,7 @@ def _records(origin: Origin) -> Iterator[tuple[str, Record]]:
             yield str(path), record
 
 
-def _rows(origin: Origin, file: str, record: Record) -> Sequence[Row | Malformed]:
+def _rows(origin: Origin, file: str, record: SourceRecord) -> Sequence[DataRow | Malformed]:
     made = record.reason if record.values is None else rows_of(record.values, origin.config)
     if isinstance(made, str):
         reason = str(made).encode(errors="replace").decode()

@@ -15,12 +15,11 @@ import numpy as np
 from harness.config.data import AuditConfig, DataConfig
 from harness.config.group import Count, Group, Positive
 from harness.core.errors import DataError
-from harness.data.dedupe import Duplicate, Duplicates, Found, Indices
-from harness.data.engine import judged
-from harness.data.filtering import Judge, Judged, Outcome
-from harness.data.filters.protocol import Row
+from harness.data.dedupe import Duplicate, Duplicates, DuplicatesFound, Indices
+from harness.data.engine import filter_rows
+from harness.data.filtering import FilterChain, FilteredBatch, FilterOutcome
 from harness.data.mix import sample, split, wanted
-from harness.data.row import answer_of
+from harness.data.row import DataRow, answer_of
 from harness.data.settings import section
 from harness.data.sources import Malformed, Origin, read_rows_of
 from harness.data.tally import Tally
@@ -94,7 +93,7 @@ class Lengths:
 # Rows on disk while the audit needs them: memory stays bounded, and any order can be read back.
 
 
-class Scratch:
+class RowStore:
     """Numbered JSON values in a SQLite file. Numbers start at 0 and have no gaps."""
 
     def __init__(self, path: Path):
@@ -121,7 +120,7 @@ class Scratch:
             (body,) = self._connection.execute(query, (int(number) + 1,)).fetchone()
             yield json.loads(body)
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[DataRow]:
         for (body,) in self._connection.execute("SELECT body FROM rows ORDER BY number"):
             yield json.loads(body)
 
@@ -133,24 +132,24 @@ _FAULTS_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class MixPlan:
     """Where every row goes: numbers of training and validation rows in writing order, reasons of all others."""
 
     train: list[int]
     validation: list[int]
     duplicates: dict[int, Duplicate]
     outliers: dict[int, Outlier]
-    found: Found
+    found: DuplicatesFound
     unused: frozenset[int]
 
 
-class Room:
+class StagedRows:
     """What the audit holds of the rows between reading and writing."""
 
-    def __init__(self, data: DataConfig, config: AuditConfig, judge: Judge, folder: Path):
-        self.data, self.config, self.judge, self.folder = data, config, judge, folder
-        self.rows = Scratch(folder / "rows.sqlite")
-        self.malformed = Scratch(folder / "malformed.sqlite")
+    def __init__(self, data: DataConfig, config: AuditConfig, filters: FilterChain, folder: Path):
+        self.data, self.config, self.filters, self.folder = data, config, filters, folder
+        self.rows = RowStore(folder / "rows.sqlite")
+        self.malformed = RowStore(folder / "malformed.sqlite")
         self.names = list(data.sources)
         self.source_of = array("H")
         self.live = array("b")
@@ -159,23 +158,23 @@ class Room:
         self.outliers = section("outliers", config.outliers)
         self.lengths = Lengths(self.outliers)
         own = {"duplicate": self.dedupe.action, OUTLIER: self.outliers.action, "malformed": config.malformed}
-        self.tally = Tally({**judge.codes, **own})
+        self.tally = Tally({**filters.codes, **own})
 
     def close(self) -> None:
         """Removes the temporary files."""
         for part in (self.rows, self.malformed, self.duplicates):
             part.close()
 
-    def fill(self, origins: Sequence[Origin]) -> None:
+    def stage(self, origins: Sequence[Origin]) -> None:
         """Reads and judges everything; raises DataError that lists malformed rows where they are errors."""
         batches = self._batches(origins)
-        for done in judged(batches, self.judge, self.config.engine, self.config.workers, self.folder):
+        for done in filter_rows(batches, self.filters, self.config.engine, self.config.workers, self.folder):
             self._take(done)
         if len(self.malformed) and self.config.malformed == "error":
             raise DataError(_malformed_text([row["reasons"][0] for row in self.malformed]))
 
-    def _batches(self, origins: Sequence[Origin]) -> Iterator[list[Row]]:
-        batch: list[Row] = []
+    def _batches(self, origins: Sequence[Origin]) -> Iterator[list[DataRow]]:
+        batch: list[DataRow] = []
         for origin in origins:
             for row in read_rows_of(origin):
                 if isinstance(row, Malformed):
@@ -199,9 +198,9 @@ class Room:
         place = fault.where.split()[-1]
         row = {"id": f"{fault.source}-{place}", "source": fault.source, **empty, "output": fault.text}
         self.malformed.append([{**row, "reasons": [f"malformed: {fault}"]}])
-        self.tally.add({**row, "output": ""}, [Outcome("malformed", self.config.malformed, str(fault))])
+        self.tally.add({**row, "output": ""}, [FilterOutcome("malformed", self.config.malformed, str(fault))])
 
-    def _take(self, done: Judged) -> None:
+    def _take(self, done: FilteredBatch) -> None:
         found = list(zip(done.rows, done.outcomes, strict=True))
         self.rows.append({"row": row, "outcomes": [asdict(outcome) for outcome in outcomes]} for row, outcomes in found)
         self.duplicates.add(done.sketches)
@@ -212,7 +211,7 @@ class Room:
             if outcomes:
                 self.tally.add(row, outcomes)
 
-    def plan(self) -> Plan:
+    def plan(self) -> MixPlan:
         """Duplicates first, then lengths, then the mix of what is left, then the split."""
         live = np.frombuffer(self.live, np.int8).astype(bool) if self.live else np.zeros(0, bool)
         found = self.duplicates.find(live)
@@ -226,7 +225,7 @@ class Room:
         train, validation = split(chosen, found.clusters, self.data.validation, self.data.seed)
         random.Random(self.data.seed).shuffle(train)
         unused = frozenset(np.flatnonzero(live).tolist()) - set(chosen)
-        return Plan(train, validation, duplicates, outliers, found, unused)
+        return MixPlan(train, validation, duplicates, outliers, found, unused)
 
     def _by_source(self, live: Indices) -> dict[str, Indices]:
         source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
@@ -245,7 +244,7 @@ class Room:
             chosen += sample(numbers, counts[name], self.data.mix.sampling, topics, seed)
         return sorted(chosen)
 
-    def kept(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Row]:
+    def kept(self, plan: MixPlan, numbers: Sequence[int]) -> Iterator[DataRow]:
         """Rows by number, each with its `flags`: what was found in it and did not remove it."""
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
             flags = [f"{o['code']}: {o['reason']}" for o in body["outcomes"]]
@@ -253,7 +252,7 @@ class Room:
             flags += [f"{OUTLIER}: {plan.outliers[number].reason}"] if number in plan.outliers else []
             yield {**body["row"], "flags": flags}
 
-    def quarantined(self, plan: Plan) -> Iterator[Row]:
+    def quarantined(self, plan: MixPlan) -> Iterator[DataRow]:
         """Rows that are not kept, with all their reasons; malformed ones last."""
         kept = {*plan.train, *plan.validation}
         for number, body in enumerate(self.rows):
@@ -268,7 +267,7 @@ class Room:
                 yield {**body["row"], "reasons": reasons}
         yield from self.malformed
 
-    def findings(self, plan: Plan) -> list[Finding]:
+    def findings(self, plan: MixPlan) -> list[Finding]:
         """What was found, duplicates and outliers included."""
         numbers = sorted({*plan.duplicates, *plan.outliers})
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
@@ -277,17 +276,17 @@ class Room:
             self.tally.add(body["row"], found, shown)
         return self.tally.findings()
 
-    def _found_late(self, plan: Plan, number: int) -> list[Outcome]:
+    def _found_late(self, plan: MixPlan, number: int) -> list[FilterOutcome]:
         """What only all rows together show of one."""
         found = []
         if duplicate := plan.duplicates.get(number):
             reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
-            found.append(Outcome("duplicate", self.dedupe.action, reason, (duplicate.kind,)))
+            found.append(FilterOutcome("duplicate", self.dedupe.action, reason, (duplicate.kind,)))
         if outlier := plan.outliers.get(number):
-            found.append(Outcome(OUTLIER, self.outliers.action, outlier.reason, (outlier.kind,)))
+            found.append(FilterOutcome(OUTLIER, self.outliers.action, outlier.reason, (outlier.kind,)))
         return found
 
-    def conflicts(self, plan: Plan) -> Iterator[Row]:
+    def conflicts(self, plan: MixPlan) -> Iterator[DataRow]:
         """Questions with several answers, one list of rows each."""
         for numbers in plan.found.conflicts:
             rows = [body["row"] for body in self.rows.get(numbers)]
@@ -299,7 +298,7 @@ class Room:
         similarity = "the same text" if duplicate.kind == "exact" else f"Jaccard {duplicate.jaccard:.2f}"
         return f"duplicate: of row {of['source']}/{of['id']} ({similarity})"
 
-    def why_empty(self, plan: Plan) -> str:
+    def why_empty(self, plan: MixPlan) -> str:
         codes = Counter(row["reasons"][0].split(":")[0] for row in self.quarantined(plan))
         if not codes:
             return "the sources hold no rows"

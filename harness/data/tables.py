@@ -5,14 +5,13 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.data.filters.protocol import Row
-from harness.data.row import COLUMNS
+from harness.data.row import COLUMNS, DataRow
 
 TRAIN, VALIDATION, QUARANTINE = "train.parquet", "validation.parquet", "quarantine.parquet"
 _AT_ONCE = 2000
 
 
-def write_parquet(rows: Iterable[Row], path: Path, lists: tuple[str, ...] = ()) -> tuple[int, str]:
+def write_parquet(rows: Iterable[DataRow], path: Path, lists: tuple[str, ...] = ()) -> tuple[int, str]:
     """Writes the rows; returns how many there were and the sha256 of their columns in this order.
 
     `lists` names further columns that hold lists of texts; they do not enter the digest.
@@ -34,7 +33,7 @@ def write_parquet(rows: Iterable[Row], path: Path, lists: tuple[str, ...] = ()) 
     return count, digest.hexdigest()
 
 
-def read_parquet(path: Path, lists: tuple[str, ...] = ()) -> Iterator[Row]:
+def read_parquet(path: Path, lists: tuple[str, ...] = ()) -> Iterator[DataRow]:
     """The rows of a file that `write_parquet` wrote; `messages` is there only for rows of several turns."""
     import pyarrow.parquet
 
@@ -45,25 +44,25 @@ def read_parquet(path: Path, lists: tuple[str, ...] = ()) -> Iterator[Row]:
             yield row
 
 
-def read_rows(folder: Path) -> list[Row]:
+def read_rows(folder: Path) -> list[DataRow]:
     """The rows of train.parquet, in training order."""
     return list(read_parquet(folder / TRAIN))
 
 
-def read_validation_rows(folder: Path) -> list[Row]:
+def read_validation_rows(folder: Path) -> list[DataRow]:
     """The rows that were set aside for validation; empty when none were."""
     path = folder / VALIDATION
     return list(read_parquet(path)) if path.is_file() else []
 
 
-def write_json_lines(rows: Iterable[Row], path: Path) -> None:
+def write_json_lines(rows: Iterable[DataRow], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
+def _chunks(rows: Iterable[DataRow]) -> Iterator[list[DataRow]]:
+    chunk: list[DataRow] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == _AT_ONCE:

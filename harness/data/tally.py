@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.data.filtering import Outcome
-from harness.data.filters.protocol import Row
+from harness.data.filtering import FilterOutcome
+from harness.data.row import DataRow
 from harness.records.stages import Finding
 
 EXAMPLES = 3
@@ -41,7 +41,7 @@ class Tally:
         self._found = {code: _Found(action) for code, action in actions.items()}
         self._rows: Counter[str] = Counter()
 
-    def add(self, row: Row, outcomes: Sequence[Outcome], shown: bool = True) -> None:
+    def add(self, row: DataRow, outcomes: Sequence[FilterOutcome], shown: bool = True) -> None:
         """The findings in one row, as the row goes on (redacted where configured); `shown`: its text may be."""
         self._rows.update({o.code for o in outcomes} | {o.code.split(" ")[0] for o in outcomes})
         personal = not shown or any(o.code == "personal_data" and o.action != "redact" for o in outcomes)

@@ -51,13 +51,13 @@ def test_the_card_states_the_figures(name: str) -> None:
 
 
 def test_counts_and_rates() -> None:
-    from harness.behavior.exchange import Check, Finding
+    from harness.behavior.exchange import Check, RuleFinding
 
     rows = [
         {"id": str(i), "pass": good, "hard": i == 0, "said": said}
         for i, (good, said) in enumerate([(True, True), (True, False), (False, False), (False, False), (False, True)])
     ]
-    result = grading(rows, lambda row: Check([Finding("r", row["said"], "", "")]))
+    result = grading(rows, lambda row: Check([RuleFinding("r", row["said"], "", "")]))
     assert (result.rows, result.hard, result.missed, result.accused) == (5, 1, ["4"], ["1"])
     assert [r.value for r in (result.fail_precision, result.fail_recall)] == [pytest.approx(2 / 3)] * 2
     assert [r.value for r in (result.pass_precision, result.pass_recall)] == [0.5, 0.5]

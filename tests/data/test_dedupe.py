@@ -14,7 +14,7 @@ from harness.data.dedupe import (
     CROWDED,
     DedupeConfig,
     Duplicates,
-    Found,
+    DuplicatesFound,
     components,
     pairs_in_buckets,
     signature,
@@ -42,7 +42,7 @@ def find(
     config: DedupeConfig = CONFIG,
     without: Callable[[str], str] | None = None,
     live: Sequence[bool] | None = None,
-) -> Found:
+) -> DuplicatesFound:
     duplicates = Duplicates(config)
     for start in range(0, len(rows), batch):
         duplicates.add(sketch(rows[start : start + batch], config, without))
@@ -51,7 +51,7 @@ def find(
     return found
 
 
-def removed(found: Found) -> dict[int, tuple[int, str]]:
+def removed(found: DuplicatesFound) -> dict[int, tuple[int, str]]:
     return {duplicate.row: (duplicate.of, duplicate.kind) for duplicate in found.duplicates}
 
 

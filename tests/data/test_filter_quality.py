@@ -11,7 +11,7 @@ from labelled import own, rule_scores
 
 from harness.config.experiment import validate
 from harness.core.errors import ConfigError
-from harness.data.filters.quality import Quality, QualityConfig, Rule
+from harness.data.filters.quality import Quality, QualityConfig, QualityRule
 
 
 def quality(**values: Any) -> Quality:
@@ -26,7 +26,7 @@ def rules(output: str, instruction: str = "Describe the water cycle.", **values:
     return {rule for rule, _ in quality(**values).findings(row(output, instruction))}
 
 
-@pytest.mark.parametrize("rule", [rule for rule in get_args(Rule) if rule != "length"])
+@pytest.mark.parametrize("rule", [rule for rule in get_args(QualityRule) if rule != "length"])
 def test_own_labelled_rows(rule: str) -> None:
     rows = own("quality")
     assert len(rows) > 100

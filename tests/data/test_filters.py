@@ -14,11 +14,11 @@ from harness.config.data import AuditConfig, BehaviorRule, DataConfig, SourceCon
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.data.audit import audit
 from harness.data.dedupe import DedupeConfig
-from harness.data.engine import judged as judged_batches
-from harness.data.filtering import Judge, judge_conversations
+from harness.data.engine import filter_rows
+from harness.data.filtering import FilterChain, judge_conversations
 from harness.data.filters.behavior import BehaviorConflict, BehaviorConflictConfig
-from harness.data.filters.protocol import CLEAN, Judgement, Row
-from harness.data.row import from_turns
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow, from_turns
 from harness.data.settings import FILTERS, config_class, faults, filter_class, filters_of
 from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_rows
 from harness.records.stages import Dataset
@@ -34,7 +34,7 @@ def sentence(seed: int, length: int = 9) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=length))
 
 
-def row(seed: int, **values: Any) -> Row:
+def row(seed: int, **values: Any) -> DataRow:
     return {
         "instruction": f"{sentence(seed)}?",
         "output": f"{sentence(seed + 10_000, 14)}.",
@@ -43,7 +43,7 @@ def row(seed: int, **values: Any) -> Row:
     }
 
 
-def run(folder: Path, rows: Sequence[Row], actions: dict[str, Any] | None = None, **config: Any) -> Dataset:
+def run(folder: Path, rows: Sequence[DataRow], actions: dict[str, Any] | None = None, **config: Any) -> Dataset:
     """Audits these rows into the folder."""
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     source = SourceConfig(path=str(folder / "rows.jsonl"), licence="CC0-1.0", actions=actions or {})
@@ -55,10 +55,10 @@ class Marked:
 
     code = "marked"
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(r) for r in rows]
 
-    def _judge(self, row: Row) -> Judgement:
+    def _judge(self, row: DataRow) -> Judgement:
         if "mark" not in row["instruction"] + row["input"] + row["output"]:
             return CLEAN
         masked = {key: value.replace("mark", "****") for key, value in row.items()}
@@ -73,7 +73,7 @@ class Failing:
     def __init__(self, fatal: bool):
         self._fatal = fatal
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         if self._fatal:
             os._exit(1)
         raise MissingDependency("nopackage", "the failing filter", "data")
@@ -81,10 +81,10 @@ class Failing:
 
 @pytest.mark.parametrize(("fatal", "told"), [(False, "nopackage.*not installed"), (True, "died.*audit.workers")])
 def test_what_a_worker_meets_is_told_here(tmp_path: Path, fatal: bool, told: str) -> None:
-    judge = Judge([(Failing(fatal), "drop")], DedupeConfig())
+    filters = FilterChain([(Failing(fatal), "drop")], DedupeConfig())
     batch = [{"id": "1", "source": "s", "topic": "", "input": "", "instruction": "q", "output": "a"}]
     with pytest.raises(EnvironmentFault, match=told) as caught:
-        list(judged_batches([batch] * 5, judge, "local", 2, tmp_path))
+        list(filter_rows([batch] * 5, filters, "local", 2, tmp_path))
     assert caught.value.exit_code == 3
 
 
@@ -104,9 +104,9 @@ def test_every_filter_travels_to_another_process(name: str) -> None:
     assert pickle.loads(pickle.dumps(made)).judge(clean) == [CLEAN]
 
 
-def judged(row: Row, action: str) -> tuple[Row, list[tuple[str, str]]]:
+def judged(row: DataRow, action: str) -> tuple[DataRow, list[tuple[str, str]]]:
     whole = {"id": "1", "source": "s", "topic": "", "input": "", "instruction": "q", "output": "a", **row}
-    done = Judge([(Marked(), action)], DedupeConfig())([whole])
+    done = FilterChain([(Marked(), action)], DedupeConfig())([whole])
     return done.rows[0], [(o.action, o.reason) for o in done.outcomes[0]]
 
 
@@ -239,7 +239,7 @@ def test_an_unknown_behaviour_is_a_fault(tmp_path: Path) -> None:
         run(tmp_path, [row(1)], behaviors=["disclamer"])
 
 
-def mixed_rows() -> list[Row]:
+def mixed_rows() -> list[DataRow]:
     rows = [row(n) for n in range(40)]
     rows += [row(5), row(6, output=f"{row(6)['output']} indeed"), row(50, topic="investing"), row(51, output="a@b.org")]
     turns = [{"role": r, "content": f"{sentence(n)}"} for n, r in enumerate(["user", "assistant"] * 2, 300)]

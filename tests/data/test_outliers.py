@@ -8,7 +8,7 @@ import pytest
 from test_audit import Audited, reasons, row, run, sentence
 
 from harness.config.data import AuditConfig, DataConfig
-from harness.data.filtering import Outcome
+from harness.data.filtering import FilterOutcome
 from harness.data.settings import faults
 from harness.data.tally import Tally
 
@@ -48,7 +48,7 @@ def test_small_sources_and_lengths_within_the_usual_spread_are_left_alone(tmp_pa
 
 def test_two_broken_behaviours_in_one_row_are_one_row() -> None:
     tally = Tally({"behavior tone": "drop", "behavior disclaimer": "drop"})
-    found = [Outcome(code, "drop", "broken") for code in ("behavior tone", "behavior disclaimer")]
+    found = [FilterOutcome(code, "drop", "broken") for code in ("behavior tone", "behavior disclaimer")]
     tally.add({**row(1), "id": "1", "source": "s"}, found)
     assert (tally.rows_of("behavior"), tally.rows_of("behavior tone"), tally.rows_of("legal")) == (1, 1, 0)
 

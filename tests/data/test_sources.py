@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from harness.config.data import DataConfig, SourceConfig
 from harness.core.errors import DataError, NetworkFault
 from harness.data.files import read_records
-from harness.data.filters.protocol import Row
 from harness.data.licences import LicencePolicy
-from harness.data.row import exchanges, from_turns, joined_exchanges
+from harness.data.row import DataRow, exchanges, from_turns, joined_exchanges
 from harness.data.sources import Malformed, find_sources, read_rows_of, require_usable
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -31,14 +30,14 @@ ALPACA = (
 )
 
 
-def read(path: Path, **source: Any) -> tuple[list[Row], list[Malformed]]:
+def read(path: Path, **source: Any) -> tuple[list[DataRow], list[Malformed]]:
     """Rows and what is none, of a source with this path."""
     config = DataConfig(sources={"mine": SourceConfig(path=str(path), licence="CC0-1.0", **source)})
     found = list(read_rows_of(find_sources(config)[0]))
     return [f for f in found if isinstance(f, dict)], [f for f in found if isinstance(f, Malformed)]
 
 
-def texts(rows: list[Row]) -> list[dict[str, str]]:
+def texts(rows: list[DataRow]) -> list[dict[str, str]]:
     return [{key: row[key] for key in ("instruction", "input", "output")} for row in rows]
 
 

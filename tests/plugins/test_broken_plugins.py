@@ -11,6 +11,7 @@ from harness.config.data import AuditConfig, DataConfig, SourceConfig
 from harness.core.errors import ConfigError, EnvironmentFault
 from harness.core.plugins import load, names, plugin_digest
 from harness.data.filtering import judge_conversations
+from harness.data.filters.behavior import behavior
 from harness.data.filters.protocol import Filter
 from harness.data.settings import FILTERS, filters_of, make_filter
 from harness.track.open import TRACKERS
@@ -43,6 +44,7 @@ REGISTRY = "from harness.registry.files import FileRegistry as Made\n"
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Puts a package `<name>-plugin` with one entry point where this process finds it."""
     monkeypatch.chdir(tmp_path)
+    behavior.cache_clear()  # other tests of this process may have loaded one
     modules: list[str] = []
 
     def call(group: str, entry: str, code: str, package: str = "mine") -> None:

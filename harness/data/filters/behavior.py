@@ -7,7 +7,8 @@ from typing import Literal
 from harness.behavior.exchange import Exchange
 from harness.behavior.registry import Behavior, load_behavior
 from harness.config.group import Group
-from harness.data.filters.protocol import CLEAN, Judgement, Row
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow
 
 
 class BehaviorConflictConfig(Group):
@@ -33,18 +34,18 @@ class BehaviorConflict:
         self.config = config
         self.code = f"behavior {config.name}"
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(row) if self._applies(row) else CLEAN for row in rows]
 
     def without(self, text: str) -> str:
         """The text without the wordings that every answer must share."""
         return behavior(self.config.name).without(text)
 
-    def _applies(self, row: Row) -> bool:
+    def _applies(self, row: DataRow) -> bool:
         sources, topics = self.config.sources, self.config.topics
         return (not sources or row["source"] in sources) and (not topics or row["topic"] in topics)
 
-    def _judge(self, row: Row) -> Judgement:
+    def _judge(self, row: DataRow) -> Judgement:
         exchange = Exchange(row["instruction"], row["output"], row["input"], row["topic"])
         broken = [finding for finding in behavior(self.config.name).check(exchange).findings if not finding.passed]
         if not broken:

@@ -8,9 +8,9 @@ from typing import Literal
 
 from harness.config.experiment import resolve_path
 from harness.config.group import Count, Group
-from harness.data.filters.protocol import CLEAN, Judgement, Row
+from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.fingerprints import Fingerprints
-from harness.data.row import answer_of, map_texts, row_texts
+from harness.data.row import DataRow, answer_of, map_texts, row_texts
 
 LICENCE_TEXTS = Path(__file__).with_name("licence_texts.json")
 _QUOTED = re.compile(r"[\"“”][^\"“”\n]{1,60}[\"“”]")
@@ -134,10 +134,10 @@ class Legal:
     def __init__(self, config: LegalConfig):
         self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(row) for row in rows]
 
-    def _judge(self, row: Row) -> Judgement:
+    def _judge(self, row: DataRow) -> Judgement:
         found = [(rule, detail, where) for where, text in row_texts(row) for rule, detail in self.findings(text)]
         if not found:
             return CLEAN
@@ -145,7 +145,7 @@ class Legal:
         masked = self._masked(row) if self.config.action == "redact" else None
         return Judgement(reason, masked, evidence=tuple(sorted({rule for rule, _, _ in found})))
 
-    def _masked(self, row: Row) -> Row | None:
+    def _masked(self, row: DataRow) -> DataRow | None:
         """The row without the lines and sentences that carry a notice; None where that does not help (licensed text,
         a notice over several lines) or leaves no answer."""
         changed = map_texts(row, self._without_notices)

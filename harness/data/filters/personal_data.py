@@ -11,8 +11,8 @@ from pydantic import field_validator
 
 from harness.config.group import Group, Share
 from harness.core.errors import MissingDependency, UsageError
-from harness.data.filters.protocol import CLEAN, Judgement, Row
-from harness.data.row import map_texts, row_texts
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow, map_texts, row_texts
 
 # Cheap necessary conditions: a text without a condition's shape cannot hold that entity. A recogniser costs up to
 # milliseconds a text, a condition microseconds, and most rows hold no identifier. Each condition must be implied by
@@ -114,7 +114,7 @@ class PersonalData:
     def __init__(self, config: PersonalDataConfig):
         self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(row) for row in rows]
 
     def spans(self, text: str) -> list[Span]:
@@ -132,7 +132,7 @@ class PersonalData:
         hint = f"installed: {', '.join(installed)}" if installed else "no spaCy model is installed"
         return [f"names were not looked for: personal_data.ner_model is not set ({hint})"]
 
-    def _judge(self, row: Row) -> Judgement:
+    def _judge(self, row: DataRow) -> Judgement:
         found = {where: spans for where, text in row_texts(row) if (spans := self.spans(text))}
         if not found:
             return CLEAN

@@ -3,9 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Row = dict[str, Any]
+from harness.data.row import DataRow
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Judgement:
     """
 
     reason: str | None = None
-    redacted: Row | None = None
+    redacted: DataRow | None = None
     evidence: tuple[str, ...] = ()
 
 
@@ -36,6 +36,6 @@ class Filter(Protocol):
     code: str
 
     @abstractmethod
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         """One judgement per row, in the same order."""
         ...

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from harness.config.group import Count, Group, Share
 from harness.core.errors import MissingDependency, nearest
-from harness.data.filters.protocol import CLEAN, Judgement, Row
-from harness.data.row import answer_of, question_of
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow, answer_of, question_of
 
 # Which language a text is in: py3langid, a naive Bayes model over byte n-grams that ships with its weights.
 
@@ -94,7 +94,7 @@ def repeated_share(text: str, least_words: int, n: int = 4) -> float:
     return 1 - len(set(grams)) / len(grams)
 
 
-Rule = Literal["empty", "truncated", "repeated", "refusal", "wrong_language", "copies_question", "length"]
+QualityRule = Literal["empty", "truncated", "repeated", "refusal", "wrong_language", "copies_question", "length"]
 _EMPTY = re.compile(
     r"[\W_]*|[\s\[<(]*(?:n/?a|none|null|nan|nil|todo|tbd|blank|empty|no ?output|no ?input|no answer)[\s\])>]*", re.I
 )
@@ -135,7 +135,7 @@ class QualityConfig(Group):
     action: Literal["drop", "flag"] = "drop"
     """What happens to a row that breaks a rule."""
 
-    rules: list[Rule] = list(get_args(Rule))
+    rules: list[QualityRule] = list(get_args(QualityRule))
     """Rules that are applied."""
 
     min_words: Annotated[int, Field(ge=0)] = 0
@@ -179,13 +179,13 @@ class Quality:
     def __init__(self, config: QualityConfig):
         self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(row) for row in rows]
 
-    def findings(self, row: Row) -> list[tuple[Rule, str]]:
+    def findings(self, row: DataRow) -> list[tuple[QualityRule, str]]:
         """(rule, what was found); an empty answer breaks that rule alone."""
         question, answer = question_of(row), answer_of(row)
-        found: list[tuple[Rule, str]] = []
+        found: list[tuple[QualityRule, str]] = []
         for rule in self.config.rules:
             if detail := CHECKS[rule](self.config, question, answer):
                 found.append((rule, detail))
@@ -193,7 +193,7 @@ class Quality:
                     break
         return found
 
-    def _judge(self, row: Row) -> Judgement:
+    def _judge(self, row: DataRow) -> Judgement:
         found = self.findings(row)
         if not found:
             return CLEAN
@@ -275,7 +275,7 @@ def refusal(answer: str) -> str | None:
     return f"'{' '.join(match.group(0).split())[:60]}'" if match else None
 
 
-CHECKS: dict[Rule, Callable[[QualityConfig, str, str], str | None]] = {
+CHECKS: dict[QualityRule, Callable[[QualityConfig, str, str], str | None]] = {
     "empty": lambda config, question, answer: "nothing is said" if is_empty(answer) else None,
     "truncated": lambda config, question, answer: truncation(answer),
     "repeated": _repeated,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from harness.config.group import Count, Group, Share
 from harness.core.errors import MissingDependency
-from harness.data.filters.protocol import CLEAN, Judgement, Row
-from harness.data.row import answer_of, map_texts, row_texts
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow, answer_of, map_texts, row_texts
 
 REMOVED = "[removed]"
 _SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
@@ -44,7 +44,7 @@ class Toxicity:
     def __init__(self, config: ToxicityConfig):
         self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         """One call of the model for all passages of all rows."""
         parts = [(n, place, text) for n, row in enumerate(rows) for place, text in row_texts(row)]
         read = [
@@ -62,13 +62,13 @@ class Toxicity:
         """The model's probability for each text, 0 to 1."""
         return [float(score) for score in _scorer(self.config)(texts)] if texts else []
 
-    def _judgement(self, row: Row, score: float, place: str, toxic: Set[str]) -> Judgement:
+    def _judgement(self, row: DataRow, score: float, place: str, toxic: Set[str]) -> Judgement:
         if score < self.config.threshold:
             return CLEAN
         masked = self._masked(row, toxic) if self.config.action == "redact" else None
         return Judgement(f"score {score:.2f} in {place}", masked, evidence=(place.split(" ")[0],))
 
-    def _masked(self, row: Row, toxic: Set[str]) -> Row | None:
+    def _masked(self, row: DataRow, toxic: Set[str]) -> DataRow | None:
         """The row with its toxic passages masked; None when nothing else would be left of the answer."""
         words = self.config.passage_words
         changed = map_texts(row, lambda text: masked(text, words, toxic))

@@ -1,7 +1,7 @@
 """A behaviour: the answer has a set number of lines."""
 
 from harness.behavior.config import BehaviorConfig
-from harness.behavior.exchange import Check, Exchange, Finding
+from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.registry import Behavior
 
 
@@ -15,5 +15,5 @@ class Haiku(Behavior):
 
     def check(self, exchange: Exchange) -> Check:
         lines = len(exchange.response.strip().splitlines())
-        finding = Finding("haiku", lines == self.config.lines, f"{self.config.lines} lines", f"{lines} lines")
+        finding = RuleFinding("haiku", lines == self.config.lines, f"{self.config.lines} lines", f"{lines} lines")
         return Check([finding], {"pass": float(finding.passed)})

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from harness.config.group import Group, Share
-from harness.data.filters.protocol import CLEAN, Judgement, Row
+from harness.data.filters.protocol import CLEAN, Judgement
+from harness.data.row import DataRow
 
 
 class ShoutingConfig(Group):
@@ -18,7 +19,7 @@ class Shouting:
     def __init__(self, config: ShoutingConfig):
         self.config = config
 
-    def judge(self, rows: Sequence[Row]) -> list[Judgement]:
+    def judge(self, rows: Sequence[DataRow]) -> list[Judgement]:
         return [self._judge(row["output"]) for row in rows]
 
     def _judge(self, text: str) -> Judgement:
