@@ -72,14 +72,14 @@ def main(overrides: list[str]) -> None:
             watch = Stopwatch()
             asked = RequestPlan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
             server = LiveServer(lambda: nullcontext(lambda: endpoint))
-            together = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
+            evaluation = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config)
             with (
                 patch.object(requests, "require_equal", watch.wrap(requests.require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
             ):
-                together.ask_all()
-            seconds = time.monotonic() - together.started_at
-            count = len(together.answers[BASE].values)
+                evaluation.ask_all()
+            seconds = time.monotonic() - evaluation.started_at
+            count = len(evaluation.answers[BASE].values)
     print("| check | measured |\n| --- | --- |")
     print(f"| contract made and checked statically ({len(contract.golden)} conversations) | {static:.2f} s |")
     print(f"| live, warm server ({compared} prompts, stop ids, sampling defaults) | {live:.2f} s |")
