@@ -36,6 +36,7 @@ class Renderer:
         The loss is taken on what follows each prompt that a server would get, up to and including the end of turn.
         Raises DataError when prompt and answer cannot be separated.
         """
+        # A contract records these messages (Golden.untrainable): rewording one changes the digests of contracts.
         answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers or answers[-1] != len(messages) - 1:
             raise DataError("no token of this conversation is supervised: it does not end with an assistant turn")
