@@ -94,14 +94,14 @@ def on_server(config: Config, contract: Contract, tokenizer: Any) -> None:
             watch = Stopwatch()
             asked = RequestPlan(loaded, seeded_samples(loaded, config.tasks, config.suite.seed), renderer)
             server = LiveServer(lambda: nullcontext(lambda: endpoint))
-            together = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config.evaluation)
+            evaluation = ServerEvaluation(asked, {BASE: Answers(BASE, BASE, None)}, server, config.evaluation)
             with (
                 patch("harness.evaluate.requests.require_equal", watch.wrap(require_equal)),
                 patch.object(renderer, "encode", watch.wrap(renderer.encode)),
             ):
-                together.ask_all()
-            seconds = time.monotonic() - together.started_at
-            count = len(together.answers[BASE].values)
+                evaluation.ask_all()
+            seconds = time.monotonic() - evaluation.started_at
+            count = len(evaluation.answers[BASE].values)
     row(f"live, warm server ({compared} prompts, stop ids, sampling defaults)", f"{live:.2f} s")
     share = watch.seconds / seconds
     row(f"per request ({count:,} requests, {seconds:.1f} s of evaluation)", f"{share:.2%} of the time")

@@ -135,7 +135,7 @@ def _require_same_weights(evaluation: Path) -> None:
     if weights_sha256(run.checkpoint) != evaluated:
         raise EvidenceFault(
             f"{run.path}: eval/{CANDIDATE} was made with other weights than those in checkpoint/. "
-            f"Evaluate it again: harness evaluate {run.name}"
+            f"Restore checkpoint/, or evaluate the present weights: harness evaluate {run.name}"
         )
 
 

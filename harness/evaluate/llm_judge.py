@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RUBRIC = "rubric.md"
 KEY = "HARNESS_JUDGE_KEY"
-ATTEMPTS = 4
+JUDGE_ATTEMPTS = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0
 REQUEST_ERRORS = (400, 413, 422)  # concern one request; 401, 403 and 404 would be the answer to any request
 _VERDICT = re.compile(r"\b(pass|fail)", re.IGNORECASE)
@@ -114,13 +114,13 @@ class LlmJudge:
             raise failure
 
     def _opinion(self, client: Any, request: dict[str, Any]) -> Opinion:
-        """The opinion, after up to ATTEMPTS attempts."""
+        """The opinion, after up to JUDGE_ATTEMPTS attempts."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
         retrying = Retrying(
             retry=retry_if_exception_type(_JudgeBusy),
             wait=wait_exponential_jitter(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(JUDGE_ATTEMPTS),
             reraise=True,
         )
         try:

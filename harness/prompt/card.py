@@ -1,22 +1,23 @@
-"""The contract as a card for people (Markdown): what is sent, what ends an answer, what to mind."""
+"""The contract as a card for people (Markdown): what is sent, what ends an answer, and what to know about it."""
 
 import html
 import re
 from collections.abc import Sequence
 
+from harness.core.console import plural
 from harness.prompt.contract import Contract, Golden
 from harness.prompt.static import Problem
 
 CARD_FILE = "prompt_card.md"
 POLICIES = {
-    "none": "none is added; one that is sent is rendered as the template does",
-    "fixed": "always present, put first by the template itself unless a request brings its own",
-    "required": "every request must bring one; the template refuses others",
+    "none": "none is added; the template renders one that a request sends",
+    "fixed": "always present; the template puts it first unless a request brings its own",
+    "required": "every request must bring one; the template refuses requests without one",
 }
 
 
 def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
-    """The card of a contract; `notes` are what the static checks noticed."""
+    """The card of a contract as Markdown; `notes` are those of the static checks."""
     rows = {
         "Template": f"{contract.template_name} (sha256 `{contract.template_sha256[:12]}…`)",
         "Contract": f"`{contract.digest}`",
@@ -24,11 +25,11 @@ def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
         "System message": f"{contract.system_policy}: {POLICIES[contract.system_policy]}",
         "User turn": " … ".join(map(_code, contract.turns["user"])),
         "Assistant turn": " … ".join(map(_code, contract.turns["assistant"])),
-        "Asks for an answer with": _code(contract.generation_prompt),
+        "Generation prompt": _code(contract.generation_prompt),
         "Ends a turn": f"{_code(contract.end_of_turn)} (id {contract.end_of_turn_id})",
         "Stop ids": ", ".join(map(str, contract.stop_ids)),
-        "BOS": f"{_code(contract.bos or 'no such token')}, {_bos(contract)}",
-        "EOS": _code(contract.eos or "no such token"),
+        "BOS": f"{_code(contract.bos or 'none')}, {_bos(contract)}",
+        "EOS": _code(contract.eos or "none"),
         "Template arguments": ", ".join(f"{k}={v}" for k, v in contract.template_kwargs.items()) or "none",
         "Message content": f"{contract.content_format}; special tokens in it are {_guarded(contract)}",
         "Longest conversation": f"{contract.max_length} tokens; longer ones are reported, never cut",
@@ -53,27 +54,27 @@ def _golden(golden: Golden) -> str:
 
 
 def _bos(contract: Contract) -> str:
-    return "written by the template once" if contract.bos_policy == "template" else "not at the start of a prompt"
+    return "written once by the template" if contract.bos_policy == "template" else "not at the start of a prompt"
 
 
 def _guarded(contract: Contract) -> str:
-    return f"kept as text ({len(contract.guarded)} tokens)" if contract.guarded else "not kept from acting as such"
+    return f"kept as text ({plural(len(contract.guarded), 'token')})" if contract.guarded else "not kept as text"
 
 
 def _code(text: str) -> str:
-    """A code span, its fence longer than any run of backticks inside."""
+    """A code span, with a fence longer than any run of backticks inside."""
     runs = re.findall("`+", text)
     fence = "`" * (1 + max(map(len, runs), default=0))
     return f"{fence}{text!r}{fence}"
 
 
 def _cell(text: str) -> str:
-    """Text for a table cell or list: nothing in it acts as markup, except code spans made here."""
+    """Text for a table cell or a list, without markup except for code spans made here."""
     spans = re.split(r"(`+'.*?'`+)", text.replace("\n", " "))
     shown = [span if number % 2 else html.escape(span, quote=False) for number, span in enumerate(spans)]
     return "".join(shown).replace("|", "\\|")
 
 
 def _block(text: str) -> list[str]:
-    """An indented code block: no fence that the text could close."""
+    """An indented code block, which has no fence that the text could close."""
     return [f"    {line}" for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""The prompt contract: everything that decides which ids reach the model and when generation ends."""
+"""The prompt contract: everything that decides which ids reach the model, and when generation ends."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ GREEDY: dict[str, int | float] = {"temperature": 0.0, **NEUTRAL}
 
 
 class Golden(BaseModel):
-    """One conversation with what training makes of it: ids, loss mask, and how many of the ids are the prompt.
+    """One conversation as training renders it: ids, loss mask, and the number of ids that form the prompt.
 
-    `refused` holds the template's own message where it does not take such a conversation; ids are empty then.
-    `untrainable` says why a conversation can be asked and not trained on; ids are those of the prompt then.
+    `refused` holds the template's own message if it refuses such a conversation; the ids are empty then.
+    `untrainable` says why a conversation can be sent to a model, but not trained on; the ids are those of the prompt.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +40,7 @@ class Golden(BaseModel):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the template is given besides the messages."""
+        """The arguments of the template besides the messages."""
         return {**({"tools": self.tools} if self.tools else {}), **self.kwargs}
 
     @property
@@ -53,8 +53,8 @@ class Contract(BaseModel):
     """One prompt template with the tokenizer it was made for.
 
     `digest` covers all fields but `libraries`: two runs with equal digests feed a model the same ids.
-    `template` is what every reader gets, preamble included. `turns` shows how the template frames each role:
-    the text before and after the content. `bos` and `eos` are None where the tokenizer has none.
+    `template` is what every reader gets, including the preamble. `turns` shows how the template frames each role: the
+    text before and after the content. `bos` and `eos` are None where the tokenizer has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,22 +95,22 @@ class Contract(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "Contract":
-        """The contract beside a checkpoint or evaluation; raises EvidenceFault when unreadable or edited."""
+        """The contract in a checkpoint or evaluation folder. Raises EvidenceFault if it is unreadable or edited."""
         path = folder / CONTRACT_FILE
         try:
             values = json.loads(path.read_text())
             digest = values.pop("digest", None)
             contract = cls.model_validate(values)
         except FileNotFoundError:
-            raise EvidenceFault(f"{path} is missing: the prompt this model was made for is unknown") from None
+            raise EvidenceFault(f"{path} is missing: the prompt that this model was trained on is unknown") from None
         except ValidationError as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error.errors()[0]['msg']}") from None
         except (ValueError, AttributeError, TypeError) as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error}") from None
         if sha256_text(contract.template) != contract.template_sha256:
-            raise EvidenceFault(f"{path}: the template text does not match its sha256; the file was edited")
+            raise EvidenceFault(f"{path}: the template does not match its sha256; the file was edited")
         if contract.digest != digest:
-            raise EvidenceFault(f"{path}: its fields do not match its digest; the file was edited")
+            raise EvidenceFault(f"{path}: the fields do not match its digest; the file was edited")
         return contract
 
 
@@ -121,14 +121,14 @@ def sha256_text(text: str) -> str:
 def tokenizer_sha256(tokenizer: Any) -> str:
     """Digest of vocabulary, merges, normalisation and added tokens (the fast tokenizer's own JSON).
 
-    Padding and truncation are settings of the last call, not of the tokenizer, and left out.
+    Padding and truncation are left out: they are settings of the last call, not of the tokenizer.
     """
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
     return sha256_text(json.dumps({**settings, "padding": None, "truncation": None}, sort_keys=True))
 
 
 def _lines(fields: dict[str, Any]) -> str:
-    """JSON with a line a field, and a line a golden conversation: token ids would fill thousands of lines."""
+    """JSON with one line for each field and golden conversation, as token ids would fill thousands of lines."""
     golden = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in fields["golden"])
     lines = [
         f"{json.dumps(key)}: [\n  {golden}\n ]" if key == "golden" else f"{json.dumps(key)}: {json.dumps(value)}"

@@ -1,4 +1,4 @@
-"""Making a contract: from a template configuration (or the model's own template) and a tokenizer."""
+"""Makes a contract from a template configuration (or the model's own template) and a tokenizer."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ FROM_MODEL = "from_model"
 def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) -> Contract:
     """The contract of `config` for `tokenizer` (a transformers fast tokenizer).
 
-    With `guard`, special-token text in messages is kept from becoming special tokens; a model that was made
-    elsewhere is described as it is, without. Raises ConfigError when the template is missing, or when what ends
-    a turn is not one token.
+    With `guard`, special-token text in messages stays text. Without, the contract describes a model that was made
+    elsewhere as it is. Raises ConfigError when there is no template, or when the end of a turn is not one token.
     """
     source = template_text(config, tokenizer)
     claims = variables(source)
@@ -32,8 +31,8 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
     end_of_turn = config.end_of_turn or find_end_of_turn(Renderer(Contract.model_construct(**draft), tokenizer))
     end_of_turn_id = _one_id(end_of_turn, tokenizer)
     renderer = Renderer(Contract.model_construct(**draft, end_of_turn_id=end_of_turn_id), tokenizer)
-    demanded = "You answer briefly." if config.system_policy == "required" else None
-    golden = golden_renders(renderer, special, config.max_length, claims, demanded)
+    required = "You answer briefly." if config.system_policy == "required" else None
+    golden = golden_renders(renderer, special, config.max_length, claims, required)
     ids = next((entry.ids for entry in golden if entry.ids), [])
     eos = tokenizer.eos_token_id
     return Contract(
@@ -62,7 +61,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
 
 
 def template_text(config: TemplateConfig, tokenizer: Any) -> str:
-    """The Jinja text: of the configured file, or the tokenizer's own; raises ConfigError when it has none."""
+    """The Jinja text of the configured file, or the tokenizer's own. Raises ConfigError when it has none."""
     if config.file is not None:
         return read_template(config.file)
     own = tokenizer.chat_template
@@ -71,8 +70,8 @@ def template_text(config: TemplateConfig, tokenizer: Any) -> str:
     if not isinstance(own, str) or not own:
         raise ConfigError(
             [
-                f"template={FROM_MODEL}: the model's tokenizer carries no chat template (a base model?); "
-                f"choose one: {', '.join(shipped_templates())}"
+                f"template={FROM_MODEL}: the model's tokenizer has no chat template (a base model?). "
+                f"Choose one: {', '.join(shipped_templates())}"
             ]
         )
     return own.replace("\r\n", "\n")
@@ -91,14 +90,14 @@ def shipped_templates() -> list[str]:
 
 
 def added_tokens(tokenizer: Any) -> tuple[list[str], list[str]]:
-    """Tokens that text could be mistaken for: those the tokenizer marks as special, and its other added ones."""
+    """The added tokens that text could be mistaken for: those marked as special, and the others."""
     tokens = tokenizer.added_tokens_decoder.values()
     special = sorted(str(token) for token in tokens if token.special)
     return special, sorted(str(token) for token in tokens if not token.special)
 
 
 def variables(template: str) -> list[str]:
-    """Names that a template refers to and does not define itself; raises ConfigError when it is not Jinja."""
+    """The names that a template uses without defining them. Raises ConfigError when it is not valid Jinja."""
     import jinja2.meta
     from jinja2.exceptions import TemplateSyntaxError
     from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -106,32 +105,32 @@ def variables(template: str) -> list[str]:
     try:
         environment = _compile_jinja_template(template).environment
     except TemplateSyntaxError as error:
-        raise ConfigError([f"template: line {error.lineno} is not Jinja: {error.message}"]) from None
+        raise ConfigError([f"template: line {error.lineno} is not valid Jinja: {error.message}"]) from None
     return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template)))
 
 
 def find_end_of_turn(renderer: Renderer) -> str:
-    """The first special token after an answer, as the template writes it."""
+    """The first special token that the template writes after an answer. Raises ConfigError when it writes none."""
     text = _finished(renderer, turns("QUESTION", "ANSWER"))
     closing = text[_after(text, "ANSWER") :]
     special, added = added_tokens(renderer.tokenizer)
     found = [(closing.find(token), token) for token in (*special, *added) if token in closing]
     if not found:
         raise ConfigError(
-            ["template.end_of_turn: the template writes no special token after an answer; nothing would end one"]
+            ["template.end_of_turn: the template writes no special token after an answer, so nothing would end it"]
         )
     return min(found, key=lambda pair: (pair[0], -len(pair[1])))[1]
 
 
 def generation_prompt(renderer: Renderer) -> str:
-    """What asks for an answer, after the last message."""
+    """The text after the last message that asks for an answer."""
     question = _accepted(renderer, turns("QUESTION"))
-    asking = renderer.text(question)
-    return asking[first_difference(asking, _finished(renderer, question)) :]
+    prompt = renderer.text(question)
+    return prompt[first_difference(prompt, _finished(renderer, question)) :]
 
 
 def frames(renderer: Renderer) -> dict[str, tuple[str, str]]:
-    """Text before and after the content of a role, in the middle of a conversation; for reading, not for rendering."""
+    """The text before and after each role's content within a conversation; for people, not for rendering."""
     asks = generation_prompt(renderer)
     closed = _finished(renderer, turns("Q-1", "A-1"))
     text = _finished(renderer, turns("Q-1", "A-1", "Q-2", "A-2"))
@@ -146,14 +145,14 @@ def _finished(renderer: Renderer, messages: list[dict[str, Any]]) -> str:
 
 
 def _after(text: str, content: str) -> int:
-    """Where a content ends in a rendering; raises ConfigError when the template does not show it as it is."""
+    """Where a content ends in a rendering. Raises ConfigError when the template does not render it unchanged."""
     if content not in text:
-        raise ConfigError([f"template: it does not show a message's text as it is ({content!r} not in {text[:200]!r})"])
+        raise ConfigError([f"template: it changes the text of a message ({content!r} is not in {text[:200]!r})"])
     return text.rindex(content) + len(content)
 
 
 def _accepted(renderer: Renderer, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`messages`, with a system message where the template demands one; raises ConfigError when it takes neither."""
+    """`messages`, with a system message if the template requires one. Raises ConfigError when it accepts neither."""
     try:
         renderer.text(messages, add_generation_prompt=False)
     except TemplateRefusal:
@@ -163,12 +162,14 @@ def _accepted(renderer: Renderer, messages: list[dict[str, Any]]) -> list[dict[s
     try:
         renderer.text(messages, add_generation_prompt=False)
     except TemplateRefusal as refusal:
-        raise ConfigError([f"template: it does not take a plain conversation: {refusal}"]) from None
+        raise ConfigError([f"template: it refuses a plain conversation: {refusal}"]) from None
     return messages
 
 
 def _one_id(token: str, tokenizer: Any) -> int:
     ids = tokenizer.encode(token, add_special_tokens=False)
     if len(ids) != 1:
-        raise ConfigError([f"template.end_of_turn: {token!r} is {len(ids)} tokens for this tokenizer, not one"])
+        raise ConfigError(
+            [f"template.end_of_turn: {token!r} is {len(ids)} tokens for this tokenizer; it has to be one"]
+        )
     return int(ids[0])

@@ -1,4 +1,4 @@
-"""(instruction, input, output) as chat messages: the one place that decides how they are joined."""
+"""Turns (instruction, input, output) into chat messages; no other code joins them."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ def user_text(instruction: str, input_text: str = "") -> str:
 
 
 def conversation(instruction: str, input_text: str, output: str) -> list[dict[str, str]]:
-    """A whole exchange. The system message is the contract's affair, not the row's."""
+    """A whole exchange, without a system message: the contract adds that."""
     return [
         {"role": "user", "content": user_text(instruction, input_text)},
         {"role": "assistant", "content": output},
@@ -21,7 +21,7 @@ def conversation(instruction: str, input_text: str, output: str) -> list[dict[st
 
 
 def row_messages(row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A training row as messages: its own turns where it has several, else its one exchange."""
+    """A training row as messages: its own `messages` if it has them, else its single exchange."""
     if row.get("messages"):
         turns: list[dict[str, str]] = json.loads(row["messages"])
         return turns

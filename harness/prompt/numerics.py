@@ -1,7 +1,7 @@
-"""Numerical sanity: the server computes what the trained model computes. Tells an engine fault from a template fault.
+"""The numerical check: the server computes the same as the trained model. It tells other weights from another prompt.
 
-A few golden prompts are scored by transformers (right after training, or by `template verify`), and the server
-has to give the same log-probabilities: on average within TOLERANCE_NATS.
+transformers scores a few golden prompts (right after training, or in `template verify`). The server has to give the
+same log-probabilities, on average within TOLERANCE_NATS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Reference(BaseModel):
 
 
 class References(BaseModel):
-    """What transformers made of the prompts; `base` is the model without its adapter."""
+    """The references from transformers; `base` holds those of the base model without the adapter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,7 +49,7 @@ class References(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> "References | None":
-        """The references beside a checkpoint; None where it has none."""
+        """The references in a checkpoint folder; None if it has none. Raises EvidenceFault for a damaged file."""
         try:
             return cls.model_validate_json((folder / REFERENCES_FILE).read_text())
         except FileNotFoundError:
@@ -62,7 +62,7 @@ def references(model: Any, contract: Contract) -> list[Reference]:
     """The model's (transformers, on its device) likeliest next tokens after the golden prompts."""
     import torch
 
-    found = []
+    result = []
     for golden in contract.golden:
         if golden.name not in REFERENCE_PROMPTS or golden.refused is not None:
             continue
@@ -70,8 +70,8 @@ def references(model: Any, contract: Contract) -> list[Reference]:
             logits = model(input_ids=torch.tensor([golden.prompt], device=model.device), logits_to_keep=1).logits
         top = torch.log_softmax(logits[0, -1].float(), dim=-1).topk(TOP)
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        found.append(Reference(prompt=golden.name, ids=golden.prompt, logprobs={i: round(v, 4) for i, v in pairs}))
-    return found
+        result.append(Reference(prompt=golden.name, ids=golden.prompt, logprobs={i: round(v, 4) for i, v in pairs}))
+    return result
 
 
 def compute(folder: Path, base: Path, contract: Contract, dtype: str) -> References:
@@ -87,9 +87,9 @@ def compute(folder: Path, base: Path, contract: Contract, dtype: str) -> Referen
 
 
 def difference(references: Sequence[Reference], served: Sequence[Mapping[int, float]]) -> float:
-    """The mean absolute difference (nats) of the server's log-probabilities from the references, over all tokens.
+    """The mean absolute difference (nats) between the server's log-probabilities and the references, over all tokens.
 
-    The mean, because a bf16 logit near 20 is rounded to 1/8: single tokens differ by as much between two kernels.
+    It is a mean because a bf16 logit near 20 is rounded to 1/8, so single tokens differ by that much between kernels.
     """
     pairs = zip(references, served, strict=True)
     return mean(abs(value - found[token]) for reference, found in pairs for token, value in reference.logprobs.items())
@@ -98,7 +98,7 @@ def difference(references: Sequence[Reference], served: Sequence[Mapping[int, fl
 def explain(
     name: str, expected: Sequence[Reference], served: Sequence[Mapping[int, float]], base: Sequence[Reference]
 ) -> str | None:
-    """What is wrong with the server's numbers, in words; None when they are within the tolerance.
+    """What is wrong with the server's log-probabilities; None if they are within the tolerance.
 
     `served` holds, for each reference, the server's log-probabilities of its tokens and of the base reference's.
     """
@@ -106,12 +106,12 @@ def explain(
     from_base = difference(base, served) if base else None
     if from_base is not None and from_base < apart / 2:
         return (
-            f"{name}: the prompts are equal, the numbers are the base model's ({from_base:.2f} nats apart on average, "
-            f"from the trained model's {apart:.2f}): the adapter is not applied"
+            f"{name}: the prompts are equal, but the numbers are the base model's ({from_base:.2f} nats apart on "
+            f"average; {apart:.2f} from the trained model's): the adapter is not applied"
         )
     if apart <= TOLERANCE_NATS:
         return None
     return (
-        f"{name}: the prompts are equal, the numbers are not: {apart:.2f} nats apart on average "
-        f"(tolerated: {TOLERANCE_NATS}). Other weights, precision or kernels are at work"
+        f"{name}: the prompts are equal, but the numbers are not: {apart:.2f} nats apart on average "
+        f"(tolerance: {TOLERANCE_NATS}). The server uses other weights, precision or kernels"
     )

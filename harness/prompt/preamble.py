@@ -1,7 +1,7 @@
-"""What the contract puts in front of every template, so that each reader of the template does it too.
+"""The preamble: Jinja code that the contract puts before every template, so that every reader of it runs it.
 
-Two things must not be left to the client of a server: the system message policy, and that special-token
-text in a message (`<|im_end|>` typed by a user) stays text. Both are written in Jinja, before the template.
+It does two things that must not be left to the client of a server: it applies the system message policy, and it keeps
+special-token text in a message (`<|im_end|>` typed by a user) as text.
 """
 
 import json
@@ -16,7 +16,7 @@ END = "{#- end of preamble #}\n"  # its newline is dropped by Jinja (trim_blocks
 def with_preamble(
     template: str, policy: SystemPolicy, system: str | None, special: Sequence[str], added: Sequence[str] = ()
 ) -> str:
-    """`template` behind its preamble. Innocent messages render as without it, byte for byte.
+    """`template` after its preamble. Messages without these tokens render as before, byte for byte.
 
     `special` tokens stay text in every message, other `added` ones (think or tool tags) in all but the assistant's.
     """
@@ -29,7 +29,7 @@ def without_preamble(template: str) -> str:
 
 
 def _system(policy: SystemPolicy, system: str | None) -> str:
-    """fixed: the system message is put first unless there is one; required: refused where there is none."""
+    """fixed: puts the system message first unless there is one; required: refuses conversations without one."""
     if policy == "none":
         return ""
     missing = "{%- if not messages or messages[0].role != 'system' -%}"
@@ -40,7 +40,7 @@ def _system(policy: SystemPolicy, system: str | None) -> str:
 
 
 def _guard(special: Sequence[str], added: Sequence[str]) -> str:
-    """Puts a space behind the first character of every such token that stands in a message's text."""
+    """Puts a space after the first character of every such token in a message's text."""
     if not special and not added:
         return ""
     return (
@@ -61,10 +61,10 @@ def _guard(special: Sequence[str], added: Sequence[str]) -> str:
 
 
 def _list(tokens: Sequence[str]) -> str:
-    """A Jinja list, longest first: a token may begin another."""
+    """A Jinja list, longest token first, since one token may be the start of another."""
     return "[" + ", ".join(_string(token) for token in sorted(set(tokens), key=lambda t: (-len(t), t))) + "]"
 
 
 def _string(text: str) -> str:
-    """A Jinja string literal; JSON's escapes are Python's and so Jinja's, but for the two halves beyond U+FFFF."""
+    """A Jinja string literal: JSON's escapes are also Python's and Jinja's, except surrogate pairs beyond U+FFFF."""
     return json.dumps(text, ensure_ascii=False)

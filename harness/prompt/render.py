@@ -1,4 +1,4 @@
-"""Rendering: the only place that turns messages into token ids, for training and for evaluation."""
+"""Renders messages as token ids, for training and evaluation; no other code does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from harness.prompt.messages import Message
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as the model sees it: ids, and True where the loss is taken (same length).
+    """A conversation as the model sees it: ids, and a mask of the same length that is True where the loss is taken.
 
-    `prompt_length` ids ask for the last answer. `unsupervised` counts earlier answers whose own prompt is no
-    prefix of these ids (a template that rewrites earlier turns): no loss is taken on them.
+    The first `prompt_length` ids are the prompt of the last answer. `unsupervised` counts earlier answers without loss:
+    those whose own prompt is not a prefix of the ids, because the template rewrites earlier turns.
     """
 
     ids: list[int]
@@ -33,9 +33,10 @@ class Renderer:
     def training(self, messages: Sequence[Message], **arguments: Any) -> Rendered:
         """Ids and loss mask of a conversation that ends with an answer.
 
-        The loss is taken on what follows each prompt a server would be fed, up to and with the end of turn.
-        Raises DataError when that cannot be told from the prompt.
+        The loss is taken on what follows each prompt that a server would get, up to and including the end of turn.
+        Raises DataError when prompt and answer cannot be separated.
         """
+        # A contract records these messages (Golden.untrainable): rewording one changes the digests of contracts.
         answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if not answers or answers[-1] != len(messages) - 1:
             raise DataError("no token of this conversation is supervised: it does not end with an assistant turn")
@@ -53,9 +54,9 @@ class Renderer:
     def text(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, continued: bool = False, **arguments: Any
     ) -> str:
-        """The rendered text; `continued` leaves the last turn open to go on with.
+        """The rendered text; `continued` leaves the last turn open, to be continued.
 
-        Raises TemplateRefusal, in the template's own words, for a conversation that it does not take.
+        Raises TemplateRefusal, with the template's own message, for a conversation that it refuses.
         """
         try:
             rendered: str = self.tokenizer.apply_chat_template(
@@ -71,22 +72,23 @@ class Renderer:
         return rendered
 
     def prompt(self, messages: Sequence[Message], **arguments: Any) -> list[int]:
-        """Ids of the prompt that asks for the next assistant turn."""
+        """The ids of the prompt for the next assistant turn."""
         return self.encode(self.text(messages, **arguments))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of rendered text: special tokens are parsed, none is added."""
+        """The ids of rendered text: special tokens in it are parsed, and none are added."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def decode(self, ids: list[int]) -> str:
+        """The text of ids, including special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
     def _earlier(
         self, ids: list[int], messages: Sequence[Message], index: int, **arguments: Any
     ) -> tuple[int, int] | None:
-        """Where an earlier answer stands in `ids`; None unless it stands there as its own prompt would ask for it."""
+        """The span of an earlier answer in `ids`; None if the ids before it are not those of its own prompt."""
         prompt = self.prompt(messages[:index], **arguments)
         closed = self.encode(self.text(messages[: index + 1], add_generation_prompt=False, **arguments))
         end = self.contract.end_of_turn_id
@@ -95,8 +97,11 @@ class Renderer:
         return len(prompt), closed.index(end, len(prompt)) + 1
 
     def _whole(self, messages: Sequence[Message], prompt: list[int], **arguments: Any) -> list[int]:
-        """Ids that begin with the prompt's. Where a merge across the seam would change those, the answer is
-        encoded by itself: a model goes on from the prompt's ids, never from merged ones."""
+        """The ids of the conversation, which begin with the prompt's.
+
+        If tokens would merge across the end of the prompt, the answer is encoded by itself: a model continues from the
+        prompt's ids, never from merged ones.
+        """
         text = self.text(messages, add_generation_prompt=False, **arguments)
         ids = self.encode(text)
         if ids[: len(prompt)] == prompt:

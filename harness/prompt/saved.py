@@ -1,4 +1,4 @@
-"""What a checkpoint folder says about its prompt, in every place a reader may look, against the contract."""
+"""Writes the contract into a checkpoint folder, and checks every place where a reader may find prompt settings."""
 
 import json
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ NEUTRAL_SAMPLING = {**SAMPLING_KEYS, "top_k": 0}
 
 
 def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
-    """Template, tokenizer, generation configuration and contract, consistent in every place a reader may look.
+    """Writes template, tokenizer, generation configuration, contract and card; all places agree.
 
-    Some readers take `chat_template.jinja`, some the entry in `tokenizer_config.json`: both are written.
+    Some readers use `chat_template.jinja`, others the entry in `tokenizer_config.json`: both are written.
     """
     from transformers import GenerationConfig
 
@@ -38,16 +38,16 @@ def write_prompt_side(contract: Contract, tokenizer: Any, out: Path) -> None:
 
 
 def check_saved(folder: Path, base: Path, contract: Contract) -> list[Problem]:
-    """Problems of a model or adapter folder; `base` is the folder itself for a full model.
+    """The problems of a model or adapter folder; for a full model, `base` is the folder itself.
 
-    A folder that carries a contract must agree with it; one that was made elsewhere must agree with itself.
+    A folder with a contract must agree with it; a folder that was made elsewhere must agree with itself.
     """
-    found = [*_templates(folder, contract), *_tokenizers(folder, base, contract), *_generation(folder, contract)]
-    return [Problem("checkpoint", *problem) for problem in found]
+    problems = [*_templates(folder, contract), *_tokenizers(folder, base, contract), *_generation(folder, contract)]
+    return [Problem("checkpoint", *problem) for problem in problems]
 
 
 def templates_in(folder: Path) -> dict[str, str]:
-    """Every chat template that a folder holds, by where a reader finds it."""
+    """All chat templates in a folder, by the place where a reader finds them."""
     found = {}
     if (folder / TEMPLATE_FILE).is_file():
         found[TEMPLATE_FILE] = (folder / TEMPLATE_FILE).read_text()
@@ -64,21 +64,21 @@ def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     found = templates_in(folder)
     made_here = (folder / CONTRACT_FILE).is_file()
     if not found and (made_here or not is_adapter(folder)):
-        yield "error", f"{folder} holds no chat template: a server would fall back to another one"
+        yield "error", f"{folder} holds no chat template: a server would use a template of its own"
     for place, text in found.items():
         if "[" in place and not place.endswith("[default]"):
-            yield "note", f"{place} is a further template, used where a client asks for it by name"
+            yield "note", f"{place} is an additional template, used if a client requests it by name"
         elif text != contract.template:
             yield (
                 "error",
                 f"{place} holds another template than {'the contract' if made_here else 'the one read first'}",
             )
     for extra in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        yield "note", f"additional_chat_templates/{extra.name} is used where a client asks for it by name"
+        yield "note", f"additional_chat_templates/{extra.name} is used if a client requests it by name"
 
 
 def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
-    """An adapter is served with its base model's tokenizer, unless it brings another and is merged for that."""
+    """An adapter is served with its base model's tokenizer, unless it brings its own and is merged for that."""
     own = tokenizer_folder(folder, base)
     try:
         tokenizer = load_tokenizer(own)
@@ -89,10 +89,10 @@ def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[
     if tokenizer_sha256(tokenizer) != contract.tokenizer_sha256:
         yield "error", f"the tokenizer in {own} is not the one the contract was made with"
     elif tokenizer_sha256(of_base) != contract.tokenizer_sha256:
-        yield "note", f"the base model's tokenizer in {base} is another one; an adapter server would use that"
+        yield "note", f"the base model's tokenizer in {base} differs; a server of adapters would use it"
     for name, recorded in (("bos_token", contract.bos), ("eos_token", contract.eos)):
         if getattr(tokenizer, name) != recorded:
-            yield "error", f"{own}: {name} is {getattr(tokenizer, name)!r}, the contract has {recorded!r}"
+            yield "error", f"{own}: {name} is {getattr(tokenizer, name)!r}, but {recorded!r} in the contract"
 
 
 def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
@@ -110,7 +110,7 @@ def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     if contract.end_of_turn_id not in stops and (made_here or contract.end_of_turn != contract.eos):
         yield "error", f"{path.name}: the end of turn {contract.end_of_turn!r} is not among its stop ids {named}"
     if made_here and stops != set(contract.stop_ids):
-        yield severity, f"{path.name}: stop ids {named} are not the contract's {contract.stop_ids}"
+        yield severity, f"{path.name}: the stop ids are {named}, but {contract.stop_ids} in the contract"
     sampling = [
         f"{key}={values[key]}"
         for key, default in SAMPLING_KEYS.items()
@@ -126,5 +126,5 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise DataError(f"{path} is not JSON text: {error}") from None
+        raise DataError(f"{path} is not JSON: {error}") from None
     return values if isinstance(values, dict) else {}

@@ -1,6 +1,6 @@
-"""Static checks of a contract: what can be proven with the template and the tokenizer alone, before training.
+"""Static checks of a contract: what the template and the tokenizer alone prove, before training.
 
-Every check is a small function that yields problems. A fault makes the contract unusable (exit 12); a note is
+Every check is a small function that yields problems. An error makes the contract unusable (exit 12). A note is
 something a person should know: what the template silently ignores or changes.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from harness.core.console import plural
 from harness.core.errors import EvidenceFault, TemplateRefusal
 from harness.prompt.check import around, first_difference
 from harness.prompt.contract import Contract, Golden, sha256_text, tokenizer_sha256
@@ -22,7 +23,7 @@ from harness.prompt.render import Renderer
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, found by which check; a fault ends with exit 12, a note is only shown."""
+    """A problem and the check that reports it. An error ends with exit 12; a note is only shown."""
 
     check: str
     severity: Literal["error", "note"]
@@ -30,7 +31,7 @@ class Problem:
 
 
 class Subject:
-    """A contract with the tokenizer it is tried on, and its golden conversations rendered anew."""
+    """A contract and the tokenizer to check it on, with the golden conversations as they render now."""
 
     def __init__(self, contract: Contract, tokenizer: Any):
         self.contract = contract
@@ -60,7 +61,7 @@ class Subject:
         return added_tokens(self.tokenizer)
 
     def has_special(self, golden: Golden) -> bool:
-        """Whether a message holds the text of an added token, which the preamble keeps from being one."""
+        """Whether a message contains the text of an added token, which the preamble keeps as plain text."""
         texts = [str(message["content"]) for message in golden.messages]
         return any(token in text for tokens in self.special for token in tokens for text in texts)
 
@@ -71,16 +72,15 @@ StaticCheck = Callable[[Subject], Findings]
 
 
 def check_contract(contract: Contract, tokenizer: Any) -> list[Problem]:
-    """All problems of a contract on a tokenizer (a transformers fast tokenizer); an empty list is a sound contract."""
-
+    """All problems of a contract on a tokenizer (a transformers fast tokenizer); empty for a sound contract."""
     subject = Subject(contract, tokenizer)
     return [problem for name, check in STATIC_CHECKS.items() for problem in _problems(name, check(subject))]
 
 
-def _problems(check: str, found: Findings) -> Iterator[Problem]:
-    """What a check found; the same thing about several conversations (`name: what`) is said once."""
+def _problems(check: str, findings: Findings) -> Iterator[Problem]:
+    """The problems that a check reports. The same problem of several conversations (`name: problem`) appears once."""
     names: dict[tuple[Severity, str], list[str]] = {}
-    for severity, message in found:
+    for severity, message in findings:
         name, colon, what = message.partition(": ")
         names.setdefault((severity, what if colon else message), []).append(name if colon else "")
     for (severity, what), of in names.items():
@@ -89,11 +89,11 @@ def _problems(check: str, found: Findings) -> Iterator[Problem]:
 
 
 def require_sound(problems: Sequence[Problem], what: str) -> list[Problem]:
-    """The notes among `problems`; raises EvidenceFault that lists every fault."""
-    faults = [problem for problem in problems if problem.severity == "error"]
-    if faults:
-        lines = "\n".join(f"  - {fault.check}: {fault.message}" for fault in faults)
-        raise EvidenceFault(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} of {what}:\n{lines}")
+    """The notes among `problems`. Raises EvidenceFault, listing all errors, if there are any; `what` was checked."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        lines = "\n".join(f"  - {error.check}: {error.message}" for error in errors)
+        raise EvidenceFault(f"{plural(len(errors), 'error')} in {what}:\n{lines}")
     return [problem for problem in problems if problem.severity == "note"]
 
 
@@ -105,15 +105,14 @@ def same_template(subject: Subject) -> bool:
     return sha256_text(subject.contract.template) == subject.contract.template_sha256
 
 
-# Static checks of the loss mask: where it starts and ends, and that it covers the answer alone.
-
+# The loss mask: where it starts and ends, and that it covers nothing but the answer.
 
 BEGUN = 8  # tokens at the end of a prompt that may belong to the answer
 GENERATION_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-def mask(subject: Subject) -> Findings:
-    """The loss is taken from right after the generation prompt to the end of turn, and never nowhere."""
+def loss_mask(subject: Subject) -> Findings:
+    """The loss is taken from right after the generation prompt up to and including the end of turn."""
     for golden in subject.accepted:
         supervised = [token for token, kept in zip(golden.ids, golden.mask, strict=True) if kept]
         if not supervised:
@@ -125,8 +124,10 @@ def mask(subject: Subject) -> Findings:
 
 
 def markers(subject: Subject) -> Findings:
-    """Where the template has generation markers, they enclose what the mask is derived from: the text from each
-    prompt's end to the end of turn. (As text, because transformers' token mask is off by one on some tokenizers.)"""
+    """Generation markers in the template enclose what the mask covers: from each prompt's end to the end of turn.
+
+    Compared as text, because transformers' token mask is off by one on some tokenizers.
+    """
     if not GENERATION_MARKERS.search(subject.contract.template):
         return
     for golden in subject.accepted:
@@ -141,9 +142,9 @@ def markers(subject: Subject) -> Findings:
 
 
 def answer(subject: Subject) -> Findings:
-    """What is supervised is the answer itself: this proves a mask that no marker states.
+    """The supervised text is the answer itself, also where no marker states the mask.
 
-    The end of the prompt is looked at too: some templates begin an answer there (an open think tag).
+    The end of the prompt is included, since some templates begin an answer there (an open think tag).
     """
     for golden in subject.accepted:
         expected = golden.messages[-1]["content"].strip()
@@ -154,31 +155,34 @@ def answer(subject: Subject) -> Findings:
         text = subject.renderer.decode(supervised).removesuffix(subject.contract.end_of_turn)
         begun = subject.renderer.decode(golden.ids[max(0, start - BEGUN) : start])
         if expected not in begun + text:
-            yield "error", f"{golden.name}: the supervised text is {text[:80]!r}, the answer {expected[:80]!r}"
+            yield "error", f"{golden.name}: the supervised text is {text[:80]!r}, but the answer is {expected[:80]!r}"
         elif text.strip() != expected and text.strip() not in expected:
-            yield "note", f"{golden.name}: besides the answer, {text[:80]!r} is supervised"
+            yield "note", f"{golden.name}: text beyond the answer is supervised: {text[:80]!r}"
 
 
 def prefix(subject: Subject) -> Findings:
-    """Prompt ids begin the full ids; a rendering of the first turns begins the rendering of all."""
+    """The full ids begin with the prompt's ids, and the rendering of all turns with that of the first ones."""
     for golden in subject.accepted:
         prompt = subject.renderer.prompt(golden.question, **golden.arguments)
         if golden.ids[: len(prompt)] != prompt:
             position = first_difference(golden.ids, prompt)
             shown = around(golden.ids, position, subject.renderer.decode)
-            yield "error", f"{golden.name}: the prompt is no prefix of the conversation, from token {position}: {shown}"
+            yield (
+                "error",
+                f"{golden.name}: the prompt is not a prefix of the conversation, from token {position} on: {shown}",
+            )
         if subject.renderer.training(golden.messages, **golden.arguments).unsupervised:
-            yield "note", f"{golden.name}: the template rewrites earlier turns; only later answers are trained on"
+            yield "note", f"{golden.name}: the template rewrites earlier turns; the loss is taken on later answers only"
 
 
 def _same_spans(text: str, marked: list[tuple[int, int]], derived: list[tuple[int, int]]) -> bool:
-    """Whether they enclose the same; a marker may also hold the line break after the end of turn."""
+    """Whether both enclose the same text; a marker may also include the line break after the end of turn."""
     trimmed = [(start, start + len(text[start:end].rstrip())) for start, end in marked]
     return marked == derived or trimmed == derived
 
 
 def _marked_spans(subject: Subject, golden: Golden) -> tuple[str, list[tuple[int, int]]]:
-    """The rendered text, and where its generation blocks are (characters)."""
+    """The rendered text, and the spans of its generation blocks (characters)."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     arguments = {**subject.contract.template_kwargs, **golden.arguments}
@@ -192,7 +196,7 @@ def _marked_spans(subject: Subject, golden: Golden) -> tuple[str, list[tuple[int
 
 
 def _answer_spans(subject: Subject, golden: Golden, text: str) -> list[tuple[int, int]]:
-    """From the end of each answer's prompt to the end of its turn (characters)."""
+    """The spans from the end of each answer's prompt to the end of its turn (characters)."""
     spans = []
     for index, message in enumerate(golden.messages):
         if message["role"] == "assistant":
@@ -202,18 +206,18 @@ def _answer_spans(subject: Subject, golden: Golden, text: str) -> list[tuple[int
     return spans
 
 
-# Static checks of the rendering itself: recorded, steady, complete, and what it ignores or adds.
+# The rendering: as recorded, reproducible, complete; what it ignores, and what it adds.
 
 
 def as_recorded(subject: Subject) -> Findings:
-    """The golden conversations come out as the contract has them: same template, tokenizer, libraries."""
+    """The golden conversations render as recorded in the contract: same template, tokenizer and libraries."""
     if not same_template(subject):
         yield "error", "the template text does not match its sha256"
     if not same_tokenizer(subject):
         yield "error", "the tokenizer is not the one that the contract was made with"
     for golden, now in zip(subject.contract.golden, subject.rendered, strict=True):
         if golden.refused != now.refused:
-            yield "error", f"{golden.name}: {now.refused or 'rendered now'}; recorded: {golden.refused or 'rendered'}"
+            yield "error", f"{golden.name}: now: {now.refused or 'rendered'}; recorded: {golden.refused or 'rendered'}"
         elif (golden.ids, golden.prompt_length) != (now.ids, now.prompt_length):
             position = first_difference(golden.ids, now.ids)
             recorded = around(golden.ids, position, subject.renderer.decode)
@@ -223,25 +227,26 @@ def as_recorded(subject: Subject) -> Findings:
                 f"{golden.name}: token {position} differs\n      recorded: {recorded}\n      now:      {found}",
             )
         elif golden.mask != now.mask:
-            yield "error", f"{golden.name}: the loss mask is not the recorded one"
+            yield "error", f"{golden.name}: the loss mask differs from the recorded one"
 
 
-def usable(subject: Subject) -> Findings:
+def renders(subject: Subject) -> Findings:
+    """The template accepts the golden conversations. A refused list of tools is no problem: training sends none."""
     if not subject.accepted:
         reasons = {golden.refused or golden.untrainable for golden in subject.rendered}
-        yield "error", f"the template takes none of the golden conversations ({'; '.join(map(str, reasons))[:300]})"
+        yield "error", f"the template accepts none of the golden conversations ({'; '.join(map(str, reasons))[:300]})"
     for golden in subject.rendered:
         if golden.refused is not None and golden.name in ("one_turn", "multi_turn"):
             yield "error", f"{golden.name} cannot be rendered: {golden.refused}"
-        elif golden.refused is not None:
-            yield "note", f"{golden.name}: refused by the template: {golden.refused}"
+        elif golden.refused is not None and not golden.tools:
+            yield "note", f"{golden.name}: the template refuses such conversations: {golden.refused}"
         elif golden.untrainable is not None:
             severity: Severity = "error" if golden.name in ("one_turn", "multi_turn") else "note"
-            yield severity, f"{golden.name}: cannot be trained on: {golden.untrainable}"
+            yield severity, f"{golden.name}: such conversations cannot be trained on: {golden.untrainable}"
 
 
-def steady(subject: Subject) -> Findings:
-    """Same bytes on every call and under another clock."""
+def reproducible(subject: Subject) -> Findings:
+    """The rendering is the same on every call and on another day."""
     for golden in subject.accepted:
         first = subject.prompt_text(golden)
         with _another_clock():
@@ -252,11 +257,12 @@ def steady(subject: Subject) -> Findings:
             yield "error", f"{golden.name}: the rendering depends on the date (…{shown!r}…)"
             return
         if any(subject.prompt_text(golden) != first for _ in range(2)):
-            yield "error", f"{golden.name}: two calls render different text"
+            yield "error", f"{golden.name}: two calls render different texts"
             return
 
 
 def whitespace(subject: Subject) -> Findings:
+    """Messages are rendered byte for byte."""
     for golden in subject.accepted:
         text = subject.text(golden)
         changed = [m for m in golden.messages if m["content"] not in text]
@@ -266,16 +272,16 @@ def whitespace(subject: Subject) -> Findings:
 
 
 def ignored(subject: Subject) -> Findings:
-    """What the template takes no notice of, or adds of its own: arguments, roles, defaults."""
+    """What the template ignores or adds: arguments, roles, default messages."""
     known = variables(subject.contract.template)
     for name in subject.contract.template_kwargs:
         if name not in known:
-            yield "error", f"the template knows no argument {name!r} (it refers to {', '.join(known)})"
+            yield "error", f"the template knows no argument {name!r} (it uses {', '.join(known)})"
     named = {golden.name: golden for golden in subject.accepted}
     if "system" in named and "You answer briefly." not in subject.text(named["system"]):
         yield "note", "system messages are silently dropped"
     if "multi_turn" in named and (added := _added_default(subject, named["multi_turn"])):
-        yield "note", f"a system message of the template's own is put in front where none is given ({added!r})"
+        yield "note", f"the template adds its own system message where none is given ({added!r})"
     if "tools" not in known or ("tools" in named and TOOL["function"]["name"] not in subject.text(named["tools"])):
         yield "note", "the list of tools is silently ignored"
     if tool := _dropped_tool(subject):
@@ -283,7 +289,7 @@ def ignored(subject: Subject) -> Findings:
 
 
 def preamble(subject: Subject) -> Findings:
-    """The preamble changes nothing about innocent conversations without a system policy."""
+    """Without a system policy, the preamble does not change conversations that hold no special tokens."""
     bare = without_preamble(subject.contract.template)
     if bare == subject.contract.template or subject.contract.system_policy != "none":
         return
@@ -302,7 +308,7 @@ def preamble(subject: Subject) -> Findings:
 
 
 def _added_default(subject: Subject, golden: Golden) -> str:
-    """Text before the first user message beyond BOS and what precedes a later user message."""
+    """Text before the first user message, without the BOS and what precedes any user message."""
     if subject.contract.system_policy != "none":
         return ""
     text = subject.text(golden)
@@ -312,6 +318,7 @@ def _added_default(subject: Subject, golden: Golden) -> str:
 
 
 def _dropped_tool(subject: Subject) -> str:
+    """A note if the template silently drops tool messages, else an empty text."""
     messages = [*turns("Q", "A"), {"role": "tool", "content": "RESULT-77"}]
     try:
         return "" if "RESULT-77" in subject.renderer.text(messages) else "tool messages are silently dropped"
@@ -321,7 +328,7 @@ def _dropped_tool(subject: Subject) -> str:
 
 @contextmanager
 def _another_clock() -> Iterator[None]:
-    """transformers' `strftime_now` sees another day inside."""
+    """Within the context, transformers' `strftime_now` sees another day."""
     from datetime import datetime
     from unittest.mock import patch
 
@@ -334,10 +341,11 @@ def _another_clock() -> Iterator[None]:
         yield
 
 
-# Static checks of tokens: what stops, what begins, what text can be mistaken for.
+# Tokens: stop ids, BOS, and text that can be mistaken for special tokens.
 
 
 def stops(subject: Subject) -> Findings:
+    """The end of turn is one token of the tokenizer, and among the stop ids."""
     contract = subject.contract
     if contract.end_of_turn_id not in contract.stop_ids:
         yield "error", f"the end of turn {contract.end_of_turn!r} ({contract.end_of_turn_id}) is not among the stop ids"
@@ -349,14 +357,14 @@ def stops(subject: Subject) -> Findings:
 
 
 def bos(subject: Subject) -> Findings:
-    """As many BOS tokens as the tokenizer puts in front of plain text: one or none, and none twice."""
+    """A prompt begins with as many BOS tokens as the tokenizer puts before plain text: one or none, never two."""
     bos = subject.tokenizer.bos_token_id
     if bos is None:
         return
     expected = list(subject.tokenizer.encode("a")[:1]) == [bos]
     for golden in subject.accepted:
         if golden.ids[:2] == [bos, bos]:
-            yield "error", f"{golden.name}: begins with two BOS tokens {subject.contract.bos!r}"
+            yield "error", f"{golden.name}: starts with two BOS tokens {subject.contract.bos!r}"
             return
         if expected and golden.ids[:1] != [bos]:
             severity: Severity = "error" if subject.contract.guarded else "note"
@@ -365,16 +373,19 @@ def bos(subject: Subject) -> Findings:
 
 
 def round_trip(subject: Subject) -> Findings:
-    """The tokenizer gives back the text it was given."""
+    """Decoding the ids of a text gives the text."""
     for golden in subject.accepted:
         text = subject.text(golden)
         back = subject.renderer.decode(subject.renderer.encode(text))
         if back != text and back.strip() != text.strip():
-            yield "note", f"{golden.name}: the tokenizer does not keep the text (normalises, or lacks characters)"
+            yield (
+                "note",
+                f"{golden.name}: decoded ids differ from the text (the tokenizer normalises it, or lacks characters)",
+            )
 
 
 def forgery(subject: Subject) -> Findings:
-    """Special-token text in a message stays text."""
+    """Special-token text in a message remains text."""
     tokens = [token for of_kind in subject.special for token in of_kind]
     plain = _special_count(subject, "a b")
     if plain is None:
@@ -390,7 +401,7 @@ def forgery(subject: Subject) -> Findings:
 
 
 def _special_count(subject: Subject, content: str) -> int | None:
-    """How many added tokens a one-turn prompt has; None where the template refuses such a conversation."""
+    """The number of added tokens in a one-turn prompt; None if the template refuses such a conversation."""
     system = "S" if subject.contract.system_policy == "required" else None
     try:
         ids = subject.renderer.prompt(turns(content, system=system))
@@ -399,17 +410,15 @@ def _special_count(subject: Subject, content: str) -> int | None:
     return sum(token in subject.tokenizer.added_tokens_decoder for token in ids)
 
 
-# The static checks by name. Each yields (severity, message) for what it finds, and nothing on a sound contract.
-
-
+# Each yields (severity, message) for every problem, and nothing for a sound contract.
 STATIC_CHECKS: dict[str, StaticCheck] = {
     "as recorded": as_recorded,
-    "renders": usable,
-    "mask": mask,
+    "rendering": renders,
+    "mask": loss_mask,
     "generation markers": markers,
     "supervised text": answer,
     "prompt is a prefix": prefix,
-    "steady": steady,
+    "reproducible": reproducible,
     "stop ids": stops,
     "bos": bos,
     "whitespace": whitespace,

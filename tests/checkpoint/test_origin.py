@@ -1,4 +1,4 @@
-"""What a checkpoint was made of: told by its origin.json, found again in a copy, and never a traceback."""
+"""What a checkpoint was made from: read from its origin.json, also in a copy, and never a traceback."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_two_that_were_made_of_each_other(checkpoint: Path, tmp_path: Path) -> N
         origins(checkpoint)
 
 
-def test_a_copy_leads_to_what_lies_beside_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_copy_leads_to_the_source_beside_it(checkpoint: Path, tmp_path: Path) -> None:
     """Merged, scaled and trained, as the registry keeps them: their sources are gone."""
     for name, source in (("checkpoint", "gone/scaled/model"), ("scaled", "gone/run/checkpoint"), ("trained", "")):
         (tmp_path / name).mkdir(exist_ok=True)

@@ -91,7 +91,7 @@ def test_a_name_with_alpha_is_made_once_and_knows_its_origin(
 def test_a_copy_whose_run_is_gone_is_made_again_from_one_with_the_same_weights(
     tiny_base: Path, tiny_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else nobody knows what data the weights come from."""
+    """Otherwise the data behind the weights would be unknown."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     first, second = (shutil.copytree(tiny_adapter, tmp_path / name) for name in ("first", "second"))
     config = tiny.config(tiny_base)

@@ -1,4 +1,4 @@
-"""A server that answers as vLLM does, fails as told, and counts; prompt ids are the bytes of the prompt."""
+"""A server that answers like vLLM, fails as configured, and counts; prompt ids are the bytes of the prompt."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ HANGS_UP = -2
 
 
 class Renderer:
-    """What a flight needs of the real one."""
+    """The part of the real renderer that dispatch uses."""
 
     contract = SimpleNamespace(sampling={"temperature": 0.0}, stop_ids=[0], end_of_turn_id=0)
 
@@ -34,11 +34,11 @@ class _Quiet(ThreadingHTTPServer):
     request_queue_size = 128  # with the default of 5 the kernel may drop connections, and clients wait seconds
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
+        """A client that hangs up is expected."""
 
 
 class FakeServer:
-    """`behave` maps (prompt, how often it was asked before) to a status, DIES or HANGS_UP."""
+    """`behave` maps (prompt, number of earlier requests for it) to a status, DIES or HANGS_UP."""
 
     def __init__(self, behave: Callable[[str, int], int]):
         self._behave = behave
@@ -51,7 +51,7 @@ class FakeServer:
 
     @contextmanager
     def start(self) -> Iterator[Callable[[], Endpoint]]:
-        """One life of the server; the endpoint is another after each start."""
+        """One life of the server; every start has a new endpoint."""
         self.starts += 1
         server = _Quiet(("127.0.0.1", 0), self._handler())
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -78,7 +78,7 @@ class FakeServer:
                 prompt = body["messages"][0]["content"]
                 with fake._counted():
                     status = fake._status(prompt)
-                    with fake._lock:  # whatever was answered is on its way before anybody is told of a death
+                    with fake._lock:  # answers are sent before any client learns of a death
                         self._say(prompt, status)
 
             def _say(self, prompt: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""What decides whether an evaluation is taken over: contents, never paths and names."""
+"""What decides whether an evaluation is reused: contents, never paths or names."""
 
 import json
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def test_what_changes_numbers_changes_the_journal(tmp_path: Path, config: Config
 
 
 def judged(config: Config, judge: JudgeConfig | None, **sides: Checkpoint) -> dict[str, Any] | None:
-    """What the judge's replies about the last of the checkpoints count for."""
+    """The scope of the judge's replies about the last checkpoint."""
     suite = config.suite.model_copy(update={"judge": judge})
     where = Path("eval"), Path("log"), dict
     job = checkpoints.Job(sides, CONTRACT, config.model_copy(update={"suite": suite}).evaluation, *where, None)
@@ -113,7 +113,7 @@ def test_replies_of_a_judge_on_the_server_are_kept_by_its_weights(tmp_path: Path
     own = answer_scope(base, CONTRACT, config.evaluation)
     assert judged(config, None, base=base, one=adapter) is None
     assert judged(config, JudgeConfig(), base=base, one=adapter) == own
-    assert judged(config, JudgeConfig(), one=adapter) == own  # the adapters' base model, which nobody evaluates
+    assert judged(config, JudgeConfig(), one=adapter) == own  # the adapters' base model, which is not evaluated
     found = judged(config, JudgeConfig(model="one"), one=adapter, two=other)
     assert found == answer_scope(adapter, CONTRACT, config.evaluation) != own
 
@@ -152,7 +152,7 @@ def test_looks_at_a_whole_model_see_its_baseline_finished(
 
 
 @pytest.mark.parametrize("vanished", [False, True])
-def test_an_evaluation_that_vanishes_while_it_is_taken_over_is_made_anew(
+def test_an_evaluation_that_vanishes_while_it_is_reused_is_made_again(
     vanished: bool, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another run may replace it at any moment."""

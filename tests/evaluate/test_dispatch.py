@@ -1,4 +1,4 @@
-"""The flight: everything lands exactly once, whatever the server does; what fails says why."""
+"""Dispatch: every question gets exactly one result, whatever the server does; a failure has its reason."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from harness.evaluate.requests import Question
 from harness.serve.session import LiveServer
 
 PROMPTS = [f"question {number:03d}" for number in range(40)]
-Landed = dict[str, dict[bytes, JournalEntry] | RequestFailure]
+Results = dict[str, dict[bytes, JournalEntry] | RequestFailure]
 
 
 @pytest.fixture(autouse=True)
@@ -24,39 +24,39 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LONGEST_PAUSE_S", 0.02)
 
 
-def fly(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8) -> Landed:
-    """What landed, by prompt; a question that lands twice is an error."""
-    landed: Landed = {}
+def dispatched(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8) -> Results:
+    """The results by prompt; two results of one question are an error."""
+    results: Results = {}
 
-    def land(one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure) -> None:
-        assert one.question.context not in landed
-        landed[one.question.context] = entries
+    def on_result(one: PendingQuestion, entries: dict[bytes, JournalEntry] | RequestFailure) -> None:
+        assert one.question.context not in results
+        results[one.question.context] = entries
 
     config = ServeConfig(concurrency=concurrency, request_timeout_s=600)
-    asked = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
+    pending = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
     with LiveServer(server.start) as live:
-        RequestDispatcher(Renderer(), config, land).run(asked, live, "test")  # type: ignore[arg-type]
-    assert sorted(landed) == sorted(prompts)
-    return landed
+        RequestDispatcher(Renderer(), config, on_result).run(pending, live, "test")  # type: ignore[arg-type]
+    assert sorted(results) == sorted(prompts)
+    return results
 
 
-def texts(landed: Landed) -> dict[str, str]:
+def texts(results: Results) -> dict[str, str]:
     return {
         prompt: entries[prompt.encode()]["text"]
-        for prompt, entries in landed.items()
+        for prompt, entries in results.items()
         if not isinstance(entries, RequestFailure)
     }
 
 
-def failures(landed: Landed) -> dict[str, RequestFailure]:
-    return {prompt: entries for prompt, entries in landed.items() if isinstance(entries, RequestFailure)}
+def failures(results: Results) -> dict[str, RequestFailure]:
+    return {prompt: entries for prompt, entries in results.items() if isinstance(entries, RequestFailure)}
 
 
 def always(status: int, of: str = "") -> Callable[[str, int], int]:
     return lambda prompt, before: status if of in prompt else OK
 
 
-def test_all_answers_land_and_concurrency_is_bounded() -> None:
+def test_every_question_is_answered_and_concurrency_is_bounded() -> None:
     together = threading.Barrier(8)
 
     def behave(prompt: str, before: int) -> int:
@@ -64,75 +64,75 @@ def test_all_answers_land_and_concurrency_is_bounded() -> None:
         return OK
 
     server = FakeServer(behave)
-    assert texts(fly(server)) == {prompt: prompt.upper() for prompt in PROMPTS}
+    assert texts(dispatched(server)) == {prompt: prompt.upper() for prompt in PROMPTS}
     assert set(server.asked.values()) == {1}
     assert server.most_in_flight == 8
 
 
 @pytest.mark.parametrize("trouble", [500, 503 + 1, 429, HANGS_UP])
-def test_what_fails_at_first_is_asked_again(trouble: int) -> None:
+def test_a_request_that_fails_at_first_is_retried(trouble: int) -> None:
     server = FakeServer(lambda prompt, before: trouble if before < 2 and prompt.endswith("7") else OK)
-    assert len(texts(fly(server))) == len(PROMPTS)
+    assert len(texts(dispatched(server))) == len(PROMPTS)
     assert server.asked["question 007"] == 3
     assert server.starts == 1
 
 
-def test_what_always_fails_is_recorded_with_its_reason() -> None:
-    landed = fly(FakeServer(always(500, "007")))
-    assert len(texts(landed)) == len(PROMPTS) - 1
-    (failure,) = failures(landed).values()
+def test_a_request_that_always_fails_is_recorded_with_the_reason() -> None:
+    results = dispatched(FakeServer(always(500, "007")))
+    assert len(texts(results)) == len(PROMPTS) - 1
+    (failure,) = failures(results).values()
     assert "the vLLM server failed" in failure.reason
     assert f"{dispatch.ATTEMPTS} attempts" in failure.reason
     assert not failure.refused
 
 
-def test_what_is_refused_is_not_asked_again() -> None:
+def test_a_refused_request_is_not_retried() -> None:
     server = FakeServer(always(400, "007"))
-    (failure,) = failures(fly(server)).values()
+    (failure,) = failures(dispatched(server)).values()
     assert failure.refused
     assert server.asked["question 007"] == 1
 
 
-def test_a_server_that_dies_once_is_started_again() -> None:
+def test_a_server_that_dies_once_is_restarted() -> None:
     server = FakeServer(lambda prompt, before: DIES if prompt.endswith("20") and before == 0 else OK)
-    assert len(texts(fly(server))) == len(PROMPTS)
+    assert len(texts(dispatched(server))) == len(PROMPTS)
     assert server.starts == 2
     assert set(server.answered.values()) == {1}
 
 
 def test_a_question_that_kills_the_server_is_the_only_one_given_up() -> None:
     server = FakeServer(always(DIES, "020"))
-    landed = fly(server)
-    assert set(failures(landed)) == {"question 020"}
-    assert "died each of the 3 times" in failures(landed)["question 020"].reason
-    assert len(texts(landed)) == len(PROMPTS) - 1
+    results = dispatched(server)
+    assert set(failures(results)) == {"question 020"}
+    assert "died each of the 3 times" in failures(results)["question 020"].reason
+    assert len(texts(results)) == len(PROMPTS) - 1
     assert {server.answered[p] for p in PROMPTS if p != "question 020"} == {1}
 
 
-def test_a_server_that_always_dies_ends_the_flight() -> None:
+def test_a_server_that_always_dies_ends_dispatch() -> None:
     server = FakeServer(always(DIES))
-    assert len(failures(fly(server))) == len(PROMPTS)
+    assert len(failures(dispatched(server))) == len(PROMPTS)
     assert server.starts == dispatch.RESTARTS + 1
 
 
-def test_another_prompt_ends_the_flight_at_once() -> None:
+def test_a_prompt_mismatch_ends_dispatch_at_once() -> None:
     class Other(Renderer):
         def encode(self, text: str) -> list[int]:
             return [1, *text.encode()]
 
     server = FakeServer(always(OK))
-    asked = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in PROMPTS]
+    pending = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in PROMPTS]
     config = ServeConfig(concurrency=4)
     with LiveServer(server.start) as live, pytest.raises(PromptMismatch, match="generation, base"):
-        RequestDispatcher(Other(), config, lambda *_: None).run(asked, live, "test")  # type: ignore[arg-type]
+        RequestDispatcher(Other(), config, lambda *_: None).run(pending, live, "test")  # type: ignore[arg-type]
     assert sum(server.asked.values()) <= 8
 
 
-def test_long_answers_are_begun_first() -> None:
+def test_long_answers_are_started_first() -> None:
     server = FakeServer(always(OK))
-    landed: list[int] = []
+    results: list[int] = []
     lengths = [4, 256, 16, 1024, 8]
-    asked = [
+    pending = [
         PendingQuestion(
             "base",
             "base",
@@ -142,9 +142,9 @@ def test_long_answers_are_begun_first() -> None:
         for n in lengths
     ]
 
-    def land(one: PendingQuestion, _: object) -> None:
-        landed.append(one.question.weight)
+    def on_result(one: PendingQuestion, _: object) -> None:
+        results.append(one.question.weight)
 
     with LiveServer(server.start) as live:
-        RequestDispatcher(Renderer(), ServeConfig(concurrency=1), land).run(asked, live, "test")  # type: ignore[arg-type]
-    assert landed == sorted(lengths, reverse=True)
+        RequestDispatcher(Renderer(), ServeConfig(concurrency=1), on_result).run(pending, live, "test")  # type: ignore[arg-type]
+    assert results == sorted(lengths, reverse=True)

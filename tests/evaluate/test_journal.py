@@ -1,4 +1,4 @@
-"""The journal: what is in it stays, whatever happens to the process, and to the file."""
+"""The journal keeps its answers, whatever happens to the process or the file."""
 
 import os
 import signal
@@ -121,7 +121,7 @@ def test_a_torn_file_loses_answers_and_nothing_more(
 
 
 def test_several_may_find_one_damaged_file_at_once(tmp_path: Path) -> None:
-    """One of them sets it aside; nobody sets aside what another has begun since."""
+    """One process sets it aside; none sets aside the new file of another."""
 
     def begin(number: int) -> None:
         barrier.wait()
@@ -152,7 +152,7 @@ def test_a_torn_log_loses_the_last_answers_only(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", SCOPE)
     pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
     journal._db.execute(f"PRAGMA max_page_count = {pages}")

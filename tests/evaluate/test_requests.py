@@ -1,4 +1,4 @@
-"""Questions: what is one request, what is another, and what of them is already answered."""
+"""Questions: which requests are the same, which differ, and which are already answered."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -50,14 +50,14 @@ def test_choices_of_one_prompt_are_one_question_and_equal_requests_one_request()
 
 
 @pytest.mark.parametrize("change", [{"max_gen_toks": 9}, {"until": ["."]}, {"temperature": 0.7, "do_sample": True}])
-def test_whatever_changes_the_answer_changes_the_key(change: dict[str, Any]) -> None:
+def test_a_change_of_the_answer_changes_the_key(change: dict[str, Any]) -> None:
     one, other = (generation(RENDERER, "Q", wanted) for wanted in (GREEDY, {**GREEDY, **change}))
     assert one.keys != other.keys
     assert generation(RENDERER, "Q ", GREEDY).keys != one.keys
     assert generation(RENDERER, "Q", dict(reversed(GREEDY.items()))).keys == one.keys
 
 
-def test_repeats_are_sampled_with_seeds_of_their_own_and_greedy_ones_asked_once() -> None:
+def test_repeats_have_their_own_seeds_and_greedy_ones_are_one_request() -> None:
     sampled = instance_keys(RENDERER, instance("generate_until", "Q", SAMPLED, repeats=4))
     assert len(set(sampled)) == 4
     assert sampled == instance_keys(RENDERER, instance("generate_until", "Q", SAMPLED, repeats=4))
@@ -75,7 +75,7 @@ def test_the_contracts_sampling_is_the_default_and_the_tasks_own_wins() -> None:
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=6, unique=True), st.data())
-def test_only_what_is_unknown_is_asked(texts: list[str], data: Any) -> None:
+def test_only_unanswered_requests_are_left(texts: list[str], data: Any) -> None:
     question = likelihoods("Q", texts)
     known = set(data.draw(st.lists(st.sampled_from(question.keys))))
     left = without(question, known)

@@ -74,7 +74,7 @@ class TestComposition:
             config_for(["suite=smoke", "suite.skip=[general_smoke]"])
 
 
-class TestReach:
+class TestDetectableDrop:
     @given(st.integers(1, 20_000), st.sampled_from([0.05, 0.1, 0.2, 0.5]))
     def test_it_is_the_smallest_margin_that_so_many_items_show(self, items: int, discordance: float) -> None:
         drop = smallest_drop(items, discordance, 0.05, 0.9)
@@ -166,7 +166,7 @@ class TestJudge:
         assert len(seen) == len(LABELS) + 2
         assert {str(asked["structured_outputs"]) for asked in seen} == {"{'choice': ['PASS', 'FAIL']}"}
 
-    def test_a_judge_that_fails_costs_nothing_and_is_asked_again(
+    def test_a_judge_that_fails_leaves_the_evaluation_and_is_tried_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(llm_judge, "FIRST_PAUSE_S", 0.01)
@@ -180,7 +180,7 @@ class TestJudge:
         assert "base is not judged; run the same command to try again: the judge at" in capsys.readouterr().err
         assert not _is_final(folder)
 
-    def test_a_judge_on_another_server_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_judge_on_another_server_is_reported(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = evaluation(tmp_path, ["good"])
         SampleJudge(JudgeConfig(), never, None).judge(folder)
         assert "set suite.judge.url" in capsys.readouterr().err
@@ -202,7 +202,7 @@ class TestJudge:
         assert found is not None
         assert found.name == name
 
-    def test_a_judge_that_nobody_evaluates_is_told_first(
+    def test_a_judge_that_is_not_evaluated_is_refused_first(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "model").mkdir()
@@ -212,5 +212,5 @@ class TestJudge:
         assert main(command) == 2
         assert "suite.judge.model: 'bse' is not one of the evaluated models" in capsys.readouterr().err
 
-    def test_without_config_nothing_is_asked(self) -> None:
+    def test_without_a_judge_there_is_none(self) -> None:
         assert sample_judge(None, {}, never) is None

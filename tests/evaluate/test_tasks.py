@@ -1,4 +1,4 @@
-"""lm-eval's tasks by name: from local copies of their datasets, with their own settings, and what is told when not."""
+"""lm-eval's tasks by name: from local copies of their datasets, with their own settings, and the errors otherwise."""
 
 import json
 import sys
@@ -96,7 +96,7 @@ class TestTheStockTasks:
         assert "mmlu_abstract_algebra" not in told
         assert "harness mirror mmlu_stem --to DIR" in told
 
-    def test_all_that_is_missing_is_told_at_once(self, tmp_path: Path) -> None:
+    def test_all_missing_data_are_reported_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(NetworkFault) as raised:
             load_tasks(named("truthfulqa_mc2", "arc_easy", "winogrande"), HUB)
         told = str(raised.value)
@@ -217,8 +217,8 @@ class TestDigest:
         assert hub_digest(tmp_path / "hub", named("disclaimer")) == hub_digest(empty, named("disclaimer"))
 
 
-def test_a_hub_out_of_reach_is_not_asked_dataset_by_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was downloaded earlier is still found; the rest is told with the reason."""
+def test_a_hub_out_of_reach_is_contacted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier downloads are used; the missing datasets are reported with the reason."""
     import datasets.config
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)

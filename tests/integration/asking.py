@@ -35,7 +35,7 @@ def _loaded(tasks: tuple[TaskConfig, ...], hub_dir: str | None) -> dict[str, Any
 
 
 class Direct:
-    """One model asked directly: what a flight does with each question, with a client of the test's own."""
+    """One model without the dispatcher: each question is sent with a client of the test's own."""
 
     def __init__(self, client: Callable[[], Client], renderer: Renderer, label: str):
         self._client, self._renderer, self._label = client, renderer, label
@@ -81,14 +81,14 @@ def score(
     server = LiveServer(lambda: nullcontext(lambda: served.endpoint))
     whole = {label for label in labels if looks is None or label in looks.in_full}
     for part in filter(None, (whole, set(labels) - whole)):
-        together = ServerEvaluation(
+        evaluation = ServerEvaluation(
             plan, {label: answers[label] for label in labels if label in part}, server, config.evaluation
         )
-        asked_items = together.ask_all(looks if part - whole else None, {label: out / label for label in whole})
-        again = together.repeat_check(asked_items) if config.suite.aa else {}
+        asked_items = evaluation.ask_all(looks if part - whole else None, {label: out / label for label in whole})
+        again = evaluation.repeat_check(asked_items) if config.suite.aa else {}
         for label in part:
             (out / label).mkdir(parents=True, exist_ok=True)
-            together.write(label, label, asked_items, again.get(label), out / label)
+            evaluation.write(label, label, asked_items, again.get(label), out / label)
     for label in labels:
         if (journal := answers[label].journal) is not None:
             journal.close()

@@ -191,7 +191,7 @@ class TestStockTasks:
                 assert float(found) == pytest.approx(wanted, abs=1e-3 * (len(ids) - len(context)))
 
     def test_an_unknown_task_is_named_with_the_nearest(self) -> None:
-        with pytest.raises(ConfigError, match=r"task arc_eazy: unknown\. Did you mean 'arc_easy'\?"):
+        with pytest.raises(ConfigError, match=r"task arc_eazy: there is no such task\. Did you mean 'arc_easy'\?"):
             load_tasks([TaskConfig(name="arc_eazy")], None)
 
     def test_a_dataset_out_of_reach_is_told_before_a_server_starts(self, tiny_base: Path, tmp_path: Path) -> None:

@@ -72,9 +72,9 @@ def injection(fault: Fault) -> Callable[[Bench], Callable[[], object]]:
 
 def finder(message: str) -> str:
     """Which check a message is from."""
-    if "of the prompt contract:" in message or "of the prompt contract on" in message:
+    if "in the prompt contract:" in message or "in the prompt contract on" in message:
         return "static"
-    if "of the checkpoint:" in message:
+    if "in the checkpoint:" in message:
         return "checkpoint"
     if "nats apart" in message:
         return "numerical"

@@ -66,7 +66,7 @@ class TestVerify:
     def test_a_server_that_applies_no_adapter(self, harness: Harness, served: Served) -> None:
         code, printed = verify(harness, served, served.adapter, "base")
         assert code == 12
-        assert "the prompts are equal, the numbers are the base model's" in printed
+        assert "the prompts are equal, but the numbers are the base model's" in printed
         assert "the adapter is not applied" in printed
 
     def test_a_model_made_elsewhere_whose_template_the_server_does_not_use(
@@ -85,7 +85,7 @@ class TestVerify:
         (damaged / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": STOCK}))
         code, printed = harness("template", "verify", str(damaged), "--static")
         assert code == 12
-        assert "fault: checkpoint: tokenizer_config.json holds another template than the contract" in printed
+        assert "error: checkpoint: tokenizer_config.json holds another template than the contract" in printed
 
     def test_an_edited_contract_is_refused(self, harness: Harness, served: Served, tmp_path: Path) -> None:
         edited = tmp_path / "edited"
@@ -125,7 +125,7 @@ class TestBadInput:
     def test_a_model_without_a_template(self, harness: Harness, served: Served) -> None:
         code, printed = harness("template", "verify", str(served.base), "--static")
         assert code == 2
-        assert "carries no chat template" in printed
+        assert "has no chat template" in printed
 
     def test_serving_wants_a_key(self, harness: Harness, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VLLM_API_KEY")

@@ -65,7 +65,7 @@ class TestFile:
         with pytest.raises(EvidenceFault, match="is not a prompt contract"):
             Contract.load(tmp_path)
 
-    def test_a_missing_file_is_told(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(EvidenceFault, match="is missing"):
             Contract.load(tmp_path)
 

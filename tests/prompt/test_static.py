@@ -123,6 +123,14 @@ def test_a_tokenizer_that_normalises_is_noted() -> None:
     assert "round trip" not in notes(check_contract(contract, tokenizer("smollm")))
 
 
+def test_a_template_that_refuses_tools_gives_no_note() -> None:
+    """Rows hold no tools; the card shows the refusal."""
+    made = tokenizer("smollm")
+    contract = make_contract(settings_of("chatml"), made)
+    assert any(golden.tools and golden.refused for golden in contract.golden)
+    assert "tools" not in notes(check_contract(contract, made))
+
+
 def test_plain_headings_can_be_imitated_and_the_note_says_so() -> None:
     contract = make_contract(settings_of("alpaca"), tokenizer("gpt2"))
     assert "forgery: turn markers such as '### Response:'" in notes(check_contract(contract, tokenizer("gpt2")))
@@ -156,6 +164,6 @@ def test_a_rewritten_answer_is_not_learnt() -> None:
 
 def test_all_faults_are_listed_and_notes_are_returned() -> None:
     fault, note = Problem("mask", "error", "empty"), Problem("ignored", "note", "tools")
-    with pytest.raises(EvidenceFault, match=r"2 faults of the contract:\n  - mask: empty\n  - mask: empty"):
+    with pytest.raises(EvidenceFault, match=r"2 errors in the contract:\n  - mask: empty\n  - mask: empty"):
         require_sound([fault, note, fault], "the contract")
     assert require_sound([note], "the contract") == [note]

@@ -131,7 +131,7 @@ def test_any_text(name: str, family: str, messages: list[Message]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_tokens(name: str, family: str, data: st.DataObject) -> None:
-    # Only [/INST] keeps whitespace that an answer begins with from merging with what stands before it.
+    # Only [/INST] keeps leading whitespace of an answer from merging with the text before it.
     answer = WILD if name == "mistral" else SPLITTABLE
     require_sound_tokens(name, family, data.draw(wild_turns(answer)))
 
@@ -273,7 +273,7 @@ def test_thoughts_of_every_turn_are_kept_and_learnt() -> None:
     assert prompt("qwen", "qwen", messages[:1], enable_thinking=True).endswith("<|im_start|>assistant\n")
 
 
-def test_thinking_is_off_unless_asked_for() -> None:
+def test_thinking_is_off_unless_requested() -> None:
     messages = turns("Hi", "Hello.", "And?")
     off = prompt("qwen", "qwen", messages, enable_thinking=False)
     assert off == prompt("qwen", "qwen", messages)

@@ -149,7 +149,7 @@ def test_a_mirror_holds_what_the_tasks_read_and_is_used_offline(tmp_path: Path) 
             address, tmp_path, "evaluate", "--describe", "suite.tasks=[{name: mmlu_virology}]", "hub_dir=hub"
         )
         assert "mmlu_virology" in told
-        assert "its data are not here" in told
+        assert "its data are missing" in told
 
         code, told = run(address, tmp_path, "mirror", "mmlu_virology", "mmlu_astronomy", "--to", "hub")
         assert code == 0, told
@@ -175,7 +175,7 @@ def test_what_cannot_be_fetched_is_told_with_the_reason(tmp_path: Path) -> None:
         code, told = run(address, tmp_path, "mirror", "mmlu_virology", "piqa", "gsm8k", "--to", "hub")
     assert code == 3, told
     assert "task mmlu_virology: its dataset cais/mmlu (virology) cannot be fetched from the hub (it is gated" in told
-    assert "task piqa: its dataset baber/piqa cannot be fetched from the hub (the hub knows no such dataset" in told
+    assert "task piqa: its dataset baber/piqa cannot be fetched from the hub (the hub has no such dataset" in told
     assert "task gsm8k: its dataset openai/gsm8k (main)" in told
     assert "Traceback" not in told
     assert not (tmp_path / "hub" / "mirror.json").exists()

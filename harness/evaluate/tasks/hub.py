@@ -65,7 +65,7 @@ class Hub:
 
     def _checked_copy(self, dataset: str) -> Path | None:
         copy = self.copy_of(dataset)
-        if copy is not None and self.folder is not None and (changed := changed_files(self.folder, dataset)):
+        if copy is not None and self.folder is not None and (changed := incomplete_files(self.folder, dataset)):
             raise MissingData(f"the copy of {dataset} in {self.folder} is incomplete: {', '.join(changed[:3])}")
         return copy
 
@@ -274,7 +274,7 @@ def recorded_files(hub_dir: Path) -> dict[str, Any]:
         ) from None
 
 
-def changed_files(hub_dir: Path, dataset: str) -> list[str]:
+def incomplete_files(hub_dir: Path, dataset: str) -> list[str]:
     """Files of a mirrored dataset that are missing, or whose size differs from the one in mirror.json."""
     files = recorded_files(hub_dir).items()
     wanted = {name: entry["bytes"] for name, entry in files if name.startswith(f"{dataset}/")}
