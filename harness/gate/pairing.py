@@ -255,7 +255,7 @@ def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) ->
         common, at_left, at_right = np.intersect1d(a.items, b.items, assume_unique=True, return_indices=True)
         lone = len(a) + len(b) - 2 * len(common)
         verb = "has" if lone == 1 else "have"
-        errors.append(f"task {task}: {plural(lone, 'item')} {verb} a {metric} on one side only")
+        errors.append(f"task {task}: {plural(lone, 'item')} {verb} {metric} on one side only")
         a, b = a.only(at_left), b.only(at_right)
     for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
         if changed := int((left != right).sum()):

@@ -20,7 +20,11 @@ def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
     source = "as measured" if measured else "expected"
     for line in lines:
         size = "" if line.outcome == "invalid" or line.n is None else f"{_items(line.n)}; "
-        print(f"{line.role} {line.name} ({line.limit}): {size}{line.outlook}")
+        print(
+            line.outlook
+            if line.limit == "required"
+            else f"{line.role} {line.name} ({line.limit}): {size}{line.outlook}"
+        )
         for discordance, needed in line.needed.items():
             seen = line.detectable.get(discordance)
             shown = f"shows a margin of {100 * seen:.1f} points; " if seen is not None else ""

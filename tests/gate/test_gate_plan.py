@@ -98,7 +98,7 @@ def test_the_verb_needs_no_evaluation(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "guard general/arc_easy/acc (margin 2.5 points): 350 items" in out
     assert any("general/gsm8k" in line for line in out.splitlines())
     assert "guard general/gsm8k/exact_match,flexible-extract (margin 2.5 points): 200 items" in out
-    assert "target */*/* (required): INVALID: policy strict requires a target, and suite=general measures none" in out
+    assert "\nINVALID: policy strict requires a target, and suite=general measures none" in out
     assert "use suite=full" in out
 
 
