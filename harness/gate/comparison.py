@@ -1,4 +1,4 @@
-"""Candidate against baseline, paired item by item: differences with intervals, flips, forgetting."""
+"""Compares a candidate with a baseline, item by item: differences with intervals, flips, forgetting."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +8,6 @@ import numpy as np
 
 from harness.config.gate import GateConfig
 from harness.gate.pairing import (
-    Directions,
     Pairs,
     directions_of,
     group_pairs,
@@ -40,96 +39,85 @@ LEVEL = 0.95
 
 
 def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None = None) -> Comparison:
-    """All metrics both sides have, by task, slice and group, and every reason why they may not be compared.
+    """All metrics that both sides have, by task, slice and group, and every reason why they cannot be compared.
 
-    A policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
+    The policy says which items depend on each other (cluster keys), what a slice is, and which metrics are guards.
     """
-    faults = pairing_errors(baseline, candidate)
+    errors = pairing_errors(baseline, candidate)
     direction = directions_of(baseline, candidate, policy)
     pairs: list[Pairs] = []
     stopped: dict[str, Stopped] = {}
     for task in sorted(set(baseline.samples) & set(candidate.samples)):
-        found, told, early = pair_task(baseline, candidate, task, direction)
-        faults += _undirected(candidate, found, direction, policy)
-        pairs += found
-        faults += told
+        of_task, more, early = pair_task(baseline, candidate, task, direction)
+        errors += [
+            f"task {task}: whether higher or lower {one.metric} is better is unknown; set the rule's direction"
+            for one in of_task
+            if direction(task, one.metric) is None and is_gated(policy, keys_of(candidate, task, one.metric))
+        ]
+        pairs += of_task
+        errors += more
         stopped |= {task: early} if early is not None else {}
     measure = _Measure(candidate.suite, policy)
     metrics = [metric for one in pairs for metric in measure.task(one)]
     metrics += measure.groups(baseline, candidate, pairs)
-    faults += measure.faults
+    errors += measure.errors
     return Comparison(
         baseline=_side(baseline),
         candidate=_side(candidate),
         metrics=metrics,
         flips=[flip for one in pairs for flip in _flips(one)],
-        faults=faults,
+        faults=errors,
         forgetting=_forgetting(pairs, metrics, policy),
         stopped=stopped,
         flip_share=dict(candidate.flip_share),
-        evaluated=_evaluated(baseline, candidate),
+        evaluated=sorted({*baseline.samples, *candidate.samples, *baseline.groups, *candidate.groups}),
     )
 
 
 def compare_distinct(baseline: Evidence, candidate: Evidence, policy: GateConfig | None = None) -> Comparison:
-    """As `compare`; an evaluation beside itself is a fault, since no test on it can fail."""
+    """As `compare`; a baseline that is the candidate's own evaluation is an error, since no test on it can fail."""
     comparison = compare(baseline, candidate, policy)
     if baseline.sha256 != candidate.sha256:
         return comparison
-    told = f"the baseline {baseline.label} is the evaluation of the candidate itself; name another baseline"
-    return comparison.model_copy(update={"faults": [told, *comparison.faults]})
+    error = f"the baseline {baseline.label} is the candidate's own evaluation; name another baseline"
+    return comparison.model_copy(update={"faults": [error, *comparison.faults]})
 
 
 def compare_all(
     baseline: Evidence, candidate: Evidence, others: Mapping[str, Evidence], policy: GateConfig | None = None
 ) -> Comparison:
-    """As `compare_distinct`, and the candidate against every further baseline too, by the policy's name for it.
+    """As `compare_distinct`, with the candidate against every further baseline too; `others` are by the policy's name.
 
-    A further baseline that is the first one itself is only named (`same`); the flips of the others are left out.
+    A further baseline that is the same evaluation as `baseline` is only named (`same`). Flips against further baselines
+    are left out.
     """
     comparison = compare_distinct(baseline, candidate, policy)
     same = [name for name, other in others.items() if other.sha256 == baseline.sha256]
-    found = [
+    further = [
         compare_distinct(replace(other, label=name), candidate, policy).model_copy(update={"flips": []})
         for name, other in others.items()
         if name not in same
     ]
-    return comparison.model_copy(update={"others": found, "same": same})
-
-
-def _evaluated(baseline: Evidence, candidate: Evidence) -> list[str]:
-    """Tasks and groups that either side evaluated, comparable or not."""
-    return sorted({*baseline.samples, *candidate.samples, *baseline.groups, *candidate.groups})
-
-
-def _undirected(
-    candidate: Evidence, pairs: Sequence[Pairs], direction: Directions, policy: GateConfig | None
-) -> list[str]:
-    """Metrics that a rule decides on although nobody says whether more or less of them is better."""
-    return [
-        f"task {one.task}: nobody says whether higher or lower {one.metric} is better; set the rule's direction"
-        for one in pairs
-        if direction(one.task, one.metric) is None and is_gated(policy, keys_of(candidate, one.task, one.metric))
-    ]
+    return comparison.model_copy(update={"others": further, "same": same})
 
 
 class _Measure:
-    """Turns pairs into metrics under one policy; `faults` are cluster and slice keys that fail for some item."""
+    """Turns pairs into metrics under one policy; `errors` say which cluster and slice keys some items lack."""
 
     def __init__(self, suite: str, policy: GateConfig | None):
         self._suite = suite
         self._slice_key = policy.slice_key if policy else "slice"
         self._cluster = cluster_field(policy)
-        self._faults: dict[str, None] = {}
+        self._errors: dict[str, None] = {}
 
     @property
-    def faults(self) -> list[str]:
-        return list(self._faults)
+    def errors(self) -> list[str]:
+        return list(self._errors)
 
     def task(self, pairs: Pairs) -> Iterator[MetricComparison]:
         """The metric on all items, then on each slice."""
-        if told := pairs.resliced(self._slice_key):
-            self._faults[told] = None
+        if error := pairs.slice_error(self._slice_key):
+            self._errors[error] = None
         yield self._metric(pairs.task, "all", [pairs])
         for name, part in pairs.by_slice(self._slice_key).items():
             yield self._metric(pairs.task, name, [part])
@@ -137,9 +125,9 @@ class _Measure:
     def groups(self, baseline: Evidence, candidate: Evidence, pairs: Sequence[Pairs]) -> list[MetricComparison]:
         """A group's metric on its pooled items (each of its tasks is one stratum of them)."""
         same = {group: tasks for group, tasks in candidate.groups.items() if group in baseline.groups}
-        found = group_pairs(same, pairs)
+        grouped = group_pairs(same, pairs)
         equally = {**baseline.equal_weights, **candidate.equal_weights}
-        return [self._metric(key[0], "all", parts, equally.get(key, False)) for key, parts in found.items()]
+        return [self._metric(key[0], "all", parts, equally.get(key, False)) for key, parts in grouped.items()]
 
     def _metric(self, task: str, slice_: str, parts: Sequence[Pairs], equally: bool = False) -> MetricComparison:
         first = parts[0]
@@ -149,7 +137,7 @@ class _Measure:
         binary = all(part.binary for part in parts)
         lost, gained = int((difference < 0).sum()), int((difference > 0).sum())
         field = self._cluster(f"{self._suite}/{task}/{first.metric}")
-        self._faults |= dict.fromkeys(told for part in parts if field and (told := part.unclustered(field)))
+        self._errors |= dict.fromkeys(error for part in parts if field and (error := part.cluster_error(field)))
         clusters = _clusters(parts, field)
         strata = _strata(parts) if len(parts) > 1 or task != first.task else None
         weights = _weights(parts, equally)
@@ -184,19 +172,19 @@ class _Measure:
 
 
 def _weights(parts: Sequence[Pairs], equally: bool) -> Any:
-    """What each item counts, 1 on average: by itself, or so that each part counts the same."""
+    """The weight of each item, 1 on average: equal for all items, or such that each part counts the same."""
     sizes = np.array([len(part) for part in parts])
     of_parts = sizes.sum() / (len(sizes) * sizes) if equally else np.ones(len(sizes))
     return np.repeat(of_parts, sizes)
 
 
 def _kept(difference: Any, weights: Any, clusters: Any) -> Any:
-    """Strata have their own weights; cluster sums take each item's difference by what it counts."""
+    """The differences as the tests take them: weighted for cluster sums; strata have weights of their own."""
     return difference if clusters is None else weights * difference
 
 
 def _effective(after: Any, weights: Any, clusters: Any) -> float | None:
-    """How many independent items of equal weight tell as much (Kish 1965); None where all of them do."""
+    """The effective sample size (Kish 1965); None where items are independent and weigh the same."""
     if clusters is not None and len(set(clusters.tolist())) > 1:
         return float(effective_items(weights * after, clusters))
     unequal = clusters is None and np.ptp(weights) > 0
@@ -212,8 +200,8 @@ def _strata(parts: Sequence[Pairs]) -> list[Stratum]:
 
 
 def _clusters(parts: Sequence[Pairs], field: str | None) -> Any:
-    """One number a cluster over all parts; None without a cluster key, or where some item lacks it (a fault)."""
-    if field is None or any(part.unclustered(field) for part in parts):
+    """The number of each item's cluster, over all parts; None without a cluster key, or where an item lacks it."""
+    if field is None or any(part.cluster_error(field) for part in parts):
         return None
     codes: list[Any] = []
     for part in parts:
@@ -223,7 +211,8 @@ def _clusters(parts: Sequence[Pairs], field: str | None) -> Any:
 
 
 def _beyond_chance(parts: Sequence[Pairs], before: Any, after: Any) -> Adjusted | None:
-    """Flips that guessing does not explain, where every item has choices; of several numbers of choices the mean."""
+    """Flips that guessing does not explain, where every item is multiple choice; with several numbers of choices, their
+    harmonic mean."""
     choices = np.concatenate([part.right.choices for part in parts])
     if (choices < 2).any():
         return None
@@ -236,13 +225,13 @@ def _beyond_chance(parts: Sequence[Pairs], before: Any, after: Any) -> Adjusted 
 def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relative | None:
     if len(before) < 2 or min(before.min(), after.min()) < 0:
         return None
-    found = relative_drop(before, after, LEVEL)
-    if found is None:
+    relative = relative_drop(before, after, LEVEL)
+    if relative is None:
         return None
-    drop, low, high = (found.drop, found.low, found.high)
+    drop, low, high = relative.drop, relative.low, relative.high
     if direction == "lower":
         drop, low, high = -drop, -high, -low
-    # Fieller's interval takes items to be independent, and knows nothing where no item changed
+    # Fieller's interval assumes independent items, and has no width where no item changed.
     unknown = clustered or low == high
     limits = [None if unknown or not np.isfinite(limit) else limit for limit in (low, high)]
     return Relative(drop=drop, low=limits[0], high=limits[1])
@@ -251,7 +240,7 @@ def _relative(before: Any, after: Any, direction: str, clustered: bool) -> Relat
 def _forgetting(
     pairs: Sequence[Pairs], metrics: Sequence[MetricComparison], policy: GateConfig | None
 ) -> Forgetting | None:
-    """Over the tasks that a guard covers; without a policy, over the first right/wrong metric of every task."""
+    """Forgetting over the tasks that a guard covers; without a policy, over each task's first right/wrong metric."""
     guarded = {covered for metric in metrics for covered in _guarded(metric, policy)}
     chosen: dict[str, Pairs] = {}
     for one in pairs:
@@ -260,14 +249,14 @@ def _forgetting(
             chosen.setdefault(one.task, one)
     if not chosen:
         return None
-    found = suite_summary([one.difference for one in chosen.values()], LEVEL, SEED)
-    worst = list(chosen.values())[found.worst_index]
-    values = {name: value for name, value in vars(found).items() if name not in ("worst", "worst_index")}
-    return Forgetting(worst=f"{worst.task}/{worst.metric}", worst_delta=found.worst, **values)
+    summary = suite_summary([one.difference for one in chosen.values()], LEVEL, SEED)
+    worst = list(chosen.values())[summary.worst_index]
+    values = {name: value for name, value in vars(summary).items() if name not in ("worst", "worst_index")}
+    return Forgetting(worst=f"{worst.task}/{worst.metric}", worst_delta=summary.worst, **values)
 
 
 def _guarded(metric: MetricComparison, policy: GateConfig | None) -> list[tuple[str, str]]:
-    """Task and metric where a guard speaks for it; of a group, those of its tasks."""
+    """(task, metric) where a guard applies to it; of a group, those of its tasks."""
     if policy is None or metric.slice != "all" or all(rule.role != "guard" for rule in rules_for(policy, metric)):
         return []
     return [(part.task, metric.metric) for part in metric.strata] if metric.strata else [(metric.task, metric.metric)]

@@ -1,4 +1,4 @@
-"""Whether a policy can judge a comparison at all: everything that is INVALID before any statistics."""
+"""What makes a verdict INVALID: reasons why a policy cannot be applied to a comparison. Nothing is tested then."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -11,31 +11,28 @@ from harness.records.gate import Comparison, MetricComparison, Waiver
 
 
 def invalid_reasons(policy: GateConfig, comparison: Comparison, today: date) -> list[str]:
-    """Every reason, in words; none means that the verdict rests on statistics alone."""
-    faults = [*comparison.faults, *_not_measured(policy, comparison, today), *overruled(policy, comparison.metrics)]
-    faults += unsliced(policy, comparison.metrics)
+    """Every reason, one sentence each; empty: the tests can be made. Waivers count until they expire, as of `today`."""
+    reasons = [*comparison.faults, *_not_measured(policy, comparison, today), *overruled(policy, comparison.metrics)]
+    reasons += unsliced(policy, comparison.metrics)
     for metric in comparison.metrics:
         for rule in rules_for(policy, metric):
-            faults += _misfits(rule, metric)
-    faults += _stopped(policy, comparison)
-    faults += _not_against(policy, comparison)
+            reasons += _misfits(rule, metric)
+    reasons += _early_stops(policy, comparison)
+    compared = {other.baseline.label for other in comparison.others} | set(comparison.same)
+    reasons += [
+        f"policy {policy.name} also tests against {name}, but the candidate was not compared with it"
+        for name in policy.baselines
+        if name not in compared
+    ]
     for other in comparison.others:
         against = f"against {other.baseline.label}: "
-        faults += [against + fault for fault in other.faults]
-        faults += [against + fault for fault in _lacking(policy, comparison, other)]
-    return list(dict.fromkeys(faults))
-
-
-def _not_against(policy: GateConfig, comparison: Comparison) -> Iterator[str]:
-    """A baseline that the policy names and nobody compared with."""
-    done = {other.baseline.label for other in comparison.others} | set(comparison.same)
-    for name in policy.baselines:
-        if name not in done:
-            yield f"policy {policy.name} tests against {name} too, and the candidate was not compared with it"
+        reasons += [against + reason for reason in other.faults]
+        reasons += [against + reason for reason in _missing_guards(policy, comparison, other)]
+    return list(dict.fromkeys(reasons))
 
 
 def waived_as_missing(policy: GateConfig, comparison: Comparison, today: date) -> list[Waiver]:
-    """Waivers of rules whose metric was not measured."""
+    """The waivers, valid or expired, of rules whose metric was not measured."""
     return [
         Waiver(rule=rule.metric, used_for="missing", expired=today > granted.expires, **granted.model_dump())
         for rule in _unmatched(policy, comparison)
@@ -49,29 +46,29 @@ def _unmatched(policy: GateConfig, comparison: Comparison) -> list[RuleConfig]:
 
 
 def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> Iterator[str]:
-    """A rule without a metric, or a required role without one: a missing metric never passes."""
+    """Rules and required roles without a metric: a missing metric never passes."""
     for rule in _unmatched(policy, comparison):
-        told = f"policy {policy.name}: no metric matches the {rule.role} rule '{rule.metric}'; it was not measured"
+        missing = f"policy {policy.name}: no metric matches the {rule.role} rule '{rule.metric}'; it was not measured"
         waiver = rule.on_missing
         if not isinstance(waiver, WaiverConfig):
-            yield told
+            yield missing
         elif today > waiver.expires:
-            yield f"{told}, and the waiver '{waiver.name}' expired on {waiver.expires.isoformat()}"
+            yield f"{missing}, and the waiver '{waiver.name}' expired on {waiver.expires.isoformat()}"
     roles = {rule.role for metric in comparison.metrics for rule in rules_for(policy, metric)}
     for role in policy.require:
         if role not in roles:
-            yield f"policy {policy.name} demands a {role}, and none was measured"
+            yield f"policy {policy.name} requires a {role}, but none was measured"
     if not roles:
-        yield "no metric was gated at all"
+        yield "no metric was tested: no guard or target of the policy matches any"
 
 
-def _lacking(policy: GateConfig, comparison: Comparison, other: Comparison) -> Iterator[str]:
+def _missing_guards(policy: GateConfig, comparison: Comparison, other: Comparison) -> Iterator[str]:
     """Guards of the main comparison that a further baseline has no metric for."""
     measured = {(metric.key, metric.slice) for metric in other.metrics}
     for metric in comparison.metrics:
         guarded = any(rule.role == "guard" for rule in rules_for(policy, metric))
         if guarded and (metric.key, metric.slice) not in measured:
-            yield f"the guard {metric.key} was not measured"
+            yield f"the guard {metric.key} was not measured on this baseline"
     for metric in other.metrics:
         for rule in rules_for(policy, metric):
             if rule.role == "guard":
@@ -79,11 +76,11 @@ def _lacking(policy: GateConfig, comparison: Comparison, other: Comparison) -> I
 
 
 def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:
-    """Why a rule cannot be held against a metric: direction, range, margin, too little to test."""
+    """Why a rule cannot be applied to a metric: direction, range, margin, or too few items for any test."""
     if rule.direction is not None and rule.direction != metric.direction:
-        yield f"{metric.key}: the policy says {rule.direction} is better, the task says {metric.direction}"
+        yield f"{metric.key}: the policy says that {rule.direction} is better, the task says {metric.direction}"
     elif rule.floor is not None and metric.direction == "lower":
-        yield f"{metric.key}: lower is better, so it needs a ceiling, not a floor"
+        yield f"{metric.key}: lower is better; give the rule a ceiling in place of the floor"
     low, high = rule.range
     if not (low <= metric.lowest and metric.highest <= high):
         yield (
@@ -92,26 +89,26 @@ def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:
         )
     margin = rule.margin_of(metric.reference)
     if margin is not None and not 0 < margin < 1:
-        size = f"{margin:.4g} of its range at a baseline of {metric.reference:.4g}"
-        yield f"{metric.key}: a margin of {rule.margin} is {size}; it must lie between 0 and all of the range"
-    if (told := untestable_reason(metric)) is not None:
-        yield f"{metric.key} {told}"
+        size = f"{margin:.4g} of the range at a baseline of {metric.reference:.4g}"
+        yield f"{metric.key}: a margin of {rule.margin} is {size}; it must be more than 0 and less than the whole range"
+    if (why := untestable_reason(metric)) is not None:
+        yield f"{metric.key} {why}"
 
 
-def _stopped(policy: GateConfig, comparison: Comparison) -> Iterator[str]:
-    """Early ends that the policy does not allow."""
+def _early_stops(policy: GateConfig, comparison: Comparison) -> Iterator[str]:
+    """Early stops that the policy does not allow."""
     for task, early in sorted(comparison.stopped.items()):
         if policy.sequential is None:
-            told = f"task {task} stopped after {early.items} of {early.planned} items"
-            yield f"{told}; policy {policy.name} allows no interim looks"
+            stopped = f"task {task} stopped after {early.items} of {early.planned} items"
+            yield f"{stopped}; policy {policy.name} allows no interim looks"
         elif early.items not in (counts := looks_at(policy, early.planned).counts):
             looks = ", ".join(map(str, counts))
             yield f"task {task} stopped after {early.items} items; the policy looks after {looks}"
         for metric in comparison.metrics:
             for rule in rules_for(policy, metric) if metric.task == task else []:
                 if (why := needs_all(rule, metric.only_baseline_right is not None)) is not None:
-                    yield f"task {task} stopped early, and the {rule.role} rule '{rule.metric}' needs all items: {why}"
+                    yield f"task {task} stopped early, but the {rule.role} rule '{rule.metric}' needs all items: {why}"
         pooled = {m.task for m in comparison.metrics for part in m.strata or [] if part.task == task}
         for group in sorted(pooled):
             if any(rules_for(policy, metric) for metric in comparison.metrics if metric.task == group):
-                yield f"task {task} stopped early, and the policy decides on its group {group}, which needs all items"
+                yield f"task {task} stopped early, but the policy tests its group {group}, which needs all items"

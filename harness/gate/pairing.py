@@ -1,4 +1,4 @@
-"""The same items of two evaluations side by side, and every reason why they may not be compared."""
+"""Pairs the items of two evaluations, and lists every reason why they cannot be compared."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.config.gate import GateConfig
+from harness.core.console import plural
 from harness.gate.sequential import first_items
 from harness.records.gate import Direction, Stopped
 from harness.records.stages import TaskIdentity
 from harness.results.columns import NONE, Column
 from harness.results.evidence import Evidence, weighting_errors
 from harness.stats.checks import FloatArray
-
-# Whether more or less of a metric is better: as the task says, else the policy's rule, else what lm-eval registers.
-
 
 # Metrics in lm-eval's registry (lm_eval/api/metrics.py), by their higher_is_better
 HIGHER = frozenset(
@@ -29,7 +27,7 @@ Directions = Callable[[str, str], Direction | None]
 
 
 def directions_of(baseline: Evidence, candidate: Evidence, policy: GateConfig | None) -> Directions:
-    """(task, metric) → its direction; None where neither task, rule nor registry says one."""
+    """The direction by (task, metric): the task's own, else a rule's, else that of lm-eval's registry, else None."""
     sides = (baseline, candidate)
 
     def direction(task: str, metric: str) -> Direction | None:
@@ -43,7 +41,7 @@ def directions_of(baseline: Evidence, candidate: Evidence, policy: GateConfig | 
 
 
 def keys_of(evidence: Evidence, task: str, metric: str) -> list[str]:
-    """The names that a rule may match: of the metric on its task, and on every group with the task."""
+    """The keys that a rule may match: of the metric on its task, and on every group that holds the task."""
     groups = [group for group, tasks in evidence.groups.items() if task in tasks]
     return [f"{evidence.suite}/{name}/{metric}" for name in (task, *groups)]
 
@@ -64,15 +62,19 @@ def _registered(name: str) -> Direction | None:
     return "higher" if name in HIGHER else "lower" if name in LOWER else None
 
 
-SAME = ("version", "num_fewshot", "generation")
+MUST_MATCH = {
+    "version": "the version differs",
+    "num_fewshot": "num_fewshot differs",
+    "generation": "the generation arguments differ",
+}
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """One metric on the items both sides have, sorted by doc_hash; arrays of shape (n,), values as reported.
+    """One metric on the items that both sides have, sorted by doc_hash: `left` the baseline, `right` the candidate.
 
-    `places` are the rows of the baseline's and the candidate's file. `planned_baseline` is the baseline's mean over all
-    planned items where the candidate was asked the first of them only.
+    Columns have length n and hold values as the task reports them. `planned_baseline` is the baseline's mean over all
+    planned items, where the candidate's evaluation stopped early.
     """
 
     task: str
@@ -87,7 +89,7 @@ class Pairs:
 
     @property
     def difference(self) -> FloatArray:
-        """candidate − baseline, turned so that larger is better."""
+        """candidate − baseline, shape (n,); positive where the candidate is better, whatever the metric's direction."""
         difference = self.right.values - self.left.values
         return difference if self.direction == "higher" else -difference
 
@@ -99,21 +101,29 @@ class Pairs:
         """The number of each item's value of a document field, NONE where it has none."""
         return self.right.fields.get(field, np.full(len(self), NONE, dtype=np.int32))
 
-    def unclustered(self, field: str) -> str | None:
+    def cluster_error(self, field: str) -> str | None:
         """Why the items cannot be clustered by a document field; None when each has it, the same on both sides."""
         lacking = max(int((side.coded(field) == "").sum()) for side in (self.left, self.right))
         if lacking:
-            told = f"task {self.task}: {lacking} of {len(self)} items have no {field}"
-            return f"{told}, which the policy clusters by; correct the rule's cluster key or the documents"
+            verb = "has" if lacking == 1 else "have"
+            return (
+                f"task {self.task}: {lacking} of {plural(len(self), 'item')} {verb} no {field}, which the policy "
+                "clusters by; correct the rule's cluster key or the documents"
+            )
         if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
-            return f"task {self.task}: the {field} of {changed} items, which the policy clusters by, differs"
+            return (
+                f"task {self.task}: {field}, which the policy clusters by, differs between the two sides for "
+                f"{plural(changed, 'item')}; evaluate both on the same documents"
+            )
         return None
 
-    def resliced(self, field: str) -> str | None:
+    def slice_error(self, field: str) -> str | None:
         """Why the items cannot be sliced by a document field; None when each has the same value on both sides."""
         if changed := int((self.left.coded(field) != self.right.coded(field)).sum()):
-            told = f"task {self.task}: the {field} of {changed} items, which slices are made of, differs"
-            return f"{told} between the two sides; evaluate both on the same documents"
+            return (
+                f"task {self.task}: {field}, which names the slices, differs between the two sides for "
+                f"{plural(changed, 'item')}; evaluate both on the same documents"
+            )
         return None
 
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
@@ -132,59 +142,63 @@ class Pairs:
 
 
 def pairing_errors(baseline: Evidence, candidate: Evidence) -> list[str]:
-    """Differences between two evaluations that make their items incomparable, in words."""
-    faults = []
+    """Differences between two evaluations that make their items incomparable, one sentence each."""
+    errors = []
     if baseline.contract_sha256 != candidate.contract_sha256:
-        faults.append(
-            "the prompt contracts differ: the two models were not asked in the same way "
+        errors.append(
+            "the prompt contracts differ: the two models did not get the same prompts "
             f"({_short(baseline.contract_sha256)} and {_short(candidate.contract_sha256)})"
         )
     for task in sorted(set(baseline.samples) ^ set(candidate.samples)):
-        faults.append(f"task {task} was evaluated on one side only")
+        errors.append(f"task {task} was evaluated on one side only")
     for group in sorted(set(baseline.groups) | set(candidate.groups)):
         if sorted(baseline.groups.get(group, [])) != sorted(candidate.groups.get(group, [])):
-            faults.append(f"group {group} does not hold the same tasks on both sides")
+            errors.append(f"group {group} does not hold the same tasks on both sides")
         for side in (baseline, candidate):
             if missing := sorted(set(side.groups.get(group, [])) - set(side.samples)):
-                faults.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
-    faults += weighting_errors(baseline.equal_weights, candidate.equal_weights)
+                errors.append(f"group {group} of {side.label} lacks {', '.join(missing)}")
+    errors += weighting_errors(baseline.equal_weights, candidate.equal_weights)
     for task in sorted(set(baseline.identities) & set(candidate.identities)):
-        faults += _identity_errors(task, baseline, candidate)
-    return faults
+        errors += _identity_errors(task, baseline, candidate)
+    return errors
 
 
 def _identity_errors(task: str, baseline: Evidence, candidate: Evidence) -> list[str]:
     left, right = baseline.identities[task], candidate.identities[task]
-    faults = [
-        f"task {task}: {name} differs ({getattr(left, name)} and {getattr(right, name)})"
-        for name in SAME
+    errors = [
+        f"task {task}: {error} ({getattr(left, name)} and {getattr(right, name)})"
+        for name, error in MUST_MATCH.items()
         if getattr(left, name) != getattr(right, name)
     ]
     if sorted(left.lower_is_better) != sorted(right.lower_is_better):
-        faults.append(f"task {task}: the two sides disagree on whether higher or lower is better")
+        errors.append(f"task {task}: the two sides disagree on whether higher or lower is better")
     for side, identity in ((baseline, left), (candidate, right)):
         if identity.scored != identity.asked:
             why = "; ".join(f"{n}: {reason}" for reason, n in identity.failures.items())
-            told = f"task {task}: {identity.asked - identity.scored} items of {side.label} have no score"
-            faults.append(f"{told} ({why})" if why else told)
+            error = f"task {task}: {_without_score(identity.asked - identity.scored, side.label)}"
+            errors.append(f"{error} ({why})" if why else error)
         for metric, column in sorted(side.samples.get(task, {}).items()):
             if column.unscored:
-                faults.append(f"task {task}: {column.unscored} items of {side.label} have no score of {metric}")
-    return faults
+                errors.append(f"task {task}: {_without_score(column.unscored, side.label)} of {metric}")
+    return errors
+
+
+def _without_score(count: int, label: str) -> str:
+    return f"{plural(count, 'item')} of {label} {'has' if count == 1 else 'have'} no score"
 
 
 def pair_task(
     baseline: Evidence, candidate: Evidence, task: str, direction: Callable[[str, str], Direction | None]
 ) -> tuple[list[Pairs], list[str], Stopped | None]:
-    """Every metric of a task on the common items, what makes them incomparable, and whether the task ended early.
+    """Every metric of a task on the common items, what makes them incomparable, and the early stop, if there was one.
 
-    A metric without a direction is shown as if more were better; no rule may decide on it.
+    A metric of unknown direction is shown as if higher were better; no rule may decide on it.
     """
     left, right = baseline.samples[task], candidate.samples[task]
     identity = candidate.identities[task]
-    faults = [f"task {task}: metric {metric} exists on one side only" for metric in sorted(set(left) ^ set(right))]
-    stopped, told = _stopped(task, baseline.identities[task], identity, left, right)
-    faults += told
+    errors = [f"task {task}: metric {metric} exists on one side only" for metric in sorted(set(left) ^ set(right))]
+    stopped, more = _stopped(task, baseline.identities[task], identity, left, right)
+    errors += more
     pairs = []
     for metric in sorted(set(left) & set(right)):
         a, b = left[metric], right[metric]
@@ -192,35 +206,38 @@ def pair_task(
         if stopped is not None:
             planned, a = float(a.values.mean()), a.only(np.isin(a.items, b.items))
             if not np.isfinite(planned):
-                faults.append(f"task {task}: {metric} of the baseline is not a number for some items")
+                errors.append(f"task {task}: {metric} of the baseline is not a number for some items")
                 continue
-        one, told = _pair(task, metric, a, b, direction(task, metric) or "higher")
-        faults += told
+        one, more = _pair(task, metric, a, b, direction(task, metric) or "higher")
+        errors += more
         pairs += [replace(one, planned_baseline=planned)] if one is not None else []
-    return pairs, faults, stopped
+    return pairs, errors, stopped
 
 
 def _stopped(
     task: str, left: TaskIdentity, right: TaskIdentity, before: Mapping[str, Column], after: Mapping[str, Column]
 ) -> tuple[Stopped | None, list[str]]:
-    """How far a declared early stop went, and why it is not the one that was declared.
+    """The early stop that the candidate's record declares, and why its items contradict it.
 
-    The baseline is cut to the candidate's items in this case only, and only when they are the first of the order.
+    Only then is the baseline cut to the candidate's items, and only if these are the first ones of the recorded order.
     """
     if left.stopped_at is not None:
-        return None, [f"task {task}: the baseline stopped after {left.stopped_at} items; a baseline is evaluated whole"]
+        return None, [
+            f"task {task}: the baseline stopped after {left.stopped_at} items; evaluate a baseline on all items"
+        ]
     if right.stopped_at is None:
         return None, []
     if right.planned is None or right.order_seed is None:
         return None, [
-            f"task {task}: it stopped after {right.stopped_at} items, but nobody knows of how many or in which order"
+            f"task {task}: it stopped after {right.stopped_at} items, but how many were planned, or in which order, "
+            "is not recorded"
         ]
-    planned, asked = _documents(before), _documents(after)
+    planned, answered = _documents(before), _documents(after)
     if len(planned) != right.planned:
-        return None, [f"task {task}: {right.planned} items were planned, the baseline has {len(planned)}"]
-    if asked != set(first_items(sorted(planned), right.order_seed, task, right.stopped_at)):
+        return None, [f"task {task}: {right.planned} items were planned, but the baseline has {len(planned)}"]
+    if answered != set(first_items(sorted(planned), right.order_seed, task, right.stopped_at)):
         return None, [
-            f"task {task}: its {len(asked)} items are not the first {right.stopped_at} of the order that was fixed "
+            f"task {task}: its {len(answered)} items are not the first {right.stopped_at} of the order that was fixed "
             f"beforehand (seed {right.order_seed})"
         ]
     if right.stopped_at == right.planned:
@@ -233,22 +250,26 @@ def _documents(columns: Mapping[str, Column]) -> set[int]:
 
 
 def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) -> tuple[Pairs | None, list[str]]:
-    faults = []
+    errors = []
     if not np.array_equal(a.items, b.items):
         common, at_left, at_right = np.intersect1d(a.items, b.items, assume_unique=True, return_indices=True)
         lone = len(a) + len(b) - 2 * len(common)
-        faults.append(f"task {task}: {lone} items have a {metric} on one side only")
+        verb = "has" if lone == 1 else "have"
+        errors.append(f"task {task}: {plural(lone, 'item')} {verb} {metric} on one side only")
         a, b = a.only(at_left), b.only(at_right)
     for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
         if changed := int((left != right).sum()):
-            faults.append(f"task {task}: the {what} of {changed} items differ between the two sides")
+            errors.append(f"task {task}: the {what} of {plural(changed, 'item')} differ between the two sides")
     if changed := int((a.samples != b.samples).sum()):
-        faults.append(f"task {task}: {changed} items were answered more often on one side than on the other")
+        verb = "was" if changed == 1 else "were"
+        errors.append(
+            f"task {task}: {plural(changed, 'item')} {verb} answered more often on one side than on the other"
+        )
     if not len(a):
-        return None, faults
+        return None, errors
     if not all(np.isfinite(side.values).all() for side in (a, b)):
-        return None, [*faults, f"task {task}: {metric} is not a number for some items"]
-    return Pairs(task, metric, direction, a, b), faults
+        return None, [*errors, f"task {task}: {metric} is not a number for some items"]
+    return Pairs(task, metric, direction, a, b), errors
 
 
 def _short(digest: str) -> str:
@@ -256,7 +277,7 @@ def _short(digest: str) -> str:
 
 
 def group_pairs(groups: Mapping[str, Sequence[str]], pairs: Sequence[Pairs]) -> dict[tuple[str, str], list[Pairs]]:
-    """(group, metric) → the pairs of its tasks, where all of them have the metric."""
+    """By (group, metric): the pairs of the group's tasks, where all of them have the metric."""
     by_task = {(one.task, one.metric): one for one in pairs}
     found = {}
     for group, tasks in groups.items():

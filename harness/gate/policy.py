@@ -1,4 +1,4 @@
-"""Which rule of a policy speaks for which metric, and which rules speak for none."""
+"""Which rule of a policy applies to which metric, and which rules apply to none."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -15,20 +15,20 @@ def rules_for(policy: GateConfig, metric: Measured) -> list[RuleConfig]:
             if rule.role == "info":
                 break
             chosen.setdefault(rule.role, rule)
-    return [rule for rule in chosen.values() if metric.slice == "all" or _names(rule.slices, metric.slice)]
+    return [
+        rule
+        for rule in chosen.values()
+        if metric.slice == "all" or any(fnmatchcase(metric.slice, pattern) for pattern in rule.slices)
+    ]
 
 
 def is_shown(policy: GateConfig, metric: Measured) -> bool:
-    """Whether any rule matches the metric: what no rule matches is left out of the verdict."""
+    """Whether any rule matches the metric. The verdict leaves out metrics that no rule matches."""
     return any(fnmatchcase(metric.key, rule.metric) for rule in policy.rules)
 
 
-def _names(patterns: Sequence[str], name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def cluster_field(policy: GateConfig | None) -> Callable[[str], str | None]:
-    """The document field that groups the items of a metric, by the metric's key."""
+    """A function from a metric's key to the document field that names the cluster of an item; None: no clusters."""
 
     def field(key: str) -> str | None:
         rules = policy.rules if policy else []
@@ -38,7 +38,7 @@ def cluster_field(policy: GateConfig | None) -> Callable[[str], str | None]:
 
 
 def unmatched(rules: Iterable[RuleConfig], metrics: Sequence[Measured], tasks: Iterable[str]) -> list[RuleConfig]:
-    """Rules that found no metric; an optional one only counts when its task was evaluated."""
+    """Rules that match no metric; an optional rule counts only if its task is among the evaluated `tasks`."""
     keys = {metric.key for metric in metrics}
     names = set(tasks)
     return [
@@ -50,34 +50,34 @@ def unmatched(rules: Iterable[RuleConfig], metrics: Sequence[Measured], tasks: I
 
 
 def unsliced(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
-    """Slices that a deciding rule demands and none of its metrics has, in words."""
-    faults = []
+    """An error for each slice pattern of a deciding rule that matches no slice of its metrics."""
+    errors = []
     for rule in policy.rules:
         own = {metric.key for metric in metrics if metric.slice == "all" and rule in rules_for(policy, metric)}
-        there = sorted({metric.slice for metric in metrics if metric.key in own and metric.slice != "all"})
-        faults += [
+        present = sorted({metric.slice for metric in metrics if metric.key in own and metric.slice != "all"})
+        errors += [
             f"policy {policy.name}: no slice matches '{pattern}' of the {rule.role} rule '{rule.metric}'; "
-            f"there are {', '.join(there) or 'none'} (read from the field '{policy.slice_key}')"
+            f"the slices are: {', '.join(present) or 'none'} (from the field '{policy.slice_key}')"
             for pattern in rule.slices
-            if own and not any(fnmatchcase(name, pattern) for name in there)
+            if own and not any(fnmatchcase(name, pattern) for name in present)
         ]
-    return faults
+    return errors
 
 
 def overruled(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
-    """Deciding rules whose metrics are all taken by earlier rules, in words."""
-    faults = []
+    """An error for each deciding rule that never applies, as earlier rules match all its metrics."""
+    errors = []
     for rule in policy.rules:
         matched = [metric for metric in metrics if metric.slice == "all" and fnmatchcase(metric.key, rule.metric)]
         if rule.role == "info" or not matched or any(rule in rules_for(policy, metric) for metric in matched):
             continue
         key = matched[0].key
         first = next(one for one in policy.rules if fnmatchcase(key, one.metric))
-        faults.append(
+        errors.append(
             f"policy {policy.name}: the {rule.role} rule '{rule.metric}' decides nothing: "
-            f"the {first.role} rule '{first.metric}' before it takes {key}"
+            f"the {first.role} rule '{first.metric}' before it already matches {key}"
         )
-    return faults
+    return errors
 
 
 def _task(pattern: str) -> str:

@@ -1,8 +1,9 @@
-"""One metric under one rule: guard or target, with the reason in words."""
+"""Applies one rule, a guard or a target, to one metric: the verdict on it and the reason in words."""
 
 from dataclasses import dataclass
 
 from harness.config.gate import GateConfig, RuleConfig
+from harness.core.console import plural
 from harness.gate import reasons
 from harness.gate.sequential import LookProgress, looks_at, settled
 from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
@@ -26,8 +27,12 @@ class RuledMetric:
 
 @dataclass(frozen=True)
 class Levels:
-    """Error rates of one decision; `p_harm` is comparable with `failing`. `look` counts from 1, None without looks;
-    `guards` share the level of harm there."""
+    """The levels that one metric's p-values are compared with.
+
+    `passing` is the level of non-inferiority. `failing` is the level of harm, for `p_harm`, which is adjusted for the
+    number of guards; `p_harm_raw` is not. `look` counts from 1 and is None without interim looks; at a look,
+    `guards` guards share the level of harm.
+    """
 
     passing: float
     failing: float
@@ -52,53 +57,53 @@ class Levels:
 
 
 def apply_rule(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
-    """The line of the verdict. A sample below the policy's minimum never passes."""
+    """The verdict's line for this rule and metric. A sample smaller than the policy's minimum never passes."""
     line = _guard(policy, one, levels) if one.rule.role == "guard" else _target(policy, one, levels)
-    least = one.rule.minimum_n or policy.minimum_n
-    if one.metric.n < least and line.verdict == "PASS":
-        told = f"{line.reason}; the policy demands at least {least} items"
-        line = line.model_copy(update={"verdict": "INCONCLUSIVE", "reason": told, "n_needed": least})
+    minimum = one.rule.minimum_n or policy.minimum_n
+    if one.metric.n < minimum and line.verdict == "PASS":
+        reason = f"{line.reason}; the policy requires at least {minimum} items"
+        line = line.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "n_needed": minimum})
     if line.verdict == "INCONCLUSIVE" and (why := _stopped_undecided(policy, one, levels)):
         line = line.model_copy(update={"reason": f"{line.reason}; {why}"})
     return line
 
 
 def _stopped_undecided(policy: GateConfig, one: RuledMetric, levels: Levels) -> str | None:
-    """Why the evaluation ended before this was decided, in words: its looks knew other baselines, or fewer guards."""
+    """Why the evaluation stopped too early for this rule: its looks counted fewer guards or other baselines."""
     early = one.comparison.stopped.get(one.metric.task)
     if early is None or settled(policy, one.rule, LookProgress.of(one.metric, early.planned), levels.guards):
         return None
     return (
         f"the evaluation stopped after {early.items} of {early.planned} items before this was decided: name every "
-        "baseline in the policy before the candidate is evaluated, or evaluate it whole"
+        "baseline in the policy before the candidate is evaluated, or evaluate the candidate on all items"
     )
 
 
 def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
-    """Non-inferior → PASS; else harmed → FAIL; else INCONCLUSIVE with the n that would decide."""
+    """Non-inferior: PASS. Else worse: FAIL. Else INCONCLUSIVE, with the number of items that would decide."""
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
     p_pass = pass_p(metric, margin, width)
     tolerated = reasons.amount(margin, width)
-    judged = f"the policy tolerates {tolerated.removesuffix(' points') if metric.delta < 0 else tolerated}"
+    judged = f"the policy tolerates {tolerated}"
     needed = None
     if p_pass <= levels.passing:
         verdict: VerdictName = "PASS"
         judged += f"; a loss of {tolerated} or more is ruled out"
         if levels.p_harm_raw <= levels.failing:
-            judged += "; tolerated regression: the fall is real, and inside the margin"
+            judged += "; tolerated regression: the fall is significant, but within the margin"
     elif levels.p_harm <= levels.failing:
         verdict = "FAIL"
     else:
         verdict = "INCONCLUSIVE"
         needed = items_to_decide(metric, margin, width, levels.passing, one.rule.power or policy.power)
-        judged += f"; not enough evidence to rule out such a loss{reasons.items(needed)}"
+        judged += f"; not enough evidence to rule out such a loss{reasons.needs(needed, metric.n)}"
     reason = f"{reasons.change(metric, one.name, width)}; {judged}; {reasons.facts(metric, width)}"
     return _line(one, levels, verdict, reason, p_pass, levels.p_harm, needed)
 
 
 def _target(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
-    """A floor is met when the one-sided lower bound reaches it; a margin when the gain surely exceeds it."""
+    """A floor is met when the one-sided lower bound reaches it; a margin when the test shows a gain of more than it."""
     parts: list[tuple[VerdictName, str, int | None]] = []
     if one.rule.floor is not None or one.rule.ceiling is not None:
         parts.append(_floor(policy, one, levels))
@@ -107,45 +112,54 @@ def _target(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdi
     verdict = max((name for name, _, _ in parts), key=["PASS", "INCONCLUSIVE", "FAIL"].index)
     share = (one.metric.candidate - one.rule.range[0]) / one.rule.width
     shown = reasons.value(1 - share if one.rule.ceiling is not None else share, one.rule)
-    reason = f"{one.name} is {shown} on {one.metric.n} items: " + "; ".join(text for _, text, _ in parts)
+    reason = f"{one.name} is {shown} on {plural(one.metric.n, 'item')}: " + "; ".join(text for _, text, _ in parts)
     needed = max((n for _, _, n in parts if n), default=None) if verdict == "INCONCLUSIVE" else None
     return _line(one, levels, verdict, reason, None, None, needed)
 
 
 def _floor(policy: GateConfig, one: RuledMetric, levels: Levels) -> tuple[VerdictName, str, int | None]:
-    """Turned so that larger is better: a ceiling is a floor of what is left of the range."""
+    """Shares are counted from the worse end of the range, so a ceiling becomes a floor."""
     rule, metric = one.rule, one.metric
     limit = rule.floor if rule.floor is not None else rule.ceiling or 0.0
     floor = (limit - rule.range[0]) / rule.width
     floor = floor if rule.floor is not None else 1 - floor
     low, high = floor_bounds(metric, rule.range[0], rule.width, (levels.passing, levels.failing))
-    word, beyond = ("floor", ("at least", "below")) if rule.floor is not None else ("ceiling", ("at most", "above"))
-    least, most, wanted = (reasons.value(share, rule) for share in (low, high, floor))
+    worst, best, limit_text = (reasons.value(share, rule) for share in (low, high, floor))
+    is_floor = rule.floor is not None
+    name = f"the floor of {limit_text}" if is_floor else f"the ceiling of {limit_text}"
     if low >= floor:
-        return "PASS", f"surely {beyond[0]} {wanted} (bound {least})", None
+        outcome = f"reaches {name} (lower bound {worst})" if is_floor else f"stays under {name} (upper bound {worst})"
+        return "PASS", outcome, None
     if high < floor:
-        return "FAIL", f"surely {beyond[1]} the {word} of {wanted} (bound {most})", None
+        outcome = f"misses {name} (upper bound {best})" if is_floor else f"exceeds {name} (lower bound {best})"
+        return "FAIL", outcome, None
     share = (metric.candidate - rule.range[0]) / rule.width
-    share = share if rule.floor is not None else 1 - share
-    needed = _items_for(share, floor, levels.passing, rule.power or policy.power)
-    between = f"{least} and {most}" if rule.floor is not None else f"{most} and {least}"
-    return "INCONCLUSIVE", f"between {between}, the {word} is {wanted}{reasons.items(needed)}", needed
-
-
-def _items_for(share: float, floor: float, alpha: float, power: float) -> int | None:
-    return items_for_floor(share, floor, alpha, power) if 0 < floor < 1 and share != floor else None
+    share = share if is_floor else 1 - share
+    needed = None
+    if 0 < floor < 1 and share != floor:
+        needed = items_for_floor(share, floor, levels.passing, rule.power or policy.power)
+    between = f"{worst} and {best}" if is_floor else f"{best} and {worst}"
+    text = f"{name} lies between the bounds {between}{reasons.needs(needed, metric.n)}"
+    return "INCONCLUSIVE", text, needed
 
 
 def _improvement(one: RuledMetric, levels: Levels) -> tuple[VerdictName, str, int | None]:
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
-    gained = f"improved by {reasons.amount(metric.delta / width, width)}"
+    moved = reasons.amount(abs(metric.delta) / width, width)
+    change = (
+        f"improved by {moved}" if metric.delta > 0 else f"got worse by {moved}" if metric.delta else "did not change"
+    )
     demanded = reasons.amount(margin, width)
     if gain_p(metric, margin, width) <= levels.passing:
-        return "PASS", f"{gained}, surely at least {demanded}", None
+        return "PASS", f"{change}; a gain of more than {demanded} is shown", None
     if shortfall_p(metric, margin, width) <= levels.failing:
-        return "FAIL", f"{gained}, less than the {demanded} demanded", None
-    return "INCONCLUSIVE", f"{gained}; {demanded} are demanded", None
+        return "FAIL", f"{change}; the policy demands {demanded}, and a gain that large is ruled out", None
+    return (
+        "INCONCLUSIVE",
+        f"{change}; the policy demands {demanded}, and such a gain is neither shown nor ruled out",
+        None,
+    )
 
 
 def _line(
@@ -160,7 +174,7 @@ def _line(
     margin = one.rule.margin_of(one.metric.reference)
     measured = {name: getattr(one.metric, name) for name in MetricVerdict.model_fields if name in SHARED}
     if (share := one.comparison.flip_share.get(one.metric.task)) is not None:
-        reason += f"; an identical model flips {share:.1%} of these items"
+        reason += f"; an identical model flips {share:.1%} of these items (repeat check)"
     if levels.look is not None:
         reason += f"; decided at look {levels.look}"
     return MetricVerdict(

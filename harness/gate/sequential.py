@@ -1,4 +1,4 @@
-"""Evaluation that stops as soon as a task's verdict is decided, by looks fixed in the policy beforehand."""
+"""Interim looks: stops the evaluation of a task once its verdict is decided. The policy fixes the looks beforehand."""
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,29 +49,29 @@ class LookProgress:
 
 
 def first_items(documents: Iterable[int], seed: int, task: str, count: int | None = None) -> list[int]:
-    """The doc_ids of a task in the order in which they are evaluated: the first `count`, or all."""
+    """The doc_ids of a task in the seeded order of their evaluation: the first `count`, or all."""
     order = sorted(documents)
     random.Random(f"{seed}:{task}:order").shuffle(order)
     return order[:count]
 
 
 def needs_all(rule: RuleConfig, binary: bool) -> str | None:
-    """Why a rule cannot be decided before all items are there, in words; None where it can."""
-    demands = {
+    """Why a rule cannot be decided before all items are evaluated; None where it can."""
+    reasons = {
         "it has clusters": rule.cluster is not None,
         "it has slices": bool(rule.slices),
         "its scores are not right/wrong": not binary or rule.range != (0.0, 1.0),
         "it demands a gain": rule.role == "target" and rule.margin is not None,
         "it has a ceiling": rule.ceiling is not None,
     }
-    return next((told for told, there in demands.items() if there), None)
+    return next((reason for reason, applies in reasons.items() if applies), None)
 
 
 def looks_at(policy: GateConfig, planned: int, guards: int = 1, alpha: float | None = None) -> LookPlan:
-    """After how many of a task's planned items its verdict is looked at, and the levels there.
+    """The numbers of items at which a task's verdict is looked at, and the levels there.
 
-    The harm level is shared among the guards (Bonferroni), since their order is not known before the end. A rule's
-    own `alpha` counts on both sides where it is stricter than the policy's.
+    The guards share the level of harm (Bonferroni), since their order is not known before the end. A rule's own `alpha`
+    counts for both levels where it is stricter than the policy's.
     """
     looks = policy.sequential.looks if policy.sequential else 1
     passing, failing = (min(level, alpha or level) for level in (policy.alpha_pass, policy.alpha_fail))
@@ -85,30 +85,33 @@ def decided(
     groups: Mapping[str, Sequence[str]] | None = None,
     further: Sequence[Iterable[LookProgress]] = (),
 ) -> set[str]:
-    """Tasks whose verdict is decided by every deciding rule at a look: no further item of them changes it.
+    """Tasks whose verdict is final at this look under every deciding rule, so that they can stop.
 
-    `further` is the progress against each further baseline: guards hold against all of them, share one level of harm,
-    and a task is decided when it is against each. Guards on slices share it too. Tasks that no rule decides, tasks
-    inside a group that one decides, and rules that need all items (clusters, slices, demanded gains, other scores than
-    right/wrong) are never decided early.
+    `further` is the progress against each further baseline. Guards are tested against all baselines and share one level
+    of harm, together with guards on slices; a task stops only when it is decided against each baseline. Never decided
+    early are tasks without a deciding rule, tasks of a group that has one, and rules that need all items (clusters,
+    slices, demanded gains, scores other than right/wrong).
     """
     if policy.sequential is None:
         return set()
-    spoken = [_DecidingRules.of(policy, suite, counts, groups or {})]
-    spoken += [_DecidingRules.of(policy, suite, other, groups or {}).guards_alone() for other in further]
-    guards = sum(one.guards for one in spoken)
-    found: dict[str, list[bool]] = {}
-    for one in spoken:
-        for progress, named in one.rules:
-            found.setdefault(progress.task, []).extend(settled(policy, rule, progress, guards) for rule in named)
-    pooled = {task for one in spoken for task in one.pooled}
-    return {task for task, done in found.items() if done and all(done) and task not in pooled}
+    baselines = [_DecidingRules.of(policy, suite, counts, groups or {})]
+    baselines += [_DecidingRules.of(policy, suite, other, groups or {}).guards_alone() for other in further]
+    guards = sum(one.guards for one in baselines)
+    done: dict[str, list[bool]] = {}
+    for one in baselines:
+        for progress, rules in one.rules:
+            done.setdefault(progress.task, []).extend(settled(policy, rule, progress, guards) for rule in rules)
+    pooled = {task for one in baselines for task in one.pooled}
+    return {task for task, settled_rules in done.items() if settled_rules and all(settled_rules) and task not in pooled}
 
 
 @dataclass(frozen=True)
 class _DecidingRules:
-    """The deciding rules against one baseline: of tasks, of slices, of groups that will be compared; `pooled` are the
-    tasks of groups that a rule decides on."""
+    """The deciding rules against one baseline.
+
+    `rules` are those of tasks, with the task's progress, `sliced` those of slices, `above` those of groups that will be
+    compared. `pooled` are the tasks of groups that have a deciding rule.
+    """
 
     rules: Sequence[tuple[LookProgress, Sequence[RuleConfig]]]
     sliced: Sequence[Sequence[RuleConfig]]
@@ -119,27 +122,27 @@ class _DecidingRules:
     def of(
         cls, policy: GateConfig, suite: SuiteConfig, counts: Iterable[LookProgress], groups: Mapping[str, Sequence[str]]
     ) -> "_DecidingRules":
-        found = list(counts)
+        progress = list(counts)
         above = {
             (group, one.metric): _rules(policy, suite.name, group, one.metric)
             for group, tasks in groups.items()
-            for one in found
+            for one in progress
             if one.task in tasks
         }
         return cls(
-            rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in found],
-            sliced=[_rules(policy, suite.name, one.task, one.metric, name) for one in found for name in one.slices],
-            above=[named for key, named in above.items() if _pooled(key, groups, found)],
-            pooled=frozenset(task for (group, _), named in above.items() if named for task in groups[group]),
+            rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in progress],
+            sliced=[_rules(policy, suite.name, one.task, one.metric, name) for one in progress for name in one.slices],
+            above=[rules for key, rules in above.items() if _pooled(key, groups, progress)],
+            pooled=frozenset(task for (group, _), rules in above.items() if rules for task in groups[group]),
         )
 
     @property
     def guards(self) -> int:
-        return sum(map(len, map(_guards, [*(named for _, named in self.rules), *self.sliced, *self.above])))
+        return sum(map(len, map(_guards, [*(rules for _, rules in self.rules), *self.sliced, *self.above])))
 
     def guards_alone(self) -> "_DecidingRules":
-        """Further baselines are for guards only."""
-        rules = [(one, _guards(named)) for one, named in self.rules]
+        """The same without targets: further baselines are for guards only."""
+        rules = [(progress, _guards(rules)) for progress, rules in self.rules]
         sliced, above = ([_guards(named) for named in part] for part in (self.sliced, self.above))
         return _DecidingRules(rules, sliced, above, self.pooled)
 
@@ -150,8 +153,8 @@ def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
 
 def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[LookProgress]) -> bool:
     """Whether a (group, metric) will be compared: all tasks of the group have the metric."""
-    there = {(one.task, one.metric) for one in counts}
-    return all((task, key[1]) in there for task in groups[key[0]])
+    measured = {(one.task, one.metric) for one in counts}
+    return all((task, key[1]) in measured for task in groups[key[0]])
 
 
 def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str = "all") -> list[RuleConfig]:
@@ -163,7 +166,7 @@ def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str =
 
 
 def settled(policy: GateConfig, rule: RuleConfig, one: LookProgress, guards: int) -> bool:
-    """Whether a rule's verdict is decided by the items so far, with the harm level shared by so many guards."""
+    """Whether the items so far decide a rule's verdict, with the level of harm shared by so many guards."""
     plan = looks_at(policy, one.planned, guards if rule.role == "guard" else 1, rule.alpha)
     if needs_all(rule, one.binary) or one.done not in plan.counts or one.done < (rule.minimum_n or policy.minimum_n):
         return False

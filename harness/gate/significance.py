@@ -1,6 +1,6 @@
-"""The statistic that fits a metric's data: right/wrong, other scores, clustered, or the strata of a group.
+"""Chooses the test for a metric by its data: right/wrong, other scores, clustered items, or the strata of a group.
 
-`width` is the length of the metric's range: margins, floors and differences are shares of it in every test.
+`width` is the length of the metric's range; in every test, margins, floors and differences are shares of it.
 """
 
 import math
@@ -88,7 +88,7 @@ def fail_p(metric: MetricComparison) -> float:
 
 
 def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
-    """Two-sided interval of Δ; as wide as shares can be where the items are too few for any."""
+    """Two-sided interval of Δ; as wide as the range allows where the items are too few for any test."""
     if _counted(metric):
         return tango_interval(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, level)
     if untestable_reason(metric) is not None:
@@ -103,9 +103,9 @@ def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
 
 
 def interval_doubt(metric: MetricComparison) -> str | None:
-    """Why `interval` may hold the truth less often than it says, in words; None where simulation finds it does not.
+    """Why `interval` may cover the truth less often than it says; None where simulation shows that it covers.
 
-    What a few items do not show no interval made of them can know: where one item in twenty moves, it covers 78% on 30.
+    No interval covers what the sample lacks: where one item in twenty moves, an interval of 30 items covers 78%.
     """
     if _counted(metric) or metric.clusters is not None or _stratified(metric) or not 2 <= metric.n < FEW_FOR_INTERVAL:
         return None
@@ -119,22 +119,22 @@ def interval_doubt(metric: MetricComparison) -> str | None:
 def floor_bounds(
     metric: MetricComparison, lowest: float, width: float, alpha: tuple[float, float]
 ) -> tuple[float, float]:
-    """One-sided bounds of the candidate's mean as a share of its range, turned so that larger is better.
+    """One-sided bounds of the candidate's mean, as a share of its range counted from the worse end.
 
-    Clopper–Pearson at alpha = (for the lower, for the upper bound), on as many independent items as clusters leave;
-    scores between right and wrong vary less than right/wrong ones of the same mean, so the bounds hold for them.
+    Clopper–Pearson at alpha = (lower bound's, upper bound's), on the effective sample size where items are clustered.
+    Scores between 0 and 1 vary less than right/wrong scores of the same mean, so the bounds hold for them too.
     """
     share = (metric.candidate - lowest) / width
     share = share if metric.direction == "higher" else 1 - share
     n = max(1, math.floor(metric.effective_n or metric.n))
-    least, most = math.floor(share * n + 1e-9), min(n, math.ceil(share * n - 1e-9))
-    return clopper_pearson_lower(least, n, alpha[0]), clopper_pearson_upper(most, n, alpha[1])
+    min_right, max_right = math.floor(share * n + 1e-9), min(n, math.ceil(share * n - 1e-9))
+    return clopper_pearson_lower(min_right, n, alpha[0]), clopper_pearson_upper(max_right, n, alpha[1])
 
 
 def items_to_decide(metric: MetricComparison, margin: float, width: float, alpha: float, power: float) -> int:
-    """Items that show with the given power that an equal model is no worse, at the observed discordance.
+    """Items with which an equal model passes with the given power, at the observed discordance.
 
-    Where there are as many already, the models seem to differ: then items that decide at the observed difference.
+    Where the sample is that large already, the models seem to differ: then the items that decide at the observed Δ.
     """
     spread, design = _spread(metric, width), metric.n / (metric.effective_n or metric.n)
     needed = math.ceil(n_for_noninferiority(margin, spread, alpha, power) * design)
@@ -149,16 +149,16 @@ def items_to_decide(metric: MetricComparison, margin: float, width: float, alpha
 
 
 def items_for_floor(share: float, floor: float, alpha: float, power: float) -> int | None:
-    """Items that show whether the floor is reached or missed at this share; None when it lies on the floor."""
+    """Items that show whether this share reaches or misses the floor; None when it lies on the floor."""
     if share > floor:
         return n_for_floor(share, floor, alpha, power)
     return n_for_floor(1 - share, 1 - floor, alpha, power)
 
 
 def differences(metric: MetricComparison) -> Any:
-    """Δ item by item, shape (n,); of a right/wrong metric rebuilt from its counts, whose order is of no use.
+    """Δ item by item, shape (n,). Those of a right/wrong metric are rebuilt from its counts, in no order of the items.
 
-    Of a group that weighs its tasks equally they are in the order of its tasks.
+    Those of a group that weighs its tasks equally are in the order of its tasks.
     """
     if metric.differences is not None:
         return np.array(metric.differences)
@@ -170,13 +170,13 @@ def differences(metric: MetricComparison) -> Any:
 
 
 def untestable_reason(metric: MetricComparison) -> str | None:
-    """Why no test can be made of the metric's items, in words."""
+    """Why the metric's items allow no test; None where they do."""
     if not _counted(metric) and metric.n < 2:
-        return "was measured on a single item"
+        return "was measured on a single item, which allows no test"
     if not _several(metric.clusters):
-        return f"was measured on a single cluster of {metric.clustered_by}"
+        return f"was measured on a single cluster of {metric.clustered_by}, which allows no test"
     if metric.equal_weights and metric.clusters is None and not _stratified(metric):
-        return "weighs its tasks equally, and one of them has a single item"
+        return "weighs its tasks equally, but one of them has a single item, which allows no test"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Policy × comparison → verdict: non-inferiority, else harm, else undecided."""
+"""Decides: a policy and a comparison give a verdict, with its reasons and notes."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -14,13 +14,11 @@ from harness.gate.significance import fail_p
 from harness.records.gate import EXIT_CODES, Comparison, MetricComparison, MetricVerdict, Verdict, VerdictName, Waiver
 from harness.stats.proportion import benjamini_hochberg, holm
 
-# What the A/A check says about a comparison: answers that differ no more than one model's own two passes are noise.
-
 
 def repeat_check_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping[str, float]) -> list[str]:
-    """A note for each right/wrong metric whose share of differing answers is at most the A/A check's, by task.
+    """A note for each right/wrong metric whose answers differ no more than those of one model evaluated twice.
 
-    `flip_shares` are an evaluation's `aa_flip_share`. Notes decide nothing: a verdict rests on the paired test.
+    `flip_shares` is an evaluation's `aa_flip_share`, by task. Notes decide nothing: a verdict rests on the paired test.
     """
     notes = []
     for metric in metrics:
@@ -31,19 +29,19 @@ def repeat_check_notes(metrics: Sequence[MetricComparison], flip_shares: Mapping
         if 0 < differing <= share * metric.n:
             notes.append(
                 f"{metric.key}: {differing} of {metric.n} answers differ ({differing / metric.n:.1%}), "
-                f"no more than when the same model is asked twice ({share:.1%}): noise"
+                f"no more than between two runs of the same model ({share:.1%}): this may be noise"
             )
     return notes
 
 
 def decide(policy: GateConfig, comparison: Comparison, today: date | None = None) -> Verdict:
-    """The verdict on a comparison, as of `today` (waivers expire).
+    """The verdict on a comparison on the day `today`, in UTC (waivers expire).
 
-    Whatever makes the evidence unusable is INVALID, before any statistics.
+    Evidence that cannot be compared or trusted is INVALID; nothing is tested then.
     """
     today = today or datetime.now(UTC).date()
-    if faults := invalid_reasons(policy, comparison, today):
-        return _verdict(policy, comparison, "INVALID", faults, [], waived_as_missing(policy, comparison, today), today)
+    if reasons := invalid_reasons(policy, comparison, today):
+        return _verdict(policy, comparison, "INVALID", reasons, [], waived_as_missing(policy, comparison, today), today)
     ruled = _ruled(policy, comparison)
     judged = [apply_rule(policy, one, levels) for one, levels in zip(ruled, _levels(policy, ruled), strict=True)]
     waivers = waived_as_missing(policy, comparison, today)
@@ -57,10 +55,10 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
 
 
 def _ruled(policy: GateConfig, comparison: Comparison) -> list[RuledMetric]:
-    """Every deciding rule with every metric it speaks for; further baselines are for guards only."""
+    """Every deciding rule with every metric it applies to; against further baselines only guards are tested."""
     main = comparison.metrics
-    found = [RuledMetric(rule, metric, None, comparison) for metric in main for rule in rules_for(policy, metric)]
-    found += [
+    ruled = [RuledMetric(rule, metric, None, comparison) for metric in main for rule in rules_for(policy, metric)]
+    ruled += [
         RuledMetric(rule, metric, other.baseline.label, other)
         for other in comparison.others
         for metric in other.metrics
@@ -68,15 +66,15 @@ def _ruled(policy: GateConfig, comparison: Comparison) -> list[RuledMetric]:
         if rule.role == "guard"
     ]
     order = {id(rule): index for index, rule in enumerate(policy.rules)}
-    return sorted(found, key=lambda one: order[id(one.rule)])
+    return sorted(ruled, key=lambda one: order[id(one.rule)])
 
 
 def _levels(policy: GateConfig, ruled: Sequence[RuledMetric]) -> list[Levels]:
-    """What each p-value is held to, and the p-value of harm adjusted over all guards (Holm).
+    """The level for each p-value, and the p-value of harm adjusted over all guards (Holm).
 
-    With interim looks the levels are those of the look at which the task ended, and all guards share the harm level, as
-    they were counted at each look; a baseline that was added later makes it stricter for all. The levels hold at
-    whatever look a task ends, so a stop that another baseline decided costs no error rate.
+    With interim looks the levels are those of the look at which the task ended, and all guards share the level of harm,
+    as at each look. A baseline that is added later makes that level stricter for all guards. The levels hold at
+    whichever look a task ends, so error rates hold even where another baseline made the task stop.
     """
     guards = [one for one in ruled if one.rule.role == "guard"]
     raw = {id(one): fail_p(one.metric) for one in guards}
@@ -94,7 +92,7 @@ def _waiver(one: RuledMetric, line: MetricVerdict, today: date) -> Waiver | None
 
 
 def _overall(lines: Sequence[MetricVerdict]) -> tuple[VerdictName, list[str]]:
-    """The worst of what is not waived; without any metric that passed, nothing passes."""
+    """The worst verdict that is not waived; waivers alone pass nothing."""
     counted = [line for line in lines if line.waived is None]
     worst: VerdictName = max((line.verdict for line in counted), key=_severity, default="INCONCLUSIVE")
     if not counted:
@@ -107,7 +105,7 @@ def _severity(verdict: VerdictName) -> int:
 
 
 def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
-    """Information: metrics of info rules, and slices; the slices' p-values of harm are adjusted over all of them."""
+    """Metrics of info rules, and slices. The p-values of harm of the slices are adjusted over all slices."""
     shown = [m for m in comparison.metrics if is_shown(policy, m) and not rules_for(policy, m)]
     slices = [metric for metric in shown if metric.slice != "all"]
     adjusted = dict(zip(map(id, slices), benjamini_hochberg([fail_p(m) for m in slices]), strict=True))
@@ -120,7 +118,7 @@ def _information(metric: MetricComparison, p_harm: float | None, alpha: float) -
     width = 1.0 if share else metric.highest - metric.lowest or 1.0
     reason = f"{change(metric, name, width)}; shown for information; {facts(metric, width)}"
     if p_harm is not None and p_harm <= alpha:
-        reason += f"; a real fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
+        reason += f"; a significant fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
     return MetricVerdict(
         **{name: getattr(metric, name) for name in MetricVerdict.model_fields if name in type(metric).model_fields},
         role="info", margin=None, floor=None, p_noninferior=None, p_harm=p_harm, verdict="PASS", reason=reason,
@@ -155,10 +153,10 @@ def _verdict(
 
 
 def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:
-    """What every output must tell beside the reasons."""
+    """Notes that every output shows beside the reasons: waivers, early stops, repeat checks."""
     notes = [
         f"waiver '{used.name}' for {used.rule} ({used.used_for}): {used.reason}; "
-        + ("expired on" if used.expired else "until")
+        + ("expired on" if used.expired else "valid until")
         + f" {used.expires.isoformat()}"
         for used in waivers
     ]
@@ -167,7 +165,7 @@ def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:
         for task, early in sorted(comparison.stopped.items())
     ]
     notes += [
-        f"task {task}: an identical model flips {share:.1%} of the items"
+        f"task {task}: an identical model flips {share:.1%} of the items (repeat check)"
         for task, share in sorted(comparison.flip_share.items())
     ]
     return notes + repeat_check_notes(comparison.overall, comparison.flip_share)

@@ -1,4 +1,4 @@
-"""What a CI system reads of a decision: job summary, step outputs, annotations, a comment, artifacts."""
+"""Hands a decision to a CI system: job summary, step outputs, annotations, a comment, artifacts."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ COPIED = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-co
 
 
 def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
-    """Copies of the report's small files beside the verdict; then whatever the CI system around provides files for."""
+    """Copies the report's small files beside the verdict, then fills the files that the CI system provides."""
     for name in COPIED:
         if (report.parent / name).is_file():
             shutil.copyfile(report.parent / name, out / name)
@@ -41,48 +41,40 @@ def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
 
 
 def write_unchanged(candidate: str, entry: HistoryEntry, out: Path | None) -> None:
-    """The same for a candidate that the alias points to already: there is nothing to decide.
+    """The same for a candidate that the alias points to already, so that there is nothing to decide.
 
-    Files only where a folder was named, and an earlier decision in it goes: nobody is to take that for this one. The
-    folder of a run stays as it is, and the one beside it: they hold the decision that the promotion rests on.
+    Files are written only into a named folder, in place of an earlier decision, which must not be taken for this one.
+    The folder of a run, or of a decision against an alias, stays as it is: it holds what the promotion rests on.
     """
-    told = f"{candidate} is {entry.alias} already ({entry.model}, entry {entry.number}): nothing to decide"
-    message = f"{MARKER}\n## {UNCHANGED}\n\n{told}: the same weights under the same prompt contract.\n"
-    folder = _instead(message, out)
+    statement = f"{candidate} is already {entry.alias} ({entry.model}, entry {entry.number}): nothing to decide"
+    message = f"{MARKER}\n## {UNCHANGED}\n\n{statement}: the same weights under the same prompt contract.\n"
+    folder = _replace_decision(message, out)
     _append("GITHUB_STEP_SUMMARY", message)
     _append_outputs({"verdict": UNCHANGED, "exit_code": "0", "report": "", "folder": folder})
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(f"::notice title={UNCHANGED}::{_escaped(one_line(told))}")
-    print(f"{UNCHANGED}: {told}")
+        print(f"::notice title={UNCHANGED}::{_escaped(one_line(statement))}")
+    print(f"{UNCHANGED}: {statement}")
 
 
-def _instead(message: str, out: Path | None) -> str:
-    """Summary and comment in place of an earlier decision; the folder they lie in, '' without one."""
-    if out is None or _of_a_run(out):
+def _replace_decision(message: str, out: Path | None) -> str:
+    """Writes summary and comment in place of an earlier decision; returns the folder, '' if nothing was written."""
+    if out is None or RunFolder(out).record.is_file() or RunFolder(out).is_against_an_alias:
         return ""
     out.mkdir(parents=True, exist_ok=True)
-    _clear(out)
+    earlier = [*(out / name for name in (*DECISION, *COPIED)), *(RunFolder(out).report / name for name in REPORTED)]
+    for path in earlier:
+        path.unlink(missing_ok=True)
     for name in ("summary.md", "comment.md"):
         (out / name).write_text(message)
     return str(out.resolve())
 
 
-def _of_a_run(out: Path) -> bool:
-    return RunFolder(out).record.is_file() or RunFolder(out).is_against_an_alias
-
-
-def _clear(out: Path) -> None:
-    """Removes the files of an earlier decision, and no others."""
-    for path in (*(out / name for name in (*DECISION, *COPIED)), *(RunFolder(out).report / name for name in REPORTED)):
-        path.unlink(missing_ok=True)
-
-
 def write_failure(error: HarnessError, out: Path | None) -> None:
-    """The same for a decision that could not be made; a folder that cannot be written never hides why."""
+    """The same for a decision that could not be made. A folder that cannot be written does not hide the reason."""
     message = f"{MARKER}\n## No verdict\n\n```\n{str(error).replace('```', '')}\n```\n"
     folder = ""
     with suppress(OSError):
-        folder = _instead(message, out)
+        folder = _replace_decision(message, out)
     _append("GITHUB_STEP_SUMMARY", message)
     _append_outputs({"verdict": "NONE", "exit_code": str(error.exit_code), "report": "", "folder": folder})
     if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -90,7 +82,7 @@ def write_failure(error: HarnessError, out: Path | None) -> None:
 
 
 def annotations(verdict: Verdict, out: Path) -> str:
-    """GitHub workflow commands, one a line: those of the report where it has them, else one for each reason."""
+    """GitHub workflow commands, one per line: those of the report where it has them, else one for each reason."""
     if (out / "annotations.txt").is_file():
         return (out / "annotations.txt").read_text().rstrip("\n")
     level = {"PASS": "notice", "INCONCLUSIVE": "warning"}.get(verdict.verdict, "error")
@@ -98,7 +90,7 @@ def annotations(verdict: Verdict, out: Path) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Percent signs and line ends as workflow commands take them: no answer of a model starts a command of its own."""
+    """Percent signs and line ends escaped for a workflow command, so that no answer of a model starts a new one."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
@@ -107,7 +99,7 @@ def _append_outputs(values: Mapping[str, str]) -> None:
 
 
 def _append(variable: str, text: str) -> None:
-    """Adds text to the file that an environment variable names; without it, nothing."""
+    """Appends text to the file that an environment variable names; does nothing where it is not set."""
     if path := os.environ.get(variable):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text if text.endswith("\n") else f"{text}\n")

@@ -1,4 +1,4 @@
-"""What the report shows of domain tasks: metrics by slice on both sides, and the candidate's failed answers."""
+"""Results of domain tasks for the report: metrics by slice on both sides, and the candidate's failed answers."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class SliceRow:
 
 @dataclass(frozen=True)
 class BrokenAnswer:
-    """An answer that breaks a rule: `broken` holds rule, expected and found of each."""
+    """An answer that breaks at least one rule; `broken` has a dict for each: `rule`, `expected` and `found`."""
 
     item: str
     slice: str
@@ -49,21 +49,21 @@ class TaskFailures:
 
 
 def slice_rows(evaluations: Sequence[Evaluation]) -> list[SliceRow]:
-    """Per-slice means of all evaluations side by side, by task, metric and slice."""
-    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    """The means of all evaluations side by side, sorted by task, metric and slice."""
+    by_slice: dict[tuple[str, str, str], dict[str, Any]] = {}
     for evaluation in evaluations:
         for score in evaluation.scores:
             if score.slice != "all":
-                found.setdefault((score.task, score.metric, score.slice), {})[evaluation.label] = score
+                by_slice.setdefault((score.task, score.metric, score.slice), {})[evaluation.label] = score
     labels = [evaluation.label for evaluation in evaluations]
     return [
         SliceRow(*key, max(s.n for s in sides.values()), {n: sides[n].value if n in sides else None for n in labels})
-        for key, sides in sorted(found.items())
+        for key, sides in sorted(by_slice.items())
     ]
 
 
 def task_failures(folder: Path) -> list[TaskFailures]:
-    """Failed answers by task, from an evaluation folder's samples; tasks without findings are left out."""
+    """Failed answers by task, from an evaluation folder's samples; tasks without graded answers are left out."""
     tasks = []
     for path in sorted(folder.glob("samples_*.jsonl")):
         rows = _rows(path)
@@ -76,7 +76,7 @@ def task_failures(folder: Path) -> list[TaskFailures]:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a samples file; none of a damaged one, which the verdict tells."""
+    """The rows of a samples file; none of a damaged one, which the verdict reports."""
     try:
         rows = [json.loads(line) for line in path.read_bytes().decode().split("\n") if line.strip()]
     except ValueError:

@@ -1,4 +1,4 @@
-"""A verdict in the formats that CI systems read: GitHub annotations, GitLab code quality, OpenMetrics, JUnit XML."""
+"""Writes a verdict for CI systems: GitHub annotations, GitLab code quality, OpenMetrics, JUnit XML."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ from harness.report import wording
 from harness.report.wording import metric_name, one_line, worst_first
 
 CaseOutcome = VerdictName | Literal["WAIVED"]
-SHOWN = 10  # GitHub shows so many annotations of a kind for a step
+SHOWN = 10  # annotations of one kind that GitHub shows for a step
 LEVELS = {"PASS": "notice", "FAIL": "error", "INCONCLUSIVE": "warning", "INVALID": "error"}
 SEVERITIES = {"FAIL": "blocker", "INVALID": "critical", "INCONCLUSIVE": "major"}
 
 
 def annotations(verdict: Verdict) -> str:
-    """Workflow commands, one line each: the verdict, then what did not pass, then notes such as waivers."""
+    """GitHub workflow commands, one per line: the verdict, what did not pass, then notes such as waivers."""
     level = LEVELS[verdict.verdict]
     lines = [_command(level, f"gate {verdict.verdict}", wording.SENTENCES[verdict.verdict])]
     failed = _not_passed(verdict)
@@ -27,21 +27,21 @@ def annotations(verdict: Verdict) -> str:
         reasons = [("evidence", level, reason) for reason in verdict.reasons]
     lines += [_command(kind, title, text) for title, kind, text in reasons[: SHOWN - 1]]
     if len(reasons) >= SHOWN:
-        lines.append(_command("notice", "gate", f"{len(reasons) - SHOWN + 1} more are in the summary"))
+        lines.append(_command("notice", "gate", f"{len(reasons) - SHOWN + 1} more in the summary"))
     lines += [_command("warning", "note", note) for note in verdict.notes[:SHOWN]]
     return "\n".join(lines) + "\n"
 
 
 def code_quality(verdict: Verdict) -> str:
-    """GitLab's code quality report: one finding for every metric or reason that blocks; [] for PASS."""
-    found = [(wording.metric_name(m), m.verdict, m.reason) for m in _not_passed(verdict)]
-    if not found and verdict.verdict != "PASS":
-        found = [("evidence", verdict.verdict, reason) for reason in verdict.reasons]
-    return json.dumps([_finding(verdict.policy, *one) for one in found], indent=2, ensure_ascii=False) + "\n"
+    """GitLab's code quality report: one finding for each metric or reason that blocks; [] for PASS."""
+    blocking = [(wording.metric_name(m), m.verdict, m.reason) for m in _not_passed(verdict)]
+    if not blocking and verdict.verdict != "PASS":
+        blocking = [("evidence", verdict.verdict, reason) for reason in verdict.reasons]
+    return json.dumps([_finding(verdict.policy, *one) for one in blocking], indent=2, ensure_ascii=False) + "\n"
 
 
 def open_metrics(verdict: Verdict) -> str:
-    """Gauges of the verdict and of every metric, in the OpenMetrics text format that GitLab's metrics report reads."""
+    """Gauges of the verdict and of every metric in the OpenMetrics text format, for GitLab's metrics report."""
     lines = ["# TYPE gate_exit_code gauge", f"gate_exit_code {verdict.exit_code}"]
     for name in ("baseline", "candidate", "delta"):
         lines.append(f"# TYPE gate_{name} gauge")
@@ -58,7 +58,7 @@ def _not_passed(verdict: Verdict) -> list[MetricVerdict]:
 
 
 def _command(level: str, title: str, text: str) -> str:
-    """GitHub reads a line `::level title=…::text`; what would end it or start another is percent-encoded."""
+    """A line `::level title=…::text`; what would end it or start another command is percent-encoded."""
     shown = wording.one_line(title).replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{level} title={shown}::{wording.one_line(text).replace('%', '%25')}"
 
@@ -85,10 +85,11 @@ def _escaped(text: str) -> str:
 
 
 def write_junit(verdict: Verdict, path: Path) -> None:
-    """FAIL is a failure, INCONCLUSIVE a failure of that type, INVALID an error; information always passes.
+    """Writes JUnit XML with a case for each metric and note.
 
-    What is waived, and notes such as the waiver itself, are skipped cases with their text.
-    A verdict that no metric explains gets a case `evidence`, so a file without failures means PASS.
+    FAIL and INCONCLUSIVE are failures of that type, INVALID is an error, and info metrics always pass. Waived metrics
+    and notes are skipped cases with their text. A verdict that no metric explains gets a case `evidence`, so that a
+    file without failures or errors means PASS.
     """
     from junitparser import JUnitXml, TestSuite
 

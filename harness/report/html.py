@@ -1,9 +1,10 @@
-"""One self-contained page: no script, no external resource; whatever came from data or a model is text."""
+"""The report as one self-contained HTML page: no script, no external resource, texts of data and models escaped."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.console import plural
 from harness.records.gate import Flip, MetricVerdict, Role, Verdict
 from harness.report import wording
 from harness.report.domain import SliceRow, slice_rows
@@ -15,7 +16,7 @@ SYMBOLS = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "INVALID": "!"}
 ROLES: dict[Role, str] = {
     "guard": "must not get worse by more than its margin",
     "target": "must reach its floor or improve by its margin",
-    "info": "is shown and decides nothing",
+    "info": "is only shown and decides nothing",
 }
 
 
@@ -51,7 +52,12 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        one_line=wording.one_line, share=_share, count=_count, counts=_counts, duration=_duration
+        one_line=wording.one_line,
+        share=_share,
+        count=_count,
+        counted=_counted,
+        counts=_counts,
+        duration=_duration,
     )
     return environment
 
@@ -63,9 +69,9 @@ def _context(view: RunView) -> dict[str, Any]:
         "verdict": view.verdict,
         "metrics": metrics,
         "tally": _tally(view.verdict),
-        "forgetting": wording.forgetting_text(view.verdict),
+        "forgetting": wording.forgetting_text(view.verdict.forgetting) if view.verdict.forgetting else None,
         "slice_lines": wording.slices(view.verdict),
-        "faults": [fault for fault in view.comparison.faults if fault not in view.verdict.reasons],
+        "incomparable": [reason for reason in view.comparison.faults if reason not in view.verdict.reasons],
         "not_drawn": [wording.metric_name(metric) for metric in metrics if not wording.is_share(metric)],
         "forests": _forests(metrics),
         "loss": loss_curve(view.curve),
@@ -78,7 +84,7 @@ def _context(view: RunView) -> dict[str, Any]:
 
 
 def _forests(metrics: list[MetricVerdict]) -> dict[str, Any]:
-    """Guards and targets apart: a target often moves thirty times as far as a guard may."""
+    """Separate drawings of guards and targets: a target often moves thirty times as far as a guard may."""
     drawings = {
         "Differences": forest([metric for metric in metrics if metric.role != "target"], "guards"),
         "Differences of targets": forest([metric for metric in metrics if metric.role == "target"], "targets"),
@@ -87,16 +93,16 @@ def _forests(metrics: list[MetricVerdict]) -> dict[str, Any]:
 
 
 def _tally(verdict: Verdict) -> str:
-    """`3 of 4 deciding metrics passed`, or why there is nothing to count."""
+    """`3 of 4 deciding metrics passed.`, or that none was tested."""
     deciding = [metric for metric in verdict.metrics if metric.role != "info"]
     if not deciding:
         return "No deciding metric was tested."
     passed = sum(metric.verdict == "PASS" for metric in deciding)
-    return f"{passed} of {len(deciding)} deciding metric{'s' if len(deciding) != 1 else ''} passed."
+    return f"{passed} of {plural(len(deciding), 'deciding metric')} passed."
 
 
 def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:
-    """Flips by task and metric, those that got worse first."""
+    """Flips by task, metric and direction, those that got worse first."""
     groups: dict[tuple[str, str], list[Flip]] = {}
     for flip in flips:
         direction = "worse" if flip.got_worse else "better"
@@ -106,7 +112,7 @@ def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:
 
 
 def _by_metric(rows: list[SliceRow]) -> dict[str, list[SliceRow]]:
-    """Slices of one metric together, the lowest first."""
+    """Slices by metric, the lowest first."""
     groups: dict[str, list[SliceRow]] = {}
     for row in rows:
         groups.setdefault(f"{row.task}/{row.metric}", []).append(row)
@@ -119,6 +125,10 @@ def _share(part: float, whole: float) -> str:
 
 def _count(number: float) -> str:
     return f"{number:,.0f}"
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{_count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _counts(counts: dict[str, int]) -> str:

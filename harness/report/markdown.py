@@ -1,4 +1,4 @@
-"""A short summary for a pull request or a CI job page (GitHub-flavoured Markdown)."""
+"""Markdown of a verdict, for a pull request or the page of a CI job, and of a comparison without a policy."""
 
 import html
 import re
@@ -15,21 +15,21 @@ _SYNTAX = re.compile(r"[\\`*~|\[\]#!]|(?<!\w)_|_(?!\w)")
 
 
 def summary_markdown(view: RunView) -> str:
-    """Verdict, reasons, one table row a metric, and slices and flips in collapsed sections.
+    """The verdict, its reasons, a table with a row for each metric, and collapsed sections with slices and flips.
 
-    The first line is a comment that never changes, by which a bot finds its earlier message. At most LIMIT bytes.
+    The first line is a comment that never changes, so that a bot finds its earlier message. At most LIMIT bytes.
     """
     return _fitting(view, wording.worst_first(view.verdict), [])
 
 
 def comment_markdown(view: RunView) -> str:
-    """As the summary, for a pull request: the table holds what decides, the rest is collapsed."""
+    """As the summary, for a pull request: the table holds the metrics that decide, the rest is collapsed."""
     metrics = wording.worst_first(view.verdict)
     return _fitting(view, [m for m in metrics if m.role != "info"], [m for m in metrics if m.role == "info"])
 
 
 def _fitting(view: RunView, listed: list[MetricVerdict], folded: list[MetricVerdict]) -> str:
-    """The message with as many rows as GitHub takes; the worst stand first, so they stay."""
+    """The message with as many rows as GitHub accepts; the worst come first, so they stay."""
     rows = max(len(listed), len(folded), len(wording.slices(view.verdict)), len(view.verdict.reasons), 1)
     while len((text := _message(view, listed, folded, rows)).encode()) > LIMIT and rows > 1:
         rows //= 2
@@ -38,18 +38,18 @@ def _fitting(view: RunView, listed: list[MetricVerdict], folded: list[MetricVerd
 
 def _message(view: RunView, listed: list[MetricVerdict], folded: list[MetricVerdict], rows: int) -> str:
     verdict = view.verdict
-    lost = wording.forgetting_text(verdict)
+    lost = verdict.forgetting
     parts = [
         MARKER,
         f"## {verdict.verdict}: {escape(view.name)}",
         "",
         wording.SENTENCES[verdict.verdict],
         "",
-        *_cut([f"- {escape(told)}" for told in verdict.reasons], rows),
-        *_cut([f"- {escape(told)}" for told in verdict.notes], rows),
+        *_cut([f"- {escape(reason)}" for reason in verdict.reasons], rows),
+        *_cut([f"- {escape(note)}" for note in verdict.notes], rows),
         "",
         *_table(listed, rows),
-        *([escape(lost), ""] if lost else []),
+        *([escape(wording.forgetting_text(lost)), ""] if lost else []),
         *_details("Shown for information", _table(folded, rows)),
         *_details("Slices", _table(wording.slices(verdict), rows)),
         *_details("Items that changed", _flips([*listed, *folded], rows)),
@@ -75,7 +75,7 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """As code: also keeps GitHub from reading @name as a person and #1 as an issue."""
+    """As code, so that GitHub does not read @name as a person or #1 as an issue."""
     return f"<code>{escape(text)}</code>"
 
 
@@ -99,52 +99,49 @@ def _cells(metric: MetricVerdict) -> list[str]:
 
 def _flips(metrics: list[MetricVerdict], rows: int) -> list[str]:
     counted = [metric for metric in metrics if metric.only_baseline_right is not None]
-    told = [(m, "; ".join(text for text in (wording.flips_text(m), wording.extras_text(m)) if text)) for m in counted]
-    return _cut([f"- {code(wording.metric_name(metric))}: {text}" for metric, text in told], rows)
+    texts = [(m, "; ".join(text for text in (wording.flips_text(m), wording.extras_text(m)) if text)) for m in counted]
+    return _cut([f"- {code(wording.metric_name(metric))}: {text}" for metric, text in texts], rows)
 
 
-# A comparison without a policy: differences as Markdown, and on the terminal.
-
-
-LISTED = 500  # rows of each table
+LISTED = 500  # rows of each table of a comparison
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    """What cannot be compared, forgetting over the suite, one table row a metric, slices collapsed."""
+    """For each baseline: why it cannot be compared, a table of the metrics, forgetting, and the slices, collapsed."""
     parts = ["## Comparison", ""]
-    for found in (comparison, *comparison.others):
-        slices = sorted((m for m in found.metrics if m.slice != "all"), key=lambda m: m.delta)
-        parts += [f"Baseline {code(found.baseline.label)}, candidate {code(found.candidate.label)}", ""]
-        parts += [f"- not comparable: {escape(fault)}" for fault in found.faults] + [""]
-        parts += _comparison_table(found.overall)
-        if found.forgetting is not None:
-            parts += [escape(wording.forgetting_sentence(found.forgetting)), ""]
+    for one in (comparison, *comparison.others):
+        slices = sorted((m for m in one.metrics if m.slice != "all"), key=lambda m: m.delta)
+        parts += [f"Baseline {code(one.baseline.label)}, candidate {code(one.candidate.label)}", ""]
+        parts += [f"- not comparable: {escape(reason)}" for reason in one.faults] + [""]
+        parts += _comparison_table(one.overall)
+        if one.forgetting is not None:
+            parts += [escape(wording.forgetting_text(one.forgetting)), ""]
         if slices:
             parts += ["<details><summary>Slices</summary>", "", *_comparison_table(slices), "</details>", ""]
     return "\n".join(parts)
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Every metric with its difference and flips, forgetting over the suite, and what makes it incomparable."""
-    for found in (comparison, *comparison.others):
-        against = "" if found is comparison else f" (against {found.baseline.label})"
-        for metric in found.metrics:
+    """Prints every metric with its difference and flips, forgetting, and why the evaluations cannot be compared."""
+    for one in (comparison, *comparison.others):
+        against = "" if one is comparison else f" (against {one.baseline.label})"
+        for metric in one.metrics:
             print(wording.one_line(_line(metric, against)))
-        if found.forgetting is not None:
-            print(wording.one_line(f"{wording.forgetting_sentence(found.forgetting)}{against}"))
-        for fault in found.faults:
-            print(wording.one_line(f"not comparable{against}: {fault}"))
+        if one.forgetting is not None:
+            print(wording.one_line(f"{wording.forgetting_text(one.forgetting)}{against}"))
+        for reason in one.faults:
+            print(wording.one_line(f"not comparable{against}: {reason}"))
 
 
 def _line(metric: MetricComparison, against: str) -> str:
     numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f}"
-    told = [f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]  n={metric.n}"]
-    told += [f"interval {metric.interval_doubt}"] if metric.interval_doubt else []
+    facts = [f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]  n={metric.n}"]
+    facts += [f"interval {metric.interval_doubt}"] if metric.interval_doubt else []
     if metric.only_baseline_right is not None:
-        told.append(f"1->0 {metric.only_baseline_right}, 0->1 {metric.only_candidate_right}")
-    told += [text] if (text := wording.extras_text(metric)) else []
-    told += ["lower is better"] if metric.direction == "lower" else []
-    return f"{wording.measured_name(metric)}{against}: {numbers} {'; '.join(told)}"
+        facts.append(f"1->0 {metric.only_baseline_right}, 0->1 {metric.only_candidate_right}")
+    facts += [text] if (text := wording.extras_text(metric)) else []
+    facts += ["lower is better"] if metric.direction == "lower" else []
+    return f"{wording.measured_name(metric)}{against}: {numbers} {'; '.join(facts)}"
 
 
 def _comparison_table(metrics: list[MetricComparison]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The model card of a run: Hugging Face's conventions, every statement taken from the run's own records."""
+"""Writes the model card of a run by Hugging Face's conventions; every statement comes from the run's records."""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import Config
+from harness.core.console import plural
 from harness.core.layout import RunFolder
 from harness.records.gate import MetricVerdict
 from harness.records.stages import SourceCount
@@ -19,7 +20,10 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def write_model_card(run: Path, config: Config) -> Path | None:
-    """report/MODEL_CARD.md of a run that has a checkpoint, else None; raises DataError when it holds no verdict."""
+    """Writes report/MODEL_CARD.md and returns its path; None for a run without a checkpoint.
+
+    Raises DataError when the run has no verdict.
+    """
     view = run_view(run, config.name, command="")
     if view.training is None or view.dataset is None:
         return None
@@ -30,7 +34,7 @@ def write_model_card(run: Path, config: Config) -> Path | None:
 
 
 def model_card(view: RunView, config: Config) -> str:
-    """YAML front matter (with the model-index), then the sections."""
+    """The card as Markdown: YAML front matter with the model-index, then the sections."""
     sections = (_title, _model, _results, _forgetting, _data, _template, _training, _limits, _serving, _evidence)
     text = [line for section in sections for line in (*section(view, config), "")]
     return f"---\n{_front_matter(view, config)}\n---\n\n" + "\n".join(text)
@@ -100,7 +104,7 @@ def _results(view: RunView, _: Config) -> Iterator[str]:
     yield "## Results"
     yield ""
     if not view.verdict.metrics:
-        yield "None that can be trusted: see the reasons above."
+        yield "No result can be trusted: see the reasons above."
         return
     yield f"Candidate against {escape(view.verdict.baseline.label)}, item by item; 95% intervals of the difference."
     yield ""
@@ -111,12 +115,12 @@ def _results(view: RunView, _: Config) -> Iterator[str]:
 
 
 def _forgetting(view: RunView, _: Config) -> Iterator[str]:
-    """What the model could do before and cannot now."""
+    """What the model could do before training and cannot do now."""
     yield "## Forgetting"
     yield ""
     guards = [metric for metric in view.verdict.metrics if metric.role == "guard"]
     if not guards:
-        yield "Not measured: the policy guards nothing."
+        yield "Not measured: the policy has no guard."
     for metric in guards:
         change = f"{wording.difference_text(metric, metric.delta)} {wording.interval_text(metric)}"
         yield f"- {escape(wording.metric_name(metric))}: {escape(change)}; items {wording.flips_text(metric)}"
@@ -127,14 +131,14 @@ def _data(view: RunView, _: Config) -> Iterator[str]:
     yield ""
     if view.dataset is None:
         return
-    yield f"{view.dataset.rows} rows after the audit; the full account is data_card.md."
+    yield f"{plural(view.dataset.rows, 'row')} after the audit; data_card.md has the full account."
     yield ""
     yield "| source | role | licence | read | kept | quarantined |"
     yield "|---|---|---|---:|---:|---:|"
     yield from (_source(source) for source in view.dataset.sources)
     yield ""
     yield (
-        f"Checked for overlap with {view.dataset.evaluation_items} evaluation items "
+        f"Checked for overlap with {plural(view.dataset.evaluation_items, 'evaluation item')} "
         f"(digest {view.dataset.decontaminated_against[:16]})."
     )
 
@@ -157,7 +161,7 @@ def _template(view: RunView, _: Config) -> Iterator[str]:
     if contract.system:
         yield f"- system message: {escape(contract.system)}"
     yield f"- a turn ends with {escape(contract.end_of_turn)} (stop ids {contract.stop_ids})"
-    yield "- any other template gives other tokens, and none of the results above"
+    yield "- with any other template the tokens differ, and the results above do not hold"
 
 
 def _training(view: RunView, config: Config) -> Iterator[str]:
@@ -166,30 +170,31 @@ def _training(view: RunView, config: Config) -> Iterator[str]:
     train, done = config.train, view.training
     yield f"- LoRA rank {train.lora.r}, alpha {train.lora.alpha:g}, on {escape(str(train.lora.target_modules))}"
     yield f"- learning rate {train.learning_rate:g} ({train.schedule}), {train.epochs:g} epochs, seed {train.seed}"
-    yield f"- packed to {train.sequence_length} tokens, {train.sequences_per_step} sequences a step"
+    yield f"- packed to {train.sequence_length} tokens, {plural(train.sequences_per_step, 'sequence')} per step"
     if done is not None:
-        yield f"- {done.rows} rows, {done.tokens:,} tokens, {done.steps} steps in {done.seconds:.0f} s"
+        rows, steps = plural(done.rows, "row"), plural(done.steps, "step")
+        yield f"- {rows}, {done.tokens:,} tokens, {steps} in {done.seconds:.0f} s"
         yield f"- loss {done.first_loss:.3f} → {done.final_loss:.3f}"
 
 
 def _limits(view: RunView, config: Config) -> Iterator[str]:
-    """What the results do not say."""
+    """What the results do not cover."""
     yield "## Limits"
     yield ""
     tasks = sorted({metric.task for metric in view.verdict.metrics})
-    yield f"- Measured: {escape(', '.join(tasks)) or 'nothing'}. Nothing else was."
+    yield f"- Measured: {escape(', '.join(tasks)) or 'nothing'}, and nothing else."
     unmeasured = sorted(
         rule.metric
         for rule in config.gate.rules
         if rule.role != "info" and not any(_matches(metric, rule.metric) for metric in view.verdict.metrics)
     )
     if unmeasured:
-        yield f"- Named by the policy and not measured: {escape(', '.join(unmeasured))}."
+        yield f"- Named by the policy but not measured: {escape(', '.join(unmeasured))}."
     yield "- One training seed; greedy decoding; single-turn items."
-    yield "- Not measured: safety under attack, bias, other languages than those of the items, longer conversations."
+    yield "- Not measured: safety under attack, bias, languages other than those of the items, longer conversations."
     smallest = min((metric.n for metric in view.verdict.metrics), default=None)
     if smallest is not None:
-        yield f"- The smallest sample has {smallest} items: smaller effects than its interval shows stay unseen."
+        yield f"- The smallest sample has {plural(smallest, 'item')}; it cannot show effects smaller than its interval."
 
 
 def _matches(metric: MetricVerdict, glob: str) -> bool:
@@ -202,8 +207,8 @@ def _serving(view: RunView, _: Config) -> Iterator[str]:
     yield "## Serve it"
     yield ""
     yield "```"
-    yield f"harness serve {view.run_id}                    # the vLLM server exactly as it was evaluated"
-    yield f"harness serve {view.run_id} --print            # its command"
+    yield f"harness serve {view.run_id}                    # the vLLM server exactly as in the evaluation"
+    yield f"harness serve {view.run_id} --print            # prints its command"
     yield f"harness template verify {view.run_id} --server URL"
     yield "```"
 

@@ -1,4 +1,4 @@
-"""Inline SVG from matplotlib: the same bytes for the same numbers, text as text, colours from the page's CSS."""
+"""Draws the report's figures as inline SVG: the same bytes for the same numbers, colours from the page's CSS."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.records.gate import MetricVerdict, VerdictName
 from harness.report.wording import is_share, metric_name, one_line
 
-# matplotlib knows no CSS variable: these stand-in colours are replaced in the finished SVG.
+# matplotlib has no CSS variables: these stand-in colours are replaced in the finished SVG.
 TEXT, GRID, ACCENT = "#0a0b01", "#0a0b02", "#0a0b03"
 VERDICT_COLOURS: dict[VerdictName, str] = {
     "PASS": "#0a0b04",
@@ -33,9 +33,9 @@ _LABEL_CHARS = 54
 
 
 def forest(metrics: list[MetricVerdict], salt: str) -> Markup | None:
-    """Differences with 95% intervals and limits, one row a metric; None when no metric is a share.
+    """Differences with 95% intervals and limits, one row per metric; None when no metric is a share.
 
-    `salt` is a name for the drawing, different from that of every other on the page.
+    `salt` names the drawing; no two drawings of a page have the same.
     """
     shares = [metric for metric in metrics if is_share(metric)]
     if not shares:
@@ -51,7 +51,7 @@ def forest(metrics: list[MetricVerdict], salt: str) -> Markup | None:
 
 
 def loss_curve(curve: list[dict[str, float]]) -> Markup | None:
-    """Training loss by optimiser step; None without two points."""
+    """Training loss by optimiser step; None with fewer than two points."""
     points = [(row["step"], row["loss"]) for row in curve if "step" in row and "loss" in row]
     if len(points) < 2:
         return None
@@ -78,7 +78,7 @@ def _interval(axes: Any, y: float, metric: MetricVerdict) -> None:
 
 
 def _limits(metric: MetricVerdict) -> list[float]:
-    """Differences at which the policy's limits lie: −margin for a guard, what a target still has to gain."""
+    """The differences that the policy's limits amount to: −margin for a guard, the gain still needed for a target."""
     limits = []
     if metric.margin is not None:
         limits.append(metric.margin if metric.role == "target" else -metric.margin)
@@ -96,7 +96,7 @@ def _shortened(name: str) -> str:
 
 @contextmanager
 def _axes(salt: str, height_in: float) -> Iterator[tuple[Any, Callable[[], Markup]]]:
-    """Axes to draw on, and a function that returns the drawing. `salt` keeps ids apart on one page."""
+    """Axes to draw on, and a function that returns the drawing. `salt` keeps the ids of a page's drawings apart."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -120,7 +120,7 @@ def _axes(salt: str, height_in: float) -> Iterator[tuple[Any, Callable[[], Marku
 
 
 def _inline(figure: Any) -> Markup:
-    """The SVG element alone: no XML prologue, no metadata, no namespace URL (HTML needs none), no idle id."""
+    """The SVG element alone, without XML prologue, metadata, namespaces (HTML needs none) and unused ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

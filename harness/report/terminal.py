@@ -1,47 +1,55 @@
-"""The verdict on the terminal. The last line is the verdict alone, for scripts."""
+"""Prints a verdict, and a plan of the gate, on the terminal."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.core.console import plural
 from harness.gate.power_plan import PlanLine
 from harness.records.gate import MetricVerdict, Verdict, VerdictName
 from harness.report import wording
-
-# What a policy can decide on a suite, on the terminal.
-
-
-def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
-    """Two lines a rule and metric: the limit and outlook, then what can be shown and what is needed."""
-    source = "as measured" if measured else "expected"
-    for line in lines:
-        size = f"{line.n:,} items" if line.n is not None else "unknown size"
-        print(f"{line.role} {line.name} ({line.limit}): {size}; {line.outlook}")
-        for discordance, needed in line.needed.items():
-            seen = line.detectable.get(discordance)
-            shown = f"shows a margin of {100 * seen:.1f} points; " if seen is not None else ""
-            print(f"  discordance {discordance:.2f} ({source}): {shown}this policy needs {needed:,} items")
-        if line.min_items > 1:
-            print(f"  nothing passes on fewer than {line.min_items:,} items")
-    invalid = [line.name for line in lines if "INVALID" in line.outlook]
-    stuck = [line.name for line in lines if line.outlook.startswith(("can only", "will end"))]
-    weak = [line.name for line in lines if line.outlook.startswith("an equal model passes")]
-    print(
-        f"{len(lines) - len(invalid)} deciding rules meet this suite, {len(invalid)} do not; "
-        f"{len(stuck)} can only end INCONCLUSIVE or FAIL, {len(weak)} more lack the policy's power"
-    )
-    for name in stuck:
-        print(f"- {name}")
-
 
 STYLES: dict[VerdictName, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 LOG_WIDTH = 200
 ALPHA = 0.05
 
 
+def print_plan(lines: Sequence[PlanLine], measured: bool) -> None:
+    """For each rule and metric: the limit and the outlook, then what can be shown and what is needed; a summary."""
+    source = "as measured" if measured else "expected"
+    for line in lines:
+        size = "" if line.outcome == "invalid" or line.n is None else f"{_items(line.n)}; "
+        print(
+            line.outlook
+            if line.limit == "required"
+            else f"{line.role} {line.name} ({line.limit}): {size}{line.outlook}"
+        )
+        for discordance, needed in line.needed.items():
+            seen = line.detectable.get(discordance)
+            shown = f"shows a margin of {100 * seen:.1f} points; " if seen is not None else ""
+            print(f"  discordance {discordance:.2f} ({source}): {shown}this policy needs {_items(needed)}")
+        if line.min_items > 1:
+            print(f"  nothing passes on fewer than {_items(line.min_items)}")
+    invalid, stuck, weak = ([line for line in lines if line.outcome == kind] for kind in ("invalid", "stuck", "weak"))
+    print(
+        f"{plural(len(lines) - len(invalid), 'deciding rule')} can be tested on this suite"
+        + (f", {len(invalid)} cannot" if invalid else "")
+    )
+    if weak:
+        print(f"{plural(len(weak), 'rule')} may stay undecided with this many items")
+    if stuck:
+        print(f"{plural(len(stuck), 'rule')} cannot pass with this many items:")
+    for line in stuck:
+        print(f"- {line.name}")
+
+
+def _items(n: int) -> str:
+    return f"{n:,} item{'' if n == 1 else 's'}"
+
+
 def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
-    """Prints metrics, reasons, the report's path (never wrapped) and the verdict to stdout."""
+    """Prints metrics, reasons, notes, the report's path (never wrapped) and, alone on the last line, the verdict."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -49,17 +57,17 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
         console = Console(highlight=False, markup=False, emoji=False, width=LOG_WIDTH)
     if verdict.metrics:
         _print_metrics(console, wording.worst_first(verdict))
-    for told in [*verdict.reasons, *verdict.notes, *_fallen_slices(verdict)]:
-        console.print(f"- {wording.one_line(told)}", soft_wrap=True)
-    if (lost := wording.forgetting_text(verdict)) is not None:
-        console.print(wording.one_line(lost), soft_wrap=True)
+    for text in [*verdict.reasons, *verdict.notes, *_fallen_slices(verdict)]:
+        console.print(f"- {wording.one_line(text)}", soft_wrap=True)
+    if verdict.forgetting is not None:
+        console.print(wording.one_line(wording.forgetting_text(verdict.forgetting)), soft_wrap=True)
     if report_path is not None:
         console.print(f"Report: {report_path}", soft_wrap=True)
     console.print(verdict.verdict, style=f"bold {STYLES[verdict.verdict]}")
 
 
 def _fallen_slices(verdict: Verdict) -> list[str]:
-    """Slices whose fall is real, allowing for their number."""
+    """The reasons of slices whose fall is significant, allowing for their number."""
     return [m.reason for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
 
 

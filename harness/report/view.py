@@ -1,4 +1,4 @@
-"""Everything a report shows, gathered. What a run did not make is None or empty."""
+"""Everything that a report shows. What a run did not make is None or empty."""
 
 from dataclasses import dataclass, field
 
@@ -10,11 +10,11 @@ from harness.report.domain import TaskFailures
 
 @dataclass(frozen=True)
 class RunView:
-    """One run, or one gate decision on evaluations made elsewhere.
+    """One run, or one decision of the gate on evaluations made elsewhere.
 
-    `created` is ISO 8601. `curve` has one row a training step: step, loss, learning_rate, tokens_per_s.
-    `failures` are the candidate's answers that break a rule of a domain task.
-    `commands` repeat the run; `digests` map the name of an input or output to its sha256.
+    `created` is ISO 8601. `curve` has one row per training step: step, loss, learning_rate, tokens_per_s.
+    `failures` are the candidate's answers that break a rule of a domain task. `commands` repeat the run. `digests` maps
+    the name of an input or output to its sha256.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The report of a run or gate folder, from the records it holds."""
+"""Writes the report of a run or of a gate decision, from the records in its folder."""
 
 import json
 import shutil
@@ -20,10 +20,10 @@ OUTPUTS = ("summary.md", "comment.md", "junit.xml", "annotations.txt", "gitlab-c
 
 
 def write_report(folder: Path, name: str | None = None, command: str | None = None) -> Path:
-    """report/: index.html, the OUTPUTS for CI systems, and a copy of verdict.json; returns the HTML's path.
+    """Writes report/: index.html, the OUTPUTS for CI systems, and a copy of verdict.json; returns index.html's path.
 
-    Raises DataError when the folder holds no verdict, EvidenceFault when run.json knows another one, or when the
-    verdict does not follow from compare.json and policy.json.
+    Raises DataError when the folder has no verdict; EvidenceFault when run.json has the digest of another one, or when
+    the verdict does not follow from compare.json and policy.json.
     """
     from harness.report import formats
     from harness.report.formats import write_junit
@@ -49,37 +49,37 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
 
 
 def copy_outputs(folder: Path) -> None:
-    """summary.md and junit.xml beside verdict.json, where other tools look for them."""
+    """Copies summary.md and junit.xml beside verdict.json, where other tools look for them."""
     for name in ("summary.md", "junit.xml"):
         shutil.copy(RunFolder(folder).report / name, folder / name)
 
 
 def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:
-    """Everything a report shows; what a folder does not hold is left out."""
+    """Everything that a report shows; what the folder does not have is left out. Raises as `write_report`."""
     for file in (VERDICT, COMPARISON):
         if not (folder / file).is_file():
-            raise DataError(f"{folder} holds no {file}; make one with: harness run, or harness gate … --out {folder}")
+            raise DataError(f"{folder} has no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / VERDICT)
     if faults := strays(verdict, folder):
         raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
     if faults := undecided(folder):
-        told = "; ".join(faults)
-        raise EvidenceFault(f"{folder / VERDICT} was edited: {told}; run harness gate again")
-    place = RunFolder(folder)
-    trained, audited = place.training_record, place.audit
-    evaluations = sorted(place.evaluations.glob(f"*/{EVALUATION}"))
+        mismatches = "; ".join(faults)
+        raise EvidenceFault(f"{folder / VERDICT} was edited: {mismatches}; run harness gate again")
+    run = RunFolder(folder)
+    trained, audited = run.training_record, run.audit
+    evaluations = sorted(run.evaluations.glob(f"*/{EVALUATION}"))
     return RunView(
         name=name or folder.name,
         run_id=folder.name,
         created=_created(folder),
         verdict=verdict,
-        comparison=load(Comparison, place.comparison),
+        comparison=load(Comparison, run.comparison),
         dataset=load(Dataset, audited) if audited.is_file() else None,
         training=load(TrainingSummary, trained) if trained.is_file() else None,
-        curve=_curve(place.curve),
+        curve=_curve(run.curve),
         evaluations=[load(Evaluation, path) for path in evaluations],
-        failures=task_failures(place.candidate),
+        failures=task_failures(run.candidate),
         contract=_contract(folder),
         commands=[recorded["command"]] if recorded.get("command") else [],
         digests=_digests(verdict),
@@ -87,15 +87,15 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """run.json, after a check that the verdict is still the one it knows."""
+    """run.json, after a check that verdict and comparison still have the digests that it records."""
     path = RunFolder(folder).record
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text())
-    edited = [n for n in (VERDICT, COMPARISON) if found["outputs"].get(n) != sha256_file(folder / n)]
+    record: dict[str, Any] = json.loads(path.read_text())
+    edited = [n for n in (VERDICT, COMPARISON) if record["outputs"].get(n) != sha256_file(folder / n)]
     if edited:
-        raise EvidenceFault(f"{folder}: {', '.join(edited)} changed after the run: run.json holds another digest")
-    return found
+        raise EvidenceFault(f"{folder}: {' and '.join(edited)} changed after the run: run.json has another digest")
+    return record
 
 
 def _created(folder: Path) -> str:

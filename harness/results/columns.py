@@ -1,4 +1,4 @@
-"""Scores of items as columns: numbers in arrays, texts left in the file until a flip is shown."""
+"""Holds the scores of items as columns: numbers in arrays; texts stay in the file until a flip is shown."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,13 +17,13 @@ ARRAYS = ("items", "prompts", "targets", "values", "places", "choices", "docs", 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric's scores, one an item, sorted by item; repeated samples of an item are averaged.
+    """One metric's scores, one per item, sorted by item; repeated samples of an item are averaged.
 
-    All arrays have shape (n,): `items` doc_hash as bytes, `prompts` and `targets` digests of the file's hashes,
-    `values` as the task reports them, `places` byte offsets of the item's (first) row, `choices` numbers of answer
-    choices (0: not multiple choice), `docs` doc_id, `samples` how many answers were scored. `fields` number the values
-    of a document's fields, NONE where a document has none; `names` are the values. `unscored` counts rows that name the
-    metric and have no number for it, `lists` those of them that hold a list.
+    All arrays have shape (n,): `items` is doc_hash as bytes; `prompts` and `targets` are digests of the file's hashes;
+    `values` are scores as the task reports them; `places` are byte offsets of the item's (first) row; `choices` are
+    numbers of answer choices (0: not multiple choice); `docs` is doc_id; `samples` says how many answers were scored.
+    `fields` numbers the values of the document's fields, NONE where a document has none; `names` lists the values.
+    `unscored` counts rows that name the metric but have no number for it, `lists` those of them that have a list.
     """
 
     path: Path
@@ -45,11 +45,11 @@ class Column:
 
     @property
     def aggregate(self) -> bool:
-        """Whether lm-eval computes the metric over pairs or lists: no item has a score, and none lacks one."""
+        """Whether lm-eval computes the metric over pairs or lists, so that items have no score of their own."""
         return not len(self) and self.lists == self.unscored
 
     def coded(self, field: str) -> npt.NDArray[np.str_]:
-        """Each item's value of a document field as text; '' where the document has none."""
+        """Each item's value of a document field as text, shape (n,); '' where the document has none."""
         codes = self.fields.get(field)
         if codes is None or (codes == NONE).all():
             return np.full(len(self), "")
@@ -60,7 +60,7 @@ class Column:
         return tuple(sorted(set(self.coded(field).tolist()) - {""}))
 
     def only(self, index: Any) -> "Column":
-        """The items at these positions (or where the mask is true)."""
+        """The items at these positions, or where a boolean mask is true."""
         return replace(
             self,
             **{name: getattr(self, name)[index] for name in ARRAYS},
@@ -70,9 +70,9 @@ class Column:
 
 @dataclass
 class ColumnBuilder:
-    """The columns of one filter while its file is read: every row once, metrics by name.
+    """Collects the columns of one filter while its file is read: every row once, metrics by name.
 
-    Items are gathered in `items` and packed into `packed`, which take less memory.
+    New items are in `items`; `pack` moves them to `packed`, which takes less memory.
     """
 
     items: list[bytes] = field(default_factory=list)
@@ -98,20 +98,24 @@ class ColumnBuilder:
             self.items.clear()
 
     def all_items(self) -> npt.NDArray[np.bytes_]:
-        """The items of every row; they are held no longer here."""
+        """The items of every row. They are released here, so that they exist in memory once."""
         packed, self.packed = self.packed, []
         return np.concatenate(packed or [np.empty(0, dtype=np.bytes_)])
 
     def take_array(self, name: str) -> npt.NDArray[Any]:
-        """A column as an array; it is held no longer here, so that a big file's columns exist once."""
-        found: array[int] = getattr(self, name)
-        setattr(self, name, array(found.typecode))
-        return np.frombuffer(found, dtype=found.typecode)
+        """A column as an array. It is released here, so that a big file's columns exist in memory once."""
+        column: array[int] = getattr(self, name)
+        setattr(self, name, array(column.typecode))
+        return np.frombuffer(column, dtype=column.typecode)
 
 
 def columns_of(
     path: Path, filter_: str, rows: ColumnBuilder, names: Mapping[str, Sequence[str]]
 ) -> Iterator[tuple[str, Column]]:
+    """Every metric of a filter with its column: `metric`, or `metric,filter` for any filter but none.
+
+    Raises EvidenceFault for an item that occurs twice, or whose repeated samples differ in prompt or target.
+    """
     rows.pack()
     order, items = _sorted(rows.all_items())
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
@@ -135,7 +139,7 @@ def columns_of(
         at = position[of]
         counts = np.bincount(at, minlength=len(items))
         scored: Any = counts > 0
-        scored = slice(None) if scored.all() else scored  # no copies of what is whole
+        scored = slice(None) if scored.all() else scored  # a slice makes no copy
         sums = np.bincount(at, weights=np.array(values), minlength=len(items))
         samples = np.bincount(at, weights=answered[of], minlength=len(items)).astype(np.int32)
         key = metric if filter_ == "none" else f"{metric},{filter_}"
@@ -156,7 +160,7 @@ def columns_of(
 
 
 def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bytes_]]:
-    """The stable order of the items, and they in it; sorted by their first eight bytes, most often they are sorted."""
+    """The stable order of the items, and the items in it. Sorting by the first eight bytes is most often enough."""
     if not len(items) or items.itemsize % 8:
         order = np.argsort(items, kind="stable")
         return order, items[order]
@@ -169,7 +173,7 @@ def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.ND
 
 
 def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: Any) -> None:
-    """Raises EvidenceFault for an item that stands twice and is not numbered as a repeated sample.
+    """Raises EvidenceFault for an item that occurs twice and is not numbered as a repeated sample.
 
     Rows are sorted by item; `group` numbers the items.
     """
@@ -184,11 +188,11 @@ def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: 
 
 
 def _require_same(path: Path, items: Any, group: Any, first: Any, digests: Any, what: str) -> None:
-    """Raises EvidenceFault for an item whose repeated samples were asked or marked in different ways."""
+    """Raises EvidenceFault for an item whose repeated samples differ in their prompts or targets."""
     odd = np.flatnonzero(digests != digests[first][group])
     if len(odd):
         item = items[odd[0]].decode(errors="replace")
-        raise EvidenceFault(f"{path}: the {what} of item {item[:12]} differ over its repeated samples")
+        raise EvidenceFault(f"{path}: the {what} of item {item[:12]} differ between its repeated samples")
 
 
 def _line_of(path: Path, place: int) -> int:

@@ -1,4 +1,4 @@
-"""Reading evaluations: our own folders, and lm-eval output folders made elsewhere."""
+"""Reads evaluations: folders of the harness, and lm-eval output folders made elsewhere."""
 
 import json
 import mmap
@@ -24,16 +24,22 @@ from harness.results.columns import Column
 from harness.results.results_file import ResultsFile, read_results
 from harness.results.samples import Samples, read_samples
 
-# Arrays handed from one process to another through a file, which copies them once (pickle protocol 5, PEP 574).
-
-
 ALIGNED = 64  # bytes
+SAME = 1e-9
+ROUNDING = 1e-4
+FIELDS = ("slice",)
+MIN_BYTES_FOR_PROCESS = 100_000_000  # smaller samples are read before another process has started
+MEANS = ("acc", "acc_norm", "exact_match")  # metrics that lm-eval reports as the mean over items
 
-SharedEvidence = tuple[bytes, list[int]]  # what is no array, and the bytes of each array
+Weighting = Mapping[tuple[str, str], bool]
+
+# A value on its way to another process: its pickle without the arrays, and the size of each array in bytes. The arrays
+# are in a file that both processes map, so they are copied once (pickle protocol 5, PEP 574).
+SharedEvidence = tuple[bytes, list[int]]
 
 
 def write_shared(value: Any, path: Path) -> SharedEvidence:
-    """Writes the arrays of a value to a file, each at a multiple of 64 bytes."""
+    """Writes the arrays of a value to a file, each at a multiple of 64 bytes, for `read_shared`."""
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     with path.open("wb") as file:
@@ -43,9 +49,9 @@ def write_shared(value: Any, path: Path) -> SharedEvidence:
     return pickled, [buffer.raw().nbytes for buffer in buffers]
 
 
-def read_shared(found: SharedEvidence, path: Path) -> Any:
-    """The value again; its arrays are pages of the file, which may be removed then."""
-    pickled, sizes = found
+def read_shared(shared: SharedEvidence, path: Path) -> Any:
+    """The value that was written; its arrays are pages of the file, which may be removed then."""
+    pickled, sizes = shared
     pages = memoryview(b"")
     if path.stat().st_size:
         with path.open("rb") as file:
@@ -53,17 +59,7 @@ def read_shared(found: SharedEvidence, path: Path) -> Any:
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + size + -size % ALIGNED)
-    return pickle.loads(pickled, buffers=[pages[s : s + n] for s, n in zip(starts, sizes, strict=False)])  # noqa: S301 - of our own process
-
-
-# How a group weighs its tasks: by size, or equally (lm-eval's `weight_by_size: false`). lm-eval does not write the
-# setting down, but the group's mean that it reports follows from one of the two only.
-
-
-SAME = 1e-9
-ROUNDING = 1e-4
-
-Weighting = Mapping[tuple[str, str], bool]
+    return pickle.loads(pickled, buffers=[pages[s : s + n] for s, n in zip(starts, sizes, strict=False)])  # noqa: S301 - from our own process
 
 
 def equally_weighted(
@@ -71,7 +67,10 @@ def equally_weighted(
     samples: Mapping[str, Mapping[str, Column]],
     reported: Mapping[str, Mapping[str, float]],
 ) -> dict[tuple[str, str], bool]:
-    """(group, metric) → whether its reported mean weighs the tasks equally; absent where both weightings agree."""
+    """By (group, metric): whether its reported mean weighs the tasks equally, not by size; absent where both agree.
+
+    lm-eval does not record the setting (`weight_by_size: false`), but the reported mean follows from only one of both.
+    """
     return {
         (group, metric): equally
         for group, tasks in groups.items()
@@ -81,36 +80,31 @@ def equally_weighted(
 
 
 def _weighs_equally(value: float, columns: Sequence[Column | None]) -> Iterator[bool]:
-    found = [column for column in columns if column is not None and len(column)]
-    if len(found) < max(2, len(columns)):
+    scored = [column for column in columns if column is not None and len(column)]
+    if len(scored) < max(2, len(columns)):
         return
-    means = np.array([column.values.mean() for column in found])
-    equally, by_size = float(means.mean()), float(np.average(means, weights=[len(column) for column in found]))
+    means = np.array([column.values.mean() for column in scored])
+    equally, by_size = float(means.mean()), float(np.average(means, weights=[len(column) for column in scored]))
     near_equally, near_by_size = abs(value - equally), abs(value - by_size)
     if min(near_equally, near_by_size) <= ROUNDING and abs(near_equally - near_by_size) > SAME:
         yield near_equally < near_by_size
 
 
 def weighting_errors(left: Weighting, right: Weighting) -> list[str]:
-    """Groups that the two sides weigh differently, in words."""
+    """An error for each group metric that the two sides weigh differently."""
     return [
-        f"group {group}: {metric} weighs tasks by their size on one side, and equally on the other"
+        f"group {group}: {metric} weighs tasks by size on one side, and equally on the other"
         for group, metric in sorted(left.keys() & right.keys())
         if left[group, metric] != right[group, metric]
     ]
-
-
-FIELDS = ("slice",)
-MIN_BYTES_FOR_PROCESS = 100_000_000  # bytes of samples; fewer are read before another process has started
-MEANS = ("acc", "acc_norm", "exact_match")  # what lm-eval reports as the mean over items
 
 
 @dataclass(frozen=True)
 class Evidence:
     """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
 
-    `equal_weights` tells of a (group, metric) whether its tasks count equally, where the reported mean tells.
-    `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips.
+    `equal_weights` says of a (group, metric) whether its tasks weigh the same, where the reported mean shows it.
+    `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips, by task.
     """
 
     label: str
@@ -126,22 +120,22 @@ class Evidence:
 
 
 def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
-    """`read_evidence` of both folders; of big ones side by side, the second in a process of its own where a core is
-    free for it."""
+    """`read_evidence` of both folders. Big ones are read at once, the second by a process of its own, if there is a
+    second core. Raises EnvironmentFault when that process dies."""
     first, second = folders
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("samples_*.jsonl"))
     if size < MIN_BYTES_FOR_PROCESS or cores() == 1:
         return read_evidence(first, fields), read_evidence(second, fields)
     with (
-        TemporaryDirectory(prefix="harness-evidence-") as shared,
+        TemporaryDirectory(prefix="harness-evidence-") as scratch,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
     ):
-        beside = pool.submit(_read_into, Path(shared) / "columns", second, fields)
+        beside = pool.submit(_read_into, Path(scratch) / "columns", second, fields)
         here = read_evidence(first, fields)
         try:
-            return here, read_shared(beside.result(), Path(shared) / "columns")
+            return here, read_shared(beside.result(), Path(scratch) / "columns")
         except BrokenProcessPool:
-            raise EnvironmentFault(f"the process that read {second} died (out of memory?)") from None
+            raise EnvironmentFault(f"the process that read {second} died; the machine may be out of memory") from None
 
 
 def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> SharedEvidence:
@@ -151,16 +145,16 @@ def _read_into(path: Path, folder: Path, fields: Sequence[str]) -> SharedEvidenc
 def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
     """The evaluation in a folder, with the named fields of its documents (for slices and clusters).
 
-    Raises DataError when it holds none, EvidenceFault when its files do not match their digests.
+    Raises DataError when there is none, EvidenceFault when its files are damaged or do not match their digests.
     """
     if (folder / EVALUATION).is_file():
         return _own_evaluation(folder, fields)
     results = sorted(folder.rglob("results*.json"))
     if not results:
-        raise DataError(f"{folder} holds no evaluation: neither evaluation.json nor lm-eval's results_*.json")
+        raise DataError(f"{folder} has no evaluation: neither evaluation.json nor lm-eval's results_*.json")
     models = sorted({str(path.parent.relative_to(folder)) for path in results})
     if len(models) > 1:
-        raise DataError(f"{folder} holds results of several models; name one of: {', '.join(models)}")
+        raise DataError(f"{folder} has results of several models; name one of: {', '.join(models)}")
     return _lm_eval_output(folder, results[-1], fields)
 
 
@@ -190,14 +184,14 @@ def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
 
 
 def _reported(record: Evaluation) -> dict[str, dict[str, float]]:
-    """The means of groups as the record tells them."""
+    """The means of groups as the record has them."""
     return {
         group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
     }
 
 
 def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
-    """The samples of a file; raises EvidenceFault when it does not have this digest, whatever else is wrong with it."""
+    """The samples of a file. Raises EvidenceFault when its digest differs, even if it is damaged otherwise too."""
     edited = f"{path} is missing or was edited: it does not match evaluation.json"
     if not path.is_file():
         raise EvidenceFault(edited)
@@ -211,12 +205,12 @@ def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Colum
 
 
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
-    """Metrics that lm-eval computes over pairs or lists have no score an item: they are left out."""
+    """The columns without metrics that lm-eval computes over pairs or lists, which have no score for an item."""
     return {metric: column for metric, column in columns.items() if not column.aggregate}
 
 
 def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
-    """`scored` is what the samples hold, whatever the record says."""
+    """The identity with `scored` as the samples show it, whatever the record says."""
     return identity.model_copy(update={"scored": min(identity.scored, _items(columns))})
 
 
@@ -233,90 +227,90 @@ def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
 
 def _lm_eval_output(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
     """lm-eval's own output: the newest results file, and for each task the samples written with it."""
-    found = read_results(results)
-    files = {task: _sample_files(results, task) for task in found.tasks}
+    record = read_results(results)
+    files = {task: _sample_files(results, task) for task in record.tasks}
     missing = [task for task, paths in files.items() if not paths]
     if missing or not files:
         raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
-    samples = {task: read_samples(paths[-1], fields, found.filters(task)) for task, paths in files.items()}
+    samples = {task: read_samples(paths[-1], fields, record.filters(task)) for task, paths in files.items()}
     for task, read in samples.items():
-        _require_reported(found, results, task, read.columns)
-    identities = {task: _identity(found, task, read) for task, read in samples.items()}
-    groups = dict(_groups(results, found))
+        _require_reported(record, results, task, read.columns)
+    identities = {task: _identity(record, task, read) for task, read in samples.items()}
+    groups = dict(_groups(results, record))
     columns = {task: _scored(read.columns) for task, read in samples.items()}
     return Evidence(
-        label=found.model_name or folder.name,
+        label=record.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
-        contract_sha256=_prompt_digest(found),
+        contract_sha256=_prompt_digest(record),
         identities=identities,
         groups=groups,
         samples=columns,
         sha256=sha256_json([sha256_file(results), _digests(identities)]),
-        equal_weights=equally_weighted(groups, columns, found.group_means),
+        equal_weights=equally_weighted(groups, columns, record.group_means),
     )
 
 
-def _require_reported(found: ResultsFile, results: Path, task: str, columns: Mapping[str, Column]) -> None:
-    """Raises EvidenceFault when complete samples do not average to what the results say: one was edited."""
-    reported = found.results.get(task, {})
+def _require_reported(record: ResultsFile, results: Path, task: str, columns: Mapping[str, Column]) -> None:
+    """Raises EvidenceFault when the mean of complete samples is not the one that the results report."""
+    reported = record.results.get(task, {})
     for metric, column in columns.items():
         value = reported.get(metric if "," in metric else f"{metric},none")
         if (
             metric.split(",")[0] not in MEANS
             or not isinstance(value, int | float)
-            or len(column) != found.requested(task)
+            or len(column) != record.requested(task)
         ):
             continue
         if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
             raise EvidenceFault(
-                f"{column.path}: {metric} averages to {column.values.mean():.4f}, {results.name} says {value:.4f}; "
+                f"{column.path}: {metric} averages to {column.values.mean():.4f}, but {results.name} says {value:.4f}; "
                 "one of them was edited"
             )
 
 
-def _prompt_digest(found: ResultsFile) -> str:
-    """Digest of chat template and system message; the template's alone where there is no message."""
-    template, system = found.chat_template_sha, found.system_instruction_sha
+def _prompt_digest(record: ResultsFile) -> str:
+    """The digest of chat template and system message; the template's alone where there is no system message."""
+    template, system = record.chat_template_sha, record.system_instruction_sha
     return sha256_json([template, system]) if system else template or ""
 
 
-def _groups(results: Path, found: ResultsFile) -> Iterator[tuple[str, list[str]]]:
-    """Every group with the tasks below it, through groups of groups.
+def _groups(results: Path, record: ResultsFile) -> Iterator[tuple[str, list[str]]]:
+    """Every group with all its tasks, those of its subgroups too.
 
-    Raises EvidenceFault for a group of which a task is missing.
+    Raises EvidenceFault for a group that lacks a task.
     """
 
     def leaves(name: str, above: tuple[str, ...]) -> list[str]:
-        if name in above or name not in found.groups:
+        if name in above or name not in record.groups:
             return [name]
-        return [leaf for child in found.group_subtasks[name] for leaf in leaves(child, (*above, name))]
+        return [leaf for child in record.group_subtasks[name] for leaf in leaves(child, (*above, name))]
 
-    for group in found.groups:
+    for group in record.groups:
         tasks = leaves(group, ())
-        if missing := sorted(set(tasks) - set(found.tasks)):
+        if missing := sorted(set(tasks) - set(record.tasks)):
             raise EvidenceFault(f"{results}: group {group} lacks {', '.join(missing)}; evaluate the whole group again")
         yield group, tasks
 
 
 def _sample_files(results: Path, task: str) -> list[Path]:
-    """The samples written with these results, or without a time in their name."""
+    """The samples file with the time of these results in its name, else the one without a time; at most one."""
     moment = results.stem.removeprefix("results")
     names = (f"samples_{task}{moment}.jsonl", f"samples_{task}.jsonl")
     return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
-def _identity(found: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
+def _identity(record: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
     columns = samples.columns
     scored = _items(_scored(columns))
-    asked = found.requested(task)
-    directions = found.higher_is_better.get(task, {})
+    requested = record.requested(task)
+    directions = record.higher_is_better.get(task, {})
     return TaskIdentity(
-        version=str(found.versions.get(task)),
-        num_fewshot=found.shots.get(task) or 0,
-        generation=json.dumps(found.configs[task].generation_kwargs, sort_keys=True),
+        version=str(record.versions.get(task)),
+        num_fewshot=record.shots.get(task) or 0,
+        generation=json.dumps(record.configs[task].generation_kwargs, sort_keys=True),
         samples_sha256=samples.sha256,
-        asked=scored if asked is None else asked,
+        asked=scored if requested is None else requested,
         scored=scored,
         failed=0,
         lower_is_better=sorted(metric for metric, higher in directions.items() if higher is False),

@@ -1,4 +1,4 @@
-"""lm-eval's results file: the parts that the gate reads, checked once."""
+"""Reads lm-eval's results file: the parts that the gate needs, checked once."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.core.errors import EvidenceFault
 
-BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")  # groups stand in them too, less strictly
+# Keys with an entry for each task; they also have entries for groups, which follow the schema less strictly.
+BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")
 
-COMPLETE = ("n-samples", "n-shot", "results", "versions")  # old versions may lack one of these; none leaves a task out
+# Old versions of lm-eval may lack one of these keys, but a key that is there has an entry for every task.
+COMPLETE = ("n-samples", "n-shot", "results", "versions")
 
 
 class _Part(BaseModel):
@@ -18,7 +20,7 @@ class _Part(BaseModel):
 
 
 class SampleCounts(_Part):
-    """How many documents of a task were to be asked."""
+    """How many documents of a task the model was to answer."""
 
     effective: int = Field(ge=0)
 
@@ -28,14 +30,14 @@ class ResponseFilter(_Part):
 
 
 class TaskSettings(_Part):
-    """How a task was asked; `filter_list` names its filters in order."""
+    """Settings of a task; `filter_list` names its filters in order."""
 
     generation_kwargs: dict[str, Any] | None = None
     filter_list: Annotated[list[ResponseFilter], BeforeValidator(lambda found: [] if found is None else found)] = []
 
 
 class ResultsFile(_Part):
-    """What results_*.json says of its tasks (keys of BY_TASK hold tasks only) and groups."""
+    """What results_*.json says about its tasks and groups; the keys of BY_TASK hold tasks only."""
 
     configs: dict[str, TaskSettings] = {}
     results: dict[str, dict[str, Any]] = {}
@@ -59,14 +61,14 @@ class ResultsFile(_Part):
 
     @property
     def group_means(self) -> dict[str, dict[str, float]]:
-        """What is reported of each group, by metric (`metric,filter` for any filter but none)."""
+        """The reported means of each group, by metric (`metric,filter` for any filter but none)."""
         return {
             group: {key.removesuffix(",none"): value for key, value in means.items() if isinstance(value, int | float)}
             for group, means in self.group_results.items()
         }
 
     def requested(self, task: str) -> int | None:
-        """How many documents were to be asked, where the file says so."""
+        """How many documents the model was to answer; None where the file does not say."""
         return self.samples[task].effective if task in self.samples else None
 
     def filters(self, task: str) -> list[str]:
@@ -74,28 +76,28 @@ class ResultsFile(_Part):
 
 
 def read_results(path: Path) -> ResultsFile:
-    """Raises EvidenceFault that names the file and the key that is damaged."""
+    """The checked parts of a results file. Raises EvidenceFault that names the file and the damaged key."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise EvidenceFault(f"{path} is not JSON ({error}); was it cut off?") from None
-    if not isinstance(found, dict):
-        raise EvidenceFault(f"{path} is not lm-eval's results file")
+        raise EvidenceFault(f"{path} is not JSON ({error}); it may have been cut off") from None
+    if not isinstance(values, dict):
+        raise EvidenceFault(f"{path} is not a results file of lm-eval")
     try:
-        results = ResultsFile.model_validate(found | {key: _of_tasks(found, key) for key in BY_TASK if key in found})
+        results = ResultsFile.model_validate(values | {key: _of_tasks(values, key) for key in BY_TASK if key in values})
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-        raise EvidenceFault(f"{path} is damaged: {told}") from None
+        damage = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        raise EvidenceFault(f"{path} is damaged: {damage}") from None
     if lacking := [
-        f"{key}.{task}" for key in COMPLETE if key in found for task in results.tasks if task not in found[key]
+        f"{key}.{task}" for key in COMPLETE if key in values for task in results.tasks if task not in values[key]
     ]:
         raise EvidenceFault(f"{path} is damaged: it lacks {', '.join(lacking[:3])}")
     return results
 
 
-def _of_tasks(found: dict[str, Any], key: str) -> Any:
-    """The entries of tasks under a key; whatever is no mapping stays as it is."""
-    configs, values = found.get("configs"), found[key]
-    if not isinstance(configs, dict) or not isinstance(values, dict):
-        return values
-    return {task: value for task, value in values.items() if task in configs}
+def _of_tasks(values: dict[str, Any], key: str) -> Any:
+    """The entries of tasks under a key; a value that is not a mapping is returned as it is."""
+    configs, entries = values.get("configs"), values[key]
+    if not isinstance(configs, dict) or not isinstance(entries, dict):
+        return entries
+    return {task: entry for task, entry in entries.items() if task in configs}

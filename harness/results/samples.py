@@ -1,4 +1,4 @@
-"""Reading a samples file (lm-eval's schema) into columns; its texts are skipped, which are most of it."""
+"""Reads a samples file (lm-eval's schema) into columns; skips its texts, which are most of it."""
 
 import hashlib
 import json
@@ -16,14 +16,11 @@ from harness.core.errors import EvidenceFault
 from harness.results.blocks import BlockReader, choices, code, digest
 from harness.results.columns import NONE, Column, ColumnBuilder, columns_of
 
-# What an item asked and what was answered, read from its row of a samples file when it is shown.
-
-
 SHOWN = 2000
 
 
 def texts(path: Path, place: int) -> tuple[str, str]:
-    """Prompt and response of the row at a byte offset, shortened."""
+    """Prompt and response of the row at byte `place`, shortened to 2,000 characters each."""
     with path.open("rb") as file:
         file.seek(place)
         row = json.loads(file.readline())
@@ -31,7 +28,7 @@ def texts(path: Path, place: int) -> tuple[str, str]:
 
 
 def prompt_of(row: dict[str, Any]) -> str:
-    """The text of the first request; '' where a row holds none."""
+    """The text of the first request; '' where the row has none."""
     first = row.get("arguments")
     for _ in range(2):  # the first request, and its first argument: lists in old files, objects by name in new ones
         first = next(iter(first.values() if isinstance(first, dict) else first), "") if first else ""
@@ -41,7 +38,7 @@ def prompt_of(row: dict[str, Any]) -> str:
 
 
 def response_of(row: dict[str, Any]) -> str:
-    """The answer as text: what was generated, or which choice was the most likely."""
+    """The answer as text: the generated text, or the most likely choice."""
     responses: Any = row.get("filtered_resps") or [""]
     if not isinstance(responses, list):
         return str(responses)
@@ -59,19 +56,19 @@ KNOWN = frozenset(
 HASHED = ("doc_hash", "prompt_hash", "metrics")
 PLAIN = (*HASHED, "doc_id", "target_hash", "filter", "repeat")
 WHOLE = (True, True, True)
-BLOCK = 2**18  # bytes of lines that are taken at once: few enough to stay in a cache
+BLOCK = 2**18  # bytes of lines that are read at once: few enough to stay in a cache
 
 # name, attribute of the decoded row, and where its items' positions and values go
 _Sinks = list[tuple[str, str, "array[int]", "array[float]"]]
 
 
 class _Reader:
-    """Rows of one file. `fields` are the document fields that become codes."""
+    """Reads the rows of one file. `fields` are the document fields that become codes."""
 
     def __init__(self, path: Path, fields: Sequence[str], filters: Sequence[str]):
         self.path = path
         self._filters = filters
-        self._turns: dict[str, list[int]] = {}
+        self._lines_of_item: dict[str, list[int]] = {}
         self._shape: tuple[bool, ...] = ()
         self.rows: dict[str, ColumnBuilder] = {}
         self.codes: dict[str, dict[str, int]] = {name: {} for name in fields}
@@ -92,7 +89,7 @@ class _Reader:
         self._block: BlockReader | None = None
 
     def _decoder_of(self, metrics: Sequence[str]) -> Any:
-        """Decodes and checks what is asked for, and skips the texts, which are most of a row."""
+        """A decoder that checks the fields that are needed, and skips the texts, which are most of a row."""
         known: list[Any] = [
             *((name, str) for name in ("doc_hash", "prompt_hash")),
             ("metrics", list[str]),
@@ -109,44 +106,44 @@ class _Reader:
         return msgspec.json.Decoder(msgspec.defstruct("Sample", [*known, *named], rename=rename))
 
     def read(self) -> str:
-        """Takes every row; returns the sha256 of exactly the bytes that were read."""
-        place, whole = 0, hashlib.sha256()
+        """Reads every row; returns the sha256 of exactly the bytes that were read."""
+        place, digest_of_file = 0, hashlib.sha256()
         with self.path.open("rb") as file:
             while block := file.read(BLOCK) + file.readline():
-                whole.update(block)
-                taken = self._taken(block, place)
-                self.number += taken
-                if not taken:
-                    self._one_by_one(block, place)
+                digest_of_file.update(block)
+                rows = self._read_alike(block, place)
+                self.number += rows
+                if not rows:
+                    self._read_one_by_one(block, place)
                 place += len(block)
-        return whole.hexdigest()
+        return digest_of_file.hexdigest()
 
-    def _taken(self, block: bytes, place: int) -> int:
-        """How many rows were taken at once: none before there is a row that others can be like."""
+    def _read_alike(self, block: bytes, place: int) -> int:
+        """Reads the block at once if all its rows are like the last one; returns their number, 0 if they are not."""
         if self._like is None:
             return 0
         if self._block is None:
             try:
                 self._block = BlockReader(self._like, self._rows, self._document, self.codes)
-            except (ValueError, TypeError):  # a request whose name no decoder takes
+            except (ValueError, TypeError):  # a request whose name no decoder accepts
                 self._like = None
                 return 0
-        return self._block.take(block, place)
+        return self._block.read(block, place)
 
-    def _one_by_one(self, block: bytes, place: int) -> None:
+    def _read_one_by_one(self, block: bytes, place: int) -> None:
         for line in BytesIO(block):
             self.number += 1
             if not line.isspace():
                 try:
-                    self._take(line, place)
+                    self._read_row(line, place)
                 except (OverflowError, RecursionError):
-                    raise self._fault("holds a value that no sample has: not an lm-eval sample") from None
+                    raise self._error("has a value that is not allowed in an lm-eval sample") from None
             place += len(line)
 
-    def _take(self, line: bytes, place: int) -> None:
+    def _read_row(self, line: bytes, place: int) -> None:
         row = self._decoded(line)
         if self._alike != (row.filter, row.metrics):
-            row = self._switched(row, line)
+            row = self._switch_columns(row, line)
         rows = self._rows
         index = len(rows)
         rows.items.append(row.doc_hash.encode("utf-8", "surrogatepass"))
@@ -169,14 +166,14 @@ class _Reader:
                 indices.append(index)
                 values.append(score)
 
-    def _switched(self, row: Any, line: bytes) -> Any:
-        """The row again, once this filter and these metrics have their columns."""
+    def _switch_columns(self, row: Any, line: bytes) -> Any:
+        """Makes this row's filter and metrics the current ones, with columns of their own; returns the row."""
         if clash := KNOWN.intersection(row.metrics):
-            raise self._fault(f"{', '.join(sorted(clash))} cannot be a metric: not an lm-eval sample")
+            raise self._error(f"{', '.join(sorted(clash))} cannot be the name of a metric: not an lm-eval sample")
         if not _is_text(row.filter, *row.metrics):
-            raise self._fault("has a filter or a metric whose name is no text: it is damaged")
+            raise self._error("has a filter or a metric whose name is not text: it is damaged")
         if odd := [name for name in row.metrics if not FIELD_NAME.fullmatch(name)]:
-            raise self._fault(f"has the metric {odd[0]!r}; quotes, backslashes and control characters name none")
+            raise self._error(f"has the metric {odd[0]!r}; a name has no quotes, backslashes or control characters")
         if new := sorted(set(row.metrics) - set(self._metrics)):
             self._decoder = self._decoder_of([*self._metrics, *new])
             row = self._decoded(line)
@@ -197,31 +194,32 @@ class _Reader:
             row = self._decoder.decode(line)
             shape: tuple[bool, ...] = WHOLE
         except msgspec.DecodeError:
-            found = self._mapping(line)
-            shape = tuple(found.get(key) is not None for key in HASHED)
-            row = self._from_mapping(found if shape[-1] or self._shape == WHOLE else self._completed(found))
+            values = self._mapping(line)
+            shape = tuple(values.get(key) is not None for key in HASHED)
+            row = self._from_mapping(values if shape[-1] or self._shape == WHOLE else self._completed(values))
         self._shape = self._shape or shape
         if shape != self._shape:
-            odd = [key for key, there, usual in zip(HASHED, shape, self._shape, strict=True) if there != usual]
-            raise self._fault(f"differs from the rows before it in having {', '.join(odd)} or not: it is damaged")
+            odd = [key for key, present, usual in zip(HASHED, shape, self._shape, strict=True) if present != usual]
+            verb = "lacks" if self._shape[HASHED.index(odd[0])] else "has"
+            raise self._error(f"{verb} {', '.join(odd)}, unlike the rows before it: it is damaged")
         return row
 
     def _mapping(self, line: bytes) -> dict[str, Any]:
-        """A row that is no strict JSON (lm-eval writes NaN and infinity as Python does), or is read whole."""
+        """A row as Python's JSON reads it: with NaN and infinity, which lm-eval writes, or with all its fields."""
         try:
-            found = json.loads(line)
+            values = json.loads(line)
         except ValueError:
-            raise self._fault("is not JSON; the file is damaged or was cut off") from None
-        if not isinstance(found, dict) or not isinstance(found.get("doc", {}), dict):
-            raise self._fault("is not an lm-eval sample")
-        return found
+            raise self._error("is not JSON; the file is damaged or was cut off") from None
+        if not isinstance(values, dict) or not isinstance(values.get("doc", {}), dict):
+            raise self._error("is not an lm-eval sample")
+        return values
 
-    def _from_mapping(self, found: dict[str, Any]) -> Any:
-        doc, resps = found.get("doc", {}), json.dumps(found.get("resps", []))
+    def _from_mapping(self, values: dict[str, Any]) -> Any:
+        doc, resps = values.get("doc", {}), json.dumps(values.get("resps", []))
         fields = {f"field{i}": doc.get(name) for i, name in enumerate(self.codes)}
-        scores = {f"metric{i}": found[name] for i, name in enumerate(self._metrics) if name in found}
-        named = {name: found[name] for name in PLAIN if name in found}
-        arguments = found.get("arguments")
+        scores = {f"metric{i}": values[name] for i, name in enumerate(self._metrics) if name in values}
+        named = {name: values[name] for name in PLAIN if name in values}
+        arguments = values.get("arguments")
         row = self._decoder.type(
             **{name: named.pop(name, None) for name in HASHED},
             **named,
@@ -231,36 +229,36 @@ class _Reader:
             arguments=arguments if isinstance(arguments, list | dict) else None,
         )
         if not isinstance(row.doc_hash, str) or not isinstance(row.prompt_hash, str):
-            raise self._fault("has no doc_hash or no prompt_hash, or they are damaged: not an lm-eval sample")
+            raise self._error("has a missing or damaged doc_hash or prompt_hash: not an lm-eval sample")
         if not isinstance(row.metrics, list) or not all(isinstance(name, str) for name in row.metrics):
-            raise self._fault("metrics is damaged: not an lm-eval sample")
+            raise self._error("has damaged metrics: not an lm-eval sample")
         if not isinstance(row.filter, str) or not isinstance(row.repeat, int | None):
-            raise self._fault("filter or repeat is damaged: not an lm-eval sample")
+            raise self._error("has a damaged filter or repeat: not an lm-eval sample")
         return row
 
-    def _completed(self, found: dict[str, Any]) -> dict[str, Any]:
-        """A row of an lm-eval before 0.4.8, which named neither metrics nor filter, and before 0.4.3 no hashes."""
-        metrics = [name for name, value in found.items() if name not in KNOWN and isinstance(value, int | float)]
-        doc = json.dumps(found.get("doc"), indent=2, ensure_ascii=False, default=str)
+    def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A row of lm-eval before 0.4.8, which named neither metrics nor filter, and before 0.4.3 had no hashes."""
+        metrics = [name for name, value in values.items() if name not in KNOWN and isinstance(value, int | float)]
+        doc = json.dumps(values.get("doc"), indent=2, ensure_ascii=False, default=str)
         hashes = {
             "doc_hash": _sha256(doc),
-            "prompt_hash": _sha256(prompt_of(found)),
-            "target_hash": _sha256(str(found.get("target"))),
+            "prompt_hash": _sha256(prompt_of(values)),
+            "target_hash": _sha256(str(values.get("target"))),
         }
-        completed = {**hashes, **found, "metrics": metrics}
-        if "filter" not in found and self._filters:
-            lines = self._turns.setdefault(completed["doc_hash"], [])
+        completed = {**hashes, **values, "metrics": metrics}
+        if "filter" not in values and self._filters:
+            lines = self._lines_of_item.setdefault(completed["doc_hash"], [])
             lines += [self.number] if self.number not in lines else []  # a row may be decoded twice
             completed["filter"] = self._filters[min(lines.index(self.number), len(self._filters) - 1)]
         return completed
 
-    def _fault(self, what: str) -> EvidenceFault:
+    def _error(self, what: str) -> EvidenceFault:
         return EvidenceFault(f"{self.path} line {self.number} {what}")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Columns by metric (`metric,filter` for any filter but none), and the digest of the bytes they were read from."""
+    """Columns by metric (`metric,filter` for any filter but none), and the sha256 of the file's bytes."""
 
     columns: dict[str, Column]
     sha256: str
@@ -269,7 +267,7 @@ class Samples:
 def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ()) -> Samples:
     """The columns of a file, with the document fields `fields` as codes.
 
-    `filters` are the task's, in order, for old files whose rows do not name theirs.
+    `filters` are the task's, in order, for old files whose rows do not name their filter.
     Raises EvidenceFault for a damaged or repeated item, and for text that is not UTF-8.
     """
     reader = _Reader(path, fields, filters)
@@ -287,7 +285,7 @@ def read_samples(path: Path, fields: Sequence[str], filters: Sequence[str] = ())
 
 
 def _is_text(*names: str) -> bool:
-    """Whether all can be written as UTF-8: half of a surrogate pair cannot."""
+    """Whether all names can be written as UTF-8: half of a surrogate pair cannot."""
     try:
         "".join(names).encode()
     except UnicodeEncodeError:
@@ -298,20 +296,20 @@ def _is_text(*names: str) -> bool:
 def _responses(raw: msgspec.Raw) -> int:
     """How often an item was answered: lm-eval keeps a list of answers for each request."""
     try:
-        asked = msgspec.json.decode(raw, type=list[list[msgspec.Raw]])
+        requests = msgspec.json.decode(raw, type=list[list[msgspec.Raw]])
     except msgspec.DecodeError:
         return 1
-    return max(map(len, asked), default=1)
+    return max(map(len, requests), default=1)
 
 
 def _value(raw: Any, responses: Any) -> float | None:
-    """A per-item number, or the mean of one number a repeated response; other lists have no value of their own."""
+    """The item's number, or the mean of a list with a number for each repeated response; None for anything else."""
     if isinstance(raw, int | float):
         return float(raw)
     if isinstance(raw, list) and len(raw) > 1 and all(isinstance(one, int | float) for one in raw):
-        asked = json.loads(bytes(responses))
-        if isinstance(asked, list) and len(asked) == 1 and isinstance(asked[0], list) and len(asked[0]) == len(raw):
-            return float(sum(raw) / len(raw))
+        requests = json.loads(bytes(responses))
+        if isinstance(requests, list) and len(requests) == 1 and isinstance(requests[0], list):
+            return float(sum(raw) / len(raw)) if len(requests[0]) == len(raw) else None
     return None
 
 

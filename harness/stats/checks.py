@@ -1,4 +1,4 @@
-"""What every statistic refuses: numbers that are not counts, fractions or samples."""
+"""Checks of arguments that all statistics share: counts, fractions, p-values, samples."""
 
 import math
 from typing import Any

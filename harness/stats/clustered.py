@@ -1,7 +1,7 @@
-"""Clustered items: several questions on one passage, several turns of one dialogue.
+"""Tests and intervals for clustered items: several questions on one passage, several turns of one dialogue.
 
-Differences d = candidate − baseline (or plain scores) have shape (n,), clusters holds a label for each, shape (n,).
-Clusters are independent of each other, items within one are not; the mean is over items.
+Differences d = candidate − baseline (or plain scores) have shape (n,); `clusters` holds a label for each, shape (n,).
+Clusters are independent of each other, the items of one cluster are not. The mean is over items.
 """
 
 import math
@@ -26,13 +26,13 @@ def clustered_noninferiority_p(d: FloatArray, clusters: Labels, margin: float, s
     """One-sided p of H0: mean ≤ −margin: cluster-robust t (Cameron & Miller 2015).
 
     Its degrees of freedom are `effective_freedom`: with G − 1 it passes too often where few clusters hold most of the
-    spread, as those of a small task do in a group whose tasks weigh the same. Under 20 clusters the wild cluster
-    bootstrap with the null imposed (Cameron, Gelbach & Miller 2008), which for a mean flips the signs of cluster sums.
-    The larger p of it and, for right/wrong, Tango's statistic over the root of the design effect (Rao & Scott 1992),
-    with t of the same degrees of freedom for its normal: t alone passes too often where losses are rare and lie in few
-    clusters; for other skewed scores, the BCa cluster bootstrap. Never below the p of the same items taken as
-    independent, nor the chance that as many items as these are worth show none of the total failures that would make
-    up the margin.
+    spread, as those of a small task do in a group whose tasks weigh the same. With fewer than 20 clusters, the wild
+    cluster bootstrap with the null imposed (Cameron, Gelbach & Miller 2008), which for a mean flips the signs of
+    cluster sums. For right/wrong scores p is at least that of Tango's statistic over the root of the design effect
+    (Rao & Scott 1992), by t with the same degrees of freedom in place of the normal: t alone passes too often where
+    losses are rare and lie in few clusters. For other skewed scores it is at least that of the BCa cluster bootstrap.
+    It is never below the p of the same items taken as independent, nor below the chance that the effective sample
+    shows none of the total failures that would make up the margin.
     Raises ValueError on fewer than 2 clusters, unequal lengths, non-finite differences or a margin outside (0, 1).
     """
     require_open_unit("margin", margin)
@@ -50,7 +50,7 @@ def clustered_noninferiority_p(d: FloatArray, clusters: Labels, margin: float, s
 def clustered_harm_p(d: FloatArray, clusters: Labels, seed: int) -> float:
     """One-sided p of H0: mean ≥ 0, small when the candidate is worse; 1 when all differences are 0.
 
-    The tests of non-inferiority, with mid-p McNemar for right/wrong items taken as independent.
+    The tests are those of non-inferiority, with mid-p McNemar for right/wrong items taken as independent.
     Raises ValueError on fewer than 2 clusters or non-finite differences.
     """
     sample, sums, sizes = _by_cluster(-require_sample(d), clusters)
@@ -63,11 +63,12 @@ def clustered_harm_p(d: FloatArray, clusters: Labels, seed: int) -> float:
 
 
 def clustered_interval(d: FloatArray, clusters: Labels, level: float, seed: int) -> tuple[float, float]:
-    """Two-sided interval for the mean: cluster-robust t with G − 1 degrees of freedom (those of the tests would cover
-    too much); under 20 clusters the means of random sets of clusters.
+    """Two-sided interval for the mean: cluster-robust t with G − 1 degrees of freedom.
 
-    The latter invert the sign-flip test of cluster sums (typical values, Hartigan 1969). With too few clusters for
-    the level (under 6 for 95%), or with cluster means all equal, the limits are as far as scores in [0, 1] reach.
+    With those of the tests it would cover too much. With fewer than 20 clusters the limits come from the means of
+    random sets of clusters, which inverts the sign-flip test of cluster sums (typical values, Hartigan 1969). With too
+    few clusters for the level (under 6 for 95%), or with equal cluster means, the limits are as far as scores
+    in [0, 1] can reach.
     Raises ValueError on fewer than 2 clusters, unequal lengths, non-finite values or a level outside (0, 1).
     """
     require_open_unit("level", level)
@@ -96,9 +97,9 @@ def design_effect(d: FloatArray, clusters: Labels) -> float:
 
 
 def effective_items(d: FloatArray, clusters: Labels) -> float:
-    """As many independent items would tell as much about the mean: n/design effect, at most n.
+    """The effective sample size: so many independent items give the mean the same variance; n/design effect, at most n.
 
-    Without any spread nothing is known about it: the number of clusters.
+    Without any spread the design effect is unknown, and the size is the number of clusters.
     """
     sample, sums, _ = _by_cluster(d, clusters)
     if float(np.ptp(sample)) == 0:
@@ -109,8 +110,8 @@ def effective_items(d: FloatArray, clusters: Labels) -> float:
 def effective_freedom(sums: FloatArray, sizes: FloatArray) -> float:
     """Degrees of freedom of the variance between clusters: 2σ⁴/Var(σ²), at most G − 1 (Satterthwaite 1946).
 
-    Var(σ²) = σ⁴·(excess kurtosis/G + 2/(G − 1)), from what the clusters show (Pan & Wall 2002): where few clusters hold
-    most of the spread, its estimate is worth less. `sums` and `sizes` of the clusters have shape (clusters,).
+    Var(σ²) = σ⁴·(excess kurtosis/G + 2/(G − 1)), estimated from the clusters (Pan & Wall 2002): where few clusters hold
+    most of the spread, σ² is known less well. `sums` and `sizes` of the clusters have shape (clusters,).
     """
     values = _cluster_values(sums, sizes)
     centred = values - values.mean()
@@ -134,7 +135,7 @@ def _by_cluster(d: FloatArray, clusters: Labels) -> tuple[FloatArray, FloatArray
 
 
 def _mean_above_p(sums: FloatArray, sizes: FloatArray, bound: float, seed: int) -> float:
-    """One-sided p of H0: mean ≤ bound. Without spread between clusters there is no test: 0 above the bound, else 1."""
+    """One-sided p of H0: mean ≤ bound. Without spread between clusters it is 0 for a mean above the bound, else 1."""
     distance = float(sums.sum() / sizes.sum()) - bound
     error = _standard_error(sums, sizes)
     if error <= 1e-12:
@@ -147,13 +148,13 @@ def _mean_above_p(sums: FloatArray, sizes: FloatArray, bound: float, seed: int) 
 
 
 def _skewed_p(sums: FloatArray, sizes: FloatArray, bound: float, seed: int) -> float:
-    """The BCa bootstrap's p where clusters are skewed, else 0."""
+    """The BCa bootstrap's p where the clusters are skewed, else 0."""
     values = _cluster_values(sums, sizes)
     return bca_p(values, bound, seed) if skewed(values) else 0.0
 
 
 def _cluster_values(sums: FloatArray, sizes: FloatArray) -> FloatArray:
-    """A value for each cluster; their mean is the mean over items, their standard error the cluster-robust one."""
+    """A value for each cluster: their mean is the mean over items, their standard error the cluster-robust one."""
     mean = sums.sum() / sizes.sum()
     return np.asarray(mean + len(sums) * (sums - sizes * mean) / sizes.sum(), dtype=np.float64)
 
@@ -164,7 +165,7 @@ def _standard_error(sums: FloatArray, sizes: FloatArray) -> float:
 
 
 def _subset_means(sums: FloatArray, sizes: FloatArray, seed: int) -> FloatArray:
-    """Item means of all non-empty sets of clusters; of more than 12 clusters, of 10,000 random sets."""
+    """Item means of all non-empty sets of clusters; with more than 12 clusters, of 10,000 random sets."""
     groups = len(sums)
     if groups <= ENUMERATED:
         chosen = (np.arange(1, 2**groups)[:, None] >> np.arange(groups)) & 1

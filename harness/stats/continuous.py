@@ -1,8 +1,8 @@
-"""Paired continuous scores: differences d = candidate − baseline on the same items, larger is better.
+"""Tests and intervals for paired continuous scores: differences d = candidate − baseline, larger is better.
 
-Scores are taken to lie in [0, 1], so an item can lose at most 1 (or the largest |d| seen, where that is more).
-This bounds what a sample may hide: with few items or little spread, rare large drops go unseen, and neither
-sign-flip nor t knows about them.
+Scores are assumed to lie in [0, 1], so an item can lose at most 1 (or the largest |d| in the sample, where that is
+more). This bounds what a sample may hide: with few items or little spread, rare large drops may be missing from it, and
+neither the sign-flip test nor t allows for them.
 """
 
 import math
@@ -15,18 +15,19 @@ from harness.stats.resampling import bca_interval, bca_p, sign_flip_p
 
 FEW_ITEMS = 200
 FEW_FOR_BOOTSTRAP = 50
-# Under it, where one item in twenty moves, often none of them is among the sample: 21% of samples of 30, 8% of 50.
+# With fewer items, where one item in twenty moves, a sample often has none of them: 21% of samples of 30, 8% of 50.
 FEW_FOR_INTERVAL = 100
-# Above it, t's one-sided 5% is off by more than about 0.5 points: 0.11·skewness/√n (Edgeworth expansion, Hall 1992).
+# With more skewness, t's one-sided 5% is off by more than about 0.5 points: 0.11·skewness/√n (Edgeworth expansion,
+# Hall 1992).
 SKEWED = 0.05
 
 
 def noninferiority_p_continuous(d: FloatArray, margin: float, seed: int) -> float:
     """One-sided p of H0: mean ≤ −margin: sign-flip on d + margin under 200 items, else t; BCa bootstrap if skewed.
 
-    d has shape (n,), n ≥ 2. Never below the chance that n items show none of the total failures that would
-    pull the mean down to −margin; this alone is p when all differences are equal, and for d = 0 it is
-    (1 − margin)^n, as for right/wrong answers without discordant pairs.
+    d has shape (n,), n ≥ 2. p is never below the chance that n items show none of the total failures that would
+    pull the mean down to −margin. With equal differences p is that chance; for d = 0 it is (1 − margin)^n, as for
+    right/wrong answers without discordant pairs.
     Raises ValueError on n < 2, non-finite differences, or a margin outside (0, 1).
     """
     sample = require_sample(d)
@@ -38,9 +39,9 @@ def noninferiority_p_continuous(d: FloatArray, margin: float, seed: int) -> floa
 def harm_p_continuous(d: FloatArray, seed: int) -> float:
     """One-sided p of H0: mean ≥ 0, small when the candidate is worse; 1 when all differences are 0.
 
-    Sign-flip, and where the differences are skewed also the BCa bootstrap: of both the larger p, as sign-flip
-    relies on symmetry. Never below the chance that n items show none of the total gains that would lift the mean
-    to 0. Raises ValueError on n < 2 or non-finite differences.
+    The sign-flip test; where the differences are skewed, the larger p of it and the BCa bootstrap, as sign-flip relies
+    on symmetry. p is never below the chance that n items show none of the total gains that would lift the mean to 0.
+    Raises ValueError on n < 2 or non-finite differences.
     """
     gains = -require_sample(d)
     if not np.any(gains):
@@ -59,11 +60,11 @@ def _above_p(sample: FloatArray, bound: float, seed: int) -> float:
 
 
 def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, float]:
-    """Two-sided interval for the mean: BCa bootstrap for 50 to 199 items and for skewed ones above, t for others above;
-    under 50 items the wider limits of t and Hall's.
+    """Two-sided interval for the mean: t for 200 items or more, BCa bootstrap for 50 to 199 items.
 
-    BCa limits of fewer items cover too rarely. With equal differences there is no standard error: the interval
-    is the mean ± the share of items that could differ unseen, times the most that they could differ.
+    Where d is skewed, BCa for more items too. With fewer than 50 items, the wider limits of t and Hall's. BCa limits
+    of fewer than 50 items cover too rarely. With equal differences there is no standard error: the interval is the
+    mean ± the share of items that could differ without one in the sample, times the most they could differ.
     Raises ValueError on n < 2, non-finite differences, or a level outside (0, 1).
     """
     sample = require_sample(d)
@@ -92,7 +93,7 @@ def t_interval(d: FloatArray, level: float) -> tuple[float, float]:
 
 
 def hall_interval(d: FloatArray, level: float) -> tuple[float, float]:
-    """Interval for the mean by Hall's (1992) cubic transformation of t, which takes the sample's skewness out of it.
+    """Interval for the mean by Hall's (1992) cubic transformation of t, which corrects for the sample's skewness.
 
     Quantiles are Student's. Raises ValueError on n < 2 or equal differences.
     """
@@ -104,7 +105,7 @@ def hall_interval(d: FloatArray, level: float) -> tuple[float, float]:
 
 
 def _untransformed(q: float, lean: float) -> float:
-    """The T of which T + lean·T²/3 + lean²·T³/27 + lean/6 is q; `lean` is skewness over √n."""
+    """The T for which T + lean·T²/3 + lean²·T³/27 + lean/6 is q; `lean` is skewness over √n."""
     if abs(lean) < 1e-6:
         return q
     return 3 / lean * (math.cbrt(1 + lean * (q - lean / 6)) - 1)
@@ -119,13 +120,13 @@ def without_spread(sample: FloatArray) -> bool:
 
 
 def unseen_drop_p(sample: FloatArray, margin: float, items: float) -> float:
-    """Chance that `items` items show none of the total failures whose share would bring this mean down to −margin."""
+    """Chance that `items` items show none of the total failures that would bring the sample's mean down to −margin."""
     share = (float(sample.mean()) + margin) / _farthest(sample)
     return float((1 - max(share, 0.0)) ** items) if share < 1 else 0.0
 
 
 def skewed(sample: FloatArray) -> bool:
-    """Whether Student's t is misled by the skewness of so few items."""
+    """Whether the sample is too skewed for Student's t at its size."""
     if without_spread(sample):
         return False
     return abs(_skewness(sample)) > SKEWED * math.sqrt(len(sample))
@@ -144,7 +145,7 @@ def _require_spread(d: FloatArray) -> FloatArray:
 
 
 def _farthest(sample: FloatArray) -> float:
-    """How far an unseen item could lie from the mean."""
+    """How far an item outside the sample could lie from the mean."""
     return max(1.0, float(np.abs(sample).max())) + abs(float(sample.mean()))
 
 

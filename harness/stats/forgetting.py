@@ -1,4 +1,4 @@
-"""What a candidate forgot and gained: flips beyond chance, relative drop, and a summary over a suite."""
+"""Measures what a candidate forgot and gained: flips beyond chance, relative drop, and a summary over a suite."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PSEUDO_ITEMS = 2.0
 
 @dataclass(frozen=True)
 class AdjustedFlips:
-    """Shares of all items: known before and no longer (forgetting), and the reverse (transfer), with intervals."""
+    """Shares of all items, with intervals: known before but no longer (forgetting), and the reverse (transfer)."""
 
     forgetting: float
     forgetting_low: float
@@ -37,9 +37,10 @@ class RelativeDrop:
 
 @dataclass(frozen=True)
 class SuiteSummary:
-    """Forgetting over tasks, each Δ with larger better. `fell` counts tasks with Δ < 0.
+    """Forgetting over tasks; a positive Δ favours the candidate. `fell` counts tasks with Δ < 0.
 
-    `worst_low`, `worst_high` bound the smallest true Δ, `fell_low`, `fell_high` the number of tasks that truly fell.
+    `worst_low` and `worst_high` bound the smallest true Δ; `fell_low` and `fell_high` bound the number of tasks whose
+    true Δ is below 0.
     """
 
     tasks: int
@@ -56,12 +57,12 @@ class SuiteSummary:
 
 
 def chance_adjusted_flips(b: int, c: int, both_wrong: int, n: int, choices: int, level: float = 0.95) -> AdjustedFlips:
-    """Forgetting (b of n items flipped 1 → 0) and transfer (c items 0 → 1) with the flips of mere guessing removed.
+    """Forgetting (b of n items flipped 1 → 0) and transfer (c items 0 → 1), without the flips that guessing explains.
 
     Response model of Harmon et al. 2025 (arXiv 2510.17776): an item is known, or guessed uniformly among k choices.
     Items unknown to both models, u = both_wrong/(1 − 1/k)², flip either way with chance (1/k)(1 − 1/k), and
     an item forgotten shows only when the later guess is wrong, so forgetting = (b − both_wrong/(k − 1))/(1 − 1/k)/n.
-    (They take u from the two accuracies; the item pairs give it without supposing independence.) The interval is
+    (They take u from the two accuracies; item pairs give it without assuming independence.) The interval is
     Wald's after adding half an item to each cell (Agresti & Min 2005); point and limits are not below 0.
     Raises ValueError on impossible counts or fewer than 2 choices.
     """
@@ -90,8 +91,8 @@ def _beyond_chance(flipped: int, both_wrong: int, n: int, choices: int, z: float
 def relative_drop(baseline: FloatArray, candidate: FloatArray, level: float = 0.95) -> RelativeDrop | None:
     """Relative drop of the mean score with Fieller's interval for a ratio of paired means (Fieller 1954).
 
-    Arrays of scores ≥ 0 on the same items, shape (n,), n ≥ 2. None when the baseline's mean is 0. Where the baseline
-    itself is not surely above 0, the ratio has no upper limit and `low` is −inf; `high` is at most 1.
+    Arrays of scores ≥ 0 on the same items, shape (n,), n ≥ 2. None when the baseline's mean is 0. Where the baseline's
+    mean is not significantly above 0, the ratio has no upper limit and `low` is −inf; `high` is at most 1.
     Raises ValueError on unequal lengths or non-finite scores.
     """
     x, y = require_sample(baseline), require_sample(candidate)
@@ -122,8 +123,9 @@ def suite_summary(differences: Sequence[FloatArray], level: float, seed: int) ->
 
     Items of different tasks are independent, so intervals at level^(1/tasks) hold all at once (Šidák 1967): the
     smallest true Δ lies between the smallest lower and the smallest upper limit, and tasks whose upper limit is
-    below 0 surely fell. The observed worst is biased downwards, as it is the worst of many. Mean: tasks weigh
-    equally, standard errors add in squares. Items of one task are taken as independent: average clusters first.
+    below 0 fell for certain at that level. The observed worst is biased downwards, as it is the worst of many. In the
+    mean, tasks weigh equally and standard errors add in squares. Items of one task are taken as independent: average
+    clusters first.
     Raises ValueError for no task, or a task of fewer than 2 items.
     """
     require_open_unit("level", level)
@@ -157,7 +159,7 @@ def _interval(d: FloatArray, level: float, seed: int) -> tuple[float, float]:
 
 
 def _variance_of_mean(d: FloatArray) -> float:
-    """Of right/wrong differences Agresti & Min's, with half a flip added each way: never 0."""
+    """The variance of the mean; for right/wrong differences Agresti & Min's, half a flip added each way."""
     if np.isin(d, (-1.0, 0.0, 1.0)).all():
         n, lost, gained = len(d) + 2, float((d < 0).sum()) + 0.5, float((d > 0).sum()) + 0.5
         return (lost + gained - (gained - lost) ** 2 / n) / n**2

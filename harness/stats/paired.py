@@ -1,7 +1,7 @@
-"""Paired right/wrong answers: two models on the same n items.
+"""Tests and intervals for paired right/wrong answers: two models on the same n items.
 
-b items only the baseline got right (1 → 0), c items only the candidate got right (0 → 1).
-Δ = (c − b)/n, larger is better. The other n − b − c items say nothing about the sign of Δ.
+Only the baseline got b items right (1 → 0), only the candidate c items (0 → 1). Δ = (c − b)/n, larger is better.
+The other n − b − c items say nothing about the sign of Δ.
 """
 
 import math
@@ -15,7 +15,7 @@ from harness.stats.checks import FloatArray, require_count, require_open_unit
 
 FEW_DISCORDANT = 20
 MOST_ENUMERATED = 2000
-# Chance given away for restricting the nuisance parameter, and added to the p-value (Berger & Boos 1994).
+# The chance that the restriction of the nuisance parameter is wrong; it is added to p (Berger & Boos 1994).
 NUISANCE_ALPHA = 1e-6
 NEGLIGIBLE = 1e-12
 TIE = 1e-9
@@ -38,7 +38,7 @@ def tango_statistic(b: int, c: int, n: int, delta0: float) -> float:
 def noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
     """One-sided p of H0: Δ ≤ −margin; small when the candidate is not worse by the margin.
 
-    Tango's score test; with fewer than 20 discordant pairs the exact unconditional test that orders
+    Tango's score test; with fewer than 20 discordant pairs, the exact unconditional test that orders
     outcomes by his statistic. The score test's p falls as the margin grows; the exact one's may rise a little
     between two margins, as the order of outcomes changes with the margin.
     Raises ValueError on impossible counts or a margin outside (0, 1).
@@ -53,15 +53,16 @@ def noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
 def superiority_p(b: int, c: int, n: int, margin: float) -> float:
     """One-sided p of H0: Δ ≤ +margin; small when the candidate is better by more than the margin.
 
-    Tango's score test; the exact test with fewer than 20 losses or unchanged answers, where the gains alone decide and
-    the score test errs in up to 7% (up to 2,000 discordant pairs). 1 where the observed gain is no larger than that.
+    Tango's score test; with fewer than 20 losses or unchanged answers (and up to 2,000 discordant pairs) the exact
+    test, since there the gains alone decide and the score test errs in up to 7%. 1 where the observed gain is at most
+    the margin.
     Raises ValueError on impossible counts or a margin outside (0, 1).
     """
     _require_counts(b, c, n)
     require_open_unit("margin", margin)
     if c - b <= n * margin:
         return 1.0
-    # Under H0 many answers change: what makes the normal distribution err is few losses, or few unchanged answers.
+    # Under H0 many answers change: the normal distribution is wrong where losses, or unchanged answers, are few.
     if min(b, n - b - c) < FEW_DISCORDANT and b + c <= MOST_ENUMERATED:
         return _exact_noninferiority_p(b, c, n, -margin)
     return float(norm.sf(tango_statistic(b, c, n, margin)))
@@ -144,7 +145,7 @@ def _exact_noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
     The unknown discordance is searched up to its exact upper confidence limit, and the limit's error is
     added (Berger & Boos 1994). Δ < −margin need not be searched: at equal discordance it makes large
     statistics rarer (Hsueh, Liu & Chen 2001). A negative margin demands a gain: where too few answers change for
-    it, the most that H0 allows is that all of them are gains.
+    it, H0 allows at most that all of them are gains.
     """
     discordance_limit = float(beta.isf(NUISANCE_ALPHA, b + c + 1, n - b - c)) if b + c < n else 1.0
     if discordance_limit <= margin:
@@ -165,7 +166,7 @@ def _exact_noninferiority_p(b: int, c: int, n: int, margin: float) -> float:
 
 
 def _largest_b(c: FloatArray, n: int, margin: float, threshold: float) -> FloatArray:
-    """For each c the largest b whose statistic at −margin reaches the threshold, or −1; bisects, as it falls in b."""
+    """For each c the largest b whose statistic at −margin reaches the threshold, or −1; bisection, as it falls in b."""
     low, high = np.full_like(c, -1), n - c
     for _ in range(math.ceil(math.log2(n + 2))):
         middle = np.ceil((low + high) / 2)

@@ -1,4 +1,4 @@
-"""How many items a decision needs."""
+"""Sample size and power: how many items a decision needs."""
 
 import math
 
@@ -12,11 +12,11 @@ NEGLIGIBLE = 1e-7
 
 
 def n_for_noninferiority(margin: float, discordance: float, alpha: float, power: float, delta: float = 0.0) -> int:
-    """Paired right/wrong items for which non-inferiority at alpha is found with the given power.
+    """Paired right/wrong items with which the test shows non-inferiority at alpha with the given power.
 
     n = (z₁₋α + z₁₋β)²·ψ/(margin + delta)², ψ the expected share of discordant pairs and delta the true Δ
     (Miller 2024). For a continuous metric, pass the variance of the differences as ψ (at most 1 for scores in
-    [0, 1]). Never below the n at which no discordant pair at all would suffice, (1 − margin − delta)^n ≤ alpha, so
+    [0, 1]). Never below the n that suffices without any discordant pair, (1 − margin − delta)^n ≤ alpha, so
     ψ = 0 has an answer. Raises ValueError when delta ≤ −margin: then no n suffices.
     """
     for name, value in (("margin", margin), ("alpha", alpha), ("power", power)):
@@ -49,7 +49,7 @@ def detectable_margin(n: int, discordance: float, alpha: float, power: float) ->
 def power_noninferiority(n: int, margin: float, discordance: float, alpha: float, delta: float = 0.0) -> float:
     """Chance that `noninferiority_p` ≤ alpha on n right/wrong items at the true Δ = delta, by enumeration.
 
-    For each number of items won, the most items that may be lost is found by bisection. Raises ValueError unless
+    For each number of gains, bisection gives the largest number of losses that still passes. Raises ValueError unless
     |delta| ≤ discordance ≤ 1.
     """
     require_count("n", n)
@@ -59,13 +59,13 @@ def power_noninferiority(n: int, margin: float, discordance: float, alpha: float
     lost, gained = (discordance - delta) / 2, (discordance + delta) / 2
     first, last = (int(binom.ppf(share, n, gained)) for share in (NEGLIGIBLE, 1 - NEGLIGIBLE))
     won = np.arange(first, last + 1)
-    limits = np.array([_most_lost(int(c), n, margin, alpha) for c in won])
+    limits = np.array([_max_lost(int(c), n, margin, alpha) for c in won])
     rate = min(lost / (1 - gained), 1.0) if gained < 1 else 0.0
     return float(np.sum(binom.pmf(won, n, gained) * binom.cdf(limits, n - won, rate)))
 
 
-def _most_lost(c: int, n: int, margin: float, alpha: float) -> int:
-    """The largest b at which b losses and c wins still show non-inferiority, or −1."""
+def _max_lost(c: int, n: int, margin: float, alpha: float) -> int:
+    """The largest b at which b losses and c gains still show non-inferiority, or −1."""
     low, high = -1, n - c
     while low < high:
         middle = (low + high + 1) // 2

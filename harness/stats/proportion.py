@@ -1,4 +1,4 @@
-"""Proportions of independent items: intervals, agreement of two raters, and p-values adjusted for several tests."""
+"""Intervals of proportions, agreement of two raters, and p-values adjusted for several tests."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -9,16 +9,14 @@ from scipy.stats import beta, binomtest, false_discovery_control
 from harness.core.errors import MissingDependency
 from harness.stats.checks import require_count, require_open_unit, require_p_values
 
-# Agreement of two raters on the same items.
-
 
 def cohen_kappa(left: Sequence[Hashable], right: Sequence[Hashable]) -> float:
-    """Agreement beyond chance, 1 at best (Cohen 1960); nan where both raters give one and the same label throughout.
+    """Agreement of two raters beyond chance, 1 at best (Cohen 1960); nan where both give every item the same label.
 
     Raises ValueError for no items or unequal lengths, MissingDependency without scikit-learn.
     """
     if not left or len(left) != len(right):
-        raise ValueError(f"need as many ratings of each rater and at least one, got {len(left)} and {len(right)}")
+        raise ValueError(f"both raters need the same number of ratings, at least 1, got {len(left)} and {len(right)}")
     codes = {label: code for code, label in enumerate(dict.fromkeys((*left, *right)))}
     if len(codes) == 1:
         return math.nan
@@ -29,11 +27,11 @@ def cohen_kappa(left: Sequence[Hashable], right: Sequence[Hashable]) -> float:
     return float(cohen_kappa_score([codes[label] for label in left], [codes[label] for label in right]))
 
 
-# Adjusted p-values for several tests at once, in the order given; an empty list stays empty.
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that bound the chance of any false rejection (Holm 1979). Raises ValueError on NaN."""
+    """Adjusted p-values, in the order given, that bound the chance of any false rejection (Holm 1979).
+
+    Raises ValueError on NaN.
+    """
     p = require_p_values(p_values)
     order = np.argsort(p, kind="stable")
     scaled = p[order] * np.arange(len(p), 0, -1)
@@ -43,9 +41,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that bound the expected share of false rejections (Benjamini & Hochberg 1995).
+    """Adjusted p-values, in the order given, that bound the expected share of false rejections.
 
-    Raises ValueError on NaN.
+    Benjamini & Hochberg 1995. Raises ValueError on NaN.
     """
     return [float(value) for value in false_discovery_control(require_p_values(p_values), method="bh")]
 
@@ -58,8 +56,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     return float(found.low), float(found.high)
 
 
-# The bounds of Clopper and Pearson are quantiles of the beta distribution. `binomtest(…).proportion_ci(…, "exact")`
-# searches for them with a root finder: the same numbers to 12 digits only, at 15 to 25 times the time.
+# The Clopper–Pearson bounds are quantiles of the beta distribution. `binomtest(…).proportion_ci(…, "exact")` searches
+# for them with a root finder, which agrees to 12 digits and takes 15 to 25 times as long.
 
 
 def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:

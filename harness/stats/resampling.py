@@ -1,4 +1,4 @@
-"""Resampling of one sample of differences: sign-flip test and BCa bootstrap of the mean, seeded and repeatable."""
+"""Resamples differences: sign-flip test and BCa bootstrap of the mean, seeded and repeatable."""
 
 import itertools
 import math
@@ -16,8 +16,8 @@ BLOCK = 2_000_000
 def sign_flip_p(d: FloatArray, shift: float, seed: int, draws: int = 10_000) -> float:
     """One-sided p of H0: d + shift is symmetric about 0, small when its mean is large (Fisher 1935).
 
-    Exact when at most 12 values differ from 0; else (1 + hits)/(1 + draws), never 0 (Phipson & Smyth 2010). Of more
-    than 2,000 values the flipped sums are taken as normal with variance Σx² (Lehmann & Romano 2005, section 15.2).
+    Exact when at most 12 values differ from 0; else (1 + hits)/(1 + draws), never 0 (Phipson & Smyth 2010). With more
+    than 2,000 such values the flipped sums are taken as normal with variance Σx² (Lehmann & Romano 2005, section 15.2).
     1 when all values are 0. Raises ValueError on n < 2, non-finite values, or draws < 1.
     """
     shifted = require_sample(d) + shift
@@ -50,7 +50,7 @@ def bca_interval(d: FloatArray, level: float, seed: int, draws: int = 2000) -> t
 
 
 def bca_p(d: FloatArray, bound: float, seed: int, draws: int = 2000) -> float:
-    """One-sided p of H0: mean ≤ bound: the level whose lower BCa limit is the bound, widened as the interval.
+    """One-sided p of H0: mean ≤ bound: the level whose lower BCa limit is the bound, widened as in `bca_interval`.
 
     Raises ValueError on n < 2 or equal differences.
     """
@@ -103,7 +103,7 @@ def _bootstrap_means(sample: FloatArray, seed: int, draws: int) -> FloatArray:
 def _hits(values: FloatArray, threshold: float, seed: int, draws: int) -> int:
     """Draws whose kept values sum to at least the threshold.
 
-    A random byte keeps or drops eight values at once, whose 256 possible sums are tabled.
+    A random byte keeps or drops eight values at once; a table holds their 256 possible sums.
     """
     generator = np.random.default_rng(seed)
     octets = np.append(values, np.zeros(-len(values) % 8)).reshape(-1, 8)

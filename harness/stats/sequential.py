@@ -1,9 +1,9 @@
-"""Looks at growing samples: a verdict before all items are evaluated, with the error rates of one look.
+"""Interim looks: a verdict before all items are evaluated, with the error rates of a single look.
 
-Group-sequential test with α-spending (Lan & DeMets 1983). The number of items at each look is fixed beforehand and
-items come in random order; at each look the p-value of that data is held against the level spent there. The p-values
-are those of the one-look procedure, exact with few discordant pairs; the levels come from the joint normal
-distribution of score statistics with independent increments (Jennison & Turnbull 2000, chapters 7 and 19).
+A group-sequential test with α-spending (Lan & DeMets 1983). The number of items at each look is fixed beforehand, and
+items come in random order; at each look the p-value so far is compared with the level spent there. The p-values are
+those of the test without looks, exact with few discordant pairs. The levels come from the joint normal distribution of
+score statistics with independent increments (Jennison & Turnbull 2000, chapters 7 and 19).
 """
 
 import math
@@ -20,8 +20,8 @@ from harness.stats.checks import FloatArray, require_count, require_open_unit
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 
 LookDecision = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-# Spending α·t³ (Kim & DeMets 1987), near O'Brien–Fleming: earlier spending saves more, but then the planned items and a
-# tenth more decide in under 90% of equal models.
+# Spending α·t³ (Kim & DeMets 1987), near O'Brien–Fleming. Earlier spending saves more items, but then 1.1 times the
+# planned items decide for fewer than 90% of equal models.
 SPENDING_POWER = 3.0
 GRID = 801
 LOWEST = -9.0
@@ -29,7 +29,7 @@ LOWEST = -9.0
 
 @dataclass(frozen=True)
 class LookPlan:
-    """Items at each look, rising to all, and the level at which each look's p-values reject. Shapes (looks,)."""
+    """Items at each look, rising to all items, and the levels at which each look's p-values reject. Shapes (looks,)."""
 
     counts: tuple[int, ...]
     pass_levels: tuple[float, ...]
@@ -39,8 +39,8 @@ class LookPlan:
 def plan_looks(n: int, looks: int, alpha_pass: float, alpha_fail: float) -> LookPlan:
     """Equally spaced looks at up to n items; one look is the test without looks.
 
-    Several guards: pass alpha_fail divided by their number (Bonferroni; Holm's order is not known before the end).
-    Raises ValueError on n < 1, looks < 1, or levels outside (0, 1). Never more looks than items.
+    With several guards, pass alpha_fail divided by their number (Bonferroni; Holm's order is unknown before the end).
+    There are never more looks than items. Raises ValueError on n < 1, looks < 1, or levels outside (0, 1).
     """
     require_count("n", n)
     require_count("looks", looks)
@@ -55,16 +55,16 @@ def plan_looks(n: int, looks: int, alpha_pass: float, alpha_fail: float) -> Look
 
 @cache
 def nominal_levels(shares: tuple[float, ...], alpha: float, power: float = SPENDING_POWER) -> tuple[float, ...]:
-    """One-sided level of each look at these shares of all items, so that α·share^power is spent by each."""
+    """One-sided level of each look at these shares of all items, so that the total spent by each is α·share^power."""
     spent = [alpha * share**power for share in shares]
     return tuple(float(norm.sf(bound)) for bound in spending_bounds(shares, spent))
 
 
 def spending_bounds(shares: Sequence[float], spent: Sequence[float]) -> list[float]:
-    """Bounds on z at each look so that by look k one was crossed with chance spent[k] under H0.
+    """Bounds on z at each look, such that under H0 the chance of crossing any by look k is spent[k].
 
     Recursive integration over the score process S(t), N(0, t) with independent increments
-    (Armitage, McPherson & Rowe 1969), by Simpson's rule over the values that continue.
+    (Armitage, McPherson & Rowe 1969), by Simpson's rule over the values that have not crossed.
     """
     bounds = [float(norm.isf(spent[0]))]
     points, weights = _continuing(shares[0], bounds[0])
@@ -82,7 +82,7 @@ def spending_bounds(shares: Sequence[float], spent: Sequence[float]) -> list[flo
 def _crossing(
     points: FloatArray, density: FloatArray, share: float, step: float, goal: float
 ) -> Callable[[float], float]:
-    """Chance of first crossing z at this look, less the goal."""
+    """A function of z: the chance of crossing z first at this look, minus the goal."""
 
     def excess(z: float) -> float:
         return float(norm.sf((z * math.sqrt(share) - points) / step) @ density) - goal
@@ -101,7 +101,7 @@ def _continuing(share: float, bound: float) -> tuple[FloatArray, FloatArray]:
 
 
 def decide_look(plan: LookPlan, look: int, p_pass: float, p_fail: float) -> LookDecision | None:
-    """PASS, else FAIL, else None to go on; INCONCLUSIVE at the last look. Looks count from 0."""
+    """PASS, FAIL, INCONCLUSIVE at the last look, or None to continue. `look` counts from 0."""
     if p_pass <= plan.pass_levels[look]:
         return "PASS"
     if p_fail <= plan.fail_levels[look]:
@@ -110,10 +110,10 @@ def decide_look(plan: LookPlan, look: int, p_pass: float, p_fail: float) -> Look
 
 
 def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> LookDecision | None:
-    """The verdict of a guard on right/wrong items after this look, or None to go on.
+    """The verdict of a guard on right/wrong items at this look, or None to continue.
 
-    b and c count the flips among the first plan.counts[look] items. INCONCLUSIVE before the end where no outcome
-    of the items to come could decide. Raises ValueError on impossible counts.
+    b and c count the flips among the first plan.counts[look] items. INCONCLUSIVE before the last look where no outcome
+    of the remaining items could decide. Raises ValueError on impossible counts.
     """
     p_values = _paired_p(plan, look, b, c, margin)
     decision = decide_look(plan, look, *p_values)
@@ -123,9 +123,10 @@ def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> 
 
 
 def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> LookDecision | None:
-    """The verdict of a target on right/wrong items after this look, by exact binomial tails, or None to go on.
+    """The verdict of a target on right/wrong items at this look, by exact binomial tails, or None to continue.
 
-    PASS: H0 rate < floor rejected, as the Clopper–Pearson bound reaches it. Raises ValueError on impossible counts.
+    PASS rejects H0: rate < floor, as the Clopper–Pearson bound reaches the floor. Raises ValueError on impossible
+    counts.
     """
     decision = decide_look(plan, look, *_floor_p(plan, look, successes, floor))
     if decision is not None:
@@ -143,7 +144,7 @@ def _paired_p(plan: LookPlan, look: int, b: int, c: int, margin: float) -> tuple
 
 
 def _paired_open(plan: LookPlan, look: int, b: int, c: int, margin: float) -> bool:
-    """Whether a later look could still decide: when all items to come are won, or all lost."""
+    """Whether a later look could still decide, if all remaining items were gained, or all lost."""
     for later in range(look + 1, len(plan.counts)):
         rest = plan.counts[later] - plan.counts[look]
         for lost, won in ((0, rest), (rest, 0)):

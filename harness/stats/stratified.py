@@ -1,8 +1,8 @@
-"""A group's metric over its subjects: the subjects are fixed, items are drawn within each (Cochran 1977, chapter 5).
+"""Tests and intervals for a group of tasks: the tasks are fixed, items are drawn in each (Cochran 1977, chapter 5).
 
-Differences d = candidate − baseline have shape (n,), strata holds the subject of each, shape (n,). Pooled weights
-(lm-eval's `weight_by_size: true`) count items equally, equal weights count subjects equally. Only the spread within
-subjects is error: the pooled variance also holds the spread between them, so tests on pooled counts stay valid.
+Differences d = candidate − baseline have shape (n,); `strata` holds the task of each, shape (n,). Pooled weights
+(lm-eval's `weight_by_size: true`) count items equally, equal weights count tasks equally. Only the spread within tasks
+is error. The pooled variance also has the spread between them, so tests on pooled counts remain valid.
 """
 
 import math
@@ -15,8 +15,8 @@ from harness.stats.checks import FloatArray, require_open_unit, require_sample
 from harness.stats.clustered import Labels
 from harness.stats.paired import tango_lower
 
-FARTHEST = 38.0  # beyond it the normal distribution has no p
-ROUNDING = 1e-12  # of sums of weights
+FARTHEST = 38.0  # beyond this z the normal tail is 0 in floating point
+ROUNDING = 1e-12  # error of sums of weights
 
 
 def stratified_noninferiority_p(d: FloatArray, strata: Labels, margin: float, equal_weights: bool = False) -> float:
@@ -38,7 +38,7 @@ def stratified_interval(
 ) -> tuple[float, float]:
     """Two-sided t interval for the weighted mean.
 
-    Where no stratum has any spread, it reaches as far as total failures could hide from n items.
+    Where no stratum has any spread, it reaches as far as total failures could go unseen in n items.
     """
     require_open_unit("level", level)
     mean, error, freedom = _estimate(d, strata, equal_weights)
@@ -68,10 +68,10 @@ def _estimate(d: FloatArray, strata: Labels, equal_weights: bool) -> tuple[float
 
 
 def _above_p(d: FloatArray, strata: Labels, bound: float, equal_weights: bool) -> float:
-    """p of H0: weighted mean ≤ bound; never below the chance that as many total failures as H0 needs went unseen.
+    """p of H0: weighted mean ≤ bound; never below the chance that the total failures H0 needs went unseen.
 
-    Of right/wrong answers whose tasks weigh the same, nor below that of score limits in each stratum: few answers
-    change in a small one, and t, which trusts what little it shows, passes 7% where that one holds all losses.
+    For right/wrong answers whose tasks weigh the same it is also never below the p of the strata's score limits: few
+    answers change in a small stratum, and where that one holds all losses, t alone passes 7%.
     """
     mean, error, freedom = _estimate(d, strata, equal_weights)
     distance = mean - bound
@@ -85,9 +85,9 @@ def _above_p(d: FloatArray, strata: Labels, bound: float, equal_weights: bool) -
 
 
 def _mover_p(d: FloatArray, strata: Labels, bound: float) -> float:
-    """p of H0: mean of the strata's Δ ≤ bound: the level at which its lower limit is the bound; at most 0.5.
+    """p of H0: mean of the strata's Δ ≤ bound: the level at which the mean's lower limit is the bound; at most 0.5.
 
-    The limit is made of those of the strata (method of variance estimates recovery, Zou & Donner 2008): the squared
+    The limit combines those of the strata (method of variance estimates recovery, Zou & Donner 2008): the squared
     distances of Tango's limits from their estimates add up as variances do.
     """
     index = np.unique(strata, return_inverse=True)[1]
@@ -110,7 +110,7 @@ def _weights(sizes: FloatArray, equal_weights: bool) -> FloatArray:
 
 
 def _unseen_p(sizes: FloatArray, weights: FloatArray, drop: float) -> float:
-    """The largest chance that no item shows total failures which bring the weighted mean down by `drop`.
+    """The largest chance that no item shows the total failures that bring the weighted mean down by `drop`.
 
     Shares s of the strata maximise Π(1 − s)^size subject to Σ weight·s = drop: 1 − s = level·size/weight, at most 1.
     """

@@ -64,8 +64,8 @@ def test_a_slice_that_fell_is_told_with_all_slices_in_mind(tmp_path: Path) -> No
     sides = [sliced([1.0] * 400, names), sliced([1.0 if n % 2 == 0 or n % 8 != 1 else 0.0 for n in range(400)], names)]
     verdict = decide(policy(guard(margin="20 points")), compared(tmp_path, sides))
     told = {metric.slice: metric for metric in verdict.metrics}
-    assert "a real fall" in told["young"].reason
-    assert "a real fall" not in told["old"].reason
+    assert "a significant fall" in told["young"].reason
+    assert "a significant fall" not in told["old"].reason
     assert (told["young"].p_harm or 1.0) < 0.05
 
 
@@ -102,13 +102,16 @@ def test_items_without_the_cluster_key_are_not_taken_as_independent(tmp_path: Pa
         side.tasks["quiz"][7]["doc"].pop("passage")
     verdict = decide(gate, compared(tmp_path, sides, gate))
     assert verdict.verdict == "INVALID"
-    assert f"task quiz: {lacking} of 200 items have no {key}" in verdict.reasons[0]
+    verb = "has" if lacking == 1 else "have"
+    assert f"task quiz: {lacking} of 200 items {verb} no {key}" in verdict.reasons[0]
 
 
 def test_a_cluster_key_that_one_side_edited_is_told(tmp_path: Path) -> None:
     gate = policy(guard(cluster="passage"))
     sides = [passages(RIGHT, 10), passages(RIGHT, 5)]
-    assert "the passage of" in "\n".join(compared(tmp_path, sides, gate).faults)
+    assert "passage, which the policy clusters by, differs between the two sides" in "\n".join(
+        compared(tmp_path, sides, gate).faults
+    )
 
 
 def test_a_comparison_names_all_that_either_side_evaluated(tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_a_candidate_is_not_its_own_baseline(tmp_path: Path) -> None:
     for names, anchors in (((mine, mine), []), ((copy, mine), []), ((base, mine), [copy])):
         verdict = decide(gate, compare_evaluations(*names, tmp_path, gate, anchors))
         assert verdict.verdict == "INVALID"
-        assert "is the evaluation of the candidate itself" in verdict.reasons[0]
+        assert "is the candidate's own evaluation" in verdict.reasons[0]
     assert decide(gate, compare_evaluations(base, mine, tmp_path, gate)).verdict == "PASS"
 
 
@@ -351,4 +354,4 @@ def test_slices_that_differ_between_the_sides_are_invalid(tmp_path: Path, names:
     verdict = decide(policy(), compared(tmp_path, sides, policy()))
     assert verdict.verdict == "INVALID"
     changed = 100 if names[0] == "urgent" else 50
-    assert f"the slice of {changed} items, which slices are made of, differs" in verdict.reasons[0]
+    assert f"slice, which names the slices, differs between the two sides for {changed} items" in verdict.reasons[0]

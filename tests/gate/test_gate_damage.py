@@ -58,7 +58,7 @@ def test_a_metric_whose_name_cannot_be_read_is_told(tmp_path: Path, name: str) -
     for side in written(tmp_path, [speaking(), speaking()], ours=False):
         (path,) = side.glob("samples_*.jsonl")
         path.write_text(path.read_text().replace('"acc"', json.dumps(name)))
-    with pytest.raises(EvidenceFault, match="quotes, backslashes and control characters name none"):
+    with pytest.raises(EvidenceFault, match="no quotes, backslashes or control characters"):
         compare(read_evidence(tmp_path / "a"), read_evidence(tmp_path / "b"))
 
 

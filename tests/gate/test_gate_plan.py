@@ -9,6 +9,7 @@ from harness.cli import main
 from harness.config.gate import RuleConfig, SequentialConfig
 from harness.core.errors import HarnessError
 from harness.gate.power_plan import Expected, earlier, plan
+from harness.report.terminal import print_plan
 
 KNOWN = Expected(task="quiz", metric="acc", n=300, baseline=0.6, discordance=0.1, design=1.0)
 
@@ -25,7 +26,7 @@ def test_the_planned_sizes_of_a_guard() -> None:
 def test_a_guard_on_too_few_items_can_never_pass() -> None:
     (line,) = plan(policy(guard(margin="2 points")), "smoke", {"quiz": 100})
     assert line.min_items == 149
-    assert line.outlook.startswith("can only end INCONCLUSIVE or FAIL")
+    assert line.outlook.startswith("cannot pass: too few items")
 
 
 def test_an_earlier_comparison_gives_the_discordance_and_the_baseline() -> None:
@@ -43,7 +44,9 @@ def test_clustered_items_need_more() -> None:
     assert together.needed[0.1] == pytest.approx(2 * alone.needed[0.1], abs=2)
 
 
-@pytest.mark.parametrize(("n", "outlook"), [(58, "can only end"), (59, "passes with at most 0"), (200, "at most 4")])
+@pytest.mark.parametrize(
+    ("n", "outlook"), [(58, "cannot pass"), (59, "passes with at most 0 errors"), (200, "at most 4")]
+)
 def test_a_floor_needs_items_without_an_error(n: int, outlook: str) -> None:
     gate = policy(RuleConfig(metric="*/quiz/acc", role="target", floor=0.95), require=["target"])
     (line,) = plan(gate, "smoke", {"quiz": n})
@@ -54,7 +57,7 @@ def test_a_floor_needs_items_without_an_error(n: int, outlook: str) -> None:
 def test_what_cannot_be_known_is_told() -> None:
     gate = policy(guard(), guard("*/other/acc", margin="5% of baseline"))
     lines = plan(gate, "smoke", {"quiz": None, "other": 100})
-    assert ["size unknown" in lines[0].outlook, "--like" in lines[1].outlook] == [True, True]
+    assert ["size is unknown" in lines[0].outlook, "--like" in lines[1].outlook] == [True, True]
 
 
 def test_what_will_be_invalid_is_told_beforehand() -> None:
@@ -78,7 +81,7 @@ def test_a_share_of_an_unknown_baseline_is_told_to_be_left_out() -> None:
 
 def test_gated_slices_are_planned_with_what_each_of_them_needs() -> None:
     (line,) = plan(policy(guard(slices=["rare*"])), "smoke", {"quiz": 2200})
-    assert line.outlook.endswith("; each slice of rare* needs 59 items at least")
+    assert line.outlook.endswith("; each slice of rare* needs at least 59 items")
 
 
 def test_looks_need_more_items() -> None:
@@ -95,7 +98,8 @@ def test_the_verb_needs_no_evaluation(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "guard general/arc_easy/acc (margin 2.5 points): 350 items" in out
     assert any("general/gsm8k" in line for line in out.splitlines())
     assert "guard general/gsm8k/exact_match,flexible-extract (margin 2.5 points): 200 items" in out
-    assert "the policy demands a target and the suite has none: INVALID" in out
+    assert "\nINVALID: policy strict requires a target, and suite=general measures none" in out
+    assert "use suite=full" in out
 
 
 def test_the_verb_takes_an_earlier_comparison(
@@ -111,6 +115,20 @@ def test_the_verb_takes_an_earlier_comparison(
     assert "discordance 0.13 (as measured)" in capsys.readouterr().out
 
 
+def test_the_plan_ends_with_what_can_be_decided(capsys: pytest.CaptureFixture[str]) -> None:
+    gate = policy(guard(margin="2 points"), guard("*/small/acc"), guard("*/absent/acc"), require=["target"])
+    print_plan(plan(gate, "smoke", {"quiz": 1000, "small": 20}), measured=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4:] == [
+        "2 deciding rules can be tested on this suite, 2 cannot",
+        "1 rule may stay undecided with this many items",
+        "1 rule cannot pass with this many items:",
+        "- smoke/small/acc",
+    ]
+    (missing,) = [line for line in lines if "requires a target" in line]
+    assert missing.endswith("INVALID: policy test requires a target, and suite=smoke measures none; use suite=full")
+
+
 def test_nothing_to_take_discordances_from(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"no compare\.json"):
+    with pytest.raises(HarnessError, match=r"has no compare\.json"):
         earlier("nowhere", tmp_path)

@@ -201,15 +201,15 @@ def test_a_missing_metric_can_be_waived_until_a_day(tmp_path: Path, expires: dat
 def test_fewer_items_than_the_policy_demands_never_pass(tmp_path: Path) -> None:
     verdict = judged(tmp_path, [one_task(GOOD), one_task(GOOD)], policy(guard(minimum_n=201)))
     assert verdict.verdict == "INCONCLUSIVE"
-    assert "demands at least 201 items" in reasons(verdict)
+    assert "requires at least 201 items" in reasons(verdict)
 
 
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        (guard(direction="lower"), "the policy says lower is better, the task says higher"),
+        (guard(direction="lower"), "the policy says that lower is better, the task says higher"),
         (guard(range=(0.2, 1.0)), "outside the range"),
-        (guard(margin="5% of baseline"), "0 of its range"),
+        (guard(margin="5% of baseline"), "0 of the range"),
     ],
 )
 def test_a_rule_that_does_not_fit_the_metric_is_invalid(tmp_path: Path, rule: RuleConfig, told: str) -> None:
@@ -251,8 +251,8 @@ def test_a_slice_that_a_rule_demands_cannot_be_missing(tmp_path: Path) -> None:
     verdict = judged(tmp_path / "missing", sides, policy(guard(slices=["urg*", "minors"]), absent))
     assert verdict.verdict == "INVALID"
     assert verdict.reasons == [
-        "policy test: no slice matches 'minors' of the guard rule '*/quiz/acc'; there are calm, urgent "
-        "(read from the field 'slice')"
+        "policy test: no slice matches 'minors' of the guard rule '*/quiz/acc'; the slices are: calm, urgent "
+        "(from the field 'slice')"
     ]
 
 

@@ -290,8 +290,8 @@ def test_a_rules_own_alpha_stops_later() -> None:
         (list(range(200)), 200, {}, "not the first 200 of the order"),
         (FIRST[:-1], 200, {}, "not the first 200 of the order"),
         (FIRST, 200, {"order_seed": 4}, "not the first 200 of the order"),
-        (FIRST, 200, {"planned": 500}, "500 items were planned, the baseline has 400"),
-        (FIRST, 200, {"order_seed": None}, "nobody knows"),
+        (FIRST, 200, {"planned": 500}, "500 items were planned, but the baseline has 400"),
+        (FIRST, 200, {"order_seed": None}, "is not recorded"),
         (first_items(range(N), 3, "quiz", 150), 150, {}, "the policy looks after 100, 200, 300, 400"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_policy_without_looks_refuses_an_early_stop(tmp_path: Path) -> None:
 def test_a_short_baseline_is_refused(tmp_path: Path) -> None:
     short = read_evidence(stopped_folder(FIRST, 200, [1.0] * N).write(tmp_path / "a"))
     comparison = compare(short, short, looking())
-    assert "a baseline is evaluated whole" in comparison.faults[0]
+    assert "evaluate a baseline on all items" in comparison.faults[0]
 
 
 def test_guards_share_the_level_of_harm_and_looks_cost_something() -> None:

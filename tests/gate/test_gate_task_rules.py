@@ -68,7 +68,7 @@ def test_a_task_without_a_gate_file_is_shown(capsys: pytest.CaptureFixture[str])
     assert main(["gate", "a", "b", "policy=smoke", "--out", "out"]) == 0
     assert roles() == {"refund/pass": "info", "arc_easy/acc": "guard"}
     assert main(["gate", "a", "b"]) == 12
-    assert "demands a target, and none was measured" in capsys.readouterr().out
+    assert "requires a target, but none was measured" in capsys.readouterr().out
 
 
 def test_a_verdict_holds_its_rules_whatever_becomes_of_the_task(capsys: pytest.CaptureFixture[str]) -> None:

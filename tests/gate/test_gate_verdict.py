@@ -22,8 +22,8 @@ GOOD = answers(180, 200)
 def test_a_line_of_the_verdict_reads_as_a_sentence(tmp_path: Path) -> None:
     (reason,) = verdict_of(tmp_path, (41, 12, 1319), policy(guard(margin="1.5 points"))).reasons
     assert reason == (
-        "smoke/quiz/acc fell by 2.2 points; the policy tolerates 1.5; 95% interval −3.4 to −1.2; "
-        "41 items got worse, 12 better, of 1319"
+        "smoke/quiz/acc fell by 2.2 points; the policy tolerates 1.5 points; 95% interval −3.4 to −1.2 points; "
+        "41 of 1319 items got worse, 12 got better"
     )
 
 
@@ -60,7 +60,7 @@ def test_a_clear_loss_fails(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path, (60, 10, 500))
     assert (verdict.verdict, verdict.exit_code) == ("FAIL", 10)
     assert "smoke/quiz/acc fell by 10.0 points" in verdict.reasons[0]
-    assert "60 items got worse, 10 better, of 500" in verdict.reasons[0]
+    assert "60 of 500 items got worse, 10 got better" in verdict.reasons[0]
 
 
 def test_too_few_items_decide_nothing_and_tell_how_many_would(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_too_few_items_decide_nothing_and_tell_how_many_would(tmp_path: Path) ->
     needed = only(verdict).n_needed
     assert needed is not None
     assert needed > 60
-    assert f"about {needed:,} items would decide" in verdict.reasons[0]
+    assert f"needs about {needed:,} items in all ({needed - 60:,} more)" in verdict.reasons[0]
 
 
 def test_no_change_on_few_items_is_no_proof(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ OPTIONAL = RuleConfig(metric="*/absent/acc", role="guard", margin="5 points", op
     [
         (policy(guard("*/absent/acc")), "no metric matches the guard rule"),
         (policy(guard(), guard("*/absent/acc")), "it was not measured"),
-        (policy(OPTIONAL), "no metric was gated at all"),
-        (policy(OPTIONAL, require=[]), "no metric was gated at all"),
-        (policy(guard(), require=["guard", "target"]), "demands a target"),
+        (policy(OPTIONAL), "no metric was tested"),
+        (policy(OPTIONAL, require=[]), "no metric was tested"),
+        (policy(guard(), require=["guard", "target"]), "requires a target"),
     ],
 )
 def test_what_was_not_measured_is_invalid(tmp_path: Path, gate: GateConfig, told: str) -> None:

@@ -44,7 +44,7 @@ def test_no_more_annotations_than_github_shows() -> None:
     many = [METRICS[1].model_copy(update={"task": f"task{number}"}) for number in range(40)]
     lines = formats.annotations(make_verdict(many, "FAIL", [])).splitlines()
     assert sum(line.startswith("::error") for line in lines) == 10
-    assert "31 more are in the summary" in lines[-1]
+    assert "31 more in the summary" in lines[-1]
 
 
 @pytest.mark.parametrize("verdict", [PLAIN.verdict, hostile()])

@@ -26,8 +26,8 @@ def test_one_row_a_metric_with_the_numbers() -> None:
     assert len(rows) == 2 + len(METRICS)
     worst = [cell.strip() for cell in cells(rows[2])]
     assert worst == [
-        "<code>smoke/knowledge/acc</code>", "guard", "412", "71.2%", "65.1%", "-6.1 pp [-9.4, -2.8]", "margin 2.0 pp",
-        "**FAIL**",
+        "<code>smoke/knowledge/acc</code>", "guard", "412", "71.2%", "65.1%", "-6.1 points [-9.4, -2.8]",
+        "margin 2.0 points", "**FAIL**",
     ]  # fmt: skip
 
 

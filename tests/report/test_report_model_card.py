@@ -38,14 +38,14 @@ def test_the_front_matter_is_the_hub_s(config: Config) -> None:
     [
         "**FAIL** under policy clinical",
         "dropped by 6.1 points",
-        "| smoke/knowledge/acc | guard | 412 | 71.2% | 65.1% | -6.1 pp",
+        "| smoke/knowledge/acc | guard | 412 | 71.2% | 65.1% | -6.1 points",
         "items 38 worse, 13 better",
         "| clinic notes | domain | CC-BY-4.0 | 1200 | 1104 | 96 |",
         "overlap with 964 evaluation items",
         "template chatml, contract",
         "always the same system message",
         "2304 rows, 312,000 tokens, 153 steps",
-        "Named by the policy and not measured",
+        "Named by the policy but not measured",
         "harness serve 20260102-030405-disclaimer",
         "harness verify 20260102-030405-disclaimer",
     ],
@@ -74,4 +74,4 @@ def test_words_of_data_and_models_stay_words(config: Config) -> None:
 def test_an_invalid_verdict_claims_no_result(config: Config) -> None:
     view = replace(PLAIN, verdict=make_verdict([], "INVALID", ["the prompt contracts differ"]))
     assert "model-index" not in front_matter(view, config)
-    assert "None that can be trusted" in model_card(view, config)
+    assert "No result can be trusted" in model_card(view, config)

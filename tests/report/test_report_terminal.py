@@ -32,7 +32,7 @@ def test_a_log_gets_the_whole_table(
     print_verdict(verdict, None)
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if "smoke/knowledge/acc " in line and "guard" in line]
-    for cell in ("412", "71.2%", "65.1%", "-6.1 pp [-9.4, -2.8]", "margin 2.0 pp", "FAIL"):
+    for cell in ("412", "71.2%", "65.1%", "-6.1 points [-9.4, -2.8]", "margin 2.0 points", "FAIL"):
         assert cell in line
     assert "Report:" not in out
 

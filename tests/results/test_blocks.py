@@ -45,7 +45,7 @@ def found(path: Path) -> Any:
 
 def one_by_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patched:
-        patched.setattr("harness.results.blocks.BlockReader.take", lambda *_: 0)
+        patched.setattr("harness.results.blocks.BlockReader.read", lambda *_: 0)
         return found(path)
 
 
@@ -111,7 +111,7 @@ def test_a_file_of_like_rows_is_taken_in_blocks_and_digested_once(
     path.write_text(lines([sample(n, float(n % 2)) for n in range(500)]))
     monkeypatch.setattr(reading, "BLOCK", 4096)
     taken: list[int] = []
-    monkeypatch.setattr(reading._Reader, "_take", counted(reading._Reader._take, taken))
+    monkeypatch.setattr(reading._Reader, "_read_row", counted(reading._Reader._read_row, taken))
     read = read_samples(path, [])
     assert len(read.columns["acc"]) == 500
     assert len(taken) < 50

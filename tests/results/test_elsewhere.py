@@ -36,7 +36,7 @@ def test_lm_eval_folders_compare(tmp_path: Path) -> None:
     [
         ({"versions": {"quiz": 2.0}}, "version differs"),
         ({"n-shot": {"quiz": 5}}, "num_fewshot differs"),
-        ({"configs": {"quiz": {"generation_kwargs": {"temperature": 1.0}}}}, "generation differs"),
+        ({"configs": {"quiz": {"generation_kwargs": {"temperature": 1.0}}}}, "the generation arguments differ"),
         ({"chat_template_sha": "d" * 64}, "prompt contracts differ"),
         ({"chat_template_sha": None}, "prompt contracts differ"),
     ],
@@ -59,7 +59,7 @@ def test_a_metric_whose_direction_nobody_says_is_not_judged(tmp_path: Path) -> N
     gate = policy(guard("*/quiz/toxicity"))
     verdict = decide(gate, collapsed(tmp_path / "x", "toxicity", gate))
     assert verdict.verdict == "INVALID"
-    assert "nobody says whether higher or lower toxicity is better" in verdict.reasons[0]
+    assert "whether higher or lower toxicity is better is unknown" in verdict.reasons[0]
     unsaid = {"higher_is_better": {"quiz": {"toxicity": None}}}
     assert collapsed(tmp_path / "y", "toxicity", gate, **unsaid).faults
     assert collapsed(tmp_path / "z", "toxicity", policy(guard("*/other/acc"))).faults == []

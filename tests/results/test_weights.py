@@ -110,7 +110,7 @@ def test_a_better_model_passes_in_a_group_of_many_sizes(tmp_path: Path) -> None:
 
 def test_sides_that_weigh_a_group_differently_are_invalid(tmp_path: Path) -> None:
     comparison = compared(tmp_path, BEFORE, AFTER, (True, False))
-    assert any("group all: acc weighs tasks by their size on one side" in fault for fault in comparison.faults)
+    assert any("group all: acc weighs tasks by size on one side" in fault for fault in comparison.faults)
 
 
 def test_our_own_evaluations_tell_it_by_their_scores(tmp_path: Path) -> None:
