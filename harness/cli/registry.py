@@ -12,7 +12,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.layout import EVIDENCE, VERDICT
 
 if TYPE_CHECKING:
-    from harness.registry.protocol import Act, Registry
+    from harness.registry.protocol import AuditInfo, Registry
 
 WHO = ("HARNESS_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
 
@@ -62,7 +62,7 @@ def register(subparsers: Subparsers) -> None:
 def verify(options: argparse.Namespace) -> int:
     """INVALID when a link of the chain is broken, else DONE."""
     from harness.checkpoint.alias import registry_folder, resolved
-    from harness.lineage.verify import broken, verify_evidence
+    from harness.lineage.verify import broken_links, verify_evidence
 
     refuse_settings("verify", options.overrides)
     name = resolved(options.run, registry_folder(options.runs_dir, options.registry))
@@ -70,7 +70,7 @@ def verify(options: argparse.Namespace) -> int:
     links = verify_evidence(folder)
     for link in links:
         print(link.line())
-    count = len(broken(links))
+    count = len(broken_links(links))
     print(f"{folder}: {len(links)} links, {count} broken" if count else f"{folder}: {len(links)} links hold")
     return ExitCode.INVALID if count else ExitCode.DONE
 
@@ -168,8 +168,8 @@ def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:
     return pairs
 
 
-def _act(options: argparse.Namespace) -> "Act":
-    from harness.registry.protocol import Act
+def _act(options: argparse.Namespace) -> "AuditInfo":
+    from harness.registry.protocol import AuditInfo
 
     known = next((os.environ[name] for name in WHO if os.environ.get(name)), None)
-    return Act(options.alias, options.who or known or f"{getpass.getuser()}@{socket.gethostname()}", options.why)
+    return AuditInfo(options.alias, options.who or known or f"{getpass.getuser()}@{socket.gethostname()}", options.why)

@@ -18,7 +18,7 @@ FURTHER = "baseline "  # and the name that the policy gives it
 MAKERS = ("train", "scale", "merge")  # the stages that write weights, in their order
 
 
-class Step(Record):
+class ChainStep(Record):
     """One stage of the chain."""
 
     stage: str
@@ -64,23 +64,23 @@ class Chain(Record):
     hardware: dict[str, str]
     """Machine that wrote it."""
 
-    steps: list[Step]
+    steps: list[ChainStep]
     """Stages in order."""
 
     promotion: dict[str, str] = {}
     """What the registry knows of the promotion; only in the registry's copy."""
 
-    def step(self, stage: str) -> Step | None:
+    def step(self, stage: str) -> ChainStep | None:
         return next((step for step in self.steps if step.stage == stage), None)
 
     @property
-    def served(self) -> Step | None:
+    def served(self) -> ChainStep | None:
         """The stage whose weights were evaluated."""
         return next((step for stage in reversed(MAKERS) if (step := self.step(stage))), None)
 
 
 @dataclass(frozen=True)
-class Places:
+class EvidencePaths:
     """Where the parts of the evidence lie. A model that no run here trained has neither data nor checkpoint.
 
     `made_of` is what the checkpoint was made of where it was not trained itself (scaled, merged), the trained one
@@ -106,13 +106,13 @@ class Places:
         return [*self.made_of[1:], self.checkpoint] if self.made_of and self.checkpoint else []
 
     @classmethod
-    def of_run(cls, run: Path) -> "Places":
+    def of_run(cls, run: Path) -> "EvidencePaths":
         place = RunFolder(run)
         return cls(run, place.base, place.candidate, place.data, place.checkpoint, origins(place.checkpoint))
 
     @classmethod
-    def of_chain(cls, folder: Path, chain: Chain) -> "Places":
-        """The places that a recorded chain names, as seen from the folder of its evidence.json."""
+    def of_chain(cls, folder: Path, chain: Chain) -> "EvidencePaths":
+        """The paths that a recorded chain names, as seen from the folder of its evidence.json."""
         found = {step.stage: folder / step.folder for step in chain.steps}
         absent = folder / EVALUATIONS
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
@@ -122,8 +122,8 @@ class Places:
         return cls(folder, baseline, candidate, found.get("data"), checkpoint, tuple(made[:-1]), further)
 
 
-def further_baselines(places: Places, runs: Path) -> tuple[tuple[str, Path], ...]:
+def recorded_baselines(paths: EvidencePaths, runs: Path) -> tuple[tuple[str, Path], ...]:
     """The further baselines that compare.json names, with the folders of their evaluations."""
-    path, known = places.decision / COMPARISON, dict(places.further)
+    path, known = paths.decision / COMPARISON, dict(paths.further)
     names = [one.baseline.label for one in load(Comparison, path).others] if path.is_file() else []
     return tuple((name, known.get(name) or resolve_evaluation(name, runs)) for name in names)

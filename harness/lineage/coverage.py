@@ -13,7 +13,7 @@ from harness.records.stages import Dataset
 from harness.results.evidence import Evidence
 
 
-def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
+def contamination_gaps(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
     """What the evaluation asked that the audit in the folder `data` did not look for, in words.
 
     `items_sha256` is the digest of all items of the run's configuration, where it is known.
@@ -29,7 +29,7 @@ def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -
         dataset = load(Dataset, data / AUDIT)
     except DataError as error:
         raise EvidenceFault(str(error)) from None
-    faults = [told for task in sorted(evidence.identities) if (told := _fault(dataset, evidence, task))]
+    faults = [told for task in sorted(evidence.identities) if (told := _contamination_gap(dataset, evidence, task))]
     if items_sha256 is not None and dataset.decontaminated_against != items_sha256:
         faults.append(
             "the training data were checked against other evaluation items than the run has now "
@@ -38,7 +38,7 @@ def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -
     return faults
 
 
-def _fault(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
+def _contamination_gap(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
     """A task is covered by its own name, or by that of a group it belongs to."""
     names = [task, *(group for group, members in evidence.groups.items() if task in members)]
     checked = [dataset.covered[name] for name in names if name in dataset.covered]

@@ -27,11 +27,11 @@ from harness.core.errors import (
 )
 from harness.core.layout import EVIDENCE
 from harness.core.store import sha256_file, write_json
-from harness.lineage.verify import Link, broken, verify_evidence
+from harness.lineage.verify import Link, broken_links, verify_evidence
 from harness.records.base import load
-from harness.registry.keep import kept
+from harness.registry.keep import checked_copy
 from harness.registry.policy import at_least_as_strict
-from harness.registry.protocol import Act, Submission
+from harness.registry.protocol import AuditInfo, PromotionRequest
 
 LOCK_TIMEOUT_S = 60
 ALIASES = "aliases"
@@ -51,71 +51,74 @@ class FileRegistry:
     def model_folder(self, entry: Entry) -> Path:
         return self.folder / MODELS / entry.model
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
-        log.valid_alias(act.alias)
-        with kept(self.folder / MODELS, submission, act) as (model, evidence_sha256), self._writing() as entries:
-            self._require_head(entries, submission.head, act.alias)
-            self._require_policy(entries, submission, act.alias)
+    def promote(self, request: PromotionRequest, info: AuditInfo) -> Entry:
+        log.valid_alias(info.alias)
+        with (
+            checked_copy(self.folder / MODELS, request, info) as (model, evidence_sha256),
+            self._locked_history() as entries,
+        ):
+            self._require_head(entries, request.head, info.alias)
+            self._require_policy(entries, request, info.alias)
             final = model()
-            digests = submission.digests | {"evidence": evidence_sha256}
-            demanded = log.demanded_of(entries, act.alias) or submission.policy
-            return self._append(entries, "promote", act, final.name, submission.run_id, digests, demanded)
+            digests = request.digests | {"evidence": evidence_sha256}
+            demanded = log.demanded_of(entries, info.alias) or request.policy
+            return self._append(entries, "promote", info, final.name, request.run_id, digests, demanded)
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
-        with self._writing() as entries:
-            target = self._target(entries, act.alias, to)
-            self._require_whole(target)
-            demanded = log.demanded_of(entries, act.alias) or {}
-            return self._append(entries, "rollback", act, target.model, target.run_id, target.digests, demanded)
+    def rollback(self, info: AuditInfo, to: str | None = None) -> Entry:
+        with self._locked_history() as entries:
+            target = self._target(entries, info.alias, to)
+            self._require_intact(target)
+            demanded = log.demanded_of(entries, info.alias) or {}
+            return self._append(entries, "rollback", info, target.model, target.run_id, target.digests, demanded)
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
-        log.valid_alias(act.alias)
-        with self._writing() as entries:
-            return self._append(entries, "policy", act, "", "", {}, policy)
+    def demand(self, info: AuditInfo, policy: dict[str, Any]) -> Entry:
+        log.valid_alias(info.alias)
+        with self._locked_history() as entries:
+            return self._append(entries, "policy", info, "", "", {}, policy)
 
     def verify(self) -> list[Link]:
         # Aliases are read before the history and written after it: nobody who promotes meanwhile makes one look ahead.
-        pointers = {path: self._kept_entry(path) for path in sorted((self.folder / ALIASES).glob("*.json"))}
+        pointers = {path: self._alias_entry(path) for path in sorted((self.folder / ALIASES).glob("*.json"))}
         entries, faults = log.read_lines(log._lines(self.folder / HISTORY), HISTORY)
         links = [Link("history", f"{len(entries)} entries, each bound to the one before", "; ".join(faults))]
-        links += [self._pointer(path, pointer, entries) for path, pointer in pointers.items()]
+        links += [self._alias_link(path, pointer, entries) for path, pointer in pointers.items()]
         models = {entry.model: entry for entry in entries if entry.model}
         return links + [self._model_link(entry) for entry in models.values()]
 
     def _model_link(self, entry: Entry) -> Link:
-        told = "; ".join(self._model_faults(entry))
+        told = "; ".join(self._model_problems(entry))
         return Link(f"model {entry.model}", f"entry {entry.number}, every file and link holds", told)
 
-    def _model_faults(self, entry: Entry) -> list[str]:
+    def _model_problems(self, entry: Entry) -> list[str]:
         folder = self.model_folder(entry)
         if not (folder / EVIDENCE).is_file():
             return [f"{folder} is missing"]
         if sha256_file(folder / EVIDENCE) != entry.digests.get("evidence"):
             return [f"{folder / EVIDENCE} is not the one that was promoted"]
-        return broken(verify_evidence(folder))
+        return broken_links(verify_evidence(folder))
 
-    def _require_whole(self, entry: Entry) -> None:
-        if faults := self._model_faults(entry):
+    def _require_intact(self, entry: Entry) -> None:
+        if faults := self._model_problems(entry):
             lines = [f"  - {fault}" for fault in faults]
             raise EvidenceFault("\n".join([f"{entry.model} cannot be served again:", *lines]))
 
-    def _kept_entry(self, path: Path) -> Entry | DataError:
+    def _alias_entry(self, path: Path) -> Entry | DataError:
         try:
             return load(Entry, path)
         except DataError as error:
             return error
 
-    def _pointer(self, path: Path, kept_entry: Entry | DataError, entries: list[Entry]) -> Link:
+    def _alias_link(self, path: Path, recorded: Entry | DataError, entries: list[Entry]) -> Link:
         """An alias file may be behind the history (a crash between the two writes), never ahead of it."""
         name = f"alias {path.stem}"
-        if isinstance(kept_entry, DataError):
-            return Link(name, broken=str(kept_entry))
-        known = any(entry.hash == kept_entry.hash for entry in entries)
-        told = "" if known else f"{path} holds entry {kept_entry.number}, which the history does not: it was cut off"
-        return Link(name, f"entry {kept_entry.number} is in the history", told)
+        if isinstance(recorded, DataError):
+            return Link(name, broken=str(recorded))
+        known = any(entry.hash == recorded.hash for entry in entries)
+        told = "" if known else f"{path} holds entry {recorded.number}, which the history does not: it was cut off"
+        return Link(name, f"entry {recorded.number} is in the history", told)
 
     @contextmanager
-    def _writing(self) -> Iterator[list[Entry]]:
+    def _locked_history(self) -> Iterator[list[Entry]]:
         """The history, with nobody else writing."""
         from filelock import FileLock, Timeout
 
@@ -138,12 +141,12 @@ class FileRegistry:
                 ExitCode.INVALID,
             )
 
-    def _require_policy(self, entries: list[Entry], submission: Submission, alias: str) -> None:
+    def _require_policy(self, entries: list[Entry], request: PromotionRequest, alias: str) -> None:
         """What the alias demands now: it may have been raised while the candidate was checked."""
         demanded = log.demanded_of(entries, alias)
         if not demanded:
             return
-        policies = (validate(GateConfig, values) for values in (submission.policy, demanded))
+        policies = (validate(GateConfig, values) for values in (request.policy, demanded))
         if reasons := at_least_as_strict(*policies):
             raise PromotionRefused(reasons, ExitCode.INVALID)
 
@@ -171,7 +174,7 @@ class FileRegistry:
         self,
         entries: list[Entry],
         action: Literal["promote", "rollback", "policy"],
-        act: Act,
+        info: AuditInfo,
         model: str,
         run_id: str,
         digests: dict[str, str],
@@ -180,17 +183,17 @@ class FileRegistry:
         entry = Entry(
             number=len(entries) + 1,
             action=action,
-            alias=act.alias,
+            alias=info.alias,
             model=model,
             run_id=run_id,
             when=datetime.now(UTC).isoformat(timespec="seconds"),
-            who=act.who,
-            why=act.why,
+            who=info.who,
+            why=info.why,
             digests=digests,
             policy=policy,
             previous=entries[-1].hash if entries else "",
         ).sealed()
         log.write_history(self.folder, [*entries, entry])
         (self.folder / ALIASES).mkdir(exist_ok=True)
-        write_json(self.folder / ALIASES / f"{act.alias}.json", entry.model_dump())
+        write_json(self.folder / ALIASES / f"{info.alias}.json", entry.model_dump())
         return entry

@@ -28,11 +28,13 @@ def at_least_as_strict(candidate: GateConfig, demanded: GateConfig) -> list[str]
         reasons.append(f"slice_key is {candidate.slice_key}, {demanded.slice_key} is demanded")
     for place, rule in enumerate(demanded.rules):
         if rule.role != "info":
-            reasons += _covered(candidate, rule, demanded.rules[:place], demanded)
+            reasons += _rule_objections(candidate, rule, demanded.rules[:place], demanded)
     return [f"policy {candidate.name}: {reason}" for reason in reasons]
 
 
-def _covered(policy: GateConfig, demanded: RuleConfig, before: list[RuleConfig], demands: GateConfig) -> list[str]:
+def _rule_objections(
+    policy: GateConfig, demanded: RuleConfig, before: list[RuleConfig], demands: GateConfig
+) -> list[str]:
     found = [(place, r) for place, r in enumerate(policy.rules) if r.metric == demanded.metric]
     same = [(place, rule) for place, rule in found if rule.role == demanded.role]
     if not found:
@@ -41,17 +43,19 @@ def _covered(policy: GateConfig, demanded: RuleConfig, before: list[RuleConfig],
         return [f"rule '{demanded.metric}' is {found[0][1].role}, {demanded.role} is demanded"]
     place, rule = same[0]
     hiding = [r for r in policy.rules[:place] if r not in before and _overlap(r.metric, rule.metric)]
-    hiding = [r for r in hiding if _takes(r, rule) and (r.role == "info" or _looser(r, demanded, policy, demands))]
+    hiding = [
+        r for r in hiding if _takes_precedence(r, rule) and (r.role == "info" or _laxer(r, demanded, policy, demands))
+    ]
     told = [f"rule '{r.metric}' comes before '{rule.metric}' and may take metrics from it" for r in hiding]
-    return told + [f"rule '{rule.metric}' {reason}" for reason in _looser(rule, demanded, policy, demands)]
+    return told + [f"rule '{rule.metric}' {reason}" for reason in _laxer(rule, demanded, policy, demands)]
 
 
-def _takes(earlier: RuleConfig, rule: RuleConfig) -> bool:
+def _takes_precedence(earlier: RuleConfig, rule: RuleConfig) -> bool:
     """The first guard, the first target and any info rule before them speak for a metric."""
     return earlier.role in ("info", rule.role)
 
 
-def _looser(rule: RuleConfig, demanded: RuleConfig, policy: GateConfig, demands: GateConfig) -> list[str]:
+def _laxer(rule: RuleConfig, demanded: RuleConfig, policy: GateConfig, demands: GateConfig) -> list[str]:
     """What a rule demands less than another of the same metrics."""
     reasons = []
     if rule.optional and not demanded.optional:
@@ -68,10 +72,10 @@ def _looser(rule: RuleConfig, demanded: RuleConfig, policy: GateConfig, demands:
         reasons.append(f"has alpha {rule.alpha or policy.alpha_pass:g}")
     if (rule.minimum_n or policy.minimum_n) < (demanded.minimum_n or demands.minimum_n):
         reasons.append(f"has minimum_n {rule.minimum_n or policy.minimum_n}")
-    return [*reasons, *_looser_numbers(rule, demanded)]
+    return [*reasons, *_laxer_numbers(rule, demanded)]
 
 
-def _looser_numbers(rule: RuleConfig, demanded: RuleConfig) -> list[str]:
+def _laxer_numbers(rule: RuleConfig, demanded: RuleConfig) -> list[str]:
     reasons = []
     for margin in demanded.margins:
         if not any(_margin_holds(rule.role, own, margin) for own in rule.margins):
@@ -97,11 +101,14 @@ def _overlap(left: str, right: str) -> bool:
         return True
     if not (set(left) & set(WILD) and set(right) & set(WILD)):
         return False
-    heads, tails = (_head(left), _head(right)), (_head(left[::-1]), _head(right[::-1]))
+    heads, tails = (
+        (_literal_start(left), _literal_start(right)),
+        (_literal_start(left[::-1]), _literal_start(right[::-1])),
+    )
     return all(a.startswith(b) or b.startswith(a) for a, b in (heads, tails))
 
 
-def _head(glob: str) -> str:
+def _literal_start(glob: str) -> str:
     """The text before the first character that may be a wildcard (read backwards, `]` ends a set)."""
     end = min((glob.index(c) for c in WILD + "]" if c in glob), default=len(glob))
     return glob[:end]

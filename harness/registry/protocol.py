@@ -7,12 +7,12 @@ from typing import Any, Protocol
 from harness.checkpoint.history import Entry
 from harness.core import plugins
 from harness.core.errors import UsageError, nearest
-from harness.lineage.chain import Chain, Places
+from harness.lineage.chain import Chain, EvidencePaths
 from harness.lineage.verify import Link
 
 
 @dataclass(frozen=True)
-class Act:
+class AuditInfo:
     """Who moves an alias, and why."""
 
     alias: str
@@ -21,11 +21,11 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Submission:
+class PromotionRequest:
     """A candidate that passed every check, and the head (hash) of the alias that it was checked against."""
 
     run_id: str
-    places: Places
+    paths: EvidencePaths
     chain: Chain
     extras: dict[str, Path]
     digests: dict[str, str]
@@ -43,13 +43,13 @@ class Registry(Protocol):
     def history(self, alias: str | None = None) -> list[Entry]:
         """Entries, oldest first. Raises EvidenceFault when they were edited."""
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
+    def promote(self, request: PromotionRequest, info: AuditInfo) -> Entry:
         """Keeps the model and moves the alias. Raises PromotionRefused when the alias moved since the checks."""
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
+    def rollback(self, info: AuditInfo, to: str | None = None) -> Entry:
         """Moves the alias to the model before, or to the named one, after a check of all its files."""
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
+    def demand(self, info: AuditInfo, policy: dict[str, Any]) -> Entry:
         """Changes the policy that the alias demands."""
 
     def verify(self) -> list[Link]:

@@ -14,7 +14,7 @@ from harness.core.console import say
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
 from harness.lineage.verify import Link
 from harness.registry.files import FileRegistry
-from harness.registry.protocol import Act, Submission
+from harness.registry.protocol import AuditInfo, PromotionRequest
 from harness.track.wandb_tracker import _artifact_name
 
 
@@ -30,28 +30,28 @@ class WandbRegistry:
     def history(self, alias: str | None = None) -> list[Entry]:
         return self.files.history(alias)
 
-    def promote(self, submission: Submission, act: Act) -> Entry:
-        return self._told(self.files.promote(submission, act))
+    def promote(self, request: PromotionRequest, info: AuditInfo) -> Entry:
+        return self._move_in_wandb(self.files.promote(request, info))
 
-    def rollback(self, act: Act, to: str | None = None) -> Entry:
-        return self._told(self.files.rollback(act, to))
+    def rollback(self, info: AuditInfo, to: str | None = None) -> Entry:
+        return self._move_in_wandb(self.files.rollback(info, to))
 
-    def demand(self, act: Act, policy: dict[str, Any]) -> Entry:
-        return self.files.demand(act, policy)
+    def demand(self, info: AuditInfo, policy: dict[str, Any]) -> Entry:
+        return self.files.demand(info, policy)
 
     def verify(self) -> list[Link]:
         """The files' links, and for each alias whether W&B has it at the same weights."""
-        return [*self.files.verify(), *self._compared()]
+        return [*self.files.verify(), *self._alias_links()]
 
     def publish(self) -> list[str]:
         """Moves every alias in W&B to where it is here; returns the artifacts. Raises EnvironmentFault."""
-        return [self._move(entry) for entry in self._heads()]
+        return [self._move(entry) for entry in self._current_entries()]
 
-    def _heads(self) -> list[Entry]:
+    def _current_entries(self) -> list[Entry]:
         aliases = sorted({entry.alias for entry in self.history()})
         return [entry for alias in aliases if (entry := self.current(alias)) is not None]
 
-    def _told(self, entry: Entry) -> Entry:
+    def _move_in_wandb(self, entry: Entry) -> Entry:
         try:
             say(f"· W&B: {self._move(entry)} is {entry.alias}")
         except EnvironmentFault as fault:
@@ -65,8 +65,8 @@ class WandbRegistry:
             found.save()
         return str(found.qualified_name)
 
-    def _compared(self) -> Iterator[Link]:
-        for entry in self._heads():
+    def _alias_links(self) -> Iterator[Link]:
+        for entry in self._current_entries():
             name = f"W&B alias {entry.alias}"
             try:
                 artifact = self._artifact(entry)
@@ -78,7 +78,7 @@ class WandbRegistry:
 
     def _artifact(self, entry: Entry) -> Any:
         """The version of the run's model artifact with these weights."""
-        name, tracker = self._tracked(entry)
+        name, tracker = self._tracking(entry)
         api, wandb = _api()
         entity = f"{api.default_entity}/" if api.default_entity else ""
         path = f"{entity}{tracker.project}/{_artifact_name(f'{name}-model')}"
@@ -90,7 +90,7 @@ class WandbRegistry:
             raise EnvironmentFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None
         raise EnvironmentFault(f"{path} has no version with these weights: `wandb sync` the run, then publish")
 
-    def _tracked(self, entry: Entry) -> tuple[str, TrackerConfig]:
+    def _tracking(self, entry: Entry) -> tuple[str, TrackerConfig]:
         """The name and tracker settings of the promoted run; raises EnvironmentFault when it went to no server."""
         path: Path = self.files.model_folder(entry) / "config.yaml"
         try:

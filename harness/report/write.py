@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.errors import DataError, EvidenceFault
 from harness.core.layout import COMPARISON, EVALUATION, VERDICT, RunFolder
 from harness.core.store import sha256_file
-from harness.lineage.verify import strays, undecided
+from harness.lineage.verify import decision_mismatches, verdict_mismatches
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
 from harness.records.gate import Comparison, Verdict
@@ -61,9 +61,9 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
             raise DataError(f"{folder} holds no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / VERDICT)
-    if faults := strays(verdict, folder):
+    if faults := verdict_mismatches(verdict, folder):
         raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
-    if faults := undecided(folder):
+    if faults := decision_mismatches(folder):
         told = "; ".join(faults)
         raise EvidenceFault(f"{folder / VERDICT} was edited: {told}; run harness gate again")
     place = RunFolder(folder)

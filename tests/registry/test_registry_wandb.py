@@ -10,10 +10,10 @@ from run_folders import write_run
 from harness.checkpoint.alias import registry_folder
 from harness.registry import wandb_registry
 from harness.registry.promotion import promote
-from harness.registry.protocol import Act
+from harness.registry.protocol import AuditInfo
 from harness.registry.wandb_registry import WandbRegistry
 
-ACT = Act("production", "ada", "")
+ACT = AuditInfo("production", "ada", "")
 TRACKED = "name: bank\ntracker: {kind: wandb, mode: online, project: models, samples_per_task: 1}\n"
 
 
