@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.checkpoint.alias import registry_folder, resolved
+from harness.checkpoint.alias import registry_folder, require_promoted, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import ModelConfig, TemplateConfig
@@ -60,6 +60,7 @@ def _folder(name: str, model: ModelConfig, runs: Path) -> Path:
             return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return local_model(ModelConfig(path=name, dtype=model.dtype))
+    require_promoted(name, registry_folder(runs))
     known = [run.name for run in RunFolder.all_in(runs) if run.is_run]
     raise UsageError(f"{name}: no such run, checkpoint folder or hub id. {nearest(name, known)}")
 
@@ -151,5 +152,6 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
             return folder
         if folder.is_dir():
             raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
+    require_promoted(name, registry_folder(runs))
     known = [run.name for run in RunFolder.all_in(runs) if run.evaluations.is_dir()]
     raise UsageError(f"{name}: no such run or evaluation folder. {nearest(name, known)}")

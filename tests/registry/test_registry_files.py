@@ -112,7 +112,7 @@ class TestPromotion:
         before = two.history()
         assert promote(two, runs / "second", None, ACT) == before[-1]
         assert two.history() == before
-        assert "production points to this model already" in capsys.readouterr().err
+        assert "production already points to this model" in capsys.readouterr().err
         with pytest.raises(PromotionRefused):
             promote(two, runs / "first", None, ACT)
 
@@ -184,13 +184,13 @@ class TestRefusals:
         decide(run, baseline, run / "against" / ALIAS, policy(guard(margin="20 points")))
         error = refused(two, run)
         assert error.exit_code == 12
-        assert "margin 20 points, at most 5 points is demanded" in str(error)
+        assert "margin 20 points, at most 5 points is required" in str(error)
 
     def test_the_policy_of_the_alias_can_be_raised(self, two: FileRegistry, runs: Path) -> None:
-        two.demand(ACT, policy(guard(margin="1 points")).model_dump(mode="json"))
+        two.set_policy(ACT, policy(guard(margin="1 points")).model_dump(mode="json"))
         run = write_run(runs / "third", 320)
         against_production(run, two)
-        assert "at most 1 points is demanded" in str(refused(two, run))
+        assert "at most 1 points is required" in str(refused(two, run))
 
     def test_the_verdict_of_another_run(self, two: FileRegistry, runs: Path) -> None:
         third, fourth = (write_run(runs / name, 320) for name in ("third", "fourth"))
@@ -209,7 +209,7 @@ class TestRefusals:
     def test_no_verdict_at_all(self, runs: Path, registry: FileRegistry) -> None:
         run = write_run(runs / "first", 220)
         (run / "verdict.json").unlink()
-        with pytest.raises(UsageError, match=r"holds no verdict\.json"):
+        with pytest.raises(UsageError, match=r"has no verdict\.json"):
             promote(registry, run, None, ACT)
 
     def test_training_data_that_nobody_checked(self, runs: Path, registry: FileRegistry) -> None:
@@ -281,7 +281,7 @@ class TestTwoAtOnce:
         checked = checked_request(late, against_production(late, two), current, POLICY_OF_TESTS)
         against_production(early, two)
         promote(two, early, None, AuditInfo(ALIAS, "grace", ""))
-        with pytest.raises(PromotionRefused, match=r"moved while .* by grace put early") as caught:
+        with pytest.raises(PromotionRefused, match=r"moved while .* by grace moved it to early") as caught:
             two.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert [entry.run_id for entry in two.history()] == ["first", "second", "early"]
@@ -296,8 +296,8 @@ class TestTwoAtOnce:
         decision = against_production(late, registry) if promoted else late
         checked = checked_request(late, decision, current, None)
         raised = policy(guard(metric="*/quiz/acc", margin="2 points"))
-        registry.demand(AuditInfo(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
-        with pytest.raises(PromotionRefused, match="at most 2 points is demanded") as caught:
+        registry.set_policy(AuditInfo(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
+        with pytest.raises(PromotionRefused, match="at most 2 points is required") as caught:
             registry.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert "late" not in [entry.run_id for entry in registry.history()]
@@ -347,7 +347,7 @@ class TestRollback:
 
     def test_there_is_nothing_before_the_first(self, two: FileRegistry) -> None:
         two.rollback(ACT)
-        with pytest.raises(UsageError, match="one model only"):
+        with pytest.raises(UsageError, match="only ever pointed to one model"):
             two.rollback(ACT)
 
     def test_forward_again_by_name(self, two: FileRegistry) -> None:

@@ -1,6 +1,6 @@
-"""The registry's own copy of a model and its evidence.
+"""Copies a model and its evidence into the registry.
 
-Copies, not hard links: a linked file edited in its run would change production with it.
+Files are copied, not hard-linked: editing a linked file in its run would change production as well.
 """
 
 import os
@@ -30,8 +30,10 @@ MADE_OF = {"train": TRAINED, "scale": SCALED}
 
 
 def folder_in_copy(stage: str, chain: Chain) -> str:
-    """Where the copy keeps a stage's files: the weights that are served in checkpoint/, what they were made of beside
-    it, as in a run."""
+    """The folder of a stage's files inside the copy.
+
+    As in a run, checkpoint/ holds the weights that are served; the weights they were made from lie beside it.
+    """
     if stage in MAKERS:
         served = chain.served
         return "checkpoint" if served is not None and served.stage == stage else MADE_OF[stage]
@@ -42,9 +44,10 @@ def folder_in_copy(stage: str, chain: Chain) -> str:
 
 @contextmanager
 def checked_copy(models: Path, request: PromotionRequest, info: AuditInfo) -> Iterator[tuple[Callable[[], Path], str]]:
-    """A complete copy under a temporary name, checked; calling what is yielded gives it its final one.
+    """Makes a complete, verified copy under a temporary name, and removes it again unless it is put in place.
 
-    Also yields the digest of its evidence.json. Raises EvidenceFault when a file changed since it was checked.
+    Yields a function that renames the copy to its final name and returns that folder, and the digest of the copy's
+    evidence.json. Raises EvidenceFault when a file changed since the candidate was checked.
     """
     promotion = _promotion_record(request, info)
     name = f"{request.run_id}-{sha256_json(promotion)[:10]}"
@@ -55,16 +58,16 @@ def checked_copy(models: Path, request: PromotionRequest, info: AuditInfo) -> It
         with disk_full_is_told(models):
             _copy(request, temporary)
             _write_chain(request, promotion, temporary)
-        if faults := broken_links(verify_evidence(temporary)):
-            raise EvidenceFault(f"{request.run_id} changed while it was copied: {'; '.join(faults)}")
+        if problems := broken_links(verify_evidence(temporary)):
+            raise EvidenceFault(f"{request.run_id} changed while it was copied: {'; '.join(problems)}")
         evidence_sha256 = sha256_file(temporary / EVIDENCE)
 
-        def settle() -> Path:
-            if final.exists():  # left by a promotion that lost its race: the same digests, the same promotion
+        def place_copy() -> Path:
+            if final.exists():  # left behind by a promotion that lost a race; its content is the same
                 shutil.rmtree(final)
             return temporary.replace(final)
 
-        yield settle, evidence_sha256
+        yield place_copy, evidence_sha256
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,12 +91,12 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _promotion_record(request: PromotionRequest, info: AuditInfo) -> dict[str, str]:
-    """The chain's last link: `after` is the entry that the alias stood at."""
+    """The chain's last link. `after` is the hash of the alias's entry before this promotion."""
     return {"alias": info.alias, "who": info.who, "why": info.why, "after": request.head} | request.digests
 
 
 def _write_chain(request: PromotionRequest, promotion: dict[str, str], target: Path) -> None:
-    """evidence.json with the copy's own paths, and the promotion."""
+    """Writes evidence.json with the copy's folders and the promotion."""
     chain = request.chain
     steps = [step.model_copy(update={"folder": folder_in_copy(step.stage, chain)}) for step in chain.steps]
     save_chain(chain.model_copy(update={"steps": steps, "promotion": promotion}), target / EVIDENCE)
