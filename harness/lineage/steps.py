@@ -1,4 +1,4 @@
-"""The steps of a chain of evidence, as the files stand."""
+"""Computes the steps of a chain of evidence from the files on disk."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ from harness.results.evidence import read_evidence
 
 
 def steps_of(paths: EvidencePaths) -> list[ChainStep]:
-    """The steps as the files stand now; a stage without files is left out.
+    """The steps that the files describe now, in order; a stage without files is left out.
 
-    Raises EvidenceFault or DataError when a record among them cannot be read.
+    Raises EvidenceFault or DataError when a record cannot be read.
     """
     steps: list[ChainStep] = []
     readers: list[Callable[[EvidencePaths, list[ChainStep]], ChainStep | None]] = [
@@ -62,9 +62,9 @@ def _data_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
 
 
 def dataset_sha256(path: Path) -> str:
-    """The digest of a train.parquet's rows, as the audit computes it while writing."""
+    """The digest (sha256) of the rows of a train.parquet, as the audit computes it while writing."""
     if not path.is_file():
-        raise EvidenceFault(f"{path} is missing: the training data are not there")
+        raise EvidenceFault(f"{path} is missing: the training data were deleted or moved")
     digest = hashlib.sha256()
     for row in read_parquet(path):
         digest.update(json.dumps([row.get(column) for column in COLUMNS]).encode() + b"\n")
@@ -72,7 +72,7 @@ def dataset_sha256(path: Path) -> str:
 
 
 def _model_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
-    """The pretrained model: known by the digest of its weights, kept outside the run."""
+    """The pretrained model. It lies outside the run, so only the digest of its weights is recorded."""
     if paths.training is None or "base" not in (inputs := _manifest_inputs(paths.training)):
         return None
     return ChainStep(stage="model", folder="", inputs={}, outputs={"weights": str(inputs["base"])}, files={})
@@ -104,9 +104,10 @@ def _train_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | Non
 
 
 def _derived_step(folder: Path, paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
-    """A checkpoint made of the one before: base + alpha · (trained − base) (`scale`), or put into its base (`merge`).
+    """A checkpoint made from the previous one: base + alpha · (trained − base) (`scale`), or an adapter merged into its
+    base model (`merge`).
 
-    What it was made of is known by its fingerprint in a run, and by its weights where a copy was made later.
+    The previous one is identified by its fingerprint inside a run, and by its weights where a copy was made later.
     """
     maker = _last_maker(steps)
     if maker is None or not any(folder.glob("*.safetensors")):
@@ -137,14 +138,14 @@ def _candidate_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep |
 
 
 def _further_step(label: str, folder: Path, paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
-    """The evaluation of a further baseline, by the digest that its comparison names."""
+    """The evaluation of a further baseline, with the digest that its comparison names."""
     return _stage_step(f"{FURTHER}{label}", folder, paths, {}, {"evidence": read_evidence(folder).sha256})
 
 
 def _evaluation_step(
     stage: str, folder: Path, paths: EvidencePaths, steps: list[ChainStep], maker: str
 ) -> ChainStep | None:
-    """An evaluation; its weights are linked to the stage that made them (a baseline's: where it is the base model)."""
+    """An evaluation. Its weights link to the stage that made them; a baseline's only where it is the base model."""
     record = folder / EVALUATION
     if not record.is_file():
         results = sorted(folder.rglob("results*.json"))
@@ -153,7 +154,7 @@ def _evaluation_step(
     inputs = _manifest_inputs(folder)
     for name, digest in (("weights", evaluation.weights_sha256), ("contract", evaluation.contract_sha256)):
         if inputs.pop(name, digest) != digest:
-            raise EvidenceFault(f"{record}: its {name} are not those that {MANIFEST} names")
+            raise EvidenceFault(f"{record}: its {name} digest differs from {MANIFEST}; one of them was edited")
     inputs.pop("label", None)
     required = stage == CANDIDATE_STAGE
     linked = {
@@ -164,7 +165,7 @@ def _evaluation_step(
 
 
 def _input_name(steps: list[ChainStep], maker: str, output: str, digest: str, required: bool) -> str:
-    """The name of an input: a link to the stage that made it, or (for a baseline made elsewhere) a root."""
+    """The name of an input: a link to the stage that made it, or a root for a baseline made elsewhere."""
     made = _output(steps, maker, output)
     if made and (required or made == digest):
         return f"{maker}.{output}"
@@ -215,18 +216,18 @@ def _stage_step(
 
 
 def _manifest_inputs(folder: Path) -> dict[str, Any]:
-    """What decided the stage's fingerprint; raises EvidenceFault when the two no longer belong together."""
+    """The inputs that the stage's fingerprint was computed from; raises EvidenceFault when the two do not match."""
     manifest = read_manifest(folder)
     if manifest is None:
         return {}
     inputs = manifest.get("inputs", {})
     if sha256_json({"stage": manifest.get("stage"), **inputs}) != manifest.get("fingerprint"):
-        raise EvidenceFault(f"{folder / MANIFEST}: its inputs do not match its fingerprint; the file was edited")
+        raise EvidenceFault(f"{folder / MANIFEST}: the inputs do not match the fingerprint; the file was edited")
     return dict(inputs)
 
 
 def _input_digests(inputs: dict[str, Any]) -> dict[str, str]:
-    """Every input as a digest: texts that are one stay, settings and lists are hashed."""
+    """Every input as a digest: texts are digests already; settings and lists are hashed."""
     return {name: value if isinstance(value, str) else sha256_json(value) for name, value in inputs.items()}
 
 

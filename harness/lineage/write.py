@@ -1,4 +1,4 @@
-"""evidence.json: written at the end of a run or of a gate decision with files."""
+"""Writes evidence.json at the end of a run, or of a gate decision that is written to a folder."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,18 +17,17 @@ from harness.records.base import load
 
 
 def write_evidence(paths: EvidencePaths, run_id: str, command: str, runs: Path) -> None:
-    """evidence.json in the decision's folder; one that names the same steps already is kept as it is.
+    """Writes evidence.json into the decision's folder; a file that already records the same steps is kept.
 
-    `runs` is where the further baselines that compare.json names are looked for, unless `paths` has them.
-
-    None is written, and why is said, where a record cannot be read: the verdict is INVALID then.
+    Further baselines that compare.json names are looked for in `runs`, unless `paths` has them. Where a record cannot
+    be read, the verdict is INVALID: no file is written, and a line says why.
     """
     path = paths.decision / EVIDENCE
     try:
         steps = steps_of(replace(paths, further=recorded_baselines(paths, runs)))
     except (DataError, EvidenceFault) as fault:
         path.unlink(missing_ok=True)
-        say(f"· no {EVIDENCE}: {fault}")
+        say(f"· {EVIDENCE} was not written: {fault}")
         return
     chain = Chain(
         run_id=run_id,
@@ -48,7 +47,7 @@ def save_chain(chain: Chain, path: Path) -> None:
 
 
 def evidence_paths(decision: Path, baseline: Path, candidate: Path, runs: Path) -> EvidencePaths:
-    """Where the evidence of a gate decision lies: both evaluations, and the run that trained the candidate, if any."""
+    """The folders behind a gate decision: both evaluations, and those of the run that trained the candidate, if any."""
     try:
         checkpoint = checkpoint_of(candidate.resolve(), evaluated_weights(candidate), runs)
     except (DataError, EvidenceFault):

@@ -45,7 +45,7 @@ def test_a_task_by_its_name_or_its_group(tmp_path: Path) -> None:
     ("covered", "told"),
     [
         ({}, "task quiz: the training data were not checked against its items"),
-        ({"quiz": ITEMS - 1}, "task quiz: 50 items were asked, the training data were checked against 49"),
+        ({"quiz": ITEMS - 1}, "task quiz: 50 items were evaluated, but the training data were checked against 49"),
     ],
 )
 def test_a_task_that_was_not_looked_for(tmp_path: Path, covered: dict[str, int], told: str) -> None:
@@ -138,7 +138,7 @@ def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:
     [
         ({"disclaimer": 402}, True, None),
         ({"other": 402}, True, "task disclaimer: the training data were not checked"),
-        ({"disclaimer": 402}, False, "other evaluation items than the run has now"),
+        ({"disclaimer": 402}, False, "other evaluation items than the run uses now"),
         (None, True, "audit.json is missing"),
     ],
 )

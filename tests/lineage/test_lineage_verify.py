@@ -155,7 +155,7 @@ class TestFurtherBaselines:
         write_verdict(POLICY_OF_TESTS, comparison.model_copy(update={"others": [further]}), out)
         self.write(run, out)
         (told,) = broken_links(verify_evidence(out))
-        assert told.startswith("comparison made again: others[0].metrics[0].delta: 0.9 is recorded")
+        assert told.startswith("comparison recomputed: others[0].metrics[0].delta: 0.9 is recorded")
 
     def test_samples_that_were_changed(self, run: Path, other: Path) -> None:
         out = self.judged(run, other, run)
@@ -170,7 +170,7 @@ class TestFurtherBaselines:
     def test_a_comparison_of_another_candidate(self, run: Path, other: Path) -> None:
         better = write_run(run.with_name("better"), 390)
         (told,) = broken_links(verify_evidence(self.judged(run, other, better)))
-        assert "the comparison with other.v2 is one of another candidate" in told
+        assert "the baseline other.v2 was compared with another candidate" in told
 
 
 def without(chain: dict[str, Any], stage: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class TestVerify:
         assert broken_links(links) == []
         told = [link.line() for link in links]
         assert any(line.startswith("OK      train.weights → evaluate_candidate") for line in told)
-        assert any(line.startswith("OK      verdict made again: PASS follows") for line in told)
+        assert any(line.startswith("OK      verdict recomputed: PASS follows") for line in told)
 
     def test_a_run_that_was_moved(self, run: Path, tmp_path: Path) -> None:
         moved = tmp_path / "elsewhere" / "copy"
@@ -204,7 +204,7 @@ class TestVerify:
             run / "checkpoint" / "adapter_config.json",
             lambda _: json.dumps({"r": 4, "base_model_name_or_path": str(base)}),
         )
-        assert any("are not the ones trained on" in told for told in broken_links(verify_evidence(run)))
+        assert any("are not the ones that were trained on" in told for told in broken_links(verify_evidence(run)))
 
     def test_without_evidence(self, run: Path) -> None:
         (run / EVIDENCE).unlink()
@@ -232,8 +232,8 @@ class TestForgery:
         write_evidence(EvidencePaths.of_run(run), run.name, "forged", run.parent)
         anchored(run)
         told = broken_links(verify_evidence(run))
-        assert any(line.startswith("train.weights → evaluate_candidate: took") for line in told)
-        assert any("comparison made again" in line for line in told)
+        assert any(line.startswith("train.weights → evaluate_candidate: the input is") for line in told)
+        assert any("comparison recomputed" in line for line in told)
 
     def test_another_run_s_training_data(self, run: Path) -> None:
         path = run / "data" / "audit.json"
@@ -251,7 +251,7 @@ class TestForgery:
         write_evidence(EvidencePaths.of_run(failed), failed.name, "forged", failed.parent)
         anchored(failed)
         assert any(
-            line.startswith("verdict made again: verdict: 'FAIL'") for line in broken_links(verify_evidence(failed))
+            line.startswith("verdict recomputed: verdict: 'FAIL'") for line in broken_links(verify_evidence(failed))
         )
 
 

@@ -257,7 +257,7 @@ class TestRefusals:
         _rewrite(run, "verdict.json", forged, "gate.verdict")
         error = refused(registry, run)
         assert error.exit_code == 12
-        assert "verdict made again: verdict: 'PASS' is recorded, 'FAIL' follows" in str(error)
+        assert "verdict recomputed: verdict: 'PASS' is recorded, but 'FAIL' follows" in str(error)
 
 
 def _rewrite(run: Path, name: str, text: str, output: str) -> None:
