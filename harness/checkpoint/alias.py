@@ -1,12 +1,13 @@
-"""Resolves an alias, such as `production`, to the folder that the registry keeps for it."""
+"""Aliases. Wherever a checkpoint, run or evaluation is named, `production` means the model it points to."""
 
 import os
 from pathlib import Path
 
 from harness.checkpoint.history import current_of, read_history
+from harness.core.errors import UsageError
 
 MODELS = "models"
-PRODUCTION = "production"  # the alias that verbs use by default
+PRODUCTION = "production"  # the alias of every verb that is given no other
 
 
 def registry_folder(runs_dir: Path | str, path: Path | str | None = None) -> Path:
@@ -23,3 +24,19 @@ def resolved(name: str, registry: Path) -> str:
     """
     current = current_of(read_history(registry), name)
     return name if current is None else str(registry / MODELS / current.model)
+
+
+def require_promoted(name: str, registry: Path) -> None:
+    """Raises UsageError with the first steps where `name` is an alias that points to no model yet."""
+    entries = read_history(registry)
+    if name in {PRODUCTION, *(entry.alias for entry in entries)} and current_of(entries, name) is None:
+        raise UsageError(nothing_promoted(name, registry))
+
+
+def nothing_promoted(alias: str, registry: Path) -> str:
+    """The message for an alias that points to no model yet."""
+    option = "" if alias == PRODUCTION else f" --alias {alias}"
+    return (
+        f"Nothing has been promoted as {alias} (registry: {registry}). "
+        f"First: harness ci RUN --against base, then harness promote RUN{option}."
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.checkpoint.alias import PRODUCTION, registry_folder, resolved
+from harness.checkpoint.alias import registry_folder, require_promoted, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import ModelConfig, TemplateConfig
@@ -61,17 +61,13 @@ def _folder(name: str, model: ModelConfig, runs: Path) -> Path:
             return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return local_model(ModelConfig(path=name, dtype=model.dtype))
+    require_promoted(name, registry_folder(runs))
     known = [run.name for run in RunFolder.all_in(runs) if run.is_run]
     raise UsageError(_unknown(name, "run, checkpoint folder or hub id", known, runs))
 
 
 def _unknown(name: str, kinds: str, known: Sequence[str], runs: Path) -> str:
-    """The message for a name that stands for nothing; for the default alias, how to promote a first model."""
-    if name == PRODUCTION:
-        return (
-            f"nothing has been promoted as {name} (registry: {registry_folder(runs)}). "
-            "First: harness ci RUN --against base, then harness promote RUN"
-        )
+    """The message for a name that stands for nothing."""
     return f"{name}: no such {kinds}. {nearest(name, known) if known else f'There are no runs in {runs}.'}"
 
 
@@ -167,6 +163,7 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
         if folder.is_dir() and any(folder.rglob("results*.json")):
             return folder
         if folder.is_dir():
-            raise DataError(f"{folder} holds no evaluation. To make one: harness evaluate {name}")
+            raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")
+    require_promoted(name, registry_folder(runs))
     known = [run.name for run in RunFolder.all_in(runs) if run.evaluations.is_dir()]
     raise UsageError(_unknown(name, "run or evaluation folder", known, runs))

@@ -39,11 +39,11 @@ def register(subparsers: Subparsers) -> None:
 def ci(options: argparse.Namespace) -> int:
     from harness.report.ci_outputs import write_failure, write_outputs, write_unchanged
     from harness.report.terminal import print_verdict
-    from harness.workflows.ci import already_there, ci_config
+    from harness.workflows.ci import ci_config, promoted_entry
 
     try:
         config = ci_config(options.candidate, options.overrides, options.runs_dir, options.smoke)
-        if entry := already_there(options.candidate, options.against, config):
+        if entry := promoted_entry(options.candidate, options.against, config):
             write_unchanged(options.candidate, entry, options.out)
             return ExitCode.DONE
         verdict, report, out = _decide(options, config)

@@ -12,7 +12,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.layout import EVIDENCE, VERDICT
 
 if TYPE_CHECKING:
-    from harness.registry.protocol import Act, Registry
+    from harness.registry.protocol import AuditInfo, Registry
 
 WHO = ("HARNESS_USER", "GITHUB_ACTOR", "GITLAB_USER_LOGIN")
 
@@ -37,7 +37,7 @@ def register(subparsers: Subparsers) -> None:
     managing.add_argument(
         "action", choices=tuple(ACTIONS), metavar="ACTION",
         help="list: aliases and their history; rollback: move an alias back; verify: check the history; "
-        "policy: set what an alias demands of its next candidate; publish: move W&B's aliases to match",
+        "policy: set the policy that an alias requires of its next candidate; publish: move W&B's aliases to match",
     )  # fmt: skip
     managing.add_argument("--to", metavar="MODEL", help="rollback: the model, run or entry number to go back to")
     managing.add_argument("--head", metavar="HASH", help="verify: the hash of an entry that the history must contain")
@@ -61,16 +61,19 @@ def register(subparsers: Subparsers) -> None:
 
 def verify(options: argparse.Namespace) -> int:
     """INVALID when a link of the chain is broken, else DONE."""
-    from harness.checkpoint.alias import registry_folder, resolved
-    from harness.lineage.verify import broken, verify_evidence
+    from harness.checkpoint.alias import registry_folder, require_promoted, resolved
+    from harness.lineage.verify import broken_links, verify_evidence
 
     refuse_settings("verify", options.overrides)
-    name = resolved(options.run, registry_folder(options.runs_dir, options.registry))
+    registry = registry_folder(options.runs_dir, options.registry)
+    name = resolved(options.run, registry)
+    if not any(path.is_dir() for path in (Path(name), options.runs_dir / name)):
+        require_promoted(name, registry)
     folder = existing_folder(name, options.runs_dir, "run, verdict folder or alias", EVIDENCE)
     links = verify_evidence(folder)
     for link in links:
         print(link.line())
-    count = len(broken(links))
+    count = len(broken_links(links))
     print(f"{folder}: {len(links)} links, {count} broken" if count else f"{folder}: {len(links)} links hold")
     return ExitCode.INVALID if count else ExitCode.DONE
 
@@ -115,13 +118,13 @@ def _verify(options: argparse.Namespace) -> int:
     for link in links:
         print(link.line())
     if options.head is not None and all(entry.hash != options.head for entry in found.history()):
-        print(f"BROKEN  head: no entry has the hash {options.head}: the history was cut off or written anew")
+        print(f"BROKEN  head: no entry has the hash {options.head}: the history was cut off or rewritten")
         return ExitCode.INVALID
     return ExitCode.INVALID if any(link.broken for link in links) else ExitCode.DONE
 
 
 def _policy(options: argparse.Namespace) -> int:
-    """Changes what an alias demands of its next candidate."""
+    """Sets the policy that an alias requires of its next candidate."""
     from harness.config.experiment import validate
     from harness.config.gate import GateConfig
     from harness.workflows.compose import gate_values
@@ -129,20 +132,20 @@ def _policy(options: argparse.Namespace) -> int:
     found = _registry(options, "policy")
     named = _settings(options, "registry", "policy").get("policy")
     if named is None:
-        raise UsageError("name the policy: harness registry policy policy=NAME [--alias ALIAS] [--why TEXT]")
+        raise UsageError("there is no policy to set: harness registry policy policy=NAME [--alias ALIAS] [--why TEXT]")
     policy = validate(GateConfig, gate_values(named))
-    entry = found.demand(_act(options), policy.model_dump(mode="json"))
-    print(f"{entry.alias} demands {policy.name} (entry {entry.number}, {entry.hash})")
+    entry = found.set_policy(_act(options), policy.model_dump(mode="json"))
+    print(f"{entry.alias} now requires policy {policy.name} (entry {entry.number}, {entry.hash})")
     return ExitCode.DONE
 
 
 def _publish(options: argparse.Namespace) -> int:
-    """Moves W&B's aliases to where they are here."""
+    """Moves W&B's aliases to match the registry."""
     from harness.registry.wandb_registry import WandbRegistry
 
     found = _registry(options)
     if not isinstance(found, WandbRegistry):
-        raise UsageError("publish where? harness registry publish registry=wandb")
+        raise UsageError("publish needs a W&B registry: harness registry publish registry=wandb")
     for name in found.publish():
         print(name)
     return ExitCode.DONE
@@ -168,8 +171,8 @@ def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:
     return pairs
 
 
-def _act(options: argparse.Namespace) -> "Act":
-    from harness.registry.protocol import Act
+def _act(options: argparse.Namespace) -> "AuditInfo":
+    from harness.registry.protocol import AuditInfo
 
     known = next((os.environ[name] for name in WHO if os.environ.get(name)), None)
-    return Act(options.alias, options.who or known or f"{getpass.getuser()}@{socket.gethostname()}", options.why)
+    return AuditInfo(options.alias, options.who or known or f"{getpass.getuser()}@{socket.gethostname()}", options.why)

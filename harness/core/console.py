@@ -69,11 +69,6 @@ def _forgiving(stream: Any) -> Any:
     return io.TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=line_buffering)
 
 
-def plural(count: int, noun: str, several: str = "") -> str:
-    """'1 row', '2 rows'; `several` is the plural of a noun that does not simply take an s."""
-    return f"{count} {noun if count == 1 else several or f'{noun}s'}"
-
-
 def interactive() -> bool:
     """Whether progress bars are shown: stderr is a terminal, and this is not a CI job."""
     return sys.stderr.isatty() and not os.environ.get("CI")

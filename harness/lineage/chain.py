@@ -1,7 +1,7 @@
-"""The chain of evidence of one verdict: every stage with the digests of all that went in and came out.
+"""The chain of evidence behind one verdict: every stage with the digests of its inputs and outputs.
 
-An input named `stage.output` is a link: it has to equal that output of an earlier stage. All other inputs are roots
-(sources, settings, code, task files). Steps are always computed from the files; `evidence.json` keeps them.
+An input named `stage.output` is a link: its digest must equal that output of an earlier stage. All other inputs are
+roots (sources, settings, code, task files). Steps are always computed from the files; `evidence.json` records them.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from harness.records.base import Record, load
 from harness.records.gate import Comparison
 
 BASELINE_STAGE, CANDIDATE_STAGE = "evaluate_baseline", "evaluate_candidate"
-FURTHER = "baseline "  # and the name that the policy gives it
-MAKERS = ("train", "scale", "merge")  # the stages that write weights, in their order
+FURTHER = "baseline "  # followed by the name that the policy gives the further baseline
+MAKERS = ("train", "scale", "merge")  # the stages that write weights, in order
 
 
-class Step(Record):
+class ChainStep(Record):
     """One stage of the chain."""
 
     stage: str
@@ -28,20 +28,20 @@ class Step(Record):
     """Folder of the stage, relative to evidence.json."""
 
     inputs: dict[str, str]
-    """Digests of what went in, by name; `stage.output` is a link to an earlier stage."""
+    """Digests of the inputs by name; `stage.output` is a link to an earlier stage."""
 
     outputs: dict[str, str]
-    """Digests of what came out, by name."""
+    """Digests of the outputs by name."""
 
     files: dict[str, str]
-    """Digests (sha256) of the files by path inside `folder`."""
+    """Digests (sha256) of the files, by their path inside `folder`."""
 
     fingerprint: str = ""
-    """Fingerprint from the stage's manifest; empty: the stage has no manifest."""
+    """Fingerprint from the stage's manifest; empty where it has no manifest."""
 
 
 class Chain(Record):
-    """What evidence.json holds."""
+    """The content of evidence.json."""
 
     schema_version: int = 1
     """Version of the file's format."""
@@ -56,35 +56,36 @@ class Chain(Record):
     """Time of writing (UTC, ISO 8601)."""
 
     git_commit: str | None
-    """Commit of the working tree; null: none."""
+    """Commit of the working tree; null where it is not a git repository."""
 
     versions: dict[str, str]
     """Versions of the libraries."""
 
     hardware: dict[str, str]
-    """Machine that wrote it."""
+    """Machine that wrote the file."""
 
-    steps: list[Step]
+    steps: list[ChainStep]
     """Stages in order."""
 
     promotion: dict[str, str] = {}
-    """What the registry knows of the promotion; only in the registry's copy."""
+    """Who promoted the model, when and why, with the digests; only in the registry's copy."""
 
-    def step(self, stage: str) -> Step | None:
+    def step(self, stage: str) -> ChainStep | None:
         return next((step for step in self.steps if step.stage == stage), None)
 
     @property
-    def served(self) -> Step | None:
+    def served(self) -> ChainStep | None:
         """The stage whose weights were evaluated."""
         return next((step for stage in reversed(MAKERS) if (step := self.step(stage))), None)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the parts of the evidence lie. A model that no run here trained has neither data nor checkpoint.
+class EvidencePaths:
+    """The folders that hold the parts of the evidence.
 
-    `made_of` is what the checkpoint was made of where it was not trained itself (scaled, merged), the trained one
-    first. `further` are the evaluations of further baselines, by the names that the policy gives them.
+    `data` and `checkpoint` are None for a model that no run on this machine trained. `made_of` holds the checkpoints
+    that a scaled or merged checkpoint was made from, the trained one first. `further` holds the evaluations of further
+    baselines, by the names that the policy gives them.
     """
 
     decision: Path
@@ -97,22 +98,22 @@ class Places:
 
     @property
     def training(self) -> Path | None:
-        """The folder that training wrote."""
+        """The folder that the training wrote."""
         return next(iter(self.made_of), self.checkpoint)
 
     @property
     def derived(self) -> list[Path]:
-        """The checkpoints that were made of the trained one, the evaluated one last."""
+        """The checkpoints made from the trained one, the evaluated one last."""
         return [*self.made_of[1:], self.checkpoint] if self.made_of and self.checkpoint else []
 
     @classmethod
-    def of_run(cls, run: Path) -> "Places":
+    def of_run(cls, run: Path) -> "EvidencePaths":
         place = RunFolder(run)
         return cls(run, place.base, place.candidate, place.data, place.checkpoint, origins(place.checkpoint))
 
     @classmethod
-    def of_chain(cls, folder: Path, chain: Chain) -> "Places":
-        """The places that a recorded chain names, as seen from the folder of its evidence.json."""
+    def of_chain(cls, folder: Path, chain: Chain) -> "EvidencePaths":
+        """The folders that a recorded chain names, relative to `folder`, which holds its evidence.json."""
         found = {step.stage: folder / step.folder for step in chain.steps}
         absent = folder / EVALUATIONS
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
@@ -122,8 +123,11 @@ class Places:
         return cls(folder, baseline, candidate, found.get("data"), checkpoint, tuple(made[:-1]), further)
 
 
-def further_baselines(places: Places, runs: Path) -> tuple[tuple[str, Path], ...]:
-    """The further baselines that compare.json names, with the folders of their evaluations."""
-    path, known = places.decision / COMPARISON, dict(places.further)
+def recorded_baselines(paths: EvidencePaths, runs: Path) -> tuple[tuple[str, Path], ...]:
+    """The further baselines that compare.json names, with the folders of their evaluations.
+
+    Raises UsageError where a baseline has no evaluation.
+    """
+    path, known = paths.decision / COMPARISON, dict(paths.further)
     names = [one.baseline.label for one in load(Comparison, path).others] if path.is_file() else []
     return tuple((name, known.get(name) or resolve_evaluation(name, runs)) for name in names)

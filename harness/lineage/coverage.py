@@ -1,4 +1,4 @@
-"""Whether the training data were checked against every item that the candidate is judged by."""
+"""Checks that the audit compared the training data with every item that the candidate is evaluated on."""
 
 import json
 from pathlib import Path
@@ -13,15 +13,16 @@ from harness.records.stages import Dataset
 from harness.results.evidence import Evidence
 
 
-def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
-    """What the evaluation asked that the audit in the folder `data` did not look for, in words.
+def contamination_gaps(data: Path, evidence: Evidence, items_sha256: str | None = None) -> list[str]:
+    """The evaluated items that the audit in the folder `data` did not compare with the training data, as sentences.
 
-    `items_sha256` is the digest of all items of the run's configuration, where it is known.
-    Raises EvidenceFault when there is no audit or its files were edited.
+    `items_sha256` is the digest of all evaluation items of the run's configuration, where it is known.
+    Raises EvidenceFault when there is no audit, or its files were edited.
     """
     if not (data / AUDIT).is_file():
         raise EvidenceFault(
-            f"{data / AUDIT} is missing: nobody knows whether the model was trained on the items it is judged by"
+            f"{data / AUDIT} is missing, so the model may have been trained on the items it is evaluated on. "
+            "Audit the data and train again: harness run experiment=NAME"
         )
     if read_manifest(data) is not None:
         require_unchanged(data)
@@ -29,37 +30,37 @@ def uncovered(data: Path, evidence: Evidence, items_sha256: str | None = None) -
         dataset = load(Dataset, data / AUDIT)
     except DataError as error:
         raise EvidenceFault(str(error)) from None
-    faults = [told for task in sorted(evidence.identities) if (told := _fault(dataset, evidence, task))]
+    gaps = [gap for task in sorted(evidence.identities) if (gap := _contamination_gap(dataset, evidence, task))]
     if items_sha256 is not None and dataset.decontaminated_against != items_sha256:
-        faults.append(
-            "the training data were checked against other evaluation items than the run has now "
-            f"({dataset.decontaminated_against[:12]} and {items_sha256[:12]})"
+        gaps.append(
+            "the training data were checked against other evaluation items than the run uses now "
+            f"(digests {dataset.decontaminated_against[:12]} and {items_sha256[:12]})"
         )
-    return faults
+    return gaps
 
 
-def _fault(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
-    """A task is covered by its own name, or by that of a group it belongs to."""
+def _contamination_gap(dataset: Dataset, evidence: Evidence, task: str) -> str | None:
+    """A task is covered under its own name, or under that of a group it belongs to."""
     names = [task, *(group for group, members in evidence.groups.items() if task in members)]
     checked = [dataset.covered[name] for name in names if name in dataset.covered]
     asked = evidence.identities[task].asked
     if not checked:
         return f"task {task}: the training data were not checked against its items (decontamination)"
     if max(checked) < asked:
-        return f"task {task}: {asked} items were asked, the training data were checked against {max(checked)}"
+        return f"task {task}: {asked} items were evaluated, but the training data were checked against {max(checked)}"
     return None
 
 
 def data_beside(checkpoint: Path) -> Path:
-    """data/ of the run that a checkpoint lies in, or of the one whose checkpoint it was made of."""
+    """The data/ folder of the run that holds a checkpoint, or of the run whose checkpoint it was made from."""
     own = RunFolder.of_checkpoint(checkpoint).data
     return own if own.is_dir() else RunFolder.of_checkpoint(origin_of(checkpoint)).data
 
 
 def checkpoint_of(evaluation: Path, weights_sha256: str, runs: Path) -> Path | None:
-    """The checkpoint that was evaluated: a run's, or one made of it in the cache; None for a model from elsewhere.
+    """The checkpoint that was evaluated: a run's, or a copy made from it in the cache; None for a model from elsewhere.
 
-    An evaluation inside a run belongs to it; any other is matched by the digest of its weights ('' matches none).
+    An evaluation inside a run belongs to that run. Any other is matched by the digest of its weights; '' matches none.
     """
     inside = RunFolder.of_evaluation(evaluation)
     if inside is not None and inside.is_run:
@@ -73,7 +74,7 @@ def checkpoint_of(evaluation: Path, weights_sha256: str, runs: Path) -> Path | N
 
 
 def evaluated_weights(evaluation: Path) -> str:
-    """The digest of the weights that an evaluation was made with; '' where no record of ours says so."""
+    """The digest of the weights that were evaluated; '' where no record of the harness states it."""
     try:
         return str(json.loads((evaluation / EVALUATION).read_text()).get("weights_sha256") or "")
     except (OSError, ValueError, AttributeError):
@@ -81,7 +82,7 @@ def evaluated_weights(evaluation: Path) -> str:
 
 
 def _made_of_a_run(digest: str) -> Path | None:
-    """The copy in the cache (RUN@ALPHA, or an adapter merged into its base model) that has these weights."""
+    """The copy in the cache with these weights: a scaled model (RUN@ALPHA), or an adapter merged into its base."""
     for path in sorted(cache_dir().glob(f"*/*/model/{ORIGIN}")):
         try:
             home = RunFolder.of_checkpoint(origin_of(path.parent))

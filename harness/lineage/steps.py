@@ -1,4 +1,4 @@
-"""The steps of a chain of evidence, as the files stand."""
+"""Computes the steps of a chain of evidence from the files on disk."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from harness.core.layout import AUDIT, COMPARISON, EVALUATION, POLICY, VERDICT
 from harness.core.store import MANIFEST, read_manifest, sha256_file, sha256_json
 from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Places, Step
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, ChainStep, EvidencePaths
 from harness.model.load import weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
@@ -21,64 +21,75 @@ from harness.records.stages import Dataset, Evaluation
 from harness.results.evidence import read_evidence
 
 
-def steps_of(places: Places) -> list[Step]:
-    """The steps as the files stand now; a stage without files is left out.
+def steps_of(paths: EvidencePaths) -> list[ChainStep]:
+    """The steps that the files describe now, in order; a stage without files is left out.
 
-    Raises EvidenceFault or DataError when a record among them cannot be read.
+    Raises EvidenceFault or DataError when a record cannot be read.
     """
-    steps: list[Step] = []
-    readers: list[Callable[[Places, list[Step]], Step | None]] = [_data, _model, _contract, _train]
-    readers += [partial(_derived, folder) for folder in places.derived]
-    readers += [_baseline, _candidate, *(partial(_further, *one) for one in places.further), _compare, _gate]
+    steps: list[ChainStep] = []
+    readers: list[Callable[[EvidencePaths, list[ChainStep]], ChainStep | None]] = [
+        _data_step,
+        _model_step,
+        _contract_step,
+        _train_step,
+    ]
+    readers += [partial(_derived_step, folder) for folder in paths.derived]
+    readers += [
+        _baseline_step,
+        _candidate_step,
+        *(partial(_further_step, *one) for one in paths.further),
+        _compare_step,
+        _gate_step,
+    ]
     for read in readers:
-        step = read(places, steps)
+        step = read(paths, steps)
         if step is not None:
             steps.append(step)
     return steps
 
 
-def _data(places: Places, _: list[Step]) -> Step | None:
-    folder = places.data
+def _data_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
+    folder = paths.data
     if folder is None or not (folder / AUDIT).is_file():
         return None
     audited = load(Dataset, folder / AUDIT)
     inputs = _manifest_inputs(folder)
     sources = inputs.pop("sources", {})
     outputs = {"dataset": dataset_sha256(folder / TRAIN), "items": audited.decontaminated_against}
-    return _step(
-        "data", folder, places, _digests(inputs) | {f"source {k}": str(v) for k, v in sources.items()}, outputs
+    return _stage_step(
+        "data", folder, paths, _input_digests(inputs) | {f"source {k}": str(v) for k, v in sources.items()}, outputs
     )
 
 
 def dataset_sha256(path: Path) -> str:
-    """The digest of a train.parquet's rows, as the audit computes it while writing."""
+    """The digest (sha256) of the rows of a train.parquet, as the audit computes it while writing."""
     if not path.is_file():
-        raise EvidenceFault(f"{path} is missing: the training data are not there")
+        raise EvidenceFault(f"{path} is missing: the training data were deleted or moved")
     digest = hashlib.sha256()
     for row in read_parquet(path):
         digest.update(json.dumps([row.get(column) for column in COLUMNS]).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _model(places: Places, _: list[Step]) -> Step | None:
-    """The pretrained model: known by the digest of its weights, kept outside the run."""
-    if places.training is None or "base" not in (inputs := _manifest_inputs(places.training)):
+def _model_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
+    """The pretrained model. It lies outside the run, so only the digest of its weights is recorded."""
+    if paths.training is None or "base" not in (inputs := _manifest_inputs(paths.training)):
         return None
-    return Step(stage="model", folder="", inputs={}, outputs={"weights": str(inputs["base"])}, files={})
+    return ChainStep(stage="model", folder="", inputs={}, outputs={"weights": str(inputs["base"])}, files={})
 
 
-def _contract(places: Places, _: list[Step]) -> Step | None:
-    if places.checkpoint is None or not (places.checkpoint / CONTRACT_FILE).is_file():
+def _contract_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
+    if paths.checkpoint is None or not (paths.checkpoint / CONTRACT_FILE).is_file():
         return None
-    contract = Contract.load(places.checkpoint)
+    contract = Contract.load(paths.checkpoint)
     inputs = {"template": contract.template_sha256, "tokenizer": contract.tokenizer_sha256}
-    files = {CONTRACT_FILE: sha256_file(places.checkpoint / CONTRACT_FILE)}
-    folder = _relative(places.checkpoint, places.decision)
-    return Step(stage="contract", folder=folder, inputs=inputs, outputs={"digest": contract.digest}, files=files)
+    files = {CONTRACT_FILE: sha256_file(paths.checkpoint / CONTRACT_FILE)}
+    folder = _relative_to(paths.checkpoint, paths.decision)
+    return ChainStep(stage="contract", folder=folder, inputs=inputs, outputs={"digest": contract.digest}, files=files)
 
 
-def _train(places: Places, steps: list[Step]) -> Step | None:
-    folder = places.training
+def _train_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    folder = paths.training
     if folder is None or not any(folder.glob("*.safetensors")):
         return None
     inputs = _manifest_inputs(folder)
@@ -86,18 +97,19 @@ def _train(places: Places, steps: list[Step]) -> Step | None:
     carried = Contract.load(folder).digest if (folder / CONTRACT_FILE).is_file() else ""
     linked["contract.digest"] = carried or _output(steps, "contract", "digest")
     known = {name: str(value) for name, value in linked.items() if value}
-    step = _step("train", folder, places, known | _digests(inputs), {"weights": weights_sha256(folder)})
-    if not places.derived:
+    step = _stage_step("train", folder, paths, known | _input_digests(inputs), {"weights": weights_sha256(folder)})
+    if not paths.derived:
         return step
     return step.model_copy(update={"outputs": step.outputs | {"fingerprint": step.fingerprint}})
 
 
-def _derived(folder: Path, places: Places, steps: list[Step]) -> Step | None:
-    """A checkpoint made of the one before: base + alpha · (trained − base) (`scale`), or put into its base (`merge`).
+def _derived_step(folder: Path, paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    """A checkpoint made from the previous one: base + alpha · (trained − base) (`scale`), or an adapter merged into its
+    base model (`merge`).
 
-    What it was made of is known by its fingerprint in a run, and by its weights where a copy was made later.
+    The previous one is identified by its fingerprint inside a run, and by its weights where a copy was made later.
     """
-    maker = _maker(steps)
+    maker = _last_maker(steps)
     if maker is None or not any(folder.glob("*.safetensors")):
         return None
     inputs = _manifest_inputs(folder)
@@ -109,57 +121,59 @@ def _derived(folder: Path, places: Places, steps: list[Step]) -> Step | None:
     }
     known = {name: str(value) for name, value in linked.items() if value}
     stage = str((read_manifest(folder) or {}).get("stage", "scale"))
-    return _step(stage, folder, places, known | _digests(inputs), {"weights": weights_sha256(folder)})
+    return _stage_step(stage, folder, paths, known | _input_digests(inputs), {"weights": weights_sha256(folder)})
 
 
-def _maker(steps: list[Step]) -> str | None:
+def _last_maker(steps: list[ChainStep]) -> str | None:
     """The last stage that wrote weights."""
     return next((step.stage for step in reversed(steps) if step.stage in MAKERS), None)
 
 
-def _baseline(places: Places, steps: list[Step]) -> Step | None:
-    return _evaluated(BASELINE_STAGE, places.baseline, places, steps, "model")
+def _baseline_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    return _evaluation_step(BASELINE_STAGE, paths.baseline, paths, steps, "model")
 
 
-def _candidate(places: Places, steps: list[Step]) -> Step | None:
-    return _evaluated(CANDIDATE_STAGE, places.candidate, places, steps, _maker(steps) or "train")
+def _candidate_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    return _evaluation_step(CANDIDATE_STAGE, paths.candidate, paths, steps, _last_maker(steps) or "train")
 
 
-def _further(label: str, folder: Path, places: Places, _: list[Step]) -> Step | None:
-    """The evaluation of a further baseline, by the digest that its comparison names."""
-    return _step(f"{FURTHER}{label}", folder, places, {}, {"evidence": read_evidence(folder).sha256})
+def _further_step(label: str, folder: Path, paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
+    """The evaluation of a further baseline, with the digest that its comparison names."""
+    return _stage_step(f"{FURTHER}{label}", folder, paths, {}, {"evidence": read_evidence(folder).sha256})
 
 
-def _evaluated(stage: str, folder: Path, places: Places, steps: list[Step], maker: str) -> Step | None:
-    """An evaluation; its weights are linked to the stage that made them (a baseline's: where it is the base model)."""
+def _evaluation_step(
+    stage: str, folder: Path, paths: EvidencePaths, steps: list[ChainStep], maker: str
+) -> ChainStep | None:
+    """An evaluation. Its weights link to the stage that made them; a baseline's only where it is the base model."""
     record = folder / EVALUATION
     if not record.is_file():
         results = sorted(folder.rglob("results*.json"))
-        return _step(stage, folder, places, {}, {"evaluation": sha256_file(results[-1])}) if results else None
+        return _stage_step(stage, folder, paths, {}, {"evaluation": sha256_file(results[-1])}) if results else None
     evaluation = load(Evaluation, record)
     inputs = _manifest_inputs(folder)
     for name, digest in (("weights", evaluation.weights_sha256), ("contract", evaluation.contract_sha256)):
         if inputs.pop(name, digest) != digest:
-            raise EvidenceFault(f"{record}: its {name} are not those that {MANIFEST} names")
+            raise EvidenceFault(f"{record}: its {name} digest differs from {MANIFEST}; one of them was edited")
     inputs.pop("label", None)
     required = stage == CANDIDATE_STAGE
     linked = {
-        _link(steps, maker, "weights", evaluation.weights_sha256, required): evaluation.weights_sha256,
-        _link(steps, "contract", "digest", evaluation.contract_sha256, required): evaluation.contract_sha256,
+        _input_name(steps, maker, "weights", evaluation.weights_sha256, required): evaluation.weights_sha256,
+        _input_name(steps, "contract", "digest", evaluation.contract_sha256, required): evaluation.contract_sha256,
     }
-    return _step(stage, folder, places, linked | _digests(inputs), {"evaluation": sha256_file(record)})
+    return _stage_step(stage, folder, paths, linked | _input_digests(inputs), {"evaluation": sha256_file(record)})
 
 
-def _link(steps: list[Step], maker: str, output: str, digest: str, required: bool) -> str:
-    """The name of an input: a link to the stage that made it, or (for a baseline made elsewhere) a root."""
+def _input_name(steps: list[ChainStep], maker: str, output: str, digest: str, required: bool) -> str:
+    """The name of an input: a link to the stage that made it, or a root for a baseline made elsewhere."""
     made = _output(steps, maker, output)
     if made and (required or made == digest):
         return f"{maker}.{output}"
     return "weights" if output == "weights" else "contract"
 
 
-def _compare(places: Places, steps: list[Step]) -> Step | None:
-    path = places.decision / COMPARISON
+def _compare_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    path = paths.decision / COMPARISON
     if not path.is_file():
         return None
     made = {f"{stage}.evaluation": _output(steps, stage, "evaluation") for stage in (BASELINE_STAGE, CANDIDATE_STAGE)}
@@ -168,30 +182,32 @@ def _compare(places: Places, steps: list[Step]) -> Step | None:
         inputs["data.items"] = items
     for other in load(Comparison, path).others:
         inputs[f"{FURTHER}{other.baseline.label}.evidence"] = other.baseline.evidence_sha256
-    return _decided("compare", path, inputs, "comparison")
+    return _decision_step("compare", path, inputs, "comparison")
 
 
-def _gate(places: Places, steps: list[Step]) -> Step | None:
-    path, policy = places.decision / VERDICT, places.decision / POLICY
+def _gate_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | None:
+    path, policy = paths.decision / VERDICT, paths.decision / POLICY
     if not path.is_file():
         return None
     inputs = {"policy": sha256_file(policy)} if policy.is_file() else {}
     if compared := _output(steps, "compare", "comparison"):
         inputs["compare.comparison"] = compared
-    step = _decided("gate", path, inputs, "verdict")
+    step = _decision_step("gate", path, inputs, "verdict")
     return step.model_copy(update={"files": step.files | ({POLICY: inputs["policy"]} if policy.is_file() else {})})
 
 
-def _decided(stage: str, path: Path, inputs: dict[str, str], output: str) -> Step:
+def _decision_step(stage: str, path: Path, inputs: dict[str, str], output: str) -> ChainStep:
     digest = sha256_file(path)
-    return Step(stage=stage, folder=".", inputs=inputs, outputs={output: digest}, files={path.name: digest})
+    return ChainStep(stage=stage, folder=".", inputs=inputs, outputs={output: digest}, files={path.name: digest})
 
 
-def _step(stage: str, folder: Path, places: Places, inputs: dict[str, str], outputs: dict[str, str]) -> Step:
+def _stage_step(
+    stage: str, folder: Path, paths: EvidencePaths, inputs: dict[str, str], outputs: dict[str, str]
+) -> ChainStep:
     manifest = read_manifest(folder) or {}
-    return Step(
+    return ChainStep(
         stage=stage,
-        folder=_relative(folder, places.decision),
+        folder=_relative_to(folder, paths.decision),
         inputs=inputs,
         outputs=outputs,
         files={p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()},
@@ -200,26 +216,26 @@ def _step(stage: str, folder: Path, places: Places, inputs: dict[str, str], outp
 
 
 def _manifest_inputs(folder: Path) -> dict[str, Any]:
-    """What decided the stage's fingerprint; raises EvidenceFault when the two no longer belong together."""
+    """The inputs that the stage's fingerprint was computed from; raises EvidenceFault when the two do not match."""
     manifest = read_manifest(folder)
     if manifest is None:
         return {}
     inputs = manifest.get("inputs", {})
     if sha256_json({"stage": manifest.get("stage"), **inputs}) != manifest.get("fingerprint"):
-        raise EvidenceFault(f"{folder / MANIFEST}: its inputs do not match its fingerprint; the file was edited")
+        raise EvidenceFault(f"{folder / MANIFEST}: the inputs do not match the fingerprint; the file was edited")
     return dict(inputs)
 
 
-def _digests(inputs: dict[str, Any]) -> dict[str, str]:
-    """Every input as a digest: texts that are one stay, settings and lists are hashed."""
+def _input_digests(inputs: dict[str, Any]) -> dict[str, str]:
+    """Every input as a digest: texts are digests already; settings and lists are hashed."""
     return {name: value if isinstance(value, str) else sha256_json(value) for name, value in inputs.items()}
 
 
-def _output(steps: list[Step], stage: str, name: str) -> str:
+def _output(steps: list[ChainStep], stage: str, name: str) -> str:
     return next((step.outputs.get(name, "") for step in steps if step.stage == stage), "")
 
 
-def _relative(folder: Path, origin: Path) -> str:
+def _relative_to(folder: Path, origin: Path) -> str:
     import os
 
     return Path(os.path.relpath(folder.resolve(), origin.resolve())).as_posix()

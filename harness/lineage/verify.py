@@ -1,4 +1,4 @@
-"""Checks a chain of evidence against the files, offline: digests, links, and both decisions made again."""
+"""Checks a chain of evidence against the files, offline: digests, links, and the recomputed comparison and verdict."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,21 +13,21 @@ from harness.core.layout import COMPARISON, EVIDENCE, POLICY, RUN, VERDICT
 from harness.core.store import sha256_file
 from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
-from harness.lineage.chain import Chain, Places, Step
-from harness.lineage.coverage import uncovered
+from harness.lineage.chain import Chain, ChainStep, EvidencePaths
+from harness.lineage.coverage import contamination_gaps
 from harness.lineage.steps import steps_of
 from harness.model.load import adapter_config, is_adapter, weights_sha256
 from harness.records.base import Record, load
 from harness.records.gate import Comparison, Verdict
 from harness.results.evidence import Evidence, read_evidence
 
-SHOWN = 3  # files of a stage
-TOLERANCE = 1e-6  # other processors and library builds round differently
+FILES_SHOWN = 3  # changed files named per stage
+TOLERANCE = 1e-6  # processors and library builds differ in rounding
 
 
 @dataclass(frozen=True)
 class Link:
-    """One checked link: `broken` says what does not hold and where; `detail` what was checked."""
+    """One checked link. `broken` says what is wrong and where (empty: nothing); `detail` says what was checked."""
 
     name: str
     detail: str = ""
@@ -38,31 +38,34 @@ class Link:
 
 
 def verify_evidence(folder: Path) -> list[Link]:
-    """Every link of the chain in `folder`. Raises EvidenceFault when there is no chain at all."""
+    """Every link of the chain in `folder`, checked. Raises EvidenceFault when there is no evidence.json."""
     path = folder / EVIDENCE
     if not path.is_file():
-        raise EvidenceFault(f"{path} is missing: nothing says what the verdict rests on; make it with: harness run")
+        raise EvidenceFault(
+            f"{path} is missing, so the evidence behind the verdict is unknown. Write it with: harness run …"
+        )
     try:
         recorded = load(Chain, path)
     except DataError as error:
         return [Link(EVIDENCE, broken=str(error))]
-    places = Places.of_chain(folder, recorded)
-    links = [*_anchored(folder), *_files(folder, recorded)]
+    paths = EvidencePaths.of_chain(folder, recorded)
+    links = [*_run_record_links(folder), *_file_links(folder, recorded)]
     try:
-        links += _same_steps(recorded, steps_of(places))
+        links += _stage_links(recorded, steps_of(paths))
     except HarnessError as error:
         links.append(Link("stages", broken=str(error)))
-    links += _linked(recorded)
-    links += [_model_here(places, recorded), _compared_again(places), _decided_again(places)]
+    links += _input_links(recorded)
+    links += [_base_model_link(paths, recorded), _comparison_link(paths), _verdict_link(paths)]
     return links
 
 
-def broken(links: list[Link]) -> list[str]:
+def broken_links(links: list[Link]) -> list[str]:
+    """The broken links, one line each."""
     return [f"{link.name}: {link.broken}" for link in links if link.broken]
 
 
-def _anchored(folder: Path) -> Iterator[Link]:
-    """run.json, where there is one, holds the digests of what the run wrote outside its stages."""
+def _run_record_links(folder: Path) -> Iterator[Link]:
+    """run.json, where it exists, holds the digests of the files that the run wrote outside its stages."""
     import json
 
     path = folder / RUN
@@ -72,148 +75,150 @@ def _anchored(folder: Path) -> Iterator[Link]:
         outputs = json.loads(path.read_text())["outputs"]
         named = {name: outputs[name] for name in sorted(outputs) if "/" not in name}
     except (ValueError, KeyError, TypeError):
-        yield Link(RUN, broken=f"{path} is damaged")
+        yield Link(RUN, broken=f"{path} cannot be read as the record of a run")
         return
-    yield from _digests_hold(RUN, folder, named)
+    yield from _digest_links(RUN, folder, named)
     if EVIDENCE not in named:
-        yield Link(RUN, broken=f"{path} does not name {EVIDENCE}")
+        yield Link(RUN, broken=f"{path} does not record {EVIDENCE}")
 
 
-def _files(folder: Path, chain: Chain) -> Iterator[Link]:
+def _file_links(folder: Path, chain: Chain) -> Iterator[Link]:
     for step in chain.steps:
         if step.files:
-            yield from _digests_hold(step.stage, folder / step.folder, step.files)
+            yield from _digest_links(step.stage, folder / step.folder, step.files)
 
 
-def _digests_hold(name: str, folder: Path, files: Mapping[str, str]) -> Iterator[Link]:
+def _digest_links(name: str, folder: Path, files: Mapping[str, str]) -> Iterator[Link]:
     wrong = []
     for file, digest in files.items():
         if not (folder / file).is_file():
             wrong.append(f"{folder / file} is missing")
         elif sha256_file(folder / file) != digest:
             wrong.append(f"{folder / file} changed after it was written")
-    if len(wrong) > SHOWN:
-        wrong = [*wrong[:SHOWN], f"and {len(wrong) - SHOWN} more"]
+    if len(wrong) > FILES_SHOWN:
+        wrong = [*wrong[:FILES_SHOWN], f"and {len(wrong) - FILES_SHOWN} more"]
     yield Link(f"{name} files", f"{len(files)} as recorded", "; ".join(wrong))
 
 
-def _same_steps(recorded: Chain, found: list[Step]) -> Iterator[Link]:
-    """What the stages say of themselves (manifests, records, weights, rows) against what evidence.json says."""
+def _stage_links(recorded: Chain, found: list[ChainStep]) -> Iterator[Link]:
+    """Compares what the files say now (manifests, records, weights, rows) with what evidence.json recorded."""
     now = {step.stage: step for step in found}
     for step in recorded.steps:
         if (other := now.get(step.stage)) is None:
-            yield Link(step.stage, broken="the stage is named in evidence.json and is not there")
+            yield Link(step.stage, broken="evidence.json records this stage, but its files are missing")
             continue
-        told = [
-            *_differing(step.stage, "input", step.inputs, other.inputs),
-            *_differing(step.stage, "output", step.outputs, other.outputs),
+        problems = [
+            *_digest_mismatches(step.stage, "input", step.inputs, other.inputs),
+            *_digest_mismatches(step.stage, "output", step.outputs, other.outputs),
         ]
         if step.fingerprint != other.fingerprint:
-            told.append("its fingerprint is another")
-        yield Link(step.stage, f"{len(step.inputs)} inputs, {len(step.outputs)} outputs", "; ".join(told))
+            problems.append("its fingerprint changed")
+        yield Link(step.stage, f"inputs: {len(step.inputs)}, outputs: {len(step.outputs)}", "; ".join(problems))
     for stage in sorted(set(now) - {step.stage for step in recorded.steps}):
-        yield Link(stage, broken="the stage is there and evidence.json does not name it")
+        yield Link(stage, broken="the stage has files, but evidence.json does not record it")
 
 
-def _differing(stage: str, kind: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+def _digest_mismatches(stage: str, kind: str, recorded: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
     names = sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
-    return [
-        f"{kind} {name} of {stage} is {_short(found.get(name))}, evidence.json says {_short(recorded.get(name))}"
-        for name in names
-    ]
+    pairs = {name: (_short_digest(found.get(name)), _short_digest(recorded.get(name))) for name in names}
+    return [f"{kind} {name} of {stage} is {now}, evidence.json says {then}" for name, (now, then) in pairs.items()]
 
 
-def _linked(chain: Chain) -> Iterator[Link]:
-    """Each input that names an output of an earlier stage equals it."""
+def _input_links(chain: Chain) -> Iterator[Link]:
+    """Each input that names an output of an earlier stage must equal it."""
     outputs: dict[str, str] = {}
     for step in chain.steps:
         for name, digest in step.inputs.items():
             if "." not in name or name.startswith("source "):
                 continue
             made = outputs.get(name)
-            told = "" if made == digest else f"took {_short(digest)}, {name} is {_short(made)}"
-            yield Link(f"{name} → {step.stage}", _short(digest), told)
+            problem = (
+                "" if made == digest else f"the input is {_short_digest(digest)}, but {name} is {_short_digest(made)}"
+            )
+            yield Link(f"{name} → {step.stage}", _short_digest(digest), problem)
         outputs |= {f"{step.stage}.{name}": digest for name, digest in step.outputs.items()}
 
 
-def _model_here(places: Places, chain: Chain) -> Link:
-    """The pretrained model's weights, where the folder that the adapter names is on this machine."""
+def _base_model_link(paths: EvidencePaths, chain: Chain) -> Link:
+    """Checks the pretrained model's weights where the folder that the adapter names is on this machine."""
     step = chain.step("model")
-    if step is None or places.checkpoint is None or not is_adapter(places.checkpoint):
-        return Link("base model", "none named")
+    if step is None or paths.checkpoint is None or not is_adapter(paths.checkpoint):
+        return Link("base model", "not checked: the checkpoint names none")
     try:
-        folder = Path(str(adapter_config(places.checkpoint).get("base_model_name_or_path") or "."))
+        folder = Path(str(adapter_config(paths.checkpoint).get("base_model_name_or_path") or "."))
         if not any(folder.glob("*.safetensors")):
             return Link("base model", f"not checked: {folder} is not on this machine")
         found = weights_sha256(folder)
     except HarnessError as error:
         return Link("base model", broken=str(error))
-    told = "" if found == step.outputs["weights"] else f"the weights in {folder} are not the ones trained on"
-    return Link("base model", _short(found), told)
+    problem = (
+        "" if found == step.outputs["weights"] else f"the weights in {folder} are not the ones that were trained on"
+    )
+    return Link("base model", _short_digest(found), problem)
 
 
-def _compared_again(places: Places) -> Link:
-    """compare.json follows from the samples of both evaluations."""
+def _comparison_link(paths: EvidencePaths) -> Link:
+    """compare.json must follow from the samples of both evaluations."""
     try:
-        recorded = load(Comparison, places.decision / COMPARISON)
+        recorded = load(Comparison, paths.decision / COMPARISON)
     except DataError as error:
-        return Link("comparison made again", broken=str(error))
+        return Link("comparison recomputed", broken=str(error))
     try:
-        again = comparison_of(places, recorded, read_policy(places.decision))
+        again = comparison_of(paths, recorded, read_policy(paths.decision))
     except (DataError, EvidenceFault) as error:
         if recorded.faults and not recorded.metrics:
-            return Link("comparison made again", "the evidence cannot be compared, as recorded")
-        return Link("comparison made again", broken=str(error))
-    told = "; ".join(_differences(recorded, again))
-    return Link("comparison made again", f"{len(recorded.metrics)} metrics follow from the samples", told)
+            return Link("comparison recomputed", "the evidence cannot be compared, as compare.json says")
+        return Link("comparison recomputed", broken=str(error))
+    problem = "; ".join(_differences(recorded, again))
+    return Link("comparison recomputed", f"{len(recorded.metrics)} metrics follow from the samples", problem)
 
 
-def comparison_of(places: Places, recorded: Comparison, policy: GateConfig) -> Comparison:
-    """The comparison that the evaluations and the training data give; what the sides are called is no evidence.
+def comparison_of(paths: EvidencePaths, recorded: Comparison, policy: GateConfig) -> Comparison:
+    """The comparison computed again from the evaluations and the training data; labels are taken from `recorded`.
 
-    Raises EvidenceFault where the comparison with a further baseline is one of another candidate, or its evaluation
-    is not in the chain.
+    Raises EvidenceFault where a further baseline was compared with another candidate, or its evaluation is not in the
+    chain.
     """
-    baseline, candidate = (read_evidence(folder, policy.fields) for folder in (places.baseline, places.candidate))
+    baseline, candidate = (read_evidence(folder, policy.fields) for folder in (paths.baseline, paths.candidate))
     candidate = replace(candidate, label=recorded.candidate.label)
-    further = {other.baseline.label: _further(places, other, candidate, policy) for other in recorded.others}
+    further = {other.baseline.label: _further_evidence(paths, other, candidate, policy) for other in recorded.others}
     comparison = compare_all(replace(baseline, label=recorded.baseline.label), candidate, further, policy)
-    faults = uncovered(places.data, candidate) if places.data is not None else []
-    return comparison.model_copy(update={"faults": [*comparison.faults, *faults], "same": recorded.same})
+    gaps = contamination_gaps(paths.data, candidate) if paths.data is not None else []
+    return comparison.model_copy(update={"faults": [*comparison.faults, *gaps], "same": recorded.same})
 
 
-def _further(places: Places, recorded: Comparison, candidate: Evidence, policy: GateConfig) -> Evidence:
-    """The evaluation of the further baseline that a comparison was made with."""
+def _further_evidence(paths: EvidencePaths, recorded: Comparison, candidate: Evidence, policy: GateConfig) -> Evidence:
+    """The evaluation of the further baseline in a recorded comparison."""
     label = recorded.baseline.label
     if recorded.candidate.evidence_sha256 != candidate.sha256:
-        raise EvidenceFault(f"the comparison with {label} is one of another candidate")
-    folder = dict(places.further).get(label)
+        raise EvidenceFault(f"the baseline {label} was compared with another candidate")
+    folder = dict(paths.further).get(label)
     if folder is None:
         raise EvidenceFault(f"the evaluation of the baseline {label} is not in the chain")
     return read_evidence(folder, policy.fields)
 
 
-def _decided_again(places: Places) -> Link:
-    """verdict.json follows from compare.json and the policy."""
-    name = "verdict made again"
+def _verdict_link(paths: EvidencePaths) -> Link:
+    """verdict.json must follow from compare.json and the policy."""
+    name = "verdict recomputed"
     try:
-        told = "; ".join(undecided(places.decision))
-        recorded = load(Verdict, places.decision / VERDICT)
+        problem = "; ".join(decision_mismatches(paths.decision))
+        recorded = load(Verdict, paths.decision / VERDICT)
     except HarnessError as error:
         return Link(name, broken=str(error))
-    return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", told)
+    return Link(name, f"{recorded.verdict} follows from compare.json and {POLICY}", problem)
 
 
-def strays(verdict: Verdict, folder: Path) -> list[str]:
-    """Why a verdict does not belong to the compare.json beside it, in words."""
+def verdict_mismatches(verdict: Verdict, folder: Path) -> list[str]:
+    """Why a verdict does not belong to the compare.json beside it, as sentences; empty when it does."""
     path = folder / COMPARISON
     if path.is_file() and sha256_file(path) == verdict.compare_sha256:
         return []
-    return [f"{folder / VERDICT} was not reached on the {COMPARISON} beside it: another run's, or edited"]
+    return [f"{folder / VERDICT} does not belong to the {COMPARISON} beside it: one is from another run, or was edited"]
 
 
-def undecided(decision: Path) -> list[str]:
-    """What verdict.json says and does not follow from the compare.json and policy.json beside it.
+def decision_mismatches(decision: Path) -> list[str]:
+    """The fields of verdict.json that do not follow from the compare.json and policy.json beside it, as sentences.
 
     Raises EvidenceFault when the policy is missing or damaged, DataError when a record is.
     """
@@ -224,7 +229,7 @@ def undecided(decision: Path) -> list[str]:
 
 
 def read_policy(decision: Path) -> GateConfig:
-    """The policy that a verdict was reached by; raises EvidenceFault when it is missing or damaged."""
+    """The policy behind a verdict; raises EvidenceFault when policy.json is missing or damaged."""
     import json
 
     path = decision / POLICY
@@ -235,8 +240,8 @@ def read_policy(decision: Path) -> GateConfig:
 
 
 def _differences(recorded: Record, again: Record) -> list[str]:
-    """Fields that differ by more than rounding, by their path."""
-    return [f"{place}: {old!r} is recorded, {new!r} follows" for place, old, new in _unequal(recorded, again)][:5]
+    """The fields that differ by more than rounding, by their path; at most five."""
+    return [f"{place}: {old!r} is recorded, but {new!r} follows" for place, old, new in _unequal(recorded, again)][:5]
 
 
 def _unequal(recorded: Any, again: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -255,5 +260,5 @@ def _unequal(recorded: Any, again: Any, place: str = "") -> Iterator[tuple[str, 
         yield place, recorded, again
 
 
-def _short(digest: str | None) -> str:
+def _short_digest(digest: str | None) -> str:
     return digest[:12] if digest else "missing"

@@ -1,4 +1,4 @@
-"""`promote`: reads everything again, and hands the candidate to the registry only when nothing speaks against it."""
+"""`harness promote`: checks all the evidence again, and promotes the candidate only without objections."""
 
 from pathlib import Path
 
@@ -10,52 +10,55 @@ from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault, ExitCode, PromotionRefused, UsageError
 from harness.core.layout import CONFIG, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.core.store import read_manifest, sha256_file
-from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, Places, Step
-from harness.lineage.verify import broken, read_policy, verify_evidence
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, EvidencePaths
+from harness.lineage.verify import broken_links, read_policy, verify_evidence
 from harness.model.load import is_adapter, weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
 from harness.records.gate import Verdict
 from harness.records.stages import Evaluation
 from harness.registry.policy import at_least_as_strict
-from harness.registry.protocol import Act, Registry, Submission
+from harness.registry.protocol import AuditInfo, PromotionRequest, Registry
 
-NEEDED = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
+REQUIRED_STAGES = ("data", "contract", "train", BASELINE_STAGE, CANDIDATE_STAGE, "compare", "gate")
 
 
-def promote(registry: Registry, run: Path, decision: Path | None, act: Act) -> HistoryEntry:
-    """The entry of the promotion; the one that stands where the alias points to the run's model already, and nothing
-    moves then. Raises PromotionRefused with every reason against it.
+def promote(registry: Registry, run: Path, decision: Path | None, info: AuditInfo) -> HistoryEntry:
+    """Promotes a run's model and returns the history's new entry.
 
-    Says so when the model was evaluated on a part of the items only: that evaluation can be no baseline.
+    Returns the current entry, and changes nothing, where the alias already points to this model. Prints a warning
+    where the evaluation stopped early, since such an evaluation cannot be a baseline later.
+    Raises PromotionRefused that lists every objection.
     """
-    valid_alias(act.alias)
-    current = registry.current(act.alias)
-    if current is not None and _is_there(RunFolder(run).checkpoint, current):
-        say(f"· {act.alias} points to this model already: the same weights under the same prompt contract")
+    valid_alias(info.alias)
+    current = registry.current(info.alias)
+    if current is not None and _points_to(RunFolder(run).checkpoint, current):
+        say(f"· {info.alias} already points to this model: same weights, same prompt contract")
         return current
-    submission = examined(run, decision or decision_of(run, act.alias), current, _demanded(registry, act.alias))
-    entry = registry.promote(submission, act)
-    if tasks := _stopped_early(submission.places.candidate):
+    request = checked_request(
+        run, decision or decision_folder(run, info.alias), current, _required_policy(registry, info.alias)
+    )
+    entry = registry.promote(request, info)
+    if tasks := _stopped_early(request.paths.candidate):
         say(
-            f"warning: the evaluation of {entry.run_id} stopped early ({', '.join(tasks)}) and cannot be a baseline: "
-            f"`harness gate {act.alias} RUN` will refuse it. `harness ci RUN --against {act.alias}` evaluates "
-            f"{act.alias} whole."
+            f"warning: the evaluation of {entry.run_id} stopped early ({', '.join(tasks)}). It cannot be a baseline: "
+            f"`harness gate {info.alias} RUN` will refuse it. Use `harness ci RUN --against {info.alias}`, which "
+            f"evaluates {info.alias} on all items."
         )
     return entry
 
 
-def _is_there(checkpoint: Path, current: HistoryEntry) -> bool:
-    """Whether an alias points to the model of a run, as both lie there now."""
+def _points_to(checkpoint: Path, current: HistoryEntry) -> bool:
+    """Whether the alias's entry names the model that the run's checkpoint folder holds now."""
     if not (checkpoint / CONTRACT_FILE).is_file() or not any(checkpoint.glob("*.safetensors")):
         return False
-    known = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
-    same = (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == known
-    return same and (not is_adapter(checkpoint) or _base_of(checkpoint) == current.digests.get("base"))
+    promoted = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
+    same = (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == promoted
+    return same and (not is_adapter(checkpoint) or _base_digest(checkpoint) == current.digests.get("base"))
 
 
-def _base_of(adapter: Path) -> object:
-    """The digest of the base model that an adapter was trained on: its weights' digest leaves the base out."""
+def _base_digest(adapter: Path) -> object:
+    """The digest of the base model that an adapter was trained on; the digest of its own weights does not cover it."""
     return ((read_manifest(origin_of(adapter)) or {}).get("inputs") or {}).get("base")
 
 
@@ -64,37 +67,41 @@ def _stopped_early(evaluation: Path) -> list[str]:
     return sorted(name for name, task in tasks.items() if task.stopped_at is not None)
 
 
-def decision_of(run: Path, alias: str) -> Path:
-    """The verdict that decides: the one against the alias where there is one, else the run's own."""
+def decision_folder(run: Path, alias: str) -> Path:
+    """The folder of the verdict that counts: the one against the alias where it exists, else the run's own."""
     against = RunFolder(run).against(alias)
     return against.path if against.verdict.is_file() else run
 
 
-def examined(run: Path, decision: Path, current: HistoryEntry | None, demanded: GateConfig | None) -> Submission:
+def checked_request(
+    run: Path, decision: Path, current: HistoryEntry | None, required: GateConfig | None
+) -> PromotionRequest:
+    """The request to promote a run, once everything was checked.
+
+    `current` is the entry that the alias points to, `required` the policy that it requires. Raises UsageError without
+    a verdict, and PromotionRefused that lists every objection.
+    """
     if not (decision / VERDICT).is_file():
-        raise UsageError(f"{decision} holds no {VERDICT}; make one with: harness run, or harness gate … --out DIR")
-    reasons, code = _of_verdict(decision)
-    faults = [f"{folder}: {told}" for folder in _claims(decision, run) for told in _broken(folder)]
+        raise UsageError(f"{decision} has no {VERDICT}. Write one with: harness run …, or harness gate … --out DIR")
+    reasons, code = _verdict_objections(decision)
+    # The decision's evidence is always checked; the run's own too, unless the run was only trained.
+    folders = [decision] if run == decision or not RunFolder(run).record.is_file() else [decision, run]
+    problems = [f"{folder}: {problem}" for folder in folders for problem in _broken_links(folder)]
     try:
         chain = load(Chain, decision / EVIDENCE)
         policy = read_policy(decision)
     except (DataError, EvidenceFault) as error:
-        raise PromotionRefused([*reasons, *faults, str(error)], ExitCode.INVALID) from None
-    faults += _incomplete(chain, decision, run)
-    faults += _not_against(current, decision) if current else []
-    faults += at_least_as_strict(policy, demanded) if demanded else []
-    if reasons or faults:
-        raise PromotionRefused([*reasons, *faults], ExitCode.INVALID if faults else code)
-    return _submission(run, decision, chain, policy, current)
+        raise PromotionRefused([*reasons, *problems, str(error)], ExitCode.INVALID) from None
+    problems += _missing_evidence(chain, decision, run)
+    problems += _baseline_objections(current, decision) if current else []
+    problems += at_least_as_strict(policy, required) if required else []
+    if reasons or problems:
+        raise PromotionRefused([*reasons, *problems], ExitCode.INVALID if problems else code)
+    return _request(run, decision, chain, policy, current)
 
 
-def _claims(decision: Path, run: Path) -> list[Path]:
-    """The folders with a chain of evidence: the decision's; the run's too, unless it was only trained."""
-    return [decision] if run == decision or not RunFolder(run).record.is_file() else [decision, run]
-
-
-def _of_verdict(decision: Path) -> tuple[list[str], int]:
-    """Nothing for PASS; else the verdict with its reasons, and its exit code."""
+def _verdict_objections(decision: Path) -> tuple[list[str], int]:
+    """Objections from the verdict itself, none for PASS; and its exit code."""
     try:
         verdict = load(Verdict, decision / VERDICT)
     except DataError as error:
@@ -104,80 +111,78 @@ def _of_verdict(decision: Path) -> tuple[list[str], int]:
     return [f"the verdict is {verdict.verdict}: {reason}" for reason in verdict.reasons], verdict.exit_code
 
 
-def _broken(folder: Path) -> list[str]:
+def _broken_links(folder: Path) -> list[str]:
     try:
-        return broken(verify_evidence(folder))
+        return broken_links(verify_evidence(folder))
     except EvidenceFault as fault:
         return [str(fault)]
 
 
-def _incomplete(chain: Chain, decision: Path, run: Path) -> list[str]:
-    """Stages that nothing is known of, training data that were not checked, a verdict on another run's model."""
-    faults = [f"the chain of evidence has no stage {stage}" for stage in NEEDED if chain.step(stage) is None]
+def _missing_evidence(chain: Chain, decision: Path, run: Path) -> list[str]:
+    """What the chain lacks: stages, links of the training, checked training data, a verdict on this very model."""
+    problems = [f"the chain of evidence has no stage {stage}" for stage in REQUIRED_STAGES if chain.step(stage) is None]
     data, trained = chain.step("data"), chain.step("train")
     judged = chain.step("scale") or trained
     if data is not None and not data.outputs.get("items"):
-        faults.append("the training data were checked against no evaluation items (decontamination)")
-    faults += [f"nothing says {what}: its chain has no link {name} → train" for name, what in _unlinked(trained)]
-    if judged is not None and (decision / judged.folder).resolve() != (RunFolder(run).checkpoint).resolve():
-        faults.append(f"{decision} judges {(decision / judged.folder).resolve()}, not {run / 'checkpoint'}")
-    return faults
-
-
-def _unlinked(trained: Step | None) -> list[tuple[str, str]]:
-    """What a training has to be linked to and is not."""
-    told = {
+        problems.append("the training data were not checked against any evaluation items (decontamination)")
+    required = {
         "data.dataset": "which data the model was trained on",
         "model.weights": "which pretrained model it was trained from",
     }
-    return [(name, what) for name, what in told.items() if trained is not None and name not in trained.inputs]
+    missing = [name for name in required if trained is not None and name not in trained.inputs]
+    problems += [f"nothing records {required[name]}: the chain has no link {name} → train" for name in missing]
+    if judged is not None and (decision / judged.folder).resolve() != (RunFolder(run).checkpoint).resolve():
+        problems.append(f"{decision} judges {(decision / judged.folder).resolve()}, not {run / 'checkpoint'}")
+    return problems
 
 
-def _not_against(current: HistoryEntry, decision: Path) -> list[str]:
-    """The verdict's baseline has to be the model that the alias points to, asked under its own prompt contract."""
+def _baseline_objections(current: HistoryEntry, decision: Path) -> list[str]:
+    """Objections where the verdict's baseline is not the alias's model under the alias's prompt contract."""
     try:
         baseline = load(Verdict, decision / VERDICT).baseline
     except DataError:
         return []
-    mend = f"make a verdict with: harness ci RUN --against {current.alias}, then promote again"
-    faults = []
+    problems = []
     if baseline.weights_sha256 != current.digests.get("weights"):
-        faults.append(f"the verdict's baseline is {baseline.label}, not {current.alias} ({current.model}): {mend}")
-    if baseline.contract_sha256 != current.digests.get("contract"):
-        faults.append(
-            f"the prompt contract is not the one of {current.alias}: its clients would be answered under another "
-            "template. Promote to another alias, and move the clients over."
+        problems.append(
+            f"the verdict's baseline is {baseline.label}, not {current.alias} ({current.model}). "
+            f"Run: harness ci RUN --against {current.alias}, then promote again."
         )
-    return faults
+    if baseline.contract_sha256 != current.digests.get("contract"):
+        problems.append(
+            f"the prompt contract is not that of {current.alias}: the answers to its clients would use another "
+            "template. Promote to another alias (--alias NAME), then move the clients to it."
+        )
+    return problems
 
 
-def _demanded(registry: Registry, alias: str) -> GateConfig | None:
+def _required_policy(registry: Registry, alias: str) -> GateConfig | None:
     entries = registry.history(alias)
     return validate(GateConfig, entries[-1].policy) if entries and entries[-1].policy else None
 
 
-def _submission(
+def _request(
     run: Path, decision: Path, chain: Chain, policy: GateConfig, current: HistoryEntry | None
-) -> Submission:
+) -> PromotionRequest:
     extras = {
         "MODEL_CARD.md": RunFolder(run).report / "MODEL_CARD.md",
         CONFIG: RunFolder(run).config,
         "origin/run.json": RunFolder(run).record,
         f"origin/{EVIDENCE}": decision / EVIDENCE,
     }
-    return Submission(
+    return PromotionRequest(
         run_id=run.resolve().name,
-        places=Places.of_chain(decision, chain),
+        paths=EvidencePaths.of_chain(decision, chain),
         chain=chain,
         extras=extras,
-        digests=_digests(chain, decision),
+        digests=_evidence_digests(chain, decision),
         policy=policy.model_dump(mode="json"),
         head=current.hash if current else "",
     )
 
 
-def _digests(chain: Chain, decision: Path) -> dict[str, str]:
-    """What an entry of the history holds of the evidence."""
+def _evidence_digests(chain: Chain, decision: Path) -> dict[str, str]:
+    """The digests of the evidence that an entry of the history records."""
     made = {f"{step.stage}.{name}": digest for step in chain.steps for name, digest in step.outputs.items()}
     served = chain.served
     unmerged = made.get("scale.weights", made["train.weights"])

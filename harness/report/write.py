@@ -8,7 +8,7 @@ from typing import Any
 from harness.core.errors import DataError, EvidenceFault
 from harness.core.layout import COMPARISON, EVALUATION, VERDICT, RunFolder
 from harness.core.store import sha256_file
-from harness.lineage.verify import strays, undecided
+from harness.lineage.verify import decision_mismatches, verdict_mismatches
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
 from harness.records.gate import Comparison, Verdict
@@ -61,25 +61,24 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
             raise DataError(f"{folder} has no {file}; make one with: harness run, or harness gate … --out {folder}")
     recorded = _recorded(folder) if command is None else {"command": command}
     verdict = load(Verdict, folder / VERDICT)
-    if faults := strays(verdict, folder):
-        raise EvidenceFault(f"{'; '.join(faults)}; run harness gate again")
-    if faults := undecided(folder):
-        mismatches = "; ".join(faults)
-        raise EvidenceFault(f"{folder / VERDICT} was edited: {mismatches}; run harness gate again")
-    run = RunFolder(folder)
-    trained, audited = run.training_record, run.audit
-    evaluations = sorted(run.evaluations.glob(f"*/{EVALUATION}"))
+    if problems := verdict_mismatches(verdict, folder):
+        raise EvidenceFault(f"{'; '.join(problems)}; run harness gate again")
+    if problems := decision_mismatches(folder):
+        raise EvidenceFault(f"{folder / VERDICT} was edited: {'; '.join(problems)}; run harness gate again")
+    place = RunFolder(folder)
+    trained, audited = place.training_record, place.audit
+    evaluations = sorted(place.evaluations.glob(f"*/{EVALUATION}"))
     return RunView(
         name=name or folder.name,
         run_id=folder.name,
         created=_created(folder),
         verdict=verdict,
-        comparison=load(Comparison, run.comparison),
+        comparison=load(Comparison, place.comparison),
         dataset=load(Dataset, audited) if audited.is_file() else None,
         training=load(TrainingSummary, trained) if trained.is_file() else None,
-        curve=_curve(run.curve),
+        curve=_curve(place.curve),
         evaluations=[load(Evaluation, path) for path in evaluations],
-        failures=task_failures(run.candidate),
+        failures=task_failures(place.candidate),
         contract=_contract(folder),
         commands=[recorded["command"]] if recorded.get("command") else [],
         digests=_digests(verdict),

@@ -12,7 +12,7 @@ POLL_S = 2.0
 LAST_WAIT_S = 30.0
 
 
-class Curve:
+class TrainingCurve:
     """The rows that training adds to train.jsonl; after an interruption it is cut, and steps are done again."""
 
     def __init__(self, path: Path):
@@ -23,10 +23,10 @@ class Curve:
 
         What is no row may be the rest of one: the file was cut and grew again, so it is read from its beginning.
         """
-        rows = [_row(line) for line in self._lines()]
+        rows = [_point_or_none(line) for line in self._lines()]
         if None in rows:
             self._read = 0
-            rows = [_row(line) for line in self._lines()]
+            rows = [_point_or_none(line) for line in self._lines()]
         for step, values in filter(None, rows):
             if step > self._step:
                 tracker.metrics(values, step)
@@ -44,14 +44,14 @@ class Curve:
         return complete.splitlines()
 
 
-def _row(line: bytes) -> tuple[int, dict[str, float]] | None:
+def _point_or_none(line: bytes) -> tuple[int, dict[str, float]] | None:
     try:
-        return step_of(line)
+        return curve_point(line)
     except (ValueError, OverflowError, AttributeError, KeyError):
         return None
 
 
-def step_of(line: str | bytes) -> tuple[int, dict[str, float]]:
+def curve_point(line: str | bytes) -> tuple[int, dict[str, float]]:
     """The step of a row of train.jsonl, and its numbers as `train/<name>`."""
     values = {key: float(value) for key, value in json.loads(line).items() if isinstance(value, int | float)}
     return int(values["step"]), {f"train/{key}": value for key, value in values.items() if key != "step"}
@@ -65,7 +65,9 @@ def live_curve(path: Path, opened: Callable[[], Tracker]) -> Iterator[None]:
     writes whatever launched the training.
     """
     over, codes = threading.Event(), [1]
-    thread = threading.Thread(target=_follow, args=(Curve(path), opened, over, codes), daemon=True, name="live curve")
+    thread = threading.Thread(
+        target=_follow, args=(TrainingCurve(path), opened, over, codes), daemon=True, name="live curve"
+    )
     thread.start()
     try:
         yield
@@ -75,7 +77,7 @@ def live_curve(path: Path, opened: Callable[[], Tracker]) -> Iterator[None]:
         thread.join(LAST_WAIT_S)
 
 
-def _follow(curve: Curve, opened: Callable[[], Tracker], over: threading.Event, codes: list[int]) -> None:
+def _follow(curve: TrainingCurve, opened: Callable[[], Tracker], over: threading.Event, codes: list[int]) -> None:
     tracker = opened()
     try:
         while not over.wait(POLL_S):

@@ -15,16 +15,16 @@ from harness.model.load import weights_sha256
 from harness.records.base import load
 from harness.records.gate import Comparison, Verdict
 from harness.records.stages import Dataset, Evaluation, TrainingSummary
-from harness.track.live import live_curve, step_of
+from harness.track.live import curve_point, live_curve
 from harness.track.open import open_tracker
 from harness.track.tracker import Artifact, Tracker
 
 # Answers of base and candidate side by side, as a table: what changed comes first.
 
 
-SHOWN = 2000  # characters of a cell
+CELL_CHARACTERS = 2000  # characters of a cell
 Key = tuple[str, str]
-Row = dict[str, Any]
+SampleRow = dict[str, Any]
 
 
 def side_by_side(base: Path, candidate: Path, task: str, limit: int) -> tuple[list[str], list[list[object]]]:
@@ -38,34 +38,39 @@ def side_by_side(base: Path, candidate: Path, task: str, limit: int) -> tuple[li
     names = [name for metric in metrics for name in (f"base {metric}", f"candidate {metric}")]
     columns = ["item", "filter", "prompt", "target", "base", "candidate", *names]
     keys.sort(key=lambda key: all(left[key].get(m) == right[key].get(m) for m in metrics))
-    return columns, [_row(left[key], right[key], metrics) for key in keys[:limit]]
+    return columns, [_sample_cells(left[key], right[key], metrics) for key in keys[:limit]]
 
 
-def _samples(path: Path) -> Iterator[tuple[Key, Row]]:
+def _samples(path: Path) -> Iterator[tuple[Key, SampleRow]]:
     if path.is_file():
         with path.open() as file:
             for line in file:
-                row: Row = json.loads(line)
+                row: SampleRow = json.loads(line)
                 yield (str(row.get("doc_hash")), str(row.get("filter", "none"))), row
 
 
-def _row(base: Row, candidate: Row, metrics: list[str]) -> list[object]:
+def _sample_cells(base: SampleRow, candidate: SampleRow, metrics: list[str]) -> list[object]:
     values = [_number(side.get(metric)) for metric in metrics for side in (base, candidate)]
-    shown = [_prompt(candidate), str(candidate.get("target", "")), _answer(base), _answer(candidate)]
-    return [str(candidate["doc_hash"])[:12], candidate.get("filter", "none"), *(t[:SHOWN] for t in shown), *values]
+    shown = [_shown_prompt(candidate), str(candidate.get("target", "")), _shown_answer(base), _shown_answer(candidate)]
+    return [
+        str(candidate["doc_hash"])[:12],
+        candidate.get("filter", "none"),
+        *(t[:CELL_CHARACTERS] for t in shown),
+        *values,
+    ]
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _prompt(row: Row) -> str:
+def _shown_prompt(row: SampleRow) -> str:
     arguments = row.get("arguments") or {}
     first = arguments.get("gen_args_0", {}) if isinstance(arguments, dict) else arguments[0]
     return str(first.get("arg_0", "") if isinstance(first, dict) else first[0])
 
 
-def _answer(row: Row) -> str:
+def _shown_answer(row: SampleRow) -> str:
     """The filtered answer; for a choice, the one that the model finds likeliest."""
     found = row.get("filtered_resps") or [""]
     if len(found) > 1 and isinstance(found[0], list | tuple):
@@ -74,7 +79,7 @@ def _answer(row: Row) -> str:
 
 
 @dataclass(frozen=True)
-class _Finished:
+class FinishedRun:
     """A run folder with what its stages recorded, and its artifacts: each is known with all it was made from."""
 
     folder: RunFolder
@@ -123,7 +128,7 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
     if config.tracker.kind == "none":
         return
     place = RunFolder(folder)
-    run = _Finished(place, config, load(Comparison, place.comparison), verdict)
+    run = FinishedRun(place, config, load(Comparison, place.comparison), verdict)
     for stage, report in STAGES.items():
         tracker = open_stage(folder, config, stage)
         report(tracker, run)
@@ -131,7 +136,7 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
 
 
 @contextmanager
-def watched(folder: Path, config: Config, fingerprint: str, curve: Path) -> Iterator[None]:
+def live_tracking(folder: Path, config: Config, fingerprint: str, curve: Path) -> Iterator[None]:
     """While the block trains, its curve goes to the W&B run that `track_run` completes afterwards.
 
     Online only: offline nobody can watch, and one folder a stage is written at the end.
@@ -168,7 +173,7 @@ def _fingerprints(folder: Path, stage: str) -> list[object]:
     return [(read_manifest(place) or {}).get("fingerprint") for place in places]
 
 
-def _audit(tracker: Tracker, run: _Finished) -> None:
+def _report_audit(tracker: Tracker, run: FinishedRun) -> None:
     data = load(Dataset, run.folder.audit)
     counts = {f"data/{finding.code}": float(finding.rows) for finding in data.findings}
     counts |= {f"data/{source.source}/kept": float(source.kept) for source in data.sources}
@@ -176,16 +181,16 @@ def _audit(tracker: Tracker, run: _Finished) -> None:
     tracker.artifact(run.dataset)
 
 
-def _train(tracker: Tracker, run: _Finished) -> None:
+def _report_training(tracker: Tracker, run: FinishedRun) -> None:
     for line in run.folder.curve.read_text().splitlines():
-        step, values = step_of(line)
+        step, values = curve_point(line)
         tracker.metrics(values, step)
     summary = load(TrainingSummary, run.folder.training_record).model_dump()
     tracker.summary({f"train/{k}": float(v) for k, v in summary.items() if isinstance(v, int | float)})
     tracker.artifact(run.model, "candidate")
 
 
-def _evaluate(tracker: Tracker, run: _Finished) -> None:
+def _report_evaluation(tracker: Tracker, run: FinishedRun) -> None:
     tracker.summary({metric.key: metric.candidate for metric in run.comparison.overall})
     tracker.summary({f"base/{metric.key}": metric.baseline for metric in run.comparison.overall})
     path, evaluation = run.folder.candidate, run.evaluation
@@ -197,7 +202,7 @@ def _evaluate(tracker: Tracker, run: _Finished) -> None:
     tracker.artifact(evaluation)
 
 
-def _gate(tracker: Tracker, run: _Finished) -> None:
+def _report_gate(tracker: Tracker, run: FinishedRun) -> None:
     tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.overall})
     tracker.summary({"gate/exit_code": float(run.verdict.exit_code)})
     tracker.artifact(run.decision)
@@ -206,9 +211,9 @@ def _gate(tracker: Tracker, run: _Finished) -> None:
     tracker.view([metric.key for metric in run.comparison.overall])
 
 
-STAGES: dict[str, Callable[[Tracker, _Finished], None]] = {
-    "audit": _audit,
-    "train": _train,
-    "evaluate": _evaluate,
-    "gate": _gate,
+STAGES: dict[str, Callable[[Tracker, FinishedRun], None]] = {
+    "audit": _report_audit,
+    "train": _report_training,
+    "evaluate": _report_evaluation,
+    "gate": _report_gate,
 }

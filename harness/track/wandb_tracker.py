@@ -67,7 +67,7 @@ class WandbTracker(Tracker):
             mode=config.mode,
             dir=folder,
             config=settings,
-            settings=_settings(),
+            settings=_wandb_settings(),
         )
         self._first_step = int(self._run.starting_step)
 
@@ -124,7 +124,7 @@ def _draft(made: Artifact) -> Any:
     metadata = {"sha256": made.sha256, "inputs": inputs, **made.digests}
     artifact = wandb.Artifact(_artifact_name(made.name), type=made.kind, metadata=metadata)
     root = made.path.resolve()
-    for file in _files(root):
+    for file in _files_below(root):
         inside = file.name if root.is_file() else file.relative_to(root).as_posix()
         # Run folders never change once complete: no second copy in W&B's staging folder or cache.
         artifact.add_file(str(file), name=inside, policy="immutable", skip_cache=True)
@@ -141,7 +141,7 @@ def logged_in() -> bool:
     return found is not None
 
 
-def _settings() -> Any:
+def _wandb_settings() -> Any:
     """Quiet, and nothing about this machine, its code or its command line leaves it."""
     import wandb
 
@@ -176,7 +176,7 @@ def _staged_in(folder: Path) -> Iterator[None]:
             del os.environ["WANDB_DATA_DIR"]
 
 
-def _files(path: Path) -> list[Path]:
+def _files_below(path: Path) -> list[Path]:
     """The file itself, or every file below a folder."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")

@@ -11,20 +11,20 @@ from harness.core.console import say
 from harness.core.errors import EvidenceFault
 from harness.core.layout import BASE, CANDIDATE, EVALUATIONS
 from harness.evaluate.checkpoints import evaluate_checkpoints
-from harness.lineage.chain import Places
+from harness.lineage.chain import EvidencePaths
 from harness.model.load import is_adapter, weights_sha256
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Examined
 from harness.serve.server import device_of
 from harness.train.model import free_memory
 from harness.workflows.evaluate import tasks_of
-from harness.workflows.gate import decided
+from harness.workflows.gate import reach_decision
 
 if TYPE_CHECKING:
     from harness.serve.session import KeptServer
 
 
-def limited(config: Config) -> Config:
+def limited_config(config: Config) -> Config:
     """The configuration with at most train.eval_limit items a task, and without what no verdict rests on."""
     most = config.train.eval_limit
 
@@ -39,7 +39,7 @@ def limited(config: Config) -> Config:
 
 
 @contextmanager
-def kept_server(config: Config) -> Iterator["KeptServer | None"]:
+def server_between_checkpoints(config: Config) -> Iterator["KeptServer | None"]:
     """The server that stays up between the checkpoints of a training; None where each is to have its own.
 
     On a GPU it would hold the memory that the training needs.
@@ -54,7 +54,7 @@ def kept_server(config: Config) -> Iterator["KeptServer | None"]:
         yield server
 
 
-def examine(
+def judge_checkpoint(
     config: Config, base: Path, step: int, folder: Path, work: Path, kept: "KeptServer | None" = None
 ) -> Examined:
     """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
@@ -62,19 +62,19 @@ def examine(
     Raises EvidenceFault when the policy cannot judge what was measured.
     """
     free_memory()
-    few = limited(config)
+    few = limited_config(config)
     candidate = checkpoint(folder, few.model, few.template, base if is_adapter(folder) else None)
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
 
-    def evaluations() -> Places:
+    def evaluations() -> EvidencePaths:
         log, load = work / "vllm.log", tasks_of(few)
         done = evaluate_checkpoints(sides, few.evaluation, work / EVALUATIONS, log, load, kept=kept)
-        return Places(work, done[BASE], done[CANDIDATE])
+        return EvidencePaths(work, done[BASE], done[CANDIDATE])
 
-    verdict = decided(few.gate, (BASE, CANDIDATE), evaluations).verdict
+    verdict = reach_decision(few.gate, (BASE, CANDIDATE), evaluations).verdict
     if verdict.verdict == "INVALID":
         raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
-    found = summarised(step, verdict)
+    found = checkpoint_result(step, verdict)
     say(f"  step {step}: worst guard {100 * found.slack:+.1f} points from its limit, targets {found.target:.1%}")
     return found
 
@@ -91,7 +91,7 @@ def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
     )
 
 
-def summarised(step: int, verdict: Verdict) -> Examined:
+def checkpoint_result(step: int, verdict: Verdict) -> Examined:
     """What decides which checkpoint is kept."""
     guards = [metric for metric in verdict.metrics if metric.role == "guard"]
     targets = [metric.candidate for metric in verdict.metrics if metric.role == "target"]

@@ -20,21 +20,21 @@ from harness.data.evaluation_items import check_task_files
 from harness.evaluate.checkpoints import EVALUATE, evaluate_checkpoints
 from harness.evaluate.fingerprint import evaluation_inputs
 from harness.evaluate.interim_looks import InterimLooks
-from harness.lineage.chain import Places
+from harness.lineage.chain import EvidencePaths
 from harness.lineage.coverage import data_beside
-from harness.lineage.write import places_of
+from harness.lineage.write import evidence_paths
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.base import load
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Evaluation
 from harness.workflows.compose import config_for
 from harness.workflows.evaluate import label_of, tasks_of
-from harness.workflows.gate import decided, further_baselines, policy_named, with_further, write_decision
+from harness.workflows.gate import further_baselines, policy_named, reach_decision, with_further, write_decision
 from harness.workflows.interim_looks import looks_of
 
 
 @dataclass(frozen=True)
-class Sides:
+class CandidatePair:
     """What is compared: the name it was given, and its checkpoint. `further` are the policy's further baselines that
     can be served, by the policy's names."""
 
@@ -50,7 +50,7 @@ class Sides:
         baseline, candidate = self.checkpoints
         baselines = {self.baseline: baseline}
         for name, found in self.further.items():
-            if not any(_same(found, other) for other in baselines.values()):
+            if not any(_same_model(found, other) for other in baselines.values()):
                 baselines[name] = found
         labels = [label_of(name) for name in (*baselines, self.candidate)]
         if labels[0] == labels[-1]:
@@ -63,7 +63,9 @@ class Sides:
     def further_labels(self) -> dict[str, str]:
         """The label of each further baseline, by the policy's name for it."""
         named = list(self.by_label.items())[:-1]
-        return {name: next(label for label, one in named if _same(one, found)) for name, found in self.further.items()}
+        return {
+            name: next(label for label, one in named if _same_model(one, found)) for name, found in self.further.items()
+        }
 
 
 def decide_candidate(
@@ -74,25 +76,25 @@ def decide_candidate(
     runs = Path(config.runs_dir)
     further = further_baselines(rules, runs)
     check_task_files(task.name for task in config.tasks)
-    baseline_model, candidate_model = (_resolved(name, config) for name in (against, candidate))
-    served = {name: _resolved(str(model), config) for name, model in _models(further).items()}
-    sides = Sides(against, candidate, (baseline_model, candidate_model), served)
+    baseline_model, candidate_model = (_resolved_checkpoint(name, config) for name in (against, candidate))
+    served = {name: _resolved_checkpoint(str(model), config) for name, model in _servable_baselines(further).items()}
+    pair = CandidatePair(against, candidate, (baseline_model, candidate_model), served)
 
-    def evaluations() -> Places:
-        _require_one_contract(sides)
-        _require_others(sides)
-        baseline, own, others = evaluated(sides, config, rules, further)
-        return with_further(_places(out, sides, baseline, own, runs), others)
+    def evaluations() -> EvidencePaths:
+        _require_one_contract(pair)
+        _require_other_baselines(pair)
+        baseline, own, others = evaluated(pair, config, rules, further)
+        return with_further(_evidence_paths(out, pair, baseline, own, runs), others)
 
-    decision = decided(rules, (against, candidate), evaluations)
+    decision = reach_decision(rules, (against, candidate), evaluations)
     return decision.verdict, write_decision(decision, out, command, runs, label_of(candidate))
 
 
-def _resolved(name: str, config: Config) -> Checkpoint:
+def _resolved_checkpoint(name: str, config: Config) -> Checkpoint:
     return resolve_checkpoint(name, config.model, config.template, Path(config.runs_dir))
 
 
-def already_there(candidate: str, against: str, config: Config) -> HistoryEntry | None:
+def promoted_entry(candidate: str, against: str, config: Config) -> HistoryEntry | None:
     """The entry that put this very model (weights, an adapter's base too, and prompt contract) where the alias
     `against` points.
 
@@ -101,27 +103,27 @@ def already_there(candidate: str, against: str, config: Config) -> HistoryEntry 
     current = current_of(read_history(registry_folder(config.runs_dir)), against)
     if current is None:
         return None
-    found = _resolved(candidate, config)
+    found = _resolved_checkpoint(candidate, config)
     same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
     on_its_base = found.kind == "full" or found.base_sha256 == current.digests.get("base")
     return current if same and on_its_base else None
 
 
-def _models(further: Mapping[str, Path]) -> dict[str, Path]:
+def _servable_baselines(further: Mapping[str, Path]) -> dict[str, Path]:
     """The checkpoints beside evaluations of runs and promoted models; an evaluation named as such stays what it is."""
     named = {name: at for name, at in further.items() if at.name == CANDIDATE != Path(name).name}
     runs = {name: RunFolder.of_evaluation(at) for name, at in named.items()}
     return {name: run.checkpoint for name, run in runs.items() if run is not None and run.is_run}
 
 
-def _places(out: Path, sides: Sides, baseline: Path, candidate: Path, runs: Path) -> Places:
+def _evidence_paths(out: Path, pair: CandidatePair, baseline: Path, candidate: Path, runs: Path) -> EvidencePaths:
     """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained, be it
     named by another folder with the same weights."""
-    checkpoint = Path(sides.checkpoints[1].path)
+    checkpoint = Path(pair.checkpoints[1].path)
     data = data_beside(checkpoint)
     if (data / AUDIT).is_file():
-        return Places(out, baseline, candidate, data, checkpoint, origins(checkpoint))
-    return places_of(out, baseline, candidate, runs)
+        return EvidencePaths(out, baseline, candidate, data, checkpoint, origins(checkpoint))
+    return evidence_paths(out, baseline, candidate, runs)
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
@@ -156,33 +158,33 @@ def out_folder(candidate: str, against: str, runs: Path) -> Path:
     return Path("ci-report") if run is None or "/" in against else run.against(against).path
 
 
-def _require_one_contract(sides: Sides) -> None:
+def _require_one_contract(pair: CandidatePair) -> None:
     """Models that carry contracts must carry the same: none is judged under a prompt it was not made for."""
-    named = {sides.baseline: sides.checkpoints[0], **sides.further}
-    candidate = sides.checkpoints[1]
+    named = {pair.baseline: pair.checkpoints[0], **pair.further}
+    candidate = pair.checkpoints[1]
     for name, other in named.items():
         carried = [c for c in (other, candidate) if (Path(c.path) / CONTRACT_FILE).is_file()]
         if len({Contract.load(Path(c.path)).digest for c in carried}) > 1:
             first, second = (c.contract_sha256[:12] for c in (other, candidate))
             raise EvidenceFault(
                 f"the prompt contracts differ: {name} was trained and is served under {first}, "
-                f"{sides.candidate} under {second}; one cannot replace the other behind the same clients"
+                f"{pair.candidate} under {second}; one cannot replace the other behind the same clients"
             )
 
 
-def _require_others(sides: Sides) -> None:
+def _require_other_baselines(pair: CandidatePair) -> None:
     """A further baseline that is the candidate itself is a fault, since no test against it can fail."""
-    for name, found in sides.further.items():
-        if _same(found, sides.checkpoints[1]):
+    for name, found in pair.further.items():
+        if _same_model(found, pair.checkpoints[1]):
             raise EvidenceFault(f"the further baseline {name} is the candidate itself; name another candidate")
 
 
-def _same(one: Checkpoint, other: Checkpoint) -> bool:
+def _same_model(one: Checkpoint, other: Checkpoint) -> bool:
     return (one.weights_sha256, one.base_sha256) == (other.weights_sha256, other.base_sha256)
 
 
 def evaluated(
-    sides: Sides, config: Config, policy: GateConfig, further: Mapping[str, Path] = MappingProxyType({})
+    pair: CandidatePair, config: Config, policy: GateConfig, further: Mapping[str, Path] = MappingProxyType({})
 ) -> tuple[Path, Path, dict[str, Path]]:
     """The evaluation folders of baseline, candidate and `further` baselines; what was evaluated under these settings
     is not done again.
@@ -190,17 +192,17 @@ def evaluated(
     Where the policy has looks, the candidate's answers are looked at in their order, however many are known: a decision
     never depends on what was answered before.
     """
-    named, beside = sides.by_label, sides.further_labels
+    named, beside = pair.by_label, pair.further_labels
     baseline, *_, candidate = named
     fixed = {name: folder for name, folder in further.items() if name not in beside}
     looks = looks_of(policy, config.suite, baseline, candidate, fixed, beside)
     own = {label: _own_evaluation(checkpoint, named[candidate], config) for label, checkpoint in named.items()}
     known = {label: found for label, found in own.items() if found and (looks is None or label != candidate)}
-    folders = known if len(known) == len(named) else _evaluate(named, config, looks, known)
+    folders = known if len(known) == len(named) else _evaluate_missing(named, config, looks, known)
     return folders[baseline], folders[candidate], {**fixed, **{name: folders[label] for name, label in beside.items()}}
 
 
-def _evaluate(
+def _evaluate_missing(
     named: Mapping[str, Checkpoint], config: Config, looks: InterimLooks | None, known: Mapping[str, Path]
 ) -> dict[str, Path]:
     """Evaluations in a folder of their own for these models and looks: those of another decision stay as they are."""

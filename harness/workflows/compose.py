@@ -31,10 +31,10 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     """
     from harness.data.settings import faults as audit_faults
 
-    arguments, faults = _checked(overrides)
+    arguments, faults = _parsed_overrides(overrides)
     values = composed(arguments)
     if data_file is not None:
-        _use_alone(data_file, values["data"])
+        _use_only(data_file, values["data"])
     faults += audit_faults(values.get("audit"), values.get("data"))
     try:
         _add_task_rules(values)
@@ -50,7 +50,7 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     return config
 
 
-def _use_alone(path: Path, data: dict[str, Any]) -> None:
+def _use_only(path: Path, data: dict[str, Any]) -> None:
     given = data["sources"].get(LONE_SOURCE) or {}
     data["sources"] = {LONE_SOURCE: {**given, "path": str(path)}}
     data["allow_unlicensed"] = [*(data.get("allow_unlicensed") or []), LONE_SOURCE]
@@ -107,7 +107,7 @@ def groups() -> list[str]:
     return sorted(path.name for path in resources.CONF.iterdir() if path.is_dir())
 
 
-def _checked(overrides: Overrides) -> tuple[list[str], list[str]]:
+def _parsed_overrides(overrides: Overrides) -> tuple[list[str], list[str]]:
     """Overrides as Hydra takes them, and the faults found: a faulty one is left out so that the rest is checked.
 
     An unknown key is left in, so that it is reported with all other faults, not alone.

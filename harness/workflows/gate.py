@@ -1,7 +1,7 @@
 """The one flow of decisions: evaluate → compare → decide → write.
 
 `harness run`, `gate` and `ci`, and the choice among the checkpoints of a training, differ in where their evaluations
-come from. All of them call `decided` with a function that makes or finds these; those with files call
+come from. All of them call `reach_decision` with a function that makes or finds these; those with files call
 `write_decision`.
 """
 
@@ -19,9 +19,9 @@ from harness.core.redact import command_without_secrets
 from harness.core.store import sha256_file, write_json
 from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
-from harness.lineage.chain import Places
-from harness.lineage.coverage import uncovered
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.chain import EvidencePaths
+from harness.lineage.coverage import contamination_gaps
+from harness.lineage.write import evidence_paths, write_evidence
 from harness.records.gate import Comparison, Side, Verdict
 from harness.report.markdown import comparison_markdown
 from harness.report.write import copy_outputs, write_report
@@ -31,33 +31,36 @@ from harness.workflows.compose import gate_values
 
 @dataclass(frozen=True)
 class Decision:
-    """A policy applied to a comparison. `places` is what it rests on; None where no evaluation could be used."""
+    """A policy applied to a comparison. `paths` is what it rests on; None where no evaluation could be used."""
 
     policy: GateConfig
     comparison: Comparison
     verdict: Verdict
-    places: Places | None
+    paths: EvidencePaths | None
 
 
-def decided(
-    policy: GateConfig, names: tuple[str, str], evaluations: Callable[[], Places], items_sha256: str | None = None
+def reach_decision(
+    policy: GateConfig,
+    names: tuple[str, str],
+    evaluations: Callable[[], EvidencePaths],
+    items_sha256: str | None = None,
 ) -> Decision:
     """The decision on the candidate against the baseline, the two `names`.
 
     `evaluations` makes or finds the evaluations. `items_sha256` is the digest of all items of the run's configuration,
     where it is known. Evidence that cannot be trusted gives an INVALID verdict with the reason, not an exception.
     """
-    places = None
+    paths = None
     try:
-        places = evaluations()
-        comparison = compared(places, names, policy, items_sha256)
+        paths = evaluations()
+        comparison = compared(paths, names, policy, items_sha256)
     except EvidenceFault as fault:
         comparison = _incomparable(names, str(fault))
-    return Decision(policy, comparison, decide(policy, comparison), places)
+    return Decision(policy, comparison, decide(policy, comparison), paths)
 
 
 def compared(
-    places: Places, names: tuple[str, str], policy: GateConfig | None = None, items_sha256: str | None = None
+    paths: EvidencePaths, names: tuple[str, str], policy: GateConfig | None = None, items_sha256: str | None = None
 ) -> Comparison:
     """The comparison of two evaluations, and with every further one. `names` tell them apart where both have one label.
 
@@ -65,12 +68,12 @@ def compared(
     Raises EvidenceFault when an evaluation or the audit of the data cannot be trusted.
     """
     fields = policy.fields if policy else FIELDS
-    before, after = read_sides((places.baseline, places.candidate), fields)
+    before, after = read_sides((paths.baseline, paths.candidate), fields)
     if before.label == after.label:
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
-    others = {name: read_evidence(folder, fields) for name, folder in places.further}
+    others = {name: read_evidence(folder, fields) for name, folder in paths.further}
     comparison = compare_all(before, after, others, policy)
-    faults = uncovered(places.data, after, items_sha256) if places.data is not None else []
+    faults = contamination_gaps(paths.data, after, items_sha256) if paths.data is not None else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
 
 
@@ -87,10 +90,10 @@ def write_decision(decision: Decision, out: Path, command: str, runs: Path, name
     """
     folder = RunFolder(out)
     write_verdict(decision.policy, decision.comparison, out, decision.verdict)
-    if decision.places is None:
+    if decision.paths is None:
         folder.evidence.unlink(missing_ok=True)
     else:
-        write_evidence(replace(decision.places, decision=out), folder.name, command, runs)
+        write_evidence(replace(decision.paths, decision=out), folder.name, command, runs)
     return write_report(out, name, command)
 
 
@@ -116,7 +119,7 @@ def policy_named(name: str) -> GateConfig:
 
 def evaluations_named(
     baseline: str, candidate: str, runs: Path, policy: GateConfig | None = None, anchors: Sequence[str] = ()
-) -> Places:
+) -> EvidencePaths:
     """Two evaluations by name or folder, with those of the policy's further baselines and of `anchors`.
 
     Raises UsageError where a name leads to none, EvidenceFault where a run holds other weights than were evaluated.
@@ -124,7 +127,7 @@ def evaluations_named(
     sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
     names = dict.fromkeys([*(policy.baselines if policy else []), *anchors])
     further = tuple((name, baseline_folder(name, runs)) for name in names)
-    return replace(places_of(Path(), sides[0], sides[1], runs), further=further)
+    return replace(evidence_paths(Path(), sides[0], sides[1], runs), further=further)
 
 
 def gate_evaluations(
@@ -133,7 +136,7 @@ def gate_evaluations(
     """`harness gate`: the verdict on two evaluations; with `out`, its files and report are written there."""
     rules = policy_named(policy)
     names = (baseline, candidate)
-    decision = decided(rules, names, lambda: evaluations_named(*names, runs, rules, anchors))
+    decision = reach_decision(rules, names, lambda: evaluations_named(*names, runs, rules, anchors))
     if out is None:
         return decision.verdict, None
     command = command_without_secrets(shlex.join(["harness", "gate", *names, "--out", str(out)]))
@@ -186,6 +189,6 @@ def baseline_folder(name: str, runs: Path) -> Path:
         raise UsageError(message) from None
 
 
-def with_further(places: Places, further: Mapping[str, Path]) -> Places:
-    """The same places with these further baselines, by the policy's names for them."""
-    return replace(places, further=tuple(further.items()))
+def with_further(paths: EvidencePaths, further: Mapping[str, Path]) -> EvidencePaths:
+    """The same paths with these further baselines, by the policy's names for them."""
+    return replace(paths, further=tuple(further.items()))

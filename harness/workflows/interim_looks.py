@@ -44,7 +44,7 @@ def looks_of(
     def decided_at(folders: Mapping[str, Path]) -> Collection[str]:
         others = [known[name] if name in known else folders[beside[name]] for name in policy.baselines]
         baselines = [read(folder) for folder in (folders[baseline], *others)]
-        return _decided(policy, suite, baselines, read_evidence(folders[candidate], policy.fields))
+        return _decided_tasks(policy, suite, baselines, read_evidence(folders[candidate], policy.fields))
 
     return InterimLooks(
         sizes=lambda planned: looks_at(policy, planned).counts,
@@ -56,7 +56,9 @@ def looks_of(
     )
 
 
-def _decided(policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidence], candidate: Evidence) -> set[str]:
+def _decided_tasks(
+    policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidence], candidate: Evidence
+) -> set[str]:
     """Tasks whose verdict no further item changes; none where the candidate cannot be compared with every baseline.
 
     A further baseline that is the first one itself is tested once, as the gate does.
@@ -67,11 +69,15 @@ def _decided(policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidenc
     if any(comparison.faults for comparison in comparisons):
         return set()
     pairs = zip(comparisons, distinct, strict=True)
-    counts, *further = (list(_progress(found, baseline, candidate, policy.slice_key)) for found, baseline in pairs)
+    counts, *further = (
+        list(_metric_progress(found, baseline, candidate, policy.slice_key)) for found, baseline in pairs
+    )
     return decided(policy, suite, counts, candidate.groups, further)
 
 
-def _progress(comparison: Comparison, before: Evidence, after: Evidence, slice_key: str) -> Iterator[LookProgress]:
+def _metric_progress(
+    comparison: Comparison, before: Evidence, after: Evidence, slice_key: str
+) -> Iterator[LookProgress]:
     for metric in comparison.metrics:
         if metric.slice == "all" and metric.task in after.samples:
             whole = before.samples[metric.task][metric.metric]

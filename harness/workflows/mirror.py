@@ -195,12 +195,12 @@ def _globs(config: dict[str, Any]) -> list[str]:
     parts = [files] if isinstance(files, str) else [
         path
         for part in files or ["**"] * bool(folder)
-        for path in _listed(part["path"] if isinstance(part, dict) else part)
+        for path in _as_list(part["path"] if isinstance(part, dict) else part)
     ]  # fmt: skip
     return [f"{folder}/{part}" if folder else str(part) for part in parts]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 

@@ -43,7 +43,7 @@ from harness.data.sources import Origin
 from harness.data.tables import read_rows, read_validation_rows
 from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.evaluate.judging import require_judge
-from harness.lineage.chain import Places
+from harness.lineage.chain import EvidencePaths
 from harness.model.load import is_adapter, local_model, weights_sha256
 from harness.prompt.make import read_template
 from harness.records.base import load
@@ -52,12 +52,12 @@ from harness.records.stages import Checkpoint, Dataset
 from harness.report.model_card import write_model_card
 from harness.serve.server import usable_port
 from harness.track.open import check_tracker
-from harness.track.run import track_run, watched
+from harness.track.run import live_tracking, track_run
 from harness.train.launch import accelerate_file
 from harness.train.plan import TrainingPlan, plan_training
-from harness.workflows.checkpoint_selection import base_checkpoint, examine, kept_server
+from harness.workflows.checkpoint_selection import base_checkpoint, judge_checkpoint, server_between_checkpoints
 from harness.workflows.evaluate import evaluation_items, hub_folder, tasks_of
-from harness.workflows.gate import baseline_folder, decided, further_baselines, with_further, write_decision
+from harness.workflows.gate import baseline_folder, further_baselines, reach_decision, with_further, write_decision
 from harness.workflows.interim_looks import looks_of
 
 RECORDED = (CONFIG, CONTRACT, COMPARISON, VERDICT, POLICY, EVIDENCE)
@@ -93,10 +93,10 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
     with store.locked(run.folder.path):
         say(f"run {run.id}")
         candidate = train(run)
-        verdict, report = decide(run, candidate, command)
+        verdict, report = decision_stage(run, candidate, command)
         write_model_card(run.folder.path, config)
-        finished = _record(run, verdict, command, started)
-        if not _is_recorded(run.folder, finished):
+        finished = _run_record(run, verdict, command, started)
+        if not _already_recorded(run.folder, finished):
             track_run(run.folder.path, config, verdict)
             store.write_json(run.folder.record, finished)
     return verdict, report
@@ -213,11 +213,11 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         fingerprint = store.sha256_json({"stage": "train", **inputs})
         with (
             timed(f"train on {dataset.rows} rows"),
-            watched(place.path, config, fingerprint, place.unfinished / CURVE),
-            kept_server(config) as kept,
+            live_tracking(place.path, config, fingerprint, place.unfinished / CURVE),
+            server_between_checkpoints(config) as kept,
         ):
             rows, validation = read_rows(place.data), read_validation_rows(place.data)
-            examined = partial(examine, config, base, work=place.unfinished, kept=kept)
+            examined = partial(judge_checkpoint, config, base, work=place.unfinished, kept=kept)
             finetune(config.training, base, rows, folder, place.unfinished, inputs, examined, validation)
 
     target = place.checkpoint if config.alpha == 1 else place.trained
@@ -262,7 +262,7 @@ def scale_stage(run: Run, trained: Path, base: Path) -> Path:
     return store.stage(run.runs, run.folder.checkpoint, "scale", inputs, make)[0]
 
 
-def decide(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdict, Path]:
+def decision_stage(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdict, Path]:
     """eval/, then the decision with its files and report. Evidence that cannot be trusted gives an INVALID verdict."""
     place, policy = run.folder, run.config.gate
     # A verdict never outlives the checkpoint and the evaluations it was reached on.
@@ -271,13 +271,13 @@ def decide(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdict, Path
     shutil.rmtree(place.report, ignore_errors=True)
     further = further_baselines(policy, run.runs)
 
-    def evaluations() -> Places:
+    def evaluations() -> EvidencePaths:
         evaluate_stage(run, candidate, further)
-        return with_further(Places.of_run(place.path), further)
+        return with_further(EvidencePaths.of_run(place.path), further)
 
-    decision = decided(policy, (BASE, CANDIDATE), evaluations, store.sha256_json(evaluation_items(run.config)))
-    if decision.places is None:  # what was made before the evaluation failed is evidence too
-        decision = replace(decision, places=Places.of_run(place.path))
+    decision = reach_decision(policy, (BASE, CANDIDATE), evaluations, store.sha256_json(evaluation_items(run.config)))
+    if decision.paths is None:  # what was made before the evaluation failed is evidence too
+        decision = replace(decision, paths=EvidencePaths.of_run(place.path))
     return decision.verdict, write_decision(decision, place.path, command, run.runs, run.config.name)
 
 
@@ -289,7 +289,7 @@ def evaluate_stage(run: Run, candidate: Checkpoint, further: dict[str, Path]) ->
     return evaluate_checkpoints(sides, config.evaluation, place.evaluations, place.log, tasks_of(config), looks)
 
 
-def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:
+def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:
     """What run.json holds: what was asked, stage fingerprints, digests of everything written."""
     folder = run.folder.path
     stages = {path.parent.relative_to(folder).as_posix(): path.parent for path in folder.rglob(store.MANIFEST)}
@@ -311,7 +311,7 @@ def _record(run: Run, verdict: Verdict, command: str, started: float) -> dict[st
     }
 
 
-def _is_recorded(folder: RunFolder, finished: dict[str, Any]) -> bool:
+def _already_recorded(folder: RunFolder, finished: dict[str, Any]) -> bool:
     """Whether the run stands there already with the same stages, outputs and verdict, and was tracked."""
     try:
         earlier = json.loads(folder.record.read_text())

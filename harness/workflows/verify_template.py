@@ -29,7 +29,7 @@ KEY_VARIABLE = "VLLM_API_KEY"
 
 
 @dataclass(frozen=True)
-class Step:
+class VerificationStep:
     """One group of checks: what it found, and how long it took (seconds)."""
 
     name: str
@@ -68,18 +68,20 @@ def contract_for(name: str | None, config: Config) -> tuple[Contract, list[Probl
     return contract, check_contract(contract, tokenizer)
 
 
-def verify(name: str, config: Config, server: str | None, served_as: str | None, static_only: bool) -> list[Step]:
+def verify(
+    name: str, config: Config, server: str | None, served_as: str | None, static_only: bool
+) -> list[VerificationStep]:
     """Runs all checks; with `server` against that one, else against a server started for it."""
     model = model_of(name, config)
     tokenizer = tokenizer_of(model)
     steps = [
-        _step("static", lambda: check_contract(model.contract, tokenizer)),
-        _step("checkpoint", lambda: [*check_saved(model.folder, model.base, model.contract), *_servable(model)]),
+        _timed_step("static", lambda: check_contract(model.contract, tokenizer)),
+        _timed_step("checkpoint", lambda: [*check_saved(model.folder, model.base, model.contract), *_servable(model)]),
     ]
     if static_only:
         return steps
     numbers: list[References] = []
-    steps.append(_step("reference numbers", lambda: _references(model, config, numbers)))
+    steps.append(_timed_step("reference numbers", lambda: _references(model, config, numbers)))
     renderer = Renderer(model.contract, tokenizer)
     if server is not None:
         endpoint = endpoint_of(server, served_as)
@@ -90,7 +92,7 @@ def verify(name: str, config: Config, server: str | None, served_as: str | None,
 def endpoint_of(url: str, served_as: str | None) -> Endpoint:
     """A running server; its key is taken from the environment. Raises UsageError when the model must be named."""
     endpoint = Endpoint(url.rstrip("/"), os.environ.get(KEY_VARIABLE, ""), ())
-    models = _models(endpoint)
+    models = _served_names(endpoint)
     if served_as is None and len(models) != 1:
         raise UsageError(f"the server offers several models; name one with --model: {', '.join(models)}")
     if served_as is not None and served_as not in models:
@@ -98,7 +100,7 @@ def endpoint_of(url: str, served_as: str | None) -> Endpoint:
     return replace(endpoint, models=(served_as or models[0],))
 
 
-def _models(endpoint: Endpoint) -> list[str]:
+def _served_names(endpoint: Endpoint) -> list[str]:
     """The names of a server's models; raises ServerFault or UsageError when it cannot be asked."""
     import httpx
 
@@ -119,7 +121,7 @@ def _models(endpoint: Endpoint) -> list[str]:
     return models
 
 
-def print_steps(steps: Sequence[Step]) -> int:
+def print_steps(steps: Sequence[VerificationStep]) -> int:
     """Prints what was found; returns the exit code: 12 when there is a fault, else 0."""
     for step in steps:
         faults = [p for p in step.problems if p.severity == "error"]
@@ -135,10 +137,10 @@ def tokenizer_of(model: Model) -> Any:
     return load_tokenizer(tokenizer_folder(model.folder, model.base))
 
 
-def _step(name: str, work: Callable[[], list[Problem]]) -> Step:
+def _timed_step(name: str, work: Callable[[], list[Problem]]) -> VerificationStep:
     started = time.monotonic()
     problems = work()
-    return Step(name, time.monotonic() - started, problems)
+    return VerificationStep(name, time.monotonic() - started, problems)
 
 
 def _servable(model: Model) -> list[Problem]:
@@ -156,7 +158,7 @@ def _references(model: Model, config: Config, numbers: list[References]) -> list
     return []
 
 
-def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[str, References]) -> Step:
+def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[str, References]) -> VerificationStep:
     started = time.monotonic()
     problems, detail = [], ""
     try:
@@ -164,10 +166,10 @@ def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[
         detail = f"{compared} prompts compared"
     except PromptMismatch as mismatch:
         problems = [Problem("live", "error", str(mismatch))]
-    return Step("live", time.monotonic() - started, problems, detail)
+    return VerificationStep("live", time.monotonic() - started, problems, detail)
 
 
-def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: References) -> Step:
+def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: References) -> VerificationStep:
     """The live check against a server started as `serve` would."""
     log = Path(config.runs_dir).resolve() / f"verify-{model.contract.digest[:10]}" / "logs" / "vllm.log"
     with ExitStack() as stack:

@@ -15,7 +15,7 @@ from harness.gate.sequential import LookProgress, _DecidingRules, decided, first
 from harness.gate.verdict import decide
 from harness.records.gate import Comparison, Verdict
 from harness.results.evidence import read_evidence
-from harness.workflows.interim_looks import _progress
+from harness.workflows.interim_looks import _metric_progress
 
 N = 400
 SUITE = SuiteConfig(name="smoke", tasks=[TaskConfig(name="quiz")])
@@ -101,7 +101,7 @@ def test_the_looks_count_the_slices_of_all_planned_items(tmp_path: Path) -> None
     short.identities["other"] = {"planned": N, "stopped_at": 200, "order_seed": 3}
     sides = [read_evidence(folder.write(tmp_path / name)) for name, folder in (("a", whole), ("b", short))]
     found = compare(sides[0], sides[1], gate)
-    counted = list(_progress(found, sides[0], sides[1], gate.slice_key))
+    counted = list(_metric_progress(found, sides[0], sides[1], gate.slice_key))
     assert {one.task: one.slices for one in counted} == {"quiz": (), "other": ("late", "usual")}
     whole_again = replace(whole, label="other").write(tmp_path / "c")
     comparison = compare_both([sides[0], read_evidence(whole_again)], gate)
@@ -233,7 +233,7 @@ def test_a_relative_margin_is_the_same_at_every_look_and_in_the_verdict(tmp_path
     found = {name: read_evidence(folder.write(tmp_path / name)) for name, folder in sides.items()}
     for name, items in (("b", 200), ("c", 100)):
         comparison = compare(found["a"], found[name], gate)
-        (one,) = _progress(comparison, found["a"], found[name], "slice")
+        (one,) = _metric_progress(comparison, found["a"], found[name], "slice")
         (line,) = decide(gate, Comparison.model_validate_json(comparison.model_dump_json(by_alias=True))).metrics
         assert (one.done, one.baseline, line.n) == (items, sum(marks) / N, items)
         assert line.margin == pytest.approx(sum(marks) / N / 10)

@@ -243,7 +243,7 @@ def test_an_alias_goes_on_demanding_what_a_task_demanded() -> None:
     path.write_text(GATE.replace("0.90", "0.5"))
     lax = validate(GateConfig, gate_values("default"))
     assert at_least_as_strict(lax, demanded) == [
-        "policy default: rule '*/refund/pass' has floor 0.5, at least 0.9 is demanded"
+        "policy default: rule '*/refund/pass' has floor 0.5, at least 0.9 is required"
     ]
     path.unlink()
     assert at_least_as_strict(validate(GateConfig, gate_values("default")), demanded) == [

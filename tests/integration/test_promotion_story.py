@@ -48,7 +48,7 @@ def test_a_candidate_that_is_in_production_already_needs_no_decision(story: Stor
     assert told["better gated again"].code == 0
     assert "UNCHANGED: " in told["better gated again"].said
     assert told["better promoted again"].code == 0
-    assert "production points to this model already" in told["better promoted again"].said
+    assert "production already points to this model" in told["better promoted again"].said
     compared = json.loads((story.run("better") / "against" / "production" / "compare.json").read_text())
     assert compared["baseline"]["weights_sha256"] != compared["candidate"]["weights_sha256"]
 

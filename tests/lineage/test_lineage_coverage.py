@@ -9,14 +9,14 @@ from evaluation_folders import Folder, answers, samples
 from harness.checkpoint.origin import write_origin
 from harness.core.errors import EvidenceFault
 from harness.core.store import sha256_json
-from harness.lineage.coverage import checkpoint_of, data_beside, uncovered
+from harness.lineage.coverage import checkpoint_of, contamination_gaps, data_beside
 from harness.model.load import weights_sha256
 from harness.records.stages import Checkpoint, Dataset
 from harness.results.evidence import Evidence, read_evidence
 from harness.workflows.compose import config_for
 from harness.workflows.evaluate import evaluation_items
 from harness.workflows.gate import compare_evaluations
-from harness.workflows.run import Run, decide
+from harness.workflows.run import Run, decision_stage
 
 ITEMS = 50
 DIGEST = "d" * 64
@@ -38,30 +38,30 @@ def data(folder: Path, covered: dict[str, int], digest: str = DIGEST) -> Path:
 
 def test_a_task_by_its_name_or_its_group(tmp_path: Path) -> None:
     found = evidence(tmp_path / "a", ("quiz", "part"), {"whole": ["part"]})
-    assert uncovered(data(tmp_path / "data", {"quiz": ITEMS, "whole": 2 * ITEMS}), found, DIGEST) == []
+    assert contamination_gaps(data(tmp_path / "data", {"quiz": ITEMS, "whole": 2 * ITEMS}), found, DIGEST) == []
 
 
 @pytest.mark.parametrize(
     ("covered", "told"),
     [
         ({}, "task quiz: the training data were not checked against its items"),
-        ({"quiz": ITEMS - 1}, "task quiz: 50 items were asked, the training data were checked against 49"),
+        ({"quiz": ITEMS - 1}, "task quiz: 50 items were evaluated, but the training data were checked against 49"),
     ],
 )
 def test_a_task_that_was_not_looked_for(tmp_path: Path, covered: dict[str, int], told: str) -> None:
-    (fault,) = uncovered(data(tmp_path / "data", covered), evidence(tmp_path / "a"))
+    (fault,) = contamination_gaps(data(tmp_path / "data", covered), evidence(tmp_path / "a"))
     assert fault.startswith(told)
 
 
 def test_other_items_than_those_checked(tmp_path: Path) -> None:
-    (fault,) = uncovered(data(tmp_path / "data", {"quiz": ITEMS}), evidence(tmp_path / "a"), "e" * 64)
+    (fault,) = contamination_gaps(data(tmp_path / "data", {"quiz": ITEMS}), evidence(tmp_path / "a"), "e" * 64)
     assert "other evaluation items" in fault
     assert DIGEST[:12] in fault
 
 
 def test_without_an_audit_nothing_is_known(tmp_path: Path) -> None:
     with pytest.raises(EvidenceFault, match=r"audit\.json is missing"):
-        uncovered(tmp_path, evidence(tmp_path / "a"))
+        contamination_gaps(tmp_path, evidence(tmp_path / "a"))
 
 
 def data_of(folder: Path, found: Evidence, runs: Path) -> Path | None:
@@ -100,7 +100,7 @@ def test_a_later_evaluation_of_the_same_weights_is_held_to_the_same_data(tmp_pat
     run_folder(tmp_path, {"quiz": ITEMS})
     found = evidence(tmp_path / "evaluate-1" / "eval" / "mine", ("stock",))
     assert data_of(tmp_path / "evaluate-1" / "eval" / "mine", found, tmp_path) == tmp_path / "mine" / "data"
-    (fault,) = uncovered(tmp_path / "mine" / "data", found)
+    (fault,) = contamination_gaps(tmp_path / "mine" / "data", found)
     assert fault.startswith("task stock: ")
 
 
@@ -138,7 +138,7 @@ def test_a_model_from_elsewhere_has_no_data_here(tmp_path: Path) -> None:
     [
         ({"disclaimer": 402}, True, None),
         ({"other": 402}, True, "task disclaimer: the training data were not checked"),
-        ({"disclaimer": 402}, False, "other evaluation items than the run has now"),
+        ({"disclaimer": 402}, False, "other evaluation items than the run uses now"),
         (None, True, "audit.json is missing"),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_run_is_invalid_unless_its_items_were_checked(
         data(run.folder.data, covered, sha256_json(evaluation_items(config)) if same_items else DIGEST)
     monkeypatch.setattr("harness.workflows.run.evaluate_stage", lambda *_: folders)
     candidate = Checkpoint(path="", kind="adapter", base_path="", weights_sha256="", base_sha256="", contract_sha256="")
-    verdict, _ = decide(run, candidate, "test")
+    verdict, _ = decision_stage(run, candidate, "test")
     reasons = " ".join(verdict.reasons)
     if told is None:
         assert "training data" not in reasons

@@ -18,10 +18,10 @@ from harness.core.errors import EvidenceFault
 from harness.core.layout import EVIDENCE
 from harness.core.store import sha256_file, stage, write_json
 from harness.gate.comparison import compare
-from harness.lineage.chain import Chain, Places
+from harness.lineage.chain import Chain, EvidencePaths
 from harness.lineage.steps import steps_of
-from harness.lineage.verify import broken, verify_evidence
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.verify import broken_links, verify_evidence
+from harness.lineage.write import evidence_paths, write_evidence
 from harness.records.base import load
 from harness.records.gate import Comparison
 from harness.results.evidence import read_evidence
@@ -67,7 +67,7 @@ class TestChain:
         assert {"data.dataset", "model.weights", "contract.digest"} <= set(steps["train"].inputs)
         assert {"train.weights", "train.fingerprint"} <= set(steps["scale"].inputs)
         assert steps["evaluate_candidate"].inputs["scale.weights"] == steps["scale"].outputs["weights"]
-        assert broken(verify_evidence(run)) == []
+        assert broken_links(verify_evidence(run)) == []
 
     def test_what_the_scaling_stage_writes_is_what_the_chain_reads(self, tmp_path: Path) -> None:
         config = config_for(["experiment=finance_disclaimer", "alpha=0.5", f"runs_dir={tmp_path / 'runs'}"])
@@ -80,7 +80,7 @@ class TestChain:
 
         trained, _ = stage(run.parent, run / "trained", "train", {"base": "b", "data": "d"}, train)
         scale_stage(half, trained, tmp_path)
-        steps = {step.stage: step for step in steps_of(Places.of_run(run))}
+        steps = {step.stage: step for step in steps_of(EvidencePaths.of_run(run))}
         made = {f"train.{name}": digest for name, digest in steps["train"].outputs.items()}
         assert made.items() <= steps["scale"].inputs.items()
         assert steps["train"].inputs == {"data.dataset": "d", "model.weights": "b"}
@@ -90,9 +90,9 @@ class TestChain:
         run, other = (write_run(tmp_path / "runs" / name, 220, alpha=0.5) for name in ("half", "other"))
         shutil.rmtree(run / "trained")
         shutil.copytree(other / "trained", run / "trained")
-        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
+        write_evidence(EvidencePaths.of_run(run), run.name, "forged", run.parent)
         anchored(run)
-        told = broken(verify_evidence(run))
+        told = broken_links(verify_evidence(run))
         assert [line.partition(":")[0] for line in told] == ["train.fingerprint → scale"]
 
     def test_it_says_where_and_by_what_it_was_made(self, run: Path) -> None:
@@ -103,7 +103,7 @@ class TestChain:
 
     def test_the_same_evidence_is_not_written_anew(self, run: Path) -> None:
         before = (run / EVIDENCE).stat().st_mtime_ns
-        write_evidence(Places.of_run(run), run.name, "another command", run.parent)
+        write_evidence(EvidencePaths.of_run(run), run.name, "another command", run.parent)
         assert (run / EVIDENCE).stat().st_mtime_ns == before
 
 
@@ -129,7 +129,7 @@ class TestFurtherBaselines:
         return out
 
     def write(self, run: Path, out: Path) -> None:
-        places = places_of(out, run / "eval" / "base", run / "eval" / "candidate", run.parent)
+        places = evidence_paths(out, run / "eval" / "base", run / "eval" / "candidate", run.parent)
         write_evidence(places, "both", "test", run.parent)
 
     @pytest.fixture
@@ -144,7 +144,7 @@ class TestFurtherBaselines:
         assert compared is not None
         assert (out / step.folder).resolve() == other / "eval" / "candidate"
         assert compared.inputs["baseline other.v2.evidence"] == step.outputs["evidence"]
-        assert broken(verify_evidence(out)) == []
+        assert broken_links(verify_evidence(out)) == []
 
     def test_numbers_that_do_not_follow_from_its_samples(self, run: Path, other: Path) -> None:
         out = self.judged(run, other, run)
@@ -154,23 +154,23 @@ class TestFurtherBaselines:
         further = further.model_copy(update={"metrics": softened})
         write_verdict(POLICY_OF_TESTS, comparison.model_copy(update={"others": [further]}), out)
         self.write(run, out)
-        (told,) = broken(verify_evidence(out))
-        assert told.startswith("comparison made again: others[0].metrics[0].delta: 0.9 is recorded")
+        (told,) = broken_links(verify_evidence(out))
+        assert told.startswith("comparison recomputed: others[0].metrics[0].delta: 0.9 is recorded")
 
     def test_samples_that_were_changed(self, run: Path, other: Path) -> None:
         out = self.judged(run, other, run)
         edit(other / "eval" / "candidate" / "samples_quiz.jsonl", lambda text: text.replace("1.0", "0.0", 1))
-        assert any("baseline other.v2 files: " in told for told in broken(verify_evidence(out)))
+        assert any("baseline other.v2 files: " in told for told in broken_links(verify_evidence(out)))
 
     def test_an_evaluation_that_the_chain_does_not_hold(self, run: Path, other: Path) -> None:
         out = self.judged(run, other, run)
         edit(out / EVIDENCE, lambda text: json.dumps(without(json.loads(text), "baseline other.v2")))
-        assert any("the baseline other.v2 is not in the chain" in told for told in broken(verify_evidence(out)))
+        assert any("the baseline other.v2 is not in the chain" in told for told in broken_links(verify_evidence(out)))
 
     def test_a_comparison_of_another_candidate(self, run: Path, other: Path) -> None:
         better = write_run(run.with_name("better"), 390)
-        (told,) = broken(verify_evidence(self.judged(run, other, better)))
-        assert "the comparison with other.v2 is one of another candidate" in told
+        (told,) = broken_links(verify_evidence(self.judged(run, other, better)))
+        assert "the baseline other.v2 was compared with another candidate" in told
 
 
 def without(chain: dict[str, Any], stage: str) -> dict[str, Any]:
@@ -180,21 +180,21 @@ def without(chain: dict[str, Any], stage: str) -> dict[str, Any]:
 class TestVerify:
     def test_a_whole_run(self, run: Path) -> None:
         links = verify_evidence(run)
-        assert broken(links) == []
+        assert broken_links(links) == []
         told = [link.line() for link in links]
         assert any(line.startswith("OK      train.weights → evaluate_candidate") for line in told)
-        assert any(line.startswith("OK      verdict made again: PASS follows") for line in told)
+        assert any(line.startswith("OK      verdict recomputed: PASS follows") for line in told)
 
     def test_a_run_that_was_moved(self, run: Path, tmp_path: Path) -> None:
         moved = tmp_path / "elsewhere" / "copy"
         shutil.copytree(run, moved)
         shutil.rmtree(run)
-        assert broken(verify_evidence(moved)) == []
+        assert broken_links(verify_evidence(moved)) == []
 
     def test_a_verdict_beside_the_run(self, run: Path) -> None:
         other = write_run(run.with_name("second"), 300)
         decide(other, run / "eval" / "candidate", other / "against" / "production")
-        assert broken(verify_evidence(other / "against" / "production")) == []
+        assert broken_links(verify_evidence(other / "against" / "production")) == []
 
     def test_a_base_model_that_is_here_is_checked(self, run: Path, tmp_path: Path) -> None:
         base = tmp_path / "base"
@@ -204,7 +204,7 @@ class TestVerify:
             run / "checkpoint" / "adapter_config.json",
             lambda _: json.dumps({"r": 4, "base_model_name_or_path": str(base)}),
         )
-        assert any("are not the ones trained on" in told for told in broken(verify_evidence(run)))
+        assert any("are not the ones that were trained on" in told for told in broken_links(verify_evidence(run)))
 
     def test_without_evidence(self, run: Path) -> None:
         (run / EVIDENCE).unlink()
@@ -213,7 +213,7 @@ class TestVerify:
 
     def test_evidence_that_is_no_record(self, run: Path) -> None:
         (run / EVIDENCE).write_text("{}")
-        assert any("is not a Chain record" in told for told in broken(verify_evidence(run)))
+        assert any("is not a Chain record" in told for told in broken_links(verify_evidence(run)))
 
 
 class TestForgery:
@@ -221,7 +221,7 @@ class TestForgery:
 
     def test_a_manifest_with_other_inputs(self, run: Path) -> None:
         edit(run / "checkpoint" / "stage.json", lambda text: text.replace('"base": "bbb', '"base": "ccc'))
-        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
+        write_evidence(EvidencePaths.of_run(run), run.name, "forged", run.parent)
         assert not (run / EVIDENCE).exists(), "nothing is made of a manifest that contradicts itself"
 
     def test_another_model_s_evaluation(self, run: Path) -> None:
@@ -229,27 +229,30 @@ class TestForgery:
         other = write_run(run.with_name("second"), 390)
         shutil.rmtree(run / "eval" / "candidate")
         shutil.copytree(other / "eval" / "candidate", run / "eval" / "candidate")
-        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
+        write_evidence(EvidencePaths.of_run(run), run.name, "forged", run.parent)
         anchored(run)
-        told = broken(verify_evidence(run))
-        assert any(line.startswith("train.weights → evaluate_candidate: took") for line in told)
-        assert any("comparison made again" in line for line in told)
+        told = broken_links(verify_evidence(run))
+        assert any(line.startswith("train.weights → evaluate_candidate: the input is") for line in told)
+        assert any("comparison recomputed" in line for line in told)
 
     def test_another_run_s_training_data(self, run: Path) -> None:
         path = run / "data" / "audit.json"
         edit(path, lambda text: text.replace("i" * 64, "j" * 64))
-        write_evidence(Places.of_run(run), run.name, "forged", run.parent)
+        write_evidence(EvidencePaths.of_run(run), run.name, "forged", run.parent)
         anchored(run)
         assert any(
-            "stage.json no longer match" in line or "changed after" in line for line in broken(verify_evidence(run))
+            "stage.json no longer match" in line or "changed after" in line
+            for line in broken_links(verify_evidence(run))
         )
 
     def test_a_softer_policy_put_in_afterwards(self, run: Path) -> None:
         failed = write_run(run.with_name("worse"), 150)
         edit(failed / "policy.json", lambda text: text.replace("5 points", "40 points", 1))
-        write_evidence(Places.of_run(failed), failed.name, "forged", failed.parent)
+        write_evidence(EvidencePaths.of_run(failed), failed.name, "forged", failed.parent)
         anchored(failed)
-        assert any(line.startswith("verdict made again: verdict: 'FAIL'") for line in broken(verify_evidence(failed)))
+        assert any(
+            line.startswith("verdict recomputed: verdict: 'FAIL'") for line in broken_links(verify_evidence(failed))
+        )
 
 
 class TestVerb:

@@ -14,9 +14,9 @@ from harness.core import store
 from harness.core.layout import EVIDENCE, POLICY
 from harness.data.tables import TRAIN, write_parquet
 from harness.gate.comparison import compare
-from harness.lineage.chain import Places
-from harness.lineage.coverage import uncovered
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.chain import EvidencePaths
+from harness.lineage.coverage import contamination_gaps
+from harness.lineage.write import evidence_paths, write_evidence
 from harness.model.load import weights_sha256
 from harness.prompt.contract import Contract, sha256_text
 from harness.records.gate import Verdict
@@ -113,9 +113,9 @@ def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF
     candidate = run / "eval" / "candidate"
     before, after = (read_evidence(side, demands.fields) for side in (baseline, candidate))
     comparison = compare(before, after, demands)
-    faults = [*comparison.faults, *uncovered(run / "data", read_evidence(candidate))]
+    faults = [*comparison.faults, *contamination_gaps(run / "data", read_evidence(candidate))]
     verdict = write_verdict(demands, comparison.model_copy(update={"faults": faults}), out)
-    write_evidence(places_of(out, baseline, candidate, run.parent), out.name, "test", run.parent)
+    write_evidence(evidence_paths(out, baseline, candidate, run.parent), out.name, "test", run.parent)
     return verdict
 
 
@@ -123,7 +123,7 @@ def _judge(folder: Path, demands: GateConfig) -> None:
     base, candidate = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
     comparison = compare(base, candidate, demands)
     write_verdict(demands, comparison, folder)
-    write_evidence(Places.of_run(folder), folder.name, "test", folder.parent)
+    write_evidence(EvidencePaths.of_run(folder), folder.name, "test", folder.parent)
     names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)
     store.write_json(folder / "run.json", {"outputs": {name: store.sha256_file(folder / name) for name in names}})
 

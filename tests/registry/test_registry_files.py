@@ -18,14 +18,14 @@ from harness.checkpoint.history import HISTORY, read_history
 from harness.config.gate import SequentialConfig
 from harness.core.errors import EvidenceFault, HarnessError, PromotionRefused, UsageError
 from harness.core.store import MANIFEST, sha256_json, write_json
-from harness.lineage.verify import broken, verify_evidence
+from harness.lineage.verify import broken_links, verify_evidence
 from harness.model.load import weights_sha256
 from harness.registry.files import FileRegistry
-from harness.registry.promotion import examined, promote
-from harness.registry.protocol import Act
+from harness.registry.promotion import checked_request, promote
+from harness.registry.protocol import AuditInfo
 
 ALIAS = "production"
-ACT = Act(ALIAS, "ada@laptop", "looks good")
+ACT = AuditInfo(ALIAS, "ada@laptop", "looks good")
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ class TestPromotion:
         shutil.rmtree(run)
         folder = Path(resolved(ALIAS, registry.folder))
         assert (folder / "checkpoint" / "adapter_model.safetensors").read_bytes() == weights
-        assert broken(verify_evidence(folder)) == []
+        assert broken_links(verify_evidence(folder)) == []
         assert (entry.number, entry.who, entry.why, entry.run_id) == (1, "ada@laptop", "looks good", "first")
 
     def test_a_scaled_run_is_kept_with_what_it_was_scaled_from(self, runs: Path, registry: FileRegistry) -> None:
@@ -79,7 +79,7 @@ class TestPromotion:
         entry = promote(registry, run, None, ACT)
         assert entry.digests["weights"] == weights_sha256(run / "checkpoint")
         shutil.rmtree(run)
-        assert broken(registry.verify()) == []
+        assert broken_links(registry.verify()) == []
 
     def test_a_model_whose_evaluation_can_be_no_baseline(
         self, runs: Path, registry: FileRegistry, capsys: pytest.CaptureFixture[str]
@@ -94,7 +94,7 @@ class TestPromotion:
         run = write_run(runs / "first", 220)
         promote(registry, run, None, ACT)
         (run / "checkpoint" / "adapter_model.safetensors").write_bytes(b"others")
-        assert broken(registry.verify()) == []
+        assert broken_links(registry.verify()) == []
 
     def test_an_entry_names_every_digest(self, runs: Path, registry: FileRegistry) -> None:
         entry = promote(registry, write_run(runs / "first", 220), None, ACT)
@@ -112,7 +112,7 @@ class TestPromotion:
         before = two.history()
         assert promote(two, runs / "second", None, ACT) == before[-1]
         assert two.history() == before
-        assert "production points to this model already" in capsys.readouterr().err
+        assert "production already points to this model" in capsys.readouterr().err
         with pytest.raises(PromotionRefused):
             promote(two, runs / "first", None, ACT)
 
@@ -127,7 +127,7 @@ class TestPromotion:
         current = two.current(ALIAS)
         assert current is not None
         assert (current.run_id, current.number) == ("second", 2)
-        assert broken(two.verify()) == []
+        assert broken_links(two.verify()) == []
 
     def test_a_run_that_was_only_trained_is_promoted_by_the_decision_on_it(
         self, runs: Path, registry: FileRegistry
@@ -137,7 +137,7 @@ class TestPromotion:
         for name in ("run.json", "evidence.json", "verdict.json", "compare.json", "policy.json"):
             (run / name).unlink()
         assert promote(registry, run, None, ACT).run_id == "first"
-        assert broken(registry.verify()) == []
+        assert broken_links(registry.verify()) == []
 
 
 class TestRefusals:
@@ -184,13 +184,13 @@ class TestRefusals:
         decide(run, baseline, run / "against" / ALIAS, policy(guard(margin="20 points")))
         error = refused(two, run)
         assert error.exit_code == 12
-        assert "margin 20 points, at most 5 points is demanded" in str(error)
+        assert "margin 20 points, at most 5 points is required" in str(error)
 
     def test_the_policy_of_the_alias_can_be_raised(self, two: FileRegistry, runs: Path) -> None:
-        two.demand(ACT, policy(guard(margin="1 points")).model_dump(mode="json"))
+        two.set_policy(ACT, policy(guard(margin="1 points")).model_dump(mode="json"))
         run = write_run(runs / "third", 320)
         against_production(run, two)
-        assert "at most 1 points is demanded" in str(refused(two, run))
+        assert "at most 1 points is required" in str(refused(two, run))
 
     def test_the_verdict_of_another_run(self, two: FileRegistry, runs: Path) -> None:
         third, fourth = (write_run(runs / name, 320) for name in ("third", "fourth"))
@@ -209,7 +209,7 @@ class TestRefusals:
     def test_no_verdict_at_all(self, runs: Path, registry: FileRegistry) -> None:
         run = write_run(runs / "first", 220)
         (run / "verdict.json").unlink()
-        with pytest.raises(UsageError, match=r"holds no verdict\.json"):
+        with pytest.raises(UsageError, match=r"has no verdict\.json"):
             promote(registry, run, None, ACT)
 
     def test_training_data_that_nobody_checked(self, runs: Path, registry: FileRegistry) -> None:
@@ -257,7 +257,7 @@ class TestRefusals:
         _rewrite(run, "verdict.json", forged, "gate.verdict")
         error = refused(registry, run)
         assert error.exit_code == 12
-        assert "verdict made again: verdict: 'PASS' is recorded, 'FAIL' follows" in str(error)
+        assert "verdict recomputed: verdict: 'PASS' is recorded, but 'FAIL' follows" in str(error)
 
 
 def _rewrite(run: Path, name: str, text: str, output: str) -> None:
@@ -278,10 +278,10 @@ class TestTwoAtOnce:
     def test_the_one_that_was_checked_against_an_older_production_is_told(self, two: FileRegistry, runs: Path) -> None:
         late, early = (write_run(runs / name, 320) for name in ("late", "early"))
         current = two.current(ALIAS)
-        checked = examined(late, against_production(late, two), current, POLICY_OF_TESTS)
+        checked = checked_request(late, against_production(late, two), current, POLICY_OF_TESTS)
         against_production(early, two)
-        promote(two, early, None, Act(ALIAS, "grace", ""))
-        with pytest.raises(PromotionRefused, match=r"moved while .* by grace put early") as caught:
+        promote(two, early, None, AuditInfo(ALIAS, "grace", ""))
+        with pytest.raises(PromotionRefused, match=r"moved while .* by grace moved it to early") as caught:
             two.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert [entry.run_id for entry in two.history()] == ["first", "second", "early"]
@@ -294,10 +294,10 @@ class TestTwoAtOnce:
             promote(registry, write_run(runs / "first", 220), None, ACT)
         late, current = write_run(runs / "late", 320), registry.current(ALIAS)
         decision = against_production(late, registry) if promoted else late
-        checked = examined(late, decision, current, None)
+        checked = checked_request(late, decision, current, None)
         raised = policy(guard(metric="*/quiz/acc", margin="2 points"))
-        registry.demand(Act(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
-        with pytest.raises(PromotionRefused, match="at most 2 points is demanded") as caught:
+        registry.set_policy(AuditInfo(ALIAS, "grace", "stricter"), raised.model_dump(mode="json"))
+        with pytest.raises(PromotionRefused, match="at most 2 points is required") as caught:
             registry.promote(checked, ACT)
         assert caught.value.exit_code == 12
         assert "late" not in [entry.run_id for entry in registry.history()]
@@ -314,7 +314,7 @@ class TestTwoAtOnce:
             return found
 
         monkeypatch.setattr(history, "read_lines", meanwhile)
-        assert broken(two.verify()) == []
+        assert broken_links(two.verify()) == []
         assert len(two.history()) == 3
 
     def test_processes_that_start_together(self, runs: Path, registry: FileRegistry) -> None:
@@ -325,7 +325,7 @@ class TestTwoAtOnce:
             outcomes = list(pool.map(_promoted, [(str(runs), name) for name in names]))
         assert sorted(outcomes) == [0, 12, 12, 12]
         assert len(registry.history()) == 1
-        assert broken(registry.verify()) == []
+        assert broken_links(registry.verify()) == []
         assert [path for path in registry.folder.rglob("*") if ".tmp" in path.name] == []
 
 
@@ -343,11 +343,11 @@ class TestRollback:
         entry = two.rollback(ACT)
         assert (entry.run_id, entry.action, entry.number) == ("first", "rollback", 3)
         assert Path(resolved(ALIAS, two.folder)).name == entry.model
-        assert broken(two.verify()) == []
+        assert broken_links(two.verify()) == []
 
     def test_there_is_nothing_before_the_first(self, two: FileRegistry) -> None:
         two.rollback(ACT)
-        with pytest.raises(UsageError, match="one model only"):
+        with pytest.raises(UsageError, match="only ever pointed to one model"):
             two.rollback(ACT)
 
     def test_forward_again_by_name(self, two: FileRegistry) -> None:
@@ -373,7 +373,7 @@ class TestRollback:
 
     def test_an_unknown_alias(self, two: FileRegistry) -> None:
         with pytest.raises(UsageError, match="Did you mean 'production'"):
-            two.rollback(Act("producton", "ada", ""))
+            two.rollback(AuditInfo("producton", "ada", ""))
 
 
 class TestTampering:
@@ -394,7 +394,7 @@ class TestTampering:
     def test_an_edited_line(self, edit: Callable[[list[str]], list[str]], two: FileRegistry) -> None:
         path = two.folder / HISTORY
         path.write_text("".join(f"{line}\n" for line in edit(path.read_text().splitlines())))
-        assert any("history" in told for told in broken(two.verify()))
+        assert any("history" in told for told in broken_links(two.verify()))
         with pytest.raises(EvidenceFault, match="history was edited"):
             read_history(two.folder)
         with pytest.raises(EvidenceFault, match="history was edited"):
@@ -403,20 +403,20 @@ class TestTampering:
     def test_a_history_whose_end_was_cut_off(self, two: FileRegistry) -> None:
         path = two.folder / HISTORY
         path.write_text(path.read_text().splitlines()[0] + "\n")
-        assert any("cut off" in told for told in broken(two.verify()))
+        assert any("cut off" in told for told in broken_links(two.verify()))
 
     def test_a_changed_model_file(self, two: FileRegistry) -> None:
         path = two.model_folder(two.history()[1]) / "eval" / "candidate" / "samples_quiz.jsonl"
         path.chmod(0o644)
         path.write_text(path.read_text().replace("answer 1", "answer 2"))
-        assert any(path.name in told for told in broken(two.verify()))
+        assert any(path.name in told for told in broken_links(two.verify()))
 
     def test_a_model_that_is_gone(self, two: FileRegistry) -> None:
         shutil.rmtree(two.model_folder(two.history()[0]))
-        assert any("is missing" in told for told in broken(two.verify()))
+        assert any("is missing" in told for told in broken_links(two.verify()))
 
 
 @pytest.mark.parametrize("alias", ["", "Production", "../x", "a b", "-x", "x" * 64, "base"])
 def test_no_such_alias(alias: str, runs: Path, registry: FileRegistry) -> None:
-    with pytest.raises(UsageError, match="cannot be an alias"):
-        promote(registry, write_run(runs / "first", 220), None, Act(alias, "ada", ""))
+    with pytest.raises(UsageError, match="is no alias"):
+        promote(registry, write_run(runs / "first", 220), None, AuditInfo(alias, "ada", ""))

@@ -34,7 +34,7 @@ LAXER = [
     (changed(guard(), TARGET.model_copy(update={"floor": 0.8})), "floor 0.8, at least 0.9"),
     (changed(guard(), INFO), "no target rule for '*/quiz/recall'"),
     (changed(guard(optional=True), TARGET), "is optional"),
-    (changed(RuleConfig(metric="*/quiz/acc", role="info"), TARGET), "is info, guard is demanded"),
+    (changed(RuleConfig(metric="*/quiz/acc", role="info"), TARGET), "is info, guard is required"),
     (changed(alpha_pass=0.1), "alpha_pass is 0.1"),
     (changed(require=["guard"]), "does not require a target"),
     (changed(RuleConfig(metric="smoke/quiz/acc", role="info", optional=True), guard(), TARGET), "comes before"),

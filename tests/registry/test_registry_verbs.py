@@ -76,19 +76,19 @@ def test_verify_against_a_hash_kept_elsewhere(harness: Call, tmp_path: Path) -> 
     assert harness("promote", "second")[0] == 0, "a history written anew is consistent in itself"
     code, printed = harness("registry", "verify", "--head", head)
     assert code == 12
-    assert "cut off or written anew" in printed
+    assert "cut off or rewritten" in printed
 
 
 def test_the_policy_of_an_alias(harness: Call) -> None:
     assert harness("promote", "first")[0] == 0
     code, printed = harness("registry", "policy", "policy=strict", "--why", "regulator")
     assert code == 0
-    assert "production demands strict" in printed
+    assert "production now requires policy strict" in printed
     harness("gate", "production", "second", "policy=mine.yaml", "--out", "decided")
     code, printed = harness("promote", "second", "--verdict", "decided")
     assert code == 12
     assert "policy test: there is no guard rule for '*/general_smoke/acc'" in printed
-    assert "policy test: rule '*/disclaimer/recall' has floor 0.9, at least 0.95 is demanded" in printed
+    assert "policy test: rule '*/disclaimer/recall' has floor 0.9, at least 0.95 is required" in printed
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_the_policy_of_an_alias(harness: Call) -> None:
         (("promote", "first", "--alias", "Live"), "cannot be an alias"),
         (("promote", "first", "registry=wandbb"), "Did you mean 'wandb'?"),
         (("promote", "first", "policy=strict"), "it takes registry="),
-        (("registry", "rollback"), "nothing was promoted"),
-        (("registry", "policy"), "name the policy"),
-        (("registry", "publish"), "publish where?"),
-        (("gate", "production", "first"), "nothing has been promoted as production"),
+        (("registry", "rollback"), "Nothing has been promoted as production"),
+        (("registry", "policy"), "there is no policy to set"),
+        (("registry", "publish"), "publish needs a W&B registry"),
+        (("gate", "production", "first"), "Nothing has been promoted as production (registry: "),
     ],
 )
 def test_what_cannot_be_done(arguments: tuple[str, ...], told: str, harness: Call, tmp_path: Path) -> None:
@@ -109,6 +109,37 @@ def test_what_cannot_be_done(arguments: tuple[str, ...], told: str, harness: Cal
     assert code == 2
     assert told in printed
     assert not (tmp_path / "registry" / "history.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gate", "production", "first"),
+        ("compare", "production", "first"),
+        ("ci", "first", "--policy", "mine.yaml", "suite=smoke"),
+        ("evaluate", "production"),
+        ("verify", "production"),
+        ("template", "verify", "production"),
+        ("registry", "rollback"),
+    ],
+)
+def test_every_verb_says_the_first_steps_where_nothing_has_been_promoted(
+    arguments: tuple[str, ...], harness: Call, tmp_path: Path
+) -> None:
+    code, printed = harness(*arguments)
+    assert code == 2
+    assert (
+        f"Nothing has been promoted as production (registry: {tmp_path / 'registry'}). "
+        "First: harness ci RUN --against base, then harness promote RUN."
+    ) in printed
+
+
+def test_another_alias_without_a_model_is_named_in_the_first_steps(harness: Call) -> None:
+    assert harness("registry", "policy", "policy=strict", "--alias", "staging")[0] == 0
+    code, printed = harness("gate", "staging", "first")
+    assert code == 2
+    assert "Nothing has been promoted as staging" in printed
+    assert "then harness promote RUN --alias staging." in printed
 
 
 def test_another_place_for_the_registry(harness: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

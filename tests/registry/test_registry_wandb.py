@@ -10,10 +10,10 @@ from run_folders import write_run
 from harness.checkpoint.alias import registry_folder
 from harness.registry import wandb_registry
 from harness.registry.promotion import promote
-from harness.registry.protocol import Act
+from harness.registry.protocol import AuditInfo
 from harness.registry.wandb_registry import WandbRegistry
 
-ACT = Act("production", "ada", "")
+ACT = AuditInfo("production", "ada", "")
 TRACKED = "name: bank\ntracker: {kind: wandb, mode: online, project: models, samples_per_task: 1}\n"
 
 
@@ -87,7 +87,7 @@ def test_an_alias_that_somebody_moved_in_wandb_shows(
     served(monkeypatch, Server(mine))
     promote(registry, run, None, ACT)
     mine.aliases = []
-    assert any("is not production: publish" in link.broken for link in registry.verify())
+    assert any("lacks the alias; run: harness registry publish" in link.broken for link in registry.verify())
     assert registry.publish() == ["team/models/bank-model:v1"]
     assert mine.aliases == ["production"]
 
@@ -100,7 +100,7 @@ def test_offline_the_files_move_and_a_line_says_that_wandb_does_not(
     current = registry.current("production")
     assert current == entry
     said = capsys.readouterr().err
-    assert "the alias is moved here, and not in W&B" in said
+    assert "the alias moved in the registry but not in W&B" in said
     assert "harness registry publish" in said
 
 

@@ -133,7 +133,7 @@ def test_a_verdict_from_another_run_is_refused(tmp_path: Path, file: str) -> Non
     mine, other = gate_folder(tmp_path / "mine"), gate_folder(tmp_path / "other", "another")
     write_report(other)
     (mine / file).write_bytes((other / file).read_bytes())
-    with pytest.raises(HarnessError, match="not reached on the compare"):
+    with pytest.raises(HarnessError, match="does not belong to the compare"):
         write_report(mine)
 
 

@@ -14,7 +14,7 @@ from harness.core.store import sha256_json, write_json
 from harness.track import live, run
 from harness.track.live import live_curve
 from harness.track.open import open_tracker
-from harness.track.run import open_stage, watched
+from harness.track.run import live_tracking, open_stage
 from harness.track.tracker import NoTracker, Tracker
 from harness.workflows.compose import config_for
 
@@ -93,7 +93,7 @@ def test_steps_that_are_done_again_are_reported_once(curve: Path) -> None:
 
 def test_a_curve_that_is_cut_and_has_grown_past_where_it_was_read(curve: Path) -> None:
     seen = Seen()
-    read = live.Curve(curve)
+    read = live.TrainingCurve(curve)
     add(curve, 1, 2, 3)
     read.report(seen)
     curve.write_text('{"step": 1, "loss": 0.123}\n')
@@ -176,7 +176,7 @@ def test_it_is_the_run_that_is_completed_afterwards_even_after_a_kill(
     curve = tmp_path / ".training" / "train.jsonl"
     curve.parent.mkdir()
     for steps in ((1, 2), (3, 4)):
-        with watched(tmp_path, online, fingerprint, curve):
+        with live_tracking(tmp_path, online, fingerprint, curve):
             add(curve, *steps)
     (tmp_path / "checkpoint").mkdir()
     write_json(tmp_path / "checkpoint" / "stage.json", {"stage": "train", "inputs": inputs, "fingerprint": fingerprint})
@@ -189,7 +189,7 @@ def test_it_is_the_run_that_is_completed_afterwards_even_after_a_kill(
 @pytest.mark.parametrize("tracker", ["tracker.mode=offline", "tracker=none"])
 def test_offline_nobody_watches(tracker: str, tmp_path: Path, curve: Path, opened: list[tuple[str, Seen]]) -> None:
     config = config_for(["experiment=finance_disclaimer", tracker])
-    with watched(tmp_path, config, "f", curve):
+    with live_tracking(tmp_path, config, "f", curve):
         add(curve, 1)
     assert opened == []
 

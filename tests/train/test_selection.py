@@ -14,7 +14,7 @@ from harness.records.gate import MetricVerdict, Side, Verdict
 from harness.records.stages import Examined
 from harness.train.finetune import finetune
 from harness.train.selection import best_checkpoint
-from harness.workflows.checkpoint_selection import limited, summarised
+from harness.workflows.checkpoint_selection import checkpoint_result, limited_config
 
 SETTINGS = ("train.sequences_per_step=1", "train.epochs=3", "train.eval_every=2", "train.learning_rate=1e-2")
 WEIGHTS = "adapter_model.safetensors"
@@ -59,14 +59,17 @@ def test_a_verdict_in_short() -> None:
     verdict = Verdict(
         verdict="FAIL", exit_code=10, policy="p", reasons=[], baseline=side, candidate=side, metrics=metrics
     )
-    short = summarised(7, verdict)
+    short = checkpoint_result(7, verdict)
     assert (short.step, short.target, short.failed_guards) == (7, 0.7, ["smoke/guard_task/acc"])
     assert short.slack == pytest.approx(-0.15)
 
 
 def test_a_checkpoint_is_asked_few_items_a_task() -> None:
     config = tiny.config(Path("unused"), "train.eval_limit=9", "domain_tasks=[{name: disclaimer, limit: 5}]")
-    assert [(task.name, task.limit) for task in limited(config).tasks] == [("disclaimer", 5), ("general_smoke", 9)]
+    assert [(task.name, task.limit) for task in limited_config(config).tasks] == [
+        ("disclaimer", 5),
+        ("general_smoke", 9),
+    ]
 
 
 @pytest.mark.integration

@@ -16,14 +16,14 @@ from harness.config.gate import SequentialConfig
 from harness.core.errors import EvidenceFault, UsageError
 from harness.core.store import stage
 from harness.evaluate.checkpoints import EVALUATE
-from harness.lineage.verify import broken, verify_evidence
-from harness.lineage.write import places_of, write_evidence
+from harness.lineage.verify import broken_links, verify_evidence
+from harness.lineage.write import evidence_paths, write_evidence
 from harness.model.load import weights_sha256
 from harness.prompt.contract import CONTRACT_FILE, Contract
 from harness.records.stages import Checkpoint
 from harness.registry.files import FileRegistry
 from harness.registry.promotion import promote
-from harness.registry.protocol import Act
+from harness.registry.protocol import AuditInfo
 from harness.workflows import ci
 from harness.workflows.compose import config_for
 from harness.workflows.gate import compared, write_verdict
@@ -69,7 +69,7 @@ def test_what_is_in_production_already(
     registry.mkdir()
     write_history(registry, [entry])
     monkeypatch.setattr(ci, "resolve_checkpoint", lambda *_: model(Path(weights), contract))
-    assert ci.already_there("runs/mine", against, config) == (entry if there else None)
+    assert ci.promoted_entry("runs/mine", against, config) == (entry if there else None)
 
 
 @pytest.mark.parametrize(("base", "there"), [("b", True), ("another", False)])
@@ -81,7 +81,7 @@ def test_an_adapter_on_another_base_is_another_model(
     monkeypatch.setattr(ci, "current_of", lambda *_: promoted(digests))
     adapter = model(Path("w"), "c").model_copy(update={"kind": "adapter", "base_sha256": base})
     monkeypatch.setattr(ci, "resolve_checkpoint", lambda *_: adapter)
-    assert (ci.already_there("runs/mine", "production", config) is not None) == there
+    assert (ci.promoted_entry("runs/mine", "production", config) is not None) == there
 
 
 def promoted(digests: dict[str, str]) -> HistoryEntry:
@@ -100,10 +100,10 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     run = write_run(runs / "mine", 220)
     whole = merged(run, tmp_path / "cache" / "merged")
     evaluation = evaluated(runs, runs / "evaluate-1" / "eval" / "mine", whole)
-    sides = ci.Sides("base", "mine", (model(tmp_path, "c"), model(whole, "c")))
+    pair = ci.CandidatePair("base", "mine", (model(tmp_path, "c"), model(whole, "c")))
     out = run / "against" / "base"
-    places = ci._places(out, sides, run / "eval" / "base", evaluation, runs)
-    assert places == places_of(out, run / "eval" / "base", evaluation, runs), "`harness gate` finds the same"
+    places = ci._evidence_paths(out, pair, run / "eval" / "base", evaluation, runs)
+    assert places == evidence_paths(out, run / "eval" / "base", evaluation, runs), "`harness gate` finds the same"
     comparison = compared(places, ("base", "mine"))
     write_verdict(POLICY_OF_TESTS, comparison, out)
     write_evidence(places, "base", "test", runs)
@@ -111,13 +111,13 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     for link in ("data.dataset → train", "train.weights → merge", "merge.weights → evaluate_candidate"):
         assert any(line.startswith(f"OK      {link}: ") for line in told)
     registry = FileRegistry(tmp_path / "registry")
-    entry = promote(registry, run, out, Act("production", "ada", ""))
+    entry = promote(registry, run, out, AuditInfo("production", "ada", ""))
     assert entry.digests["weights"] == weights_sha256(registry.model_folder(entry) / "checkpoint")
     assert entry.digests["checkpoint"] == weights_sha256(run / "checkpoint")
-    assert broken(registry.verify()) == []
+    assert broken_links(registry.verify()) == []
     copy = registry.model_folder(entry)
     shutil.rmtree(run)
-    kept = places_of(copy, copy / "eval" / "baseline", copy / "eval" / "candidate", runs)
+    kept = evidence_paths(copy, copy / "eval" / "baseline", copy / "eval" / "candidate", runs)
     assert (kept.data, kept.training) == (copy / "data", copy / "trained"), "the copy leads to the training it keeps"
 
 
@@ -146,9 +146,11 @@ def test_a_folder_with_the_weights_of_a_run_is_linked_to_it(config: Config, tmp_
     runs = Path(config.runs_dir)
     run = write_run(runs / "mine", 220)
     shutil.copytree(run / "checkpoint", tmp_path / "adapters" / "support")
-    sides = ci.Sides("base", "adapters/support", (model(tmp_path, "c"), model(tmp_path / "adapters" / "support", "c")))
+    pair = ci.CandidatePair(
+        "base", "adapters/support", (model(tmp_path, "c"), model(tmp_path / "adapters" / "support", "c"))
+    )
     evaluation = evaluated(runs, runs / "evaluate-1" / "eval" / "support", run / "checkpoint")
-    places = ci._places(tmp_path / "out", sides, run / "eval" / "base", evaluation, runs)
+    places = ci._evidence_paths(tmp_path / "out", pair, run / "eval" / "base", evaluation, runs)
     assert (places.data, places.checkpoint) == (run / "data", run / "checkpoint")
 
 
@@ -175,8 +177,8 @@ def test_a_lone_baseline_is_asked_under_the_candidate_s_contract(
 ) -> None:
     """That of the last checkpoint counts; the candidate's own evaluation stands."""
     given = asked_of(monkeypatch, tmp_path, {"c": tmp_path / "own"})
-    sides = ci.Sides("production", "note", (model(tmp_path / "b", "other"), model(tmp_path / "c", "mine")))
-    assert ci.evaluated(sides, config, POLICY_OF_TESTS) == (tmp_path / "made/production", tmp_path / "own", {})
+    pair = ci.CandidatePair("production", "note", (model(tmp_path / "b", "other"), model(tmp_path / "c", "mine")))
+    assert ci.evaluated(pair, config, POLICY_OF_TESTS) == (tmp_path / "made/production", tmp_path / "own", {})
     assert (list(given["checkpoints"]), given["known"]) == (["production", "note"], {"note": tmp_path / "own"})
     assert given["looks"] is None
 
@@ -201,13 +203,13 @@ def test_looks_decide_whatever_was_evaluated_before(
     policy = POLICY_OF_TESTS.model_copy(update={"sequential": SequentialConfig(looks=4)})
     own = {"b": tmp_path / "baseline", "c": tmp_path / "candidate"}
     given = asked_of(monkeypatch, tmp_path, own)
-    sides = ci.Sides("production", "note", (model(tmp_path / "b", "mine"), model(tmp_path / "c", "mine")))
-    folders = ci.evaluated(sides, config, policy)
+    pair = ci.CandidatePair("production", "note", (model(tmp_path / "b", "mine"), model(tmp_path / "c", "mine")))
+    folders = ci.evaluated(pair, config, policy)
     assert folders == (tmp_path / "baseline", tmp_path / "made/note", {})
     assert given["known"] == {"production": tmp_path / "baseline"}
     assert given["looks"].in_full == {"production"}
     first = given["out"]
-    ci.evaluated(sides, config, policy.model_copy(update={"alpha_fail": 0.01}))
+    ci.evaluated(pair, config, policy.model_copy(update={"alpha_fail": 0.01}))
     assert given["out"] != first, "another rule leaves the evidence of the first decision alone"
 
 
@@ -221,8 +223,8 @@ def test_further_baselines_are_evaluated_with_the_rest(
     production, anchor, note = (model(tmp_path / name, "mine") for name in ("p", "a", "n"))
     fixed = one_task(answers(3, 4)).write(tmp_path / "fixed")
     further = {"production": production, "anchor": anchor}
-    sides = ci.Sides("runs/mine", "note", (production, note), further)
-    folders = ci.evaluated(sides, config, policy, {**dict.fromkeys(further, tmp_path), "fixed": fixed})
+    pair = ci.CandidatePair("runs/mine", "note", (production, note), further)
+    folders = ci.evaluated(pair, config, policy, {**dict.fromkeys(further, tmp_path), "fixed": fixed})
     assert list(given["checkpoints"]) == ["mine", "anchor", "note"]
     assert given["looks"].in_full == {"mine", "anchor"}
     made = tmp_path / "made"
@@ -232,7 +234,7 @@ def test_further_baselines_are_evaluated_with_the_rest(
 def test_a_further_baseline_that_is_the_candidate_is_a_fault(tmp_path: Path) -> None:
     models = (model(tmp_path / "b", "mine"), model(tmp_path / "c", "mine"))
     with pytest.raises(EvidenceFault, match="the further baseline anchor is the candidate itself"):
-        ci._require_others(ci.Sides("base", "note", models, {"anchor": models[1]}))
+        ci._require_other_baselines(ci.CandidatePair("base", "note", models, {"anchor": models[1]}))
 
 
 def test_which_further_baselines_can_be_served(tmp_path: Path) -> None:
@@ -240,4 +242,4 @@ def test_which_further_baselines_can_be_served(tmp_path: Path) -> None:
     (run / "checkpoint").mkdir(parents=True)
     named = {"first": run / "eval/candidate", "first/eval/base": run / "eval/base"}
     named |= {str(run / "eval/candidate"): run / "eval/candidate", "elsewhere": tmp_path / "results"}
-    assert ci._models(named) == {"first": run / "checkpoint"}
+    assert ci._servable_baselines(named) == {"first": run / "checkpoint"}

@@ -2,12 +2,12 @@
 
 from harness.checkpoint.history import HistoryEntry
 from harness.registry.files import FileRegistry
-from harness.registry.protocol import Act, Submission
+from harness.registry.protocol import AuditInfo, PromotionRequest
 
 
 class Announcing(FileRegistry):
-    def promote(self, submission: Submission, act: Act) -> HistoryEntry:
-        entry = super().promote(submission, act)
+    def promote(self, request: PromotionRequest, info: AuditInfo) -> HistoryEntry:
+        entry = super().promote(request, info)
         with (self.folder / "announced.txt").open("a") as file:
             file.write(f"{entry.alias} is {entry.model}\n")
         return entry
