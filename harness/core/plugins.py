@@ -61,7 +61,7 @@ def load(group: str, name: str, shipped: Mapping[str, str], protocol: type) -> A
     try:
         loaded = found[0].load()
     except (Exception, SystemExit) as error:
-        raise refusal(group, name, f"it cannot be imported: {_told(error)}") from error
+        raise refusal(group, name, f"it cannot be imported: {_message(error)}") from error
     if faults := _misfits(loaded, protocol):
         raise refusal(group, name, f"{', '.join(faults)} (see {protocol.__module__}.{protocol.__name__})")
     return loaded
@@ -75,7 +75,7 @@ def settings_class(group: str, name: str, loaded: Any, base: type[ClassT]) -> ty
     try:
         found = get_type_hints(loaded.__init__).get("config")
     except Exception as error:
-        raise refusal(group, name, f"the annotations of its __init__ cannot be read: {_told(error)}") from error
+        raise refusal(group, name, f"the annotations of its __init__ cannot be read: {_message(error)}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         wanted = f"{base.__module__}.{base.__name__}"
         raise refusal(group, name, f"its __init__ needs a parameter 'config' annotated with a subclass of {wanted}")
@@ -90,7 +90,7 @@ def built(group: str, name: str, loaded: Any, *arguments: Any) -> Any:
         raise
     except Exception as error:
         if _entries(group, name):
-            raise refusal(group, name, f"it cannot be built: {_told(error)}") from error
+            raise refusal(group, name, f"it cannot be built: {_message(error)}") from error
         raise
 
 
@@ -139,7 +139,7 @@ def _removal(entry: EntryPoint) -> str:
     return f"pip uninstall {entry.dist.name if entry.dist else entry.module}"
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")
 
 

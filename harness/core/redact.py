@@ -43,11 +43,15 @@ def command_without_secrets(command: str) -> str:
             told.append(REMOVED)
             continue
         name, equals, value = word.partition("=")
-        told.append(f"{name}{equals}{_clean(name, _told(value), known)}" if equals else _text(_told(word), known))
+        told.append(
+            f"{name}{equals}{_clean(name, _without_inner_secret(value), known)}"
+            if equals
+            else _text(_without_inner_secret(word), known)
+        )
     return shlex.join(told)
 
 
-def _told(value: str) -> str:
+def _without_inner_secret(value: str) -> str:
     return REMOVED if any(_secret_name(name) for name in _INNER_NAME.findall(value)) else value
 
 

@@ -172,7 +172,7 @@ def git_commit() -> str | None:
 
 
 @contextmanager
-def disk_full_is_told(where: Path) -> Iterator[None]:
+def disk_full_translated(where: Path) -> Iterator[None]:
     """Turns 'no space left on device' into DiskFull, which says where and how much is free."""
     try:
         yield
@@ -205,7 +205,7 @@ def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
-        with disk_full_is_told(folder.parent):
+        with disk_full_translated(folder.parent):
             yield temporary
             while not finished() and not _replaced(temporary, folder):
                 pass

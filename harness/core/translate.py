@@ -10,7 +10,7 @@ from harness.core.errors import DataError, DiskFull, EnvironmentFault, HarnessEr
 
 
 @dataclass(frozen=True)
-class Rule:
+class ErrorRule:
     """What an error means: it is of one of the `classes` or below one, and has one of the `signs` where there are any.
 
     Classes are named, because importing them takes seconds; a name that ends with a dot stands for all classes that are
@@ -39,25 +39,25 @@ def _is_a(error: BaseException, name: str) -> bool:
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # The first rule that fits decides.
 TABLE = (
-    Rule(DiskFull, ("builtins.OSError",), _FULL),
-    Rule(DiskFull, ("safetensors.SafetensorError",), tuple(f"(os error {number})" for number in _FULL)),
-    Rule(
+    ErrorRule(DiskFull, ("builtins.OSError",), _FULL),
+    ErrorRule(DiskFull, ("safetensors.SafetensorError",), tuple(f"(os error {number})" for number in _FULL)),
+    ErrorRule(
         DiskFull,
         ("builtins.RuntimeError",),  # what torch.save raises
         ("no space left", "failed writing file", "file write failed", "unexpected pos"),
     ),
-    Rule(OutOfMemory, ("builtins.MemoryError", "torch.OutOfMemoryError")),
-    Rule(
+    ErrorRule(OutOfMemory, ("builtins.MemoryError", "torch.OutOfMemoryError")),
+    ErrorRule(
         OutOfMemory,
         ("builtins.RuntimeError",),
         ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc"),
     ),
-    Rule(DataError, ("huggingface_hub.errors.HFValidationError", "huggingface_hub.errors.HfUriError")),
-    Rule(NetworkFault, ("huggingface_hub.errors.", "datasets.exceptions.DatasetNotFoundError")),
-    Rule(NetworkFault, ("httpx.", "httpx2.", "httpcore.")),  # the hub's library brings a client of its own, httpx2
-    Rule(NetworkFault, ("builtins.ConnectionError", "builtins.TimeoutError", "socket.gaierror")),
-    Rule(DataError, ("safetensors.SafetensorError", "pyarrow.ArrowException", "zipfile.BadZipFile")),
-    Rule(EnvironmentFault, ("builtins.ImportError",)),
+    ErrorRule(DataError, ("huggingface_hub.errors.HFValidationError", "huggingface_hub.errors.HfUriError")),
+    ErrorRule(NetworkFault, ("huggingface_hub.errors.", "datasets.exceptions.DatasetNotFoundError")),
+    ErrorRule(NetworkFault, ("httpx.", "httpx2.", "httpcore.")),  # the hub's library brings a client of its own, httpx2
+    ErrorRule(NetworkFault, ("builtins.ConnectionError", "builtins.TimeoutError", "socket.gaierror")),
+    ErrorRule(DataError, ("safetensors.SafetensorError", "pyarrow.ArrowException", "zipfile.BadZipFile")),
+    ErrorRule(EnvironmentFault, ("builtins.ImportError",)),
 )
 # What libraries raise for a file that they cannot read as well as for a defect: the caller says what it means.
 AMBIGUOUS = (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError)
@@ -69,11 +69,11 @@ def kind_of(error: BaseException) -> type[HarnessError] | None:
 
 
 @contextmanager
-def translated(what: str, otherwise: type[HarnessError], wrong: str, mend: str = "") -> Iterator[None]:
+def translated(what: str, otherwise: type[HarnessError], wrong: str, fix: str = "") -> Iterator[None]:
     """Raises the errors of other libraries as ours, with the first line of their message.
 
     `what` completes "cannot …". AMBIGUOUS errors that the table does not name become `otherwise`, and the message is
-    then `wrong`. `mend` is added to either. Errors of ours, and errors of unknown kinds, pass as they are.
+    then `wrong`. `fix` is added to either. Errors of ours, and errors of unknown kinds, pass as they are.
     """
     try:
         yield
@@ -85,7 +85,7 @@ def translated(what: str, otherwise: type[HarnessError], wrong: str, mend: str =
             raise
         reason = first_line(error)
         told = f"{wrong} ({reason})" if kind is otherwise else f"cannot {what}: {reason}"
-        raise kind(f"{told}. {mend}" if mend else told) from None
+        raise kind(f"{told}. {fix}" if fix else told) from None
 
 
 def first_line(error: BaseException) -> str:

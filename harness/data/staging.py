@@ -24,7 +24,7 @@ from harness.data.row import answer_of
 from harness.data.settings import section
 from harness.data.sources import Malformed, Origin, read_rows_of
 from harness.data.tally import Tally
-from harness.records.stages import Finding
+from harness.records.stages import FilterFinding
 
 # Answers far longer or shorter than the others of their source: what an absolute limit cannot know.
 
@@ -268,7 +268,7 @@ class Room:
                 yield {**body["row"], "reasons": reasons}
         yield from self.malformed
 
-    def findings(self, plan: Plan) -> list[Finding]:
+    def findings(self, plan: Plan) -> list[FilterFinding]:
         """What was found, duplicates and outliers included."""
         numbers = sorted({*plan.duplicates, *plan.outliers})
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):

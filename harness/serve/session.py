@@ -23,7 +23,7 @@ from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_pro
 LOAD_TIMEOUT_S = 300.0
 
 
-def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
+def replace_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
     """Serves the adapter in `folder` by `name`, in the place of whatever had that name. Raises ServerFault.
 
     The server's plan needs `adapters_change`. vLLM's prefix cache knows adapters by name and folder: weights that
@@ -44,8 +44,8 @@ def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
         raise ServerFault(f"the vLLM server does not load the adapter in {folder}: {answer.text[:300]}")
 
 
-Ready = Callable[[], Endpoint]
-Start = Callable[[], AbstractContextManager[Ready]]
+ServerReady = Callable[[], Endpoint]
+ServerStart = Callable[[], AbstractContextManager[ServerReady]]
 
 
 class LiveServer:
@@ -54,11 +54,11 @@ class LiveServer:
     `start` begins to start it; what it gives waits until the server is ready. `logs` is where its last words are.
     """
 
-    def __init__(self, start: Start, logs: Path | None = None):
+    def __init__(self, start: ServerStart, logs: Path | None = None):
         self.logs = logs
         self._start = start
         self._stack = ExitStack()
-        self._ready: Ready | None = None
+        self._ready: ServerReady | None = None
         self._endpoint: Endpoint | None = None
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class LiveServer:
         self._ready = self._endpoint = None
         return self._stack.__exit__(*error)
 
-    def begin(self) -> Ready:
+    def begin(self) -> ServerReady:
         """Starts it where none is, without waiting: there is other work to do meanwhile."""
         if self._ready is None:
             self._ready = self._stack.enter_context(self._start())
@@ -86,9 +86,9 @@ class LiveServer:
         self._stack.close()
 
 
-class Serving:
+class ServedGroup:
     """How checkpoints that share a base model are served: checked against the contract, each server with a log of its
-    own. `kept` servers take other adapters while they run."""
+    own. `persistent` servers take other adapters while they run."""
 
     def __init__(
         self,
@@ -98,15 +98,15 @@ class Serving:
         serve: ServeConfig,
         dtype: str,
         log: Path,
-        kept: bool = False,
+        persistent: bool = False,
     ):
-        self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=kept)
+        self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=persistent)
         self.logs = log.parent
         self._group, self._renderer, self._serve = group, renderer, serve
         self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
 
     @contextmanager
-    def start(self) -> Iterator[Ready]:
+    def start(self) -> Iterator[ServerReady]:
         """Begins to start a server; what it gives waits until that is ready and checked."""
         say(f"· start vLLM: {', '.join([BASE, *self.plan.adapters])}")
         with launched(self.plan, self._serve, next(self._log)) as server:
@@ -116,7 +116,7 @@ class Serving:
         """A running server with these adapters in the place of those of their names. Raises ServerFault."""
         say(f"· load into the running server: {', '.join(self.plan.adapters)}")
         for name, folder in self.plan.adapters.items():
-            exchange_adapter(running, name, folder)
+            replace_adapter(running, name, folder)
         self._checked(replace(running, models=tuple(self.plan.adapters)))
         return running
 
@@ -155,7 +155,7 @@ def lora_rank(adapters: Mapping[str, Path]) -> int:
     return 1 << (max(ranks) - 1).bit_length()
 
 
-class KeptServer(LiveServer):
+class PersistentServer(LiveServer):
     """A server for the checkpoints of a training, one evaluation after the other.
 
     Use inside `with`: it is stopped on the way out of that. Each evaluation's adapters take the place of those before.
@@ -163,22 +163,22 @@ class KeptServer(LiveServer):
     """
 
     def __init__(self) -> None:
-        super().__init__(_nothing_lent)
+        super().__init__(_outside_of_an_evaluation)
         self._running: Endpoint | None = None
         self._shape: ServerPlan | None = None
         self._loaded: set[Path] = set()
 
     @contextmanager
-    def lent(self, serving: Serving) -> Iterator[LiveServer]:
+    def evaluation(self, served: ServedGroup) -> Iterator[LiveServer]:
         """The server for one evaluation; nothing happens to it before it is needed."""
         running = self._endpoint or self._running
-        folders, shape = set(serving.plan.adapters.values()), _shape(serving.plan)
+        folders, shape = set(served.plan.adapters.values()), _shape(served.plan)
         if running is None or shape != self._shape or folders & self._loaded:
             self.stop()
         else:
             self._running, self._endpoint = running, None
-            self._ready = partial(self._adapted, running, serving)
-        self._start, self._shape, self.logs = serving.start, shape, serving.logs
+            self._ready = partial(self._adapted, running, served)
+        self._start, self._shape, self.logs = served.start, shape, served.logs
         self._loaded |= folders
         yield self
 
@@ -186,9 +186,9 @@ class KeptServer(LiveServer):
         self._running = None
         super().stop()
 
-    def _adapted(self, running: Endpoint, serving: Serving) -> Endpoint:
+    def _adapted(self, running: Endpoint, served: ServedGroup) -> Endpoint:
         try:
-            return serving.adapt(running)
+            return served.adapt(running)
         except ServerFault as fault:
             say(f"  {fault}; it is started again")
             self.stop()
@@ -200,5 +200,5 @@ def _shape(plan: ServerPlan) -> ServerPlan:
     return replace(plan, adapters=dict.fromkeys(plan.adapters, Path()))
 
 
-def _nothing_lent() -> AbstractContextManager[Ready]:
+def _outside_of_an_evaluation() -> AbstractContextManager[ServerReady]:
     raise AssertionError("a kept server is asked outside of an evaluation")

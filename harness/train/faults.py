@@ -44,11 +44,11 @@ def check_step(
     raise TrainingFault(
         f"{what} at step {step} of {batches.steps}: training diverged. Lower train.learning_rate (now "
         f"{config.learning_rate:g}) or look at {which}: "
-        f"{shown_rows(rows or batches.rows_of(step))}"
+        f"{_row_list(rows or batches.rows_of(step))}"
     )
 
 
-def shown_rows(rows: Sequence[str]) -> str:
+def _row_list(rows: Sequence[str]) -> str:
     return ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
 
 
@@ -81,5 +81,5 @@ def _out_of_memory(batches: TrainingBatches, config: TrainConfig, step: int) -> 
     ways += ["train.method=lora or qlora"] if config.method == "full" else []
     return (
         f"out of memory at step {step} of {batches.steps} (a sequence of {longest} tokens). Try "
-        f"{', '.join(ways)}; harness train --dry-run says what is expected. Rows: {shown_rows(batches.rows_of(step))}"
+        f"{', '.join(ways)}; harness train --dry-run says what is expected. Rows: {_row_list(batches.rows_of(step))}"
     )

@@ -22,9 +22,9 @@ from harness.prompt.static import check_contract, require_sound
 from harness.records.stages import TrainingSummary
 from harness.train.fit import fit
 from harness.train.launch import launch
-from harness.train.model import free_memory, merge_whole, parameters
+from harness.train.model import free_memory, merge_adapter, parameters
 from harness.train.packing import TrainingBatches, padding_share, training_batches
-from harness.train.prepare import Prepared, Row, long_rows_messages, prepare
+from harness.train.prepare import Prepared, TrainingRow, long_rows_messages, prepare
 from harness.train.progress import CURVE, SavedProgress
 from harness.train.selection import CheckpointSelector, EvaluateCheckpoint
 
@@ -34,12 +34,12 @@ SUMMARY = "training.json"
 def finetune(
     config: TrainingConfig,
     base: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     out: Path,
     progress: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     evaluate: EvaluateCheckpoint | None = None,
-    validation: Sequence[Row] = (),
+    validation: Sequence[TrainingRow] = (),
 ) -> TrainingSummary:
     """Trains on `rows` and writes weights, tokenizer, template, contract, curve and summary into `out`.
 
@@ -68,7 +68,7 @@ def finetune(
         shutil.copy(saved.folder / CURVE, out / CURVE)
     free_memory()
     if config.train.lora.dora and is_adapter(out):
-        merge_whole(out, base, config.model.dtype)
+        merge_adapter(out, base, config.model.dtype)
     compute(out, base if is_adapter(out) else out, contract, config.model.dtype).save(out)
     write_prompt_side(contract, tokenizer, out)
     if held_out is not None:

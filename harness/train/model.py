@@ -94,7 +94,7 @@ def own_gpu() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def merge_whole(folder: Path, base: Path, dtype: str) -> None:
+def merge_adapter(folder: Path, base: Path, dtype: str) -> None:
     """Puts a whole model in the place of the adapter in `folder`: no server takes DoRA as an adapter."""
     model = with_adapter(load_model(base, dtype), folder, base).merge_and_unload()
     for name in ("adapter_model.safetensors", "adapter_config.json"):

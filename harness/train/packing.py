@@ -23,7 +23,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Packed:
+class Pack:
     """One training sequence; the three lists have equal length. `rows` are the numbers of its conversations."""
 
     input_ids: list[int]
@@ -36,16 +36,16 @@ class Packed:
         return sum(label != IGNORED for label in self.labels)
 
 
-def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
+def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Pack]:
     """Every row once, in as few sequences of at most `length` tokens as best-fit decreasing finds, shuffled.
 
     A row longer than `length` raises ValueError; callers report such rows before.
     """
-    sequences = plan([len(row.ids) for row in rows], length, seed)
+    sequences = plan_sequences([len(row.ids) for row in rows], length, seed)
     return [join([rows[index] for index in members], members) for members in sequences]
 
 
-def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
+def plan_sequences(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
     """Which rows share a sequence: longest rows first, each where it leaves the least room (best-fit decreasing).
 
     Rows of one size, and the sequences, are in random order. Near-linear: open sequences are found by their room.
@@ -76,12 +76,12 @@ def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
     return bins
 
 
-def padding_share(packs: Sequence[Packed], length: int) -> float:
+def padding_share(packs: Sequence[Pack], length: int) -> float:
     """Share of the sequences' places that hold no token."""
     return 1 - sum(len(p.input_ids) for p in packs) / (length * len(packs))
 
 
-def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Packed:
+def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Pack:
     """The rows as one sequence; `members` are their numbers."""
     ids: list[int] = []
     positions: list[int] = []
@@ -91,7 +91,7 @@ def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Packed:
         positions += range(len(row.ids))
         targets = [i if supervised else IGNORED for i, supervised in zip(row.ids, row.mask, strict=True)]
         labels += [*targets[1:], IGNORED]
-    return Packed(ids, positions, labels, tuple(members))
+    return Pack(ids, positions, labels, tuple(members))
 
 
 # Which packed sequence is trained on when: known before training, the same for any number of processes.
@@ -109,7 +109,7 @@ def data_order(packs: int, epochs: float, seed: int) -> list[int]:
     return order[:wanted]
 
 
-def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> list[Packed]:
+def padded(packs: Sequence[Pack], order: Sequence[int], processes: int) -> list[Pack]:
     """The packs in training order, with sequences that carry no loss added so that every process gets as many."""
     ordered = [packs[index] for index in order]
     blank = dataclasses.replace(packs[0], labels=[IGNORED] * len(packs[0].labels))
@@ -121,10 +121,10 @@ class TrainingBatches:
     """What is trained on: packed sequences, and which optimiser step holds which of them.
 
     `order` holds the numbers of the packs in training order, `per_step` of them a step. `row_ids` and `row_sources`
-    belong to the numbers in `Packed.rows`.
+    belong to the numbers in `Pack.rows`.
     """
 
-    packs: list[Packed]
+    packs: list[Pack]
     order: list[int]
     row_ids: list[str]
     row_sources: list[str]
@@ -147,7 +147,7 @@ class TrainingBatches:
         """Names of the sources."""
         return sorted(set(self.row_sources))
 
-    def members(self, step: int) -> list[Packed]:
+    def members(self, step: int) -> list[Pack]:
         """The sequences of an optimiser step (counted from 1)."""
         return [self.packs[index] for index in self.order[(step - 1) * self.per_step : step * self.per_step]]
 
@@ -172,7 +172,7 @@ class TrainingBatches:
     @classmethod
     def load(cls, path: Path) -> "TrainingBatches":
         values: dict[str, Any] = json.loads(path.read_text())
-        packs = [Packed(**{**p, "rows": tuple(p["rows"])}) for p in values.pop("packs")]
+        packs = [Pack(**{**p, "rows": tuple(p["rows"])}) for p in values.pop("packs")]
         return cls(packs=packs, **values)
 
 
@@ -188,7 +188,7 @@ def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches
     )
 
 
-def _example(packed: Packed) -> dict[str, list[int]]:
+def _example(packed: Pack) -> dict[str, list[int]]:
     """The trainer's columns, each one value a token; `row` is the number of the token's row."""
     starts = [position == 0 for position in packed.position_ids]
     row = [packed.rows[number - 1] for number in accumulate(starts)]

@@ -17,7 +17,7 @@ from harness.train.finetune import contract_for_training
 from harness.train.fit import fit
 from harness.train.model import parameter_counts, skeleton
 from harness.train.packing import TrainingBatches, padding_share, training_batches
-from harness.train.prepare import Row, long_rows_messages, prepare
+from harness.train.prepare import TrainingRow, long_rows_messages, prepare
 from harness.train.progress import ComputeSettings, SavedProgress
 
 # The memory that training is expected to take, from shapes alone: weights, optimiser, activations, logits.
@@ -133,7 +133,7 @@ class TrainingPlan:
             yield f"expected time: {self.seconds:.0f} s (from that probe, one process), without start and saving"
 
 
-def plan_training(config: TrainingConfig, base: Path, rows: Sequence[Row]) -> TrainingPlan:
+def plan_training(config: TrainingConfig, base: Path, rows: Sequence[TrainingRow]) -> TrainingPlan:
     """Raises what `finetune` would raise before its first step."""
     import torch
 

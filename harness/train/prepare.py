@@ -12,7 +12,7 @@ from harness.prompt.messages import row_messages
 from harness.prompt.render import Rendered, Renderer
 from harness.records.stages import LongRows
 
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 _SHOWN = 5
 
 
@@ -20,17 +20,17 @@ _SHOWN = 5
 class Prepared:
     """Rows with their ids and loss masks, in the same order, and what became of those that were too long."""
 
-    rows: list[Row]
+    rows: list[TrainingRow]
     rendered: list[Rendered]
     long: LongRows
 
 
-def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Prepared:
+def prepare(renderer: Renderer, rows: Sequence[TrainingRow], config: TrainConfig) -> Prepared:
     """Every row under the contract, at most `sequence_length` tokens each.
 
     Raises DataError for rows that cannot be rendered, for long ones under the policy 'error', and when none is left.
     """
-    kept: list[tuple[Row, Rendered]] = []
+    kept: list[tuple[TrainingRow, Rendered]] = []
     dropped: dict[str, int] = {}
     split: dict[str, int] = {}
     for row in rows:
@@ -69,7 +69,7 @@ def _too_long(long: LongRows) -> str:
     )
 
 
-def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
+def _rendered(renderer: Renderer, row: TrainingRow, train_on: str) -> Rendered:
     try:
         rendered = renderer.training(row_messages(row))
     except DataError as error:
@@ -80,13 +80,13 @@ def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
     return dataclasses.replace(rendered, mask=mask)
 
 
-def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row, Rendered]]:
+def _parts(renderer: Renderer, row: TrainingRow, config: TrainConfig) -> list[tuple[TrainingRow, Rendered]]:
     """The row's turns as several rows that fit, a system message before each; empty when one exchange does not fit.
 
     Where the loss is on the last answer alone, the row that holds it: the others would teach nothing.
     """
     system, exchanges = _exchanges(row_messages(row))
-    parts: list[tuple[Row, Rendered]] = []
+    parts: list[tuple[TrainingRow, Rendered]] = []
     start = 0
     while start < len(exchanges):
         fitting = None

@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from harness.core.console import say
 from harness.core.errors import EnvironmentFault, UsageError
 from harness.core.store import write_json
-from harness.records.stages import Examined
+from harness.records.stages import EvaluatedCheckpoint
 
-COMPLETE = "complete.json"
+_MARKER = "complete.json"
 CURVE = "train.jsonl"
 STOP = "stop"  # while this file is there, launched processes save and end
 _IDENTITY, _EXAMINED, _RESUMED, _STARTS = "identity.json", "examined.json", "resumed.json", "starts.json"
@@ -145,11 +145,13 @@ class SavedProgress:
         rows = [row for row in self.curve() if row["step"] <= step]
         (self.folder / CURVE).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def examined(self) -> list[Examined]:
+    def examined(self) -> list[EvaluatedCheckpoint]:
         path = self.folder / _EXAMINED
-        return [Examined.model_validate(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        return (
+            [EvaluatedCheckpoint.model_validate(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        )
 
-    def note_examined(self, found: Examined) -> None:
+    def note_evaluated(self, found: EvaluatedCheckpoint) -> None:
         write_json(self.folder / _EXAMINED, [e.model_dump() for e in [*self.examined(), found]])
 
     def resumed_at(self) -> list[int]:
@@ -171,16 +173,16 @@ class SavedProgress:
 
 def mark_complete(folder: Path) -> None:
     """Declares a checkpoint complete, once all its files are on the disk."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARKER]
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    write_json(folder / COMPLETE, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
+    write_json(folder / _MARKER, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
 
 
 def _is_complete(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / COMPLETE).read_text())
+        sizes = json.loads((folder / _MARKER).read_text())
     except (OSError, ValueError):
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())

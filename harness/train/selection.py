@@ -11,10 +11,10 @@ from harness.core.errors import DataError
 from harness.model.load import load_model
 from harness.prompt.contract import Contract
 from harness.prompt.saved import write_prompt_side
-from harness.records.stages import Examined
+from harness.records.stages import EvaluatedCheckpoint
 from harness.train.progress import SavedProgress
 
-EvaluateCheckpoint = Callable[[int, Path], Examined]
+EvaluateCheckpoint = Callable[[int, Path], EvaluatedCheckpoint]
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 
 
@@ -41,7 +41,7 @@ class CheckpointSelector:
             for path in checkpoint.glob(pattern):
                 shutil.copy(path, folder / path.name)
         write_prompt_side(self.contract, self.tokenizer, folder)
-        self.saved.note_examined(self.evaluate(step, folder))
+        self.saved.note_evaluated(self.evaluate(step, folder))
         for other in self.saved.folder.glob("examined-*"):
             if other.name != f"examined-{self.kept_step}":
                 shutil.rmtree(other)
@@ -79,7 +79,7 @@ class CheckpointSelector:
             shutil.copy(kept / name, out / name)
 
 
-def best_checkpoint(examined: Sequence[Examined]) -> Examined:
+def best_checkpoint(examined: Sequence[EvaluatedCheckpoint]) -> EvaluatedCheckpoint:
     """The checkpoint to keep by the policy: all guards within their margins first, then the targets' mean.
 
     Where no checkpoint holds its guards, the one that comes nearest. Of equals the earliest.
@@ -87,7 +87,7 @@ def best_checkpoint(examined: Sequence[Examined]) -> Examined:
     if not examined:
         raise DataError("no checkpoint was evaluated: train.eval_every is larger than the number of steps")
 
-    def merit(found: Examined) -> tuple[bool, float]:
+    def merit(found: EvaluatedCheckpoint) -> tuple[bool, float]:
         held = not found.failed_guards and found.slack >= 0
         return held, found.target if held else found.slack
 

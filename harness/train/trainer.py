@@ -20,7 +20,7 @@ from harness.train.compute import Compute
 from harness.train.packing import IGNORED, TrainingBatches, collate
 from harness.train.progress import mark_complete
 
-_OVER_PROCESSES = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
+_REDUCTIONS = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
 
 
 def l2_to_start(model: Any, start: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -133,7 +133,7 @@ class PackedTrainer(Trainer):
         self._start: dict[str, torch.Tensor] = {}
         if settings.l2_to_start and settings.method == "full":
             self._start = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
-        self._penalties = dict.fromkeys(_OVER_PROCESSES, torch.zeros((), device=device))
+        self._penalties = dict.fromkeys(_REDUCTIONS, torch.zeros((), device=device))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """The batch's loss, its gradients added to those of the parameters."""
@@ -172,15 +172,15 @@ class PackedTrainer(Trainer):
         general = self._replay[source].nonzero().squeeze(1)
         if self._settings.kl_to_base and len(general):
             penalty = self._settings.kl_to_base * kl_to_base(own, inputs, supervised[general], logits[general]) / items
-            loss = loss + self._noted("kl_to_base", penalty)
+            loss = loss + self._logged_penalty("kl_to_base", penalty)
         loss = loss * self.accelerator.num_processes
         if self._settings.l2_to_start:
             batches = self.current_gradient_accumulation_steps
             penalty = self._settings.l2_to_start * l2_to_start(own, self._start) / batches
-            loss = loss + self._noted("l2_to_start", penalty)
+            loss = loss + self._logged_penalty("l2_to_start", penalty)
         return loss
 
-    def _noted(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
+    def _logged_penalty(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
         """`penalty`, added to what is logged of it for the step."""
         self._penalties[name] = self._penalties[name] + penalty.detach()
         return penalty
@@ -208,7 +208,7 @@ class PackedTrainer(Trainer):
             logs |= {f"loss/{n}": t / c for n, t, c in zip(self._names, totals, counts, strict=True) if c}
             for name, value in self._penalties.items():
                 if getattr(self._settings, name):
-                    logs[name] = float(self.accelerator.reduce(value, _OVER_PROCESSES[name]))
+                    logs[name] = float(self.accelerator.reduce(value, _REDUCTIONS[name]))
                     self._penalties[name] = torch.zeros_like(value)
             self._sums.zero_()
         super().log(logs, start_time)

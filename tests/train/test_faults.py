@@ -15,14 +15,14 @@ from harness.config.train import TrainConfig
 from harness.core.errors import DiskFull, TrainingFault
 from harness.train.faults import check_step
 from harness.train.finetune import finetune
-from harness.train.packing import Packed, TrainingBatches
+from harness.train.packing import Pack, TrainingBatches
 
 pytestmark = pytest.mark.integration
 OVERRIDES = ("train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
 
 
 def packs() -> TrainingBatches:
-    made = [Packed([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
+    made = [Pack([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
     return TrainingBatches(made, [2, 0, 3, 1], [f"row-{n}" for n in range(4)], ["tiny"] * 4, 2)
 
 
@@ -42,7 +42,7 @@ def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str
 
 def test_the_rows_with_the_highest_loss_are_named_first() -> None:
     many = TrainingBatches(
-        [Packed([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1
+        [Pack([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1
     )
     by_loss = [11, 3, *(n for n in range(12) if n not in (11, 3))]
     with pytest.raises(TrainingFault, match=r"the highest loss first: row-11, row-3, row-0, .*row-8 and 2 more$"):

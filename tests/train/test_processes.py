@@ -15,7 +15,7 @@ import tiny
 
 from harness.core.errors import ConfigError, DiskFull, EnvironmentFault, TrainingFault
 from harness.records.base import load
-from harness.records.stages import Examined, TrainingSummary
+from harness.records.stages import EvaluatedCheckpoint, TrainingSummary
 from harness.train.finetune import finetune
 from harness.train.launch import _run, accelerate_file, launch_command, raise_worker_error
 from harness.train.progress import Interruption, SavedProgress
@@ -91,9 +91,9 @@ def test_checkpoints_are_examined_between_launches(tiny_base: Path, tmp_path: Pa
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
-def judge(step: int, folder: Path) -> Examined:
+def judge(step: int, folder: Path) -> EvaluatedCheckpoint:
     assert (folder / WEIGHTS).is_file()
-    return Examined(step=step, slack=0.05, target=float(step == 10), verdict="PASS", failed_guards=[])
+    return EvaluatedCheckpoint(step=step, slack=0.05, target=float(step == 10), verdict="PASS", failed_guards=[])
 
 
 def killed_at(step: int, base: Path, out: Path, progress: Path) -> None:

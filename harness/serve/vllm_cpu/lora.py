@@ -13,7 +13,7 @@ _MASKED_SHARE = 4  # of an adapter with over 1/4 of a step's tokens, those of ot
 
 
 @dataclass(frozen=True)
-class TokenGroup:
+class AdapterGroup:
     """The tokens of one adapter in a step: side by side, or most of the step (`mask`, 1 where they are), or few.
 
     Copying rows out and back costs more than multiplying those of others by 0, unless there are few of them.
@@ -60,7 +60,7 @@ def update_metadata(
     wrapper.groups = list(groups(wrapper.token_lora_indices))
 
 
-def groups(indices: Any) -> Iterator[TokenGroup]:
+def groups(indices: Any) -> Iterator[AdapterGroup]:
     """The groups of a step; the base model's tokens (index -1) are in none."""
     for index in indices.unique().tolist():
         if index >= 0:
@@ -68,9 +68,9 @@ def groups(indices: Any) -> Iterator[TokenGroup]:
             tokens = mask.nonzero().squeeze(1)
             first, last = int(tokens[0]), int(tokens[-1]) + 1
             if last - first == len(tokens):
-                yield TokenGroup(index, slice(first, last))
+                yield AdapterGroup(index, slice(first, last))
             else:
-                yield TokenGroup(index, tokens, mask[:, None] if len(tokens) * _MASKED_SHARE > len(indices) else None)
+                yield AdapterGroup(index, tokens, mask[:, None] if len(tokens) * _MASKED_SHARE > len(indices) else None)
 
 
 def add_lora_linear(
