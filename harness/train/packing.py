@@ -1,7 +1,11 @@
-"""Packing: several conversations in one sequence, none attending to another.
+"""Packs several conversations into one training sequence, and puts the sequences in training order.
 
-Positions restart at 0 with every conversation; transformers builds the block-diagonal causal mask from
-them when no attention mask is given. Labels are already shifted: position t predicts `labels[t]`.
+No conversation attends to another. Positions restart at 0 with every conversation; transformers builds the
+block-diagonal causal mask from them when no attention mask is given. Labels are already shifted: position t predicts
+`labels[t]`.
+
+    tokens      a a a b b c c c c       three conversations: a, b, c
+    positions   0 1 2 0 1 0 1 2 3
 """
 
 import dataclasses
@@ -24,7 +28,7 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Pack:
-    """One training sequence; the three lists have equal length. `rows` are the numbers of its conversations."""
+    """One training sequence; the three lists have equal length. `rows` holds the numbers of its conversations."""
 
     input_ids: list[int]
     position_ids: list[int]
@@ -37,9 +41,9 @@ class Pack:
 
 
 def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Pack]:
-    """Every row once, in as few sequences of at most `length` tokens as best-fit decreasing finds, shuffled.
+    """Every row once, packed into shuffled sequences of at most `length` tokens by best-fit decreasing.
 
-    A row longer than `length` raises ValueError; callers report such rows before.
+    Raises ValueError for a row longer than `length`; `prepare` reports such rows first.
     """
     sequences = plan_sequences([len(row.ids) for row in rows], length, seed)
     return [join([rows[index] for index in members], members) for members in sequences]
@@ -48,7 +52,8 @@ def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Pack]:
 def plan_sequences(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
     """Which rows share a sequence: longest rows first, each where it leaves the least room (best-fit decreasing).
 
-    Rows of one size, and the sequences, are in random order. Near-linear: open sequences are found by their room.
+    Rows of equal size, and the sequences, are in random order. Near-linear time: open sequences are indexed by their
+    remaining room.
     """
     generator = random.Random(seed)
     order = list(range(len(sizes)))
@@ -77,7 +82,7 @@ def plan_sequences(sizes: Sequence[int], length: int, seed: int) -> list[list[in
 
 
 def padding_share(packs: Sequence[Pack], length: int) -> float:
-    """Share of the sequences' places that hold no token."""
+    """Share of the sequences' total length that holds no token."""
     return 1 - sum(len(p.input_ids) for p in packs) / (length * len(packs))
 
 
@@ -94,11 +99,11 @@ def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Pack:
     return Pack(ids, positions, labels, tuple(members))
 
 
-# Which packed sequence is trained on when: known before training, the same for any number of processes.
-
-
 def data_order(packs: int, epochs: float, seed: int) -> list[int]:
-    """Numbers of the packs in training order: shuffled anew each epoch, the last epoch in part where it is one."""
+    """Numbers of the packs in training order, shuffled for each epoch; a fractional last epoch is cut short.
+
+    The order is fixed before training and is the same for any number of processes.
+    """
     wanted = max(1, math.ceil(packs * epochs))
     generator = random.Random(seed)
     order: list[int] = []
@@ -110,7 +115,7 @@ def data_order(packs: int, epochs: float, seed: int) -> list[int]:
 
 
 def padded(packs: Sequence[Pack], order: Sequence[int], processes: int) -> list[Pack]:
-    """The packs in training order, with sequences that carry no loss added so that every process gets as many."""
+    """The packs in training order, plus sequences without loss so that every process gets equally many."""
     ordered = [packs[index] for index in order]
     blank = dataclasses.replace(packs[0], labels=[IGNORED] * len(packs[0].labels))
     return [*ordered, *[blank] * (-len(ordered) % processes)]
@@ -118,10 +123,10 @@ def padded(packs: Sequence[Pack], order: Sequence[int], processes: int) -> list[
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """What is trained on: packed sequences, and which optimiser step holds which of them.
+    """The training data: packed sequences, and the optimiser step that each belongs to.
 
-    `order` holds the numbers of the packs in training order, `per_step` of them a step. `row_ids` and `row_sources`
-    belong to the numbers in `Pack.rows`.
+    `order` holds the numbers of the packs in training order, `per_step` of them per step. `row_ids` and `row_sources`
+    are indexed by the numbers in `Pack.rows`.
     """
 
     packs: list[Pack]
@@ -132,19 +137,19 @@ class TrainingBatches:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps; the last one may hold fewer sequences."""
+        """Number of optimiser steps; the last one may hold fewer sequences."""
         return math.ceil(len(self.order) / self.per_step)
 
     @property
     def order_sha256(self) -> str:
-        """Digest of every token, position and label in the order of training."""
+        """SHA-256 of every token, position and label in training order."""
         packs = [(p.input_ids, p.position_ids, p.labels) for p in self.packs]
         digests = [hashlib.sha256(repr(lists).encode()).hexdigest() for lists in packs]
         return hashlib.sha256("".join(digests[index] for index in self.order).encode()).hexdigest()
 
     @property
     def sources(self) -> list[str]:
-        """Names of the sources."""
+        """Names of the sources, sorted."""
         return sorted(set(self.row_sources))
 
     def members(self, step: int) -> list[Pack]:
@@ -152,7 +157,7 @@ class TrainingBatches:
         return [self.packs[index] for index in self.order[(step - 1) * self.per_step : step * self.per_step]]
 
     def tokens(self, step: int) -> tuple[int, int]:
-        """(all, supervised) tokens of an optimiser step."""
+        """(total, supervised) number of tokens in an optimiser step."""
         members = self.members(step)
         return sum(len(p.input_ids) for p in members), sum(p.supervised for p in members)
 
@@ -161,7 +166,7 @@ class TrainingBatches:
         return [self.row_ids[row] for packed in self.members(step) for row in packed.rows]
 
     def examples(self, processes: int) -> list[dict[str, list[int]]]:
-        """The trainer's dataset, in training order; packs that come again are the same objects."""
+        """The trainer's dataset in training order; repeated packs are the same objects."""
         ordered = padded(self.packs, self.order, processes)
         examples = {key: _example(packed) for key, packed in {id(p): p for p in ordered}.items()}
         return [examples[id(packed)] for packed in ordered]
@@ -177,7 +182,7 @@ class TrainingBatches:
 
 
 def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches:
-    """Rows packed and put in order, both by the seed."""
+    """The rows packed and put in training order, both by train.seed."""
     packs = pack(prepared.rendered, config.sequence_length, config.seed)
     return TrainingBatches(
         packs=packs,
@@ -189,7 +194,7 @@ def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches
 
 
 def _example(packed: Pack) -> dict[str, list[int]]:
-    """The trainer's columns, each one value a token; `row` is the number of the token's row."""
+    """The trainer's columns, one value per token each; `row` is the number of the token's row."""
     starts = [position == 0 for position in packed.position_ids]
     row = [packed.rows[number - 1] for number in accumulate(starts)]
     columns = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "labels": packed.labels}
@@ -197,7 +202,7 @@ def _example(packed: Pack) -> dict[str, list[int]]:
 
 
 def collate(examples: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
+    """The packed sequences concatenated, as tensors of shape (1, tokens), dtype int64."""
     import torch
 
     return {key: torch.tensor([[value for one in examples for value in one[key]]]) for key in examples[0]}

