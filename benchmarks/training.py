@@ -117,7 +117,7 @@ def growth(arguments: argparse.Namespace) -> None:
 
 def padding(_: argparse.Namespace) -> None:
     """Padding after packing rows whose lengths are log-normal (median 150 tokens), and the time it takes."""
-    from harness.train.packing import plan
+    from harness.train.packing import plan_sequences
 
     generator = random.Random(0)
     print("| lengths | rows | sequence length | sequences | padding | seconds |")
@@ -128,7 +128,7 @@ def padding(_: argparse.Namespace) -> None:
     ):
         sizes = [min(length, max(8, int(generator.lognormvariate(5, 0.7)))) for _ in range(rows)]
         started = time.perf_counter()
-        bins = plan(sizes, length, seed=0)
+        bins = plan_sequences(sizes, length, seed=0)
         seconds = time.perf_counter() - started
         share = 1 - sum(sizes) / (length * len(bins))
         print(f"| {name} | {rows:,} | {length} | {len(bins):,} | {share:.2%} | {seconds:.1f} |")

@@ -196,7 +196,7 @@ def test_run_stops_where_the_command_line_does(place: Path) -> None:
         harness.run("train.learning_rate=1")
     with pytest.raises(ConfigError) as caught:
         harness.run("experiment=finance_disclamer", "train.learing_rate=1")
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.errors) == 2
     with pytest.raises(ConfigError, match="several values need a sweep"):
         harness.run("experiment=finance_disclaimer", "train.learning_rate=1e-3,1e-4")
 

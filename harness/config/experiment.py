@@ -390,10 +390,10 @@ def validate(model: type[GroupT], values: Mapping[str, Any]) -> GroupT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_fault(model, dict(item)) for item in error.errors()) from None
+        raise ConfigError(_error_line(model, dict(item)) for item in error.errors()) from None
 
 
-def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
+def _error_line(model: type[BaseModel], item: dict[str, Any]) -> str:
     location = list(item["loc"])
     key = ".".join(str(part) for part in location) or model.__name__
     if item["type"] == "extra_forbidden":
@@ -402,10 +402,10 @@ def _fault(model: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{key}: unknown key. {hint}"
     if item["type"] == "missing":
         return f"{key}: missing; give it a value"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_shown(item['input'])})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_value_text(item['input'])})"
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "a group of keys" if isinstance(value, Mapping | BaseModel) else repr(value)[:80]
 
 

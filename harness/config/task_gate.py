@@ -86,7 +86,7 @@ def _task_rules(section: str) -> list[dict[str, Any]]:
         try:
             chosen = _section(path, section)
         except ConfigError as error:
-            faults += error.faults
+            faults += error.errors
             continue
         rules += [{**rule, "metric": f"*/{task}/{rule['metric']}", "optional": True} for rule in chosen]
     if faults:
@@ -99,7 +99,7 @@ def _section(path: Path, section: str) -> list[dict[str, Any]]:
     try:
         validate(TaskGate, values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {fault}" for fault in error.faults) from None
+        raise ConfigError(f"{path}: {fault}" for fault in error.errors) from None
     chosen: list[dict[str, Any]] | None = values.get(section)
     return values[DEFAULT] if chosen is None else chosen
 

@@ -1,18 +1,18 @@
-"""The code that a result depends on, computed from the imports of the functions that make it.
+"""Computes which code a result depends on, from the imports of the functions that make it.
 
-The package is read, never imported. From the module of an entry on, these are followed:
+The package is read, never imported. Starting at the module of an entry, these are followed:
 
     import harness.a.b, from harness.a import b, from . import b      anywhere in the module, functions included
     "harness.a.b:Name"                                                a string in a table of lazily loaded classes
     "harness.a.b"                                                     a string that names what another process runs
 
 The body of `if TYPE_CHECKING:` does not count. Neither does the root `harness/__init__.py`: it is a lazy facade, and
-the package itself must not import from it. A module name put together at run time and a plugin loaded through an
-entry point are not seen; pass such modules as entries.
+the package itself must not import from it. Module names that are built at run time, and plugins loaded through an entry
+point, are not found: pass such modules as entries.
 
 A module counts by its syntax tree: comments, formatting, docstrings and line numbers do not count.
 
-Nothing is cached on disk: the first call in a process takes 0.1 to 0.4 s for a stage, a later one about 5 ms.
+Nothing is cached on disk: the first call in a process takes 0.1 to 0.4 s for a stage, later ones about 5 ms.
 """
 
 import ast
@@ -33,7 +33,7 @@ _REFERENCE = re.compile(r"(\w+(?:\.\w+)+)(?::\w+)?")
 
 
 class _Parsed(NamedTuple):
-    """What is needed of one module. A mention is a number of leading dots and a dotted name, of a module or not."""
+    """One parsed module. A mention is a number of leading dots and a dotted name, which may not be a module."""
 
     digest: str
     mentions: frozenset[tuple[int, str]]
@@ -45,11 +45,11 @@ def code_digest(*entries: str, root: Path | None = None) -> str:
     """SHA-256 (hex) of all code of the package that the entries depend on: modules by name, data files by path.
 
     An entry is a dotted module, or `module:function` with a function or class that the module defines; the whole module
-    counts in both cases. `root` is the folder of the package, by default this one. With a module count the packages
-    above it, unless their `__init__.py` is empty, and the data files (.jinja, .json, .yaml) of its folder. Those in
-    folders below count too, where these hold no modules of their own.
+    counts in both cases. `root` is the folder of the package, by default this one. A module brings in the packages
+    above it, unless their `__init__.py` is empty, and the data files (.jinja, .json, .yaml) of its folder and of the
+    folders below it that have no modules of their own.
 
-    Raises ValueError for an unknown entry (naming the nearest valid one) or a package without code, and SyntaxError,
+    Raises ValueError for an unknown entry (with the nearest valid name) or a package without code, and SyntaxError,
     with the path, for a module that cannot be parsed.
     """
     code = _closure(entries, root or _PACKAGE)
@@ -61,7 +61,7 @@ def code_digest(*entries: str, root: Path | None = None) -> str:
 
 
 def code_files(*entries: str, root: Path | None = None) -> list[Path]:
-    """The files that `code_digest` counts, sorted. Raises the same errors."""
+    """The files that `code_digest` covers, sorted. Raises the same errors."""
     return sorted(_closure(entries, root or _PACKAGE).values())
 
 
@@ -85,7 +85,7 @@ def _closure(entries: tuple[str, ...], root: Path) -> dict[str, Path]:
 
 
 def _contents(root: Path) -> tuple[dict[str, Path], list[Path]]:
-    """All modules of the package by dotted name, its root left out, and all its data files."""
+    """All modules of the package by dotted name, without its root, and all its data files."""
     modules, data = {}, []
     for folder, _, names in os.walk(root):
         package = ".".join((root.name, *Path(folder).relative_to(root).parts))
@@ -118,7 +118,7 @@ def _is_bare_package(path: Path) -> bool:
 
 
 def _absolute(name: str, path: Path) -> Iterator[str]:
-    """What a module mentions, relative names made absolute."""
+    """The mentions of a module, as absolute names."""
     parts = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     for dots, mention in _parsed(path).mentions:
         above = parts[: len(parts) + 1 - dots] if dots else []
@@ -132,7 +132,7 @@ def _parsed(path: Path) -> _Parsed:
 
 @cache
 def _parse(path: Path, mtime_ns: int, size: int) -> _Parsed:
-    """The file as it was at that time: an unchanged file is parsed once in a process."""
+    """The file as of that time: an unchanged file is parsed once per process."""
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
@@ -149,15 +149,15 @@ def _parse(path: Path, mtime_ns: int, size: int) -> _Parsed:
 
 
 def _syntax(node: Any, mentions: set[tuple[int, str]]) -> Any:
-    """A syntax tree as nested lists, without docstrings and what only type checkers see; collects its mentions.
+    """A syntax tree as nested lists, without docstrings and code for type checkers only; collects its mentions.
 
-    `ast.dump` shows absent fields too, and new versions of Python add some: each would void every earlier result.
+    Unlike `ast.dump`, it omits absent fields: a new Python version that adds one must not change every digest.
     """
     if isinstance(node, list):
         return [_syntax(item, mentions) for item in node if not _is_docstring(item)]
     if not isinstance(node, ast.AST):
         return node
-    skipped = "ctx"  # whether a name is read or written shows in its place
+    skipped = "ctx"  # whether a name is read or written follows from its place
     if isinstance(node, ast.Import):
         mentions.update((0, alias.name) for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -177,5 +177,5 @@ def _syntax(node: Any, mentions: set[tuple[int, str]]) -> Any:
 
 
 def _is_docstring(node: object) -> bool:
-    """A string that stands alone, be it of a module, class, function or attribute."""
+    """A string on its own: the docstring of a module, class, function or attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

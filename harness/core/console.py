@@ -1,4 +1,4 @@
-"""What the user sees while it runs: one line a stage, and progress bars that stay silent in CI."""
+"""Terminal output while a command runs: messages, progress bars (off in CI), and closed pipes."""
 
 import io
 import os
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def silence_libraries() -> None:
-    """Progress bars of libraries stay off: ours stand in for them. Call it before anything imports tqdm."""
+    """Turns off the progress bars of libraries: the harness shows its own. Call it before anything imports tqdm."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
+    """Prints a line to stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -27,7 +27,7 @@ def plural(count: int, noun: str, several: str = "") -> str:
 
 
 class _Pipe(io.FileIO):
-    """A pipe that takes what nobody reads."""
+    """A pipe that discards output once its reader is gone."""
 
     def write(self, data: Any) -> int:
         try:
@@ -38,10 +38,10 @@ class _Pipe(io.FileIO):
 
 @contextmanager
 def closed_pipes_are_silent() -> Iterator[None]:
-    """A reader that has seen enough (`harness registry list | head -1`) changes neither stderr nor the exit code.
+    """A reader that ends early (`harness registry list | head -1`) changes neither stderr nor the exit code.
 
-    What is printed after it left is dropped, and the work goes on: a gate's verdict counts, whoever reads it. Without
-    this, Python raises BrokenPipeError in the middle of the work, or ends with 120 at the very end.
+    Later output is dropped and the work continues: a gate's exit code counts even if nobody reads its output. Without
+    this, Python raises BrokenPipeError in the middle of the work, or exits with 120 at the end.
     """
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(_forgiving, before)
@@ -55,7 +55,7 @@ def closed_pipes_are_silent() -> Iterator[None]:
 
 
 def _forgiving(stream: Any) -> Any:
-    """The stream, over a raw pipe that forgives; itself where it is a terminal, a file or a test's."""
+    """The stream on top of a `_Pipe` if it is a pipe or a socket; else the stream itself."""
     try:
         number = stream.fileno()
         mode = os.fstat(number).st_mode
@@ -76,7 +76,7 @@ def interactive() -> bool:
 
 @contextmanager
 def timed(title: str) -> Iterator[None]:
-    """Says what starts, and how long it took once it is done."""
+    """Prints `title` at the start, and the time taken at the end."""
     say(f"· {title}")
     started = time.monotonic()
     yield
@@ -85,7 +85,7 @@ def timed(title: str) -> Iterator[None]:
 
 @contextmanager
 def progress(title: str, total: int, unit: str) -> Iterator[Any]:
-    """A progress bar with speed and time left; call `bar.update(n)` and `bar.set_postfix_str(text)`."""
+    """A progress bar with speed and remaining time; call `bar.update(n)` and `bar.set_postfix_str(text)`."""
     from tqdm import tqdm
 
     with tqdm(

@@ -1,26 +1,26 @@
-"""The exception tree, and the exit codes. Every class knows its code; the message is for the user.
+"""The exception tree and the exit codes. Every class has its exit code; messages are written for the user.
 
-Errors of other libraries become these in harness/core/translate.py.
+harness/core/translate.py turns errors of other libraries into these.
 
-HarnessError                   1   never raised itself
-├── UsageError                 2   what was asked cannot be done as asked
-│   ├── ConfigError            2   every configuration fault at once
+HarnessError                   1   never raised directly
+├── UsageError                 2   the command cannot be carried out as given
+│   ├── ConfigError            2   all configuration errors at once
 │   └── DataError              2   a file, a row or a dataset that cannot be used
-│       └── TemplateRefusal    2   the chat template does not take such a conversation
+│       └── TemplateRefusal    2   the chat template does not accept a conversation
 ├── EnvironmentFault           3   this machine lacks something
 │   ├── MissingDependency      3   a package is not installed
-│   ├── ServerFault            3   the server did not come up, or went away
-│   │   └── RequestRefused     3   it answers, and refuses this request
-│   ├── ServerGone             3   in evaluate/dispatch.py, which starts the server again
-│   ├── DiskFull               3   no space left
-│   ├── OutOfMemory            3   of the machine or of the GPU
-│   ├── NetworkFault           3   a host cannot be reached, or does not hand out what was asked for
-│   │   └── MissingData        3   in evaluate/tasks/hub.py: a dataset is neither here nor to be had
-│   └── TrainingFault          3   training cannot go on, for example because the loss is not a number
-├── LimitsBroken              10   the training data break the audit's limits
-├── PromotionRefused           1   each error carries the code of its gravest reason, mostly 10, 11 or 12
+│   ├── ServerFault            3   the server did not start, or died
+│   │   └── RequestRefused     3   the server answers, but refuses this request
+│   ├── ServerGone             3   in evaluate/dispatch.py, which restarts the server
+│   ├── DiskFull               3   the disk is full
+│   ├── OutOfMemory            3   the machine or the GPU has too little memory
+│   ├── NetworkFault           3   a host cannot be reached, or refuses a download
+│   │   └── MissingData        3   in evaluate/tasks/hub.py: a dataset is not here and cannot be downloaded
+│   └── TrainingFault          3   training cannot continue, for example because the loss is NaN
+├── LimitsBroken              10   the training data exceed the audit's limits
+├── PromotionRefused           1   each one carries the code of its most serious reason, mostly 10, 11 or 12
 └── EvidenceFault             12   the evidence cannot be compared or trusted
-    └── PromptMismatch        12   the server was fed other ids than the training renderer makes
+    └── PromptMismatch        12   the server's prompts differ from those of the training renderer
 """
 
 import difflib
@@ -28,12 +28,14 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any
 
+from harness.core.console import plural
+
 
 class ExitCode(IntEnum):
-    """What a command ends with. CI jobs rely on the numbers."""
+    """The exit codes of all commands. CI jobs rely on the numbers."""
 
     DONE = 0  # for `gate` and `run`: the verdict is PASS
-    DEFECT = 1  # of the harness itself; the traceback is shown
+    DEFECT = 1  # a defect of the harness; the traceback is shown
     USAGE = 2
     ENVIRONMENT = 3
     FAIL = 10
@@ -43,17 +45,17 @@ class ExitCode(IntEnum):
 
     @classmethod
     def gravest(cls, codes: Iterable[int]) -> "ExitCode":
-        """The code that many jobs end with together; DONE without any, and DEFECT for a number that is not a code."""
+        """The most serious of several codes: DONE if there are none, DEFECT for a number that is not an exit code."""
         known = [cls(code) if code in set(cls) else cls.DEFECT for code in codes]
         return max(known, key=_SEVERITY.index, default=cls.DONE)
 
     @property
     def severity(self) -> int:
-        """Larger is graver."""
+        """Rank of the code: larger is more serious."""
         return _SEVERITY.index(self)
 
 
-_SEVERITY = (  # what hides everything else comes last
+_SEVERITY = (  # last: what hides all other results
     ExitCode.DONE,
     ExitCode.INCONCLUSIVE,
     ExitCode.FAIL,
@@ -63,16 +65,15 @@ _SEVERITY = (  # what hides everything else comes last
     ExitCode.DEFECT,
     ExitCode.INTERRUPTED,
 )
-INTERRUPTED = ExitCode.INTERRUPTED  # to be replaced by ExitCode.INTERRUPTED where it is imported
 
 
 class HarnessError(Exception):
-    """A failure with a message for the user: what, where, and how to mend it."""
+    """An error with a message for the user: what is wrong, where, and how to fix it."""
 
     exit_code: int = ExitCode.DEFECT
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors travel from worker processes with their message and exit code, whatever made them."""
+        """Pickles the message and the attributes, so that errors of worker processes keep both."""
         return _restored, (type(self), str(self), vars(self))
 
 
@@ -87,13 +88,12 @@ class UsageError(HarnessError):
 
 
 class ConfigError(UsageError):
-    """All configuration faults found, one line each."""
+    """All configuration errors, one line each."""
 
-    def __init__(self, faults: Iterable[str]):
-        self.faults = list(faults)
-        count = len(self.faults)
-        title = f"{count} configuration fault{'s' if count != 1 else ''}:"
-        super().__init__("\n".join([title, *(f"  - {fault}" for fault in self.faults)]))
+    def __init__(self, errors: Iterable[str]):
+        self.errors = list(errors)
+        title = f"{plural(len(self.errors), 'configuration error')}:"
+        super().__init__("\n".join([title, *(f"  - {error}" for error in self.errors)]))
 
 
 class DataError(UsageError):
@@ -143,17 +143,16 @@ class TrainingFault(EnvironmentFault):
 
 
 class LimitsBroken(HarnessError):
-    """Every broken limit of the audit, one line each."""
+    """All limits of the audit that the data exceed, one line each."""
 
     exit_code = ExitCode.FAIL
 
     def __init__(self, broken: Iterable[str]):
-        lines = [f"  - {told}" for told in broken]
-        super().__init__("\n".join(["the data break the audit's limits:", *lines]))
+        super().__init__("\n".join(["the data exceed the audit's limits:", *(f"  - {limit}" for limit in broken)]))
 
 
 class PromotionRefused(HarnessError):
-    """Every reason why a candidate may not be promoted, one line each; the exit code is that of the gravest."""
+    """All reasons against a promotion, one line each; the exit code is that of the most serious one."""
 
     def __init__(self, reasons: Iterable[str], exit_code: int):
         self.exit_code = exit_code
@@ -169,7 +168,7 @@ class PromptMismatch(EvidenceFault):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """' Did you mean …?' for a misspelt name, or the list of valid ones when none is near."""
+    """'Did you mean …?' for a misspelt name, or the list of valid names if none is similar."""
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

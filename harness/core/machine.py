@@ -1,4 +1,4 @@
-"""The machine that work ran on: processor, cores, memory, GPUs."""
+"""Facts about this machine: processor, cores, memory, GPUs."""
 
 import platform
 import shutil
@@ -10,7 +10,7 @@ import psutil
 
 
 def hardware() -> dict[str, str]:
-    """Architecture, processor, usable cores, memory (GiB) and GPUs by name; what cannot be determined is left out."""
+    """Architecture, processor, usable cores, memory (GiB) and GPU names; unknown facts are left out."""
     found = {
         "machine": platform.machine(),
         "processor": processor(),
@@ -22,7 +22,7 @@ def hardware() -> dict[str, str]:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
 
@@ -33,12 +33,12 @@ def memory_gib() -> float:
 
 
 def available_memory_gib() -> float:
-    """What new processes can have, in GiB: unused memory, and what the kernel gives back, such as cached files."""
+    """Memory available to new processes in GiB: unused memory and what the kernel can reclaim, such as cached files."""
     return float(psutil.virtual_memory().available) / 2**30
 
 
 def processor() -> str:
-    """The processor's model name; on Linux `platform.processor()` is mostly empty."""
+    """The processor's model name. On Linux `platform.processor()` is mostly empty, so /proc/cpuinfo comes first."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -47,10 +47,10 @@ def processor() -> str:
 
 
 def gpus(fields: str = "name") -> list[str]:
-    """A line for each NVIDIA GPU, as the driver tells it: PyTorch is too heavy to ask for it.
+    """One line for each NVIDIA GPU, from nvidia-smi: importing PyTorch would take too long.
 
-    `fields` are those of `nvidia-smi --query-gpu`, for example "name,memory.total". Empty where there is no GPU, or no
-    driver that answers.
+    `fields` are those of `nvidia-smi --query-gpu`, for example "name,memory.total". Empty without a GPU or a working
+    driver.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -64,7 +64,7 @@ def gpus(fields: str = "name") -> list[str]:
 
 
 def peak_memory_gib() -> float:
-    """The most memory this process held, in GiB: of the GPU where PyTorch uses one, else of the machine."""
+    """Peak memory of this process in GiB: on the GPU if PyTorch uses one, else in RAM."""
     import torch
 
     if torch.cuda.is_available():

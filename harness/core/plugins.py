@@ -1,13 +1,13 @@
-"""What an installed package adds to the harness: entry points in four groups, looked up by name.
+"""Plugins: what an installed package can add to the harness, through entry points in four groups.
 
     tuning_harness.behaviors     a kind of behaviour, named by `kind` in behavior.yaml
     tuning_harness.filters       a filter of the audit, named by audit.filters.<name>
     tuning_harness.trackers      a tracker, named by tracker.kind
     tuning_harness.registries    a registry backend, named by registry=<name>
 
-The shipped ones are tables of "module:attribute" beside their protocols. Both are imported when their name is asked
-for, not before. A name has one owner: a plugin never replaces what is shipped, nor another plugin. docs/plugins.md
-shows how to write one.
+What the harness itself ships is in tables of "module:attribute" next to the protocols. Both are imported only when
+their name is used. A name has one owner: a plugin replaces neither what is shipped nor another plugin. docs/plugins.md
+explains how to write one.
 """
 
 import inspect
@@ -33,49 +33,49 @@ def resolve(target: str) -> Any:
 
 
 def names(group: str, shipped: Iterable[str]) -> list[str]:
-    """Every name of a group, shipped or installed, sorted. Imports no plugin."""
+    """All names of a group, shipped or installed, sorted. Imports no plugin."""
     return sorted({*shipped, *(entry.name for entry in _entries(group))})
 
 
 def load(group: str, name: str, shipped: Mapping[str, str], protocol: type) -> Any:
-    """The class that `name` stands for: of the table `shipped`, else of an installed package.
+    """The class named `name`: from the table `shipped`, else from an installed package.
 
     Raises ConfigError for an unknown name. Raises EnvironmentFault for a name with two owners, a plugin that cannot be
-    imported, and one that lacks what `protocol` demands.
+    imported, and one that does not implement `protocol`.
     """
     kind, found = KINDS_OF_PLUGIN[group], _entries(group, name)
     if name in shipped and found:
         raise EnvironmentFault(
-            f"{kind} {name!r}: the harness has one of this name, and so has {_described(found[0])}. "
+            f"{kind} {name!r}: both the harness and {_described(found[0])} define this name. "
             f"Rename the entry point, or remove the package: {_removal(found[0])}"
         )
     if name in shipped:
         return resolve(shipped[name])
     if not found:
-        raise ConfigError([f"{kind} {name!r}: not known. {nearest(name, names(group, shipped))}"])
+        raise ConfigError([f"unknown {kind} {name!r}. {nearest(name, names(group, shipped))}"])
     if len(found) > 1:
         raise EnvironmentFault(
-            f"{kind} {name!r}: {len(found)} packages have one of this name: {'; '.join(map(_described, found))}. "
+            f"{kind} {name!r}: {len(found)} packages define this name: {'; '.join(map(_described, found))}. "
             f"Remove all but one: {' or '.join(map(_removal, found))}"
         )
     try:
         loaded = found[0].load()
     except (Exception, SystemExit) as error:
-        raise refusal(group, name, f"it cannot be imported: {_told(error)}") from error
-    if faults := _misfits(loaded, protocol):
-        raise refusal(group, name, f"{', '.join(faults)} (see {protocol.__module__}.{protocol.__name__})")
+        raise refusal(group, name, f"it cannot be imported: {_message(error)}") from error
+    if misfits := _misfits(loaded, protocol):
+        raise refusal(group, name, f"{', '.join(misfits)} (see {protocol.__module__}.{protocol.__name__})")
     return loaded
 
 
 def settings_class(group: str, name: str, loaded: Any, base: type[ClassT]) -> type[ClassT]:
-    """The class of the settings that `loaded` is built from: what its `__init__` annotates `config` with.
+    """The settings class of `loaded`: the annotation of the parameter `config` of its `__init__`.
 
-    Raises EnvironmentFault where that is not a subclass of `base`.
+    Raises EnvironmentFault if that is not a subclass of `base`.
     """
     try:
         found = get_type_hints(loaded.__init__).get("config")
     except Exception as error:
-        raise refusal(group, name, f"the annotations of its __init__ cannot be read: {_told(error)}") from error
+        raise refusal(group, name, f"the annotations of its __init__ cannot be read: {_message(error)}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         wanted = f"{base.__module__}.{base.__name__}"
         raise refusal(group, name, f"its __init__ needs a parameter 'config' annotated with a subclass of {wanted}")
@@ -83,31 +83,31 @@ def settings_class(group: str, name: str, loaded: Any, base: type[ClassT]) -> ty
 
 
 def built(group: str, name: str, loaded: Any, *arguments: Any) -> Any:
-    """`loaded(*arguments)`. Raises EnvironmentFault for whatever else than a HarnessError a plugin raises there."""
+    """`loaded(*arguments)`. Raises EnvironmentFault for any error of a plugin except a HarnessError."""
     try:
         return loaded(*arguments)
     except HarnessError:
         raise
     except Exception as error:
         if _entries(group, name):
-            raise refusal(group, name, f"it cannot be built: {_told(error)}") from error
+            raise refusal(group, name, f"it cannot be built: {_message(error)}") from error
         raise
 
 
 def refusal(group: str, name: str, cause: str) -> EnvironmentFault:
-    """Why a plugin cannot be used: its name, its package, the cause, the mend."""
+    """The error for a plugin that cannot be used: its name, its package, the cause, the fix."""
     entry = _entries(group, name)[0]
     return EnvironmentFault(
         f"{KINDS_OF_PLUGIN[group]} {name!r} of {_described(entry)} cannot be used: {cause}. "
-        f"Mend the package, install another version, or remove it: {_removal(entry)}"
+        f"Fix the package, install another version, or remove it: {_removal(entry)}"
     )
 
 
 def plugin_digest(group: str, used: Iterable[str]) -> dict[str, str]:
-    """Package, version and digest of the code of each plugin among the names `used`, for a stage's fingerprint.
+    """Package, version and code digest of each plugin among the names `used`, for a stage's fingerprint.
 
-    Keyed `group/name`; empty where none of the names is a plugin's. The code is the module, or the whole package that
-    holds it. Imports no plugin.
+    Keyed by `group/name`; empty if none of the names is a plugin's. The code is the module, or the whole package that
+    contains it. Imports no plugin.
     """
     wanted = set(used)
     return {
@@ -123,7 +123,7 @@ def _entries(group: str, name: str | None = None) -> list[EntryPoint]:
 
 @cache
 def _on_path(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Reading the metadata of all packages takes some 20 ms: once for each state of sys.path."""
+    """The entry points of a group. Reading all metadata takes about 20 ms, so it is done once per state of sys.path."""
     return tuple(entry_points(group=f"tuning_harness.{group}"))
 
 
@@ -139,24 +139,24 @@ def _removal(entry: EntryPoint) -> str:
     return f"pip uninstall {entry.dist.name if entry.dist else entry.module}"
 
 
-def _told(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")
 
 
 def _misfits(loaded: Any, protocol: type) -> list[str]:
-    """What a class lacks of the public methods of a protocol, in words."""
+    """In words, how a class fails to implement the public methods of a protocol."""
     if not isinstance(loaded, type):
-        return [f"it is not a class, but {type(loaded).__name__}"]
-    faults = []
+        return [f"it is a {type(loaded).__name__}, not a class"]
+    misfits = []
     for name, method in vars(protocol).items():
         if name.startswith("_") or not inspect.isfunction(method):
             continue
         own = inspect.getattr_static(loaded, name, None)
         if not callable(getattr(loaded, name, None)) or getattr(own, "__isabstractmethod__", False):
-            faults.append(f"it has no method '{name}'")
+            misfits.append(f"it has no method '{name}'")
         elif inspect.isfunction(own) and not _takes(own, list(inspect.signature(method).parameters)):
-            faults.append(f"its method '{name}' has to take {inspect.signature(method)}")
-    return faults
+            misfits.append(f"its method '{name}' must take {inspect.signature(method)}")
+    return misfits
 
 
 def _takes(method: Any, arguments: list[str]) -> bool:
@@ -168,10 +168,10 @@ def _takes(method: Any, arguments: list[str]) -> bool:
 
 
 def _code_digest(module: str) -> str:
-    """SHA-256 (hex) of the package that holds a module, or of the module's file. Empty where there is none.
+    """SHA-256 (hex) of the package that contains a module, or of the module's file. Empty if there is no file.
 
-    Namespace packages are shared by several distributions: the first part below them counts. They hold no code, so
-    looking below them imports nothing.
+    Several distributions can share a namespace package, so the first part below it counts. Namespace packages have no
+    code: looking below them imports nothing.
     """
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):

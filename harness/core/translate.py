@@ -1,4 +1,4 @@
-"""Errors of other libraries as ours: one table, and a context manager that applies it around a call of a library."""
+"""Turns errors of other libraries into ours, by one table."""
 
 import errno
 import sys
@@ -10,10 +10,10 @@ from harness.core.errors import DataError, DiskFull, EnvironmentFault, HarnessEr
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What an error means: it is of one of the `classes` or below one, and has one of the `signs` where there are any.
+class ErrorRule:
+    """The class of ours for some errors: instances of one of `classes` that show one of `signs`, if signs are given.
 
-    Classes are named, because importing them takes seconds; a name that ends with a dot stands for all classes that are
+    Classes are given by name, because importing them takes seconds. A name that ends with a dot stands for all classes
     defined in that module or below it. Signs are error numbers, or parts of the message in lower case.
     """
 
@@ -31,49 +31,49 @@ def _is_a(error: BaseException, name: str) -> bool:
     module, _, attribute = name.rpartition(".")
     if not attribute:
         return any(f"{kind.__module__}.".startswith(name) for kind in type(error).__mro__)
-    # A library that was not imported raised nothing.
+    # a library that was not imported cannot have raised the error
     kind = getattr(sys.modules.get(module), attribute, None)
     return isinstance(kind, type) and isinstance(error, kind)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# The first rule that fits decides.
+# The first rule that fits applies.
 TABLE = (
-    Rule(DiskFull, ("builtins.OSError",), _FULL),
-    Rule(DiskFull, ("safetensors.SafetensorError",), tuple(f"(os error {number})" for number in _FULL)),
-    Rule(
+    ErrorRule(DiskFull, ("builtins.OSError",), _FULL),
+    ErrorRule(DiskFull, ("safetensors.SafetensorError",), tuple(f"(os error {number})" for number in _FULL)),
+    ErrorRule(
         DiskFull,
         ("builtins.RuntimeError",),  # what torch.save raises
         ("no space left", "failed writing file", "file write failed", "unexpected pos"),
     ),
-    Rule(OutOfMemory, ("builtins.MemoryError", "torch.OutOfMemoryError")),
-    Rule(
+    ErrorRule(OutOfMemory, ("builtins.MemoryError", "torch.OutOfMemoryError")),
+    ErrorRule(
         OutOfMemory,
         ("builtins.RuntimeError",),
         ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc"),
     ),
-    Rule(DataError, ("huggingface_hub.errors.HFValidationError", "huggingface_hub.errors.HfUriError")),
-    Rule(NetworkFault, ("huggingface_hub.errors.", "datasets.exceptions.DatasetNotFoundError")),
-    Rule(NetworkFault, ("httpx.", "httpx2.", "httpcore.")),  # the hub's library brings a client of its own, httpx2
-    Rule(NetworkFault, ("builtins.ConnectionError", "builtins.TimeoutError", "socket.gaierror")),
-    Rule(DataError, ("safetensors.SafetensorError", "pyarrow.ArrowException", "zipfile.BadZipFile")),
-    Rule(EnvironmentFault, ("builtins.ImportError",)),
+    ErrorRule(DataError, ("huggingface_hub.errors.HFValidationError", "huggingface_hub.errors.HfUriError")),
+    ErrorRule(NetworkFault, ("huggingface_hub.errors.", "datasets.exceptions.DatasetNotFoundError")),
+    ErrorRule(NetworkFault, ("httpx.", "httpx2.", "httpcore.")),  # httpx2: the hub library's own client
+    ErrorRule(NetworkFault, ("builtins.ConnectionError", "builtins.TimeoutError", "socket.gaierror")),
+    ErrorRule(DataError, ("safetensors.SafetensorError", "pyarrow.ArrowException", "zipfile.BadZipFile")),
+    ErrorRule(EnvironmentFault, ("builtins.ImportError",)),
 )
-# What libraries raise for a file that they cannot read as well as for a defect: the caller says what it means.
+# Libraries raise these for an unreadable file as well as for a defect: the caller decides which one it is.
 AMBIGUOUS = (OSError, ValueError, RuntimeError, LookupError, AttributeError, TypeError)
 
 
 def kind_of(error: BaseException) -> type[HarnessError] | None:
-    """The class of ours that an error of another library belongs to; None for one that the table does not name."""
+    """The class of ours for an error of another library; None if no rule fits."""
     return next((rule.kind for rule in TABLE if rule.fits(error)), None)
 
 
 @contextmanager
-def translated(what: str, otherwise: type[HarnessError], wrong: str, mend: str = "") -> Iterator[None]:
-    """Raises the errors of other libraries as ours, with the first line of their message.
+def translated(what: str, otherwise: type[HarnessError], wrong: str, fix: str = "") -> Iterator[None]:
+    """Raises errors of other libraries as ours, with the first line of their message.
 
-    `what` completes "cannot …". AMBIGUOUS errors that the table does not name become `otherwise`, and the message is
-    then `wrong`. `mend` is added to either. Errors of ours, and errors of unknown kinds, pass as they are.
+    `what` completes "cannot …". AMBIGUOUS errors without a rule become `otherwise`, with the message `wrong`. `fix` is
+    appended to either. Our own errors, and errors of unknown classes, are not changed.
     """
     try:
         yield
@@ -84,11 +84,11 @@ def translated(what: str, otherwise: type[HarnessError], wrong: str, mend: str =
         if kind is None:
             raise
         reason = first_line(error)
-        told = f"{wrong} ({reason})" if kind is otherwise else f"cannot {what}: {reason}"
-        raise kind(f"{told}. {mend}" if mend else told) from None
+        message = f"{wrong} ({reason})" if kind is otherwise else f"cannot {what}: {reason}"
+        raise kind(f"{message}. {fix}" if fix else message) from None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 200 characters; its class where the message says too little."""
+    """The first line of an error's message, at most 200 characters; with its class if the message alone says little."""
     line = (str(error).strip().splitlines() or [""])[0][:200]
     return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}".strip()

@@ -25,7 +25,7 @@ from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.staging import MixPlan, StagedRows
 from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines, write_parquet
 from harness.data.tally import broken_limits, masked
-from harness.records.stages import Dataset, Finding, SourceCount
+from harness.records.stages import Dataset, FilterFinding, SourceCount
 
 # The data card: what the rows are, what was found in them, under which licences they stand.
 
@@ -83,7 +83,7 @@ def _findings(record: Dataset) -> Iterator[str]:
         yield ""
 
 
-def _examples(found: Finding) -> Iterator[str]:
+def _examples(found: FilterFinding) -> Iterator[str]:
     if found.examples:
         yield from (f"Examples of {cell(found.code)} (addresses and numbers masked):", "")
         yield from (*(f"- {cell(example)}" for example in found.examples), "")

@@ -32,7 +32,7 @@ def task_faults(folder: Path) -> list[str]:
     try:
         behavior = read_behavior(folder / FILE)
     except ConfigError as error:
-        return [*error.faults, *_item_faults(folder / ITEMS, None)]
+        return [*error.errors, *_item_faults(folder / ITEMS, None)]
     return _item_faults(folder / ITEMS, behavior)
 
 

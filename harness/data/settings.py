@@ -155,5 +155,5 @@ def _told(prefix: str, make: Any) -> list[str]:
     try:
         make()
     except ConfigError as error:
-        return [f"{prefix}.{fault}" for fault in error.faults]
+        return [f"{prefix}.{fault}" for fault in error.errors]
     return []

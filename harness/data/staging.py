@@ -23,7 +23,7 @@ from harness.data.row import DataRow, answer_of
 from harness.data.settings import section
 from harness.data.sources import Malformed, Origin, read_rows_of
 from harness.data.tally import Tally
-from harness.records.stages import Finding
+from harness.records.stages import FilterFinding
 
 # Answers far longer or shorter than the others of their source: what an absolute limit cannot know.
 
@@ -267,7 +267,7 @@ class StagedRows:
                 yield {**body["row"], "reasons": reasons}
         yield from self.malformed
 
-    def findings(self, plan: MixPlan) -> list[Finding]:
+    def findings(self, plan: MixPlan) -> list[FilterFinding]:
         """What was found, duplicates and outliers included."""
         numbers = sorted({*plan.duplicates, *plan.outliers})
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):

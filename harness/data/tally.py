@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.data.filtering import FilterOutcome
 from harness.data.row import DataRow
-from harness.records.stages import Finding
+from harness.records.stages import FilterFinding
 
 EXAMPLES = 3
 SHOWN = 160
@@ -58,9 +58,9 @@ class Tally:
         """Rows with a finding of that code; `behavior` stands for every behaviour, and counts a row once."""
         return self._rows[code]
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[FilterFinding]:
         return [
-            Finding(
+            FilterFinding(
                 code=code,
                 action=found.action,
                 rows=found.rows,

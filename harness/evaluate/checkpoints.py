@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from harness.evaluate.plan import RequestPlan
     from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.prompt.render import Renderer
-    from harness.serve.session import KeptServer, LiveServer
+    from harness.serve.session import LiveServer, PersistentServer
 
 EVALUATE = "evaluate"
 LoadTasks = Callable[[], dict[str, Any]]
@@ -50,7 +50,7 @@ class Job:
     log: Path
     load: LoadTasks
     looks: InterimLooks | None
-    kept: "KeptServer | None" = None
+    kept: "PersistentServer | None" = None
 
     @property
     def runs(self) -> Path:
@@ -86,7 +86,7 @@ def evaluate_checkpoints(
     load: LoadTasks,
     looks: InterimLooks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
-    kept: "KeptServer | None" = None,
+    kept: "PersistentServer | None" = None,
 ) -> dict[str, Path]:
     """Evaluation folders by label; those in `known` already exist.
 
@@ -170,7 +170,7 @@ def _evaluate(
     """
     from harness.evaluate.judging import sample_judge
     from harness.evaluate.server_evaluation import ServerEvaluation
-    from harness.serve.session import LiveServer, Serving
+    from harness.serve.session import LiveServer, ServedGroup
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
     with timed(title), ExitStack() as stack:
@@ -179,9 +179,9 @@ def _evaluate(
         served = {**group, **_judges(job, group)}
         kept = job.kept if any(one.kind == "adapter" for one in served.values()) else None
         dtype = job.config.model.dtype
-        serving = Serving(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
+        serving = ServedGroup(served, job.contract, renderer, job.config.serve, dtype, job.log, kept is not None)
         alone = LiveServer(serving.start, serving.logs)
-        server = stack.enter_context(alone if kept is None else kept.lent(serving))
+        server = stack.enter_context(alone if kept is None else kept.evaluation(serving))
         judge = sample_judge(job.config.suite.judge, served, server.endpoint, _judge_journal(job, group, stack))
         if not all(len(one.journal or ()) for one in answers.values()):
             _start_early(job, server)

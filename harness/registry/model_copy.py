@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.checkpoint.origin import SCALED, TRAINED
 from harness.core.errors import EvidenceFault
 from harness.core.layout import EVIDENCE
-from harness.core.store import disk_full_is_told, sha256_file, sha256_json
+from harness.core.store import disk_full_translated, sha256_file, sha256_json
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken_links, verify_evidence
 from harness.lineage.write import save_chain
@@ -55,7 +55,7 @@ def checked_copy(models: Path, request: PromotionRequest, info: AuditInfo) -> It
     models.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with disk_full_is_told(models):
+        with disk_full_translated(models):
             _copy(request, temporary)
             _write_chain(request, promotion, temporary)
         if problems := broken_links(verify_evidence(temporary)):

@@ -1,4 +1,4 @@
-"""Requests to the server, many in flight at once. Every answer carries the prompt ids the model was fed."""
+"""The client of a vLLM server: many concurrent requests. Every answer has the prompt ids that the model was fed."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from harness.serve.server import Endpoint
 
 @dataclass(frozen=True)
 class Generation:
-    """A generated answer with its ids, and the prompt ids that the server fed the model for it."""
+    """A generated answer with its token ids, and the prompt ids that the server fed the model."""
 
     text: str
     prompt_ids: list[int]
@@ -23,7 +23,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class NextToken:
-    """What the model makes of one position: its greedy choice, and log-probabilities (nats) of the ids asked for."""
+    """The prediction for one position: the greedy choice, and log-probabilities (nats) of the requested ids."""
 
     greedy_id: int
     logprobs: dict[int, float]
@@ -32,7 +32,7 @@ class NextToken:
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-probabilities (nats) of a prompt's tokens from some index on; `greedy` if each is the most probable one."""
+    """Log-probabilities (nats) of a prompt's tokens from an index on; `greedy`: whether each is the most likely one."""
 
     logprobs: list[float]
     greedy: bool
@@ -40,7 +40,10 @@ class Scored:
 
 
 class Client:
-    """Asks one model of the server. Use inside `async with`."""
+    """Sends requests to one model of the server. Use inside `async with`.
+
+    Methods raise ServerFault when the server fails, and RequestRefused when it refuses a request.
+    """
 
     def __init__(self, endpoint: Endpoint, model: str, timeout_s: float, concurrency: int):
         import httpx
@@ -51,7 +54,7 @@ class Client:
             base_url=endpoint.url,
             headers=endpoint.headers,
             timeout=timeout_s,
-            # the server closes idle connections after 5 s; a request on one of those would fail
+            # the server closes idle connections after 5 s; a request on a closed one would fail
             limits=httpx.Limits(
                 max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=2.0
             ),
@@ -75,14 +78,14 @@ class Client:
                 text, list(answer["prompt_token_ids"]), choice["finish_reason"], choice["token_ids"] or []
             )
 
-    async def next_token(self, ids: list[int], asked: list[int]) -> NextToken:
-        """Log-probabilities of the `asked` ids as the token after `ids`."""
+    async def next_token(self, ids: list[int], candidates: list[int]) -> NextToken:
+        """Log-probabilities of `candidates`, token ids, as the token after `ids`."""
         body = {
             "prompt": ids,
             "max_tokens": 1,
             "temperature": 0,
-            "logprobs": len(asked),
-            "logprob_token_ids": asked,
+            "logprobs": len(candidates),
+            "logprob_token_ids": candidates,
             "return_tokens_as_token_ids": True,
             "return_token_ids": True,
         }
@@ -90,13 +93,13 @@ class Client:
         with _token_ids_expected():
             choice = answer["choices"][0]
             table = choice["logprobs"]["top_logprobs"][0]
-            logprobs = {token: float(table[f"token_id:{token}"]) for token in asked}
+            logprobs = {token: float(table[f"token_id:{token}"]) for token in candidates}
             return NextToken(choice["token_ids"][0], logprobs, list(choice["prompt_token_ids"]))
 
     async def score(self, prompts: list[list[int]], start: int) -> list[Scored]:
-        """Each prompt's tokens from index `start` (≥ 1) on, scored. The prompts share their first `start` tokens.
+        """Scores each prompt's tokens from index `start` (≥ 1) on. The prompts share their first `start` tokens.
 
-        vLLM's CPU build computes only what is scored (`vllm_cpu/scoring.py`); others compute and return all tokens.
+        vLLM's CPU build computes only the scored tokens (`vllm_cpu/scoring.py`); other builds compute and return all.
         """
         body = {
             "prompt": prompts,
@@ -112,7 +115,7 @@ class Client:
             return [_scored(ids, start, choice) for ids, choice in zip(prompts, choices, strict=True)]
 
     async def tokenize(self, messages: Sequence[Mapping[str, Any]], asks: bool = True, **settings: Any) -> list[int]:
-        """Ids of the server's own rendering of `messages`; `asks` adds the prompt for an answer."""
+        """Token ids of the server's own rendering of `messages`; `asks` adds the generation prompt."""
         body = {"messages": messages, "add_generation_prompt": asks, **settings}
         answer = await self._post("/tokenize", body)
         with _token_ids_expected():
@@ -127,7 +130,7 @@ class Client:
             except httpx.TransportError as error:
                 raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
         if response.status_code >= 500 or response.status_code == 429:
-            raise ServerFault(f"the vLLM server failed at a request to {path}: {response.text[:500]}")
+            raise ServerFault(f"the vLLM server failed on a request to {path}: {response.text[:500]}")
         if response.status_code != 200:
             raise RequestRefused(f"the vLLM server refused a request to {path}: {response.text[:500]}")
         with _token_ids_expected():
@@ -136,9 +139,9 @@ class Client:
 
 
 def _scored(ids: list[int], start: int, choice: dict[str, Any]) -> Scored:
-    """The last rows of an answer: there is one for each token of the prompt, or for each scored one.
+    """The scores in a choice, whose rows cover every prompt token or only the scored ones.
 
-    An answer to other ids than those sent has no scores of theirs; its `prompt_ids` tell.
+    If the server was fed other ids than `ids`, there are no scores; compare `prompt_ids`.
     """
     fed = list(choice["prompt_token_ids"])
     if fed != ids:
@@ -152,10 +155,10 @@ def _scored(ids: list[int], start: int, choice: dict[str, Any]) -> Scored:
 
 @contextmanager
 def _token_ids_expected() -> Iterator[None]:
-    """Raises ServerFault when an answer is not what a vLLM server that returns token ids gives."""
+    """Raises ServerFault when an answer lacks the token ids that vLLM returns."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ServerFault(
-            f"the server's answer holds no token ids ({error!r}); it has to be a vLLM that returns them"
+            f"the server's answer has no token ids ({error!r}). Use a vLLM server that supports return_token_ids."
         ) from None

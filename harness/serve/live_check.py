@@ -1,4 +1,4 @@
-"""The live check: what the running server makes of the golden conversations, against the contract."""
+"""The live check: whether a running server prompts, stops and samples as the prompt contract says."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ REPEATS = 24
 
 
 def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, numbers: Mapping[str, References]) -> int:
-    """The live check of every model of a server; returns how many prompts were compared.
+    """Runs the live check on every model of a server; returns the number of prompts compared.
 
-    `numbers` holds reference numbers by the model's name, where there are any. Raises PromptMismatch.
+    `numbers` holds reference log-probabilities by model name, if there are any. Raises PromptMismatch.
     """
 
     async def check(model: str) -> int:
@@ -38,9 +38,9 @@ def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, nu
 
 
 async def live_check(client: Client, renderer: Renderer, numbers: References | None) -> int:
-    """Compares every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
+    """Checks every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
 
-    Returns how many prompts were compared. Raises PromptMismatch with the first difference of each conversation.
+    Returns the number of prompts compared. Raises PromptMismatch with the first difference of each conversation.
     """
     accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
     found = await asyncio.gather(*(_golden_faults(client, renderer, golden) for golden in accepted))
@@ -54,13 +54,13 @@ async def live_check(client: Client, renderer: Renderer, numbers: References | N
         )
         faults += [fault for of_one in await asyncio.gather(*checks) for fault in of_one]
     if faults:
-        more = f"\n… and {len(faults) - 2} more like these" if len(faults) > 2 else ""
+        more = f"\n… and {len(faults) - 2} more" if len(faults) > 2 else ""
         raise PromptMismatch("\n".join(faults[:2]) + more)
     return sum(3 if golden.untrainable is None else 2 for golden in accepted)
 
 
 async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> list[str]:
-    """/tokenize of the prompt and of the finished conversation, and the prompt of a real generation."""
+    """Differences in /tokenize of the prompt and of the finished conversation, and in the prompt of a generation."""
     asked = _asked(golden)
     generating = {**asked, **({"tool_choice": "none"} if golden.tools else {})}
     expected = {"/tokenize": golden.prompt, "generation": golden.prompt}
@@ -72,7 +72,7 @@ async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> 
     try:
         seen = await asyncio.gather(*asks)
     except RequestRefused as refusal:
-        return [f"the server refuses the conversation '{golden.name}', which the contract's template takes: {refusal}"]
+        return [f"the server refuses the conversation '{golden.name}', which the template accepts: {refusal}"]
     problems = (
         mismatch(ids, fed, renderer.decode, f"{where}: {golden.name}")
         for (where, ids), fed in zip(expected.items(), seen, strict=True)
@@ -81,18 +81,18 @@ async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> 
 
 
 def _asked(golden: Golden) -> dict[str, Any]:
-    """What a request carries besides the messages."""
+    """The settings of a request besides the messages."""
     kwargs = {"chat_template_kwargs": golden.kwargs} if golden.kwargs else {}
     return {**kwargs, **({"tools": golden.tools} if golden.tools else {})}
 
 
 async def _acceptance_faults(client: Client, renderer: Renderer) -> list[str]:
-    """What the template itself refuses (a request without the required system message), the server must refuse too."""
+    """Conversations that the template refuses (such as one without a required system message) but not the server."""
     refused = [golden for golden in renderer.contract.golden if golden.refused is not None]
     accepted = await asyncio.gather(*(_accepts(client, golden) for golden in refused))
     return [
         f"the server accepts the conversation '{golden.name}', which the contract's template refuses "
-        f"({golden.refused}).\nLikely cause: it uses another template, without the contract's preamble"
+        f"({golden.refused}).\nLikely cause: it uses a template without the contract's preamble"
         for golden, takes in zip(refused, accepted, strict=True)
         if takes
     ]
@@ -111,7 +111,7 @@ async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]
 
 
 async def _stop_faults(client: Client, renderer: Renderer) -> list[str]:
-    """A model that says nothing but a stop token must be stopped, though the request names no stop ids."""
+    """Stop ids that do not end an answer. The model is forced to say nothing else; the request names no stop ids."""
     golden, stops = _first(renderer), renderer.contract.stop_ids
     settings = {"temperature": 0.0, "max_tokens": 4}
     forced = ({**settings, "logit_bias": {str(stop): FORCED}} for stop in stops)
@@ -122,16 +122,16 @@ async def _stop_faults(client: Client, renderer: Renderer) -> list[str]:
             token = renderer.decode([stop])
             faults.append(
                 f"the server does not stop at {token!r} ({stop}), a stop id of the contract; answers run on.\n"
-                "Likely cause: it reads its stop ids from another generation configuration"
+                "Likely cause: it reads its stop ids from the checkpoint's generation_config.json"
             )
     return faults
 
 
 async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
-    """An answer must be the same whether the contract's sampling parameters are given or left to the server.
+    """Whether an answer changes when the contract's sampling parameters are left to the server's defaults.
 
-    All probability is put on a few tokens, some of them from the prompt: a penalty on repetition then shows, and so
-    does a temperature. A contract without a temperature (a model made elsewhere) asks greedily both times.
+    All probability is put on a few tokens, some of them from the prompt, so that a repetition penalty or a temperature
+    shows. With a contract without a temperature (a model made elsewhere), both requests are greedy.
     """
     golden = _first(renderer)
     inside = list(dict.fromkeys(golden.prompt))[-4:]
@@ -145,12 +145,12 @@ async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
     asks = [client.generate(golden.question, **chosen) for chosen in (left_out, given)]
     if _same_ids(await asyncio.gather(*asks)):
         return []
-    # in a batch with others, numbers may round otherwise: once more, one after the other
+    # in a batch with others, numbers may round differently: try again, one after the other
     if _same_ids([await client.generate(golden.question, **chosen) for chosen in (left_out, given)]):
         return []
     return [
-        "the server has other sampling defaults than the contract: a request that leaves them out is answered "
-        "otherwise than one that states them.\n"
+        "the server's sampling defaults differ from the contract: a request without them gets another answer than a "
+        "request that states them.\n"
         "Likely cause: it reads a temperature or a repetition penalty from the checkpoint's generation_config.json"
     ]
 
@@ -177,5 +177,5 @@ async def _logprobs(client: Client, number: int, reference: Reference, base: Seq
 def _first(renderer: Renderer) -> Golden:
     accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
     if not accepted:
-        raise ServerFault("the contract's template takes none of the golden conversations; nothing can be compared")
+        raise ServerFault("the contract's template accepts no golden conversation, so nothing can be compared")
     return accepted[0]

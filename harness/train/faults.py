@@ -1,17 +1,15 @@
-"""What can go wrong in the middle of training: every error names the step, its rows and a way out."""
+"""Errors in the middle of a training: divergence, out of memory, full disk. Each names the step, its rows and a fix."""
 
-import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from harness.config.train import TrainConfig
-from harness.core.errors import DiskFull, HarnessError, TrainingFault
+from harness.core.errors import DiskFull, HarnessError, OutOfMemory, TrainingFault
+from harness.core.translate import kind_of
 from harness.train.packing import TrainingBatches
 
 _SHOWN = 10
-_NO_MEMORY = ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc")
-_NO_SPACE = ("no space left", "failed writing file", "file write failed", "unexpected pos")
 EXPLODED = 3.0
 PENALTIES = ("l2_to_start", "kl_to_base")
 
@@ -23,10 +21,10 @@ def check_step(
     vocabulary: int,
     by_loss: Callable[[], list[int]] = list,
 ) -> None:
-    """Raises TrainingFault for a loss or gradient that is not a number, or a loss EXPLODED times that of guessing.
+    """Raises TrainingFault for a NaN or infinite loss or gradient, or a loss above EXPLODED times that of guessing.
 
-    The loss without penalties; guessing counts as the heaviest source does. `by_loss` gives the numbers of the step's
-    rows, the highest loss first.
+    The loss counts without penalties; guessing is weighted like the heaviest source. `by_loss` gives the numbers of
+    the step's rows, highest loss first.
     """
     step, loss, norm = int(values["step"]), values["loss"], values.get("grad_norm", 0.0)
     guessing = math.log(vocabulary) * max([1.0, *config.source_weights.values()])
@@ -36,19 +34,18 @@ def check_step(
     elif not math.isfinite(norm):
         what = f"the gradient norm is {norm}"
     elif plain > EXPLODED * guessing:
-        what = f"the loss is {plain:.1f}, where guessing gives {guessing:.1f},"
+        what = f"the loss is {plain:.1f} (guessing gives {guessing:.1f})"
     else:
         return
     rows = [batches.row_ids[number] for number in by_loss()]
-    which = "the rows of that step, the highest loss first" if rows else "the rows of that step"
+    order = " (highest loss first)" if rows else ""
     raise TrainingFault(
-        f"{what} at step {step} of {batches.steps}: training diverged. Lower train.learning_rate (now "
-        f"{config.learning_rate:g}) or look at {which}: "
-        f"{shown_rows(rows or batches.rows_of(step))}"
+        f"training diverged: {what} at step {step} of {batches.steps}. Lower train.learning_rate (now "
+        f"{config.learning_rate:g}), or check the rows of that step{order}: {_row_list(rows or batches.rows_of(step))}"
     )
 
 
-def shown_rows(rows: Sequence[str]) -> str:
+def _row_list(rows: Sequence[str]) -> str:
     return ", ".join(rows[:_SHOWN]) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
 
 
@@ -59,16 +56,14 @@ def translated_errors(batches: TrainingBatches, config: TrainConfig, at: Callabl
         yield
     except HarnessError:
         raise
-    except Exception as error:  # safetensors, torch and Python each have their own for one thing
-        text = str(error).lower()
-        step = min(at(), batches.steps)
-        if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+    except Exception as error:
+        kind, step = kind_of(error), min(at(), batches.steps)
+        if kind is OutOfMemory:
             raise TrainingFault(_out_of_memory(batches, config, step)) from None
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or any(sign in text for sign in _NO_SPACE):
+        if kind is DiskFull:
             raise DiskFull(
-                f"no space left at step {step} of {batches.steps}; the checkpoint before it is complete. "
-                "Make room and start the same command again: it goes on from there."
+                f"no space left at step {step} of {batches.steps}; the checkpoint before that step is complete. "
+                "Free some space and run the same command again: training resumes from that checkpoint."
             ) from None
         raise
 
@@ -80,6 +75,6 @@ def _out_of_memory(batches: TrainingBatches, config: TrainConfig, step: int) -> 
     ways += ["train.parts_at_once=1 (on a CPU)"] if config.method == "lora" and config.parts_at_once != 1 else []
     ways += ["train.method=lora or qlora"] if config.method == "full" else []
     return (
-        f"out of memory at step {step} of {batches.steps} (a sequence of {longest} tokens). Try "
-        f"{', '.join(ways)}; harness train --dry-run says what is expected. Rows: {shown_rows(batches.rows_of(step))}"
+        f"out of memory at step {step} of {batches.steps} (a sequence of {longest} tokens). Try {', '.join(ways)}. "
+        f"harness train … --dry-run estimates the memory. Rows: {_row_list(batches.rows_of(step))}"
     )

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: rows in, a checkpoint out, with everything a reader needs to trust or repeat it."""
+"""Supervised fine-tuning: turns rows into a checkpoint, with all that is needed to trust or repeat it."""
 
 import shutil
 import tempfile
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import TrainingConfig
-from harness.core.console import say
+from harness.core.console import plural, say
+from harness.core.layout import CURVE, TRAINING
 from harness.core.machine import hardware
 from harness.core.store import versions
 from harness.model.load import is_adapter, load_tokenizer
@@ -22,38 +23,36 @@ from harness.prompt.static import check_contract, require_sound
 from harness.records.stages import TrainingSummary
 from harness.train.fit import fit
 from harness.train.launch import launch
-from harness.train.model import free_memory, merge_whole, parameters
+from harness.train.model import free_memory, merge_adapter, parameters
 from harness.train.packing import TrainingBatches, padding_share, training_batches
-from harness.train.prepare import Prepared, Row, long_rows_messages, prepare
-from harness.train.progress import CURVE, SavedProgress
+from harness.train.prepare import Prepared, TrainingRow, long_rows_messages, prepare
+from harness.train.progress import SavedProgress
 from harness.train.selection import CheckpointSelector, EvaluateCheckpoint
-
-SUMMARY = "training.json"
 
 
 def finetune(
     config: TrainingConfig,
     base: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     out: Path,
     progress: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     evaluate: EvaluateCheckpoint | None = None,
-    validation: Sequence[Row] = (),
+    validation: Sequence[TrainingRow] = (),
 ) -> TrainingSummary:
-    """Trains on `rows` and writes weights, tokenizer, template, contract, curve and summary into `out`.
+    """Trains on `rows` and writes weights, tokenizer, template, contract, curve and summary to `out`.
 
-    What is saved midway goes to `progress`; training goes on from there when it was started with the same
-    `identity`. `evaluate` measures checkpoints (train.eval_every); the loss on `validation` is measured at the end.
-    Raises EvidenceFault for a prompt contract with faults (nothing is trained then), TrainingFault when training
-    diverges, DataError for rows that cannot be trained on, UsageError when `identity` changed.
+    Intermediate states go to `progress`; training resumes from there if `identity` is the same. `evaluate` measures
+    checkpoints (train.eval_every); the loss on `validation` is measured at the end. Raises EvidenceFault for an unsound
+    prompt contract (before any training), TrainingFault when training diverges, DataError for rows that cannot be
+    trained on, UsageError when `identity` changed.
     """
     tokenizer, contract = contract_for_training(config, base)
     renderer = Renderer(contract, tokenizer)
     prepared = prepare(renderer, rows, config.train)
     for message in long_rows_messages(prepared.long):
         say(f"  note: {message}")
-    # rows that are too long are left out of validation, whatever becomes of them in training
+    # rows that are too long are left out of validation, whatever train.too_long says
     dropping = config.train.model_copy(update={"too_long": "drop"})
     held_out = prepare(renderer, validation, dropping) if validation else None
     with ExitStack() as stack:
@@ -68,22 +67,22 @@ def finetune(
         shutil.copy(saved.folder / CURVE, out / CURVE)
     free_memory()
     if config.train.lora.dora and is_adapter(out):
-        merge_whole(out, base, config.model.dtype)
+        merge_adapter(out, base, config.model.dtype)
     compute(out, base if is_adapter(out) else out, contract, config.model.dtype).save(out)
     write_prompt_side(contract, tokenizer, out)
     if held_out is not None:
         from harness.train.validation import losses_of
 
         before, after = losses_of(config, base, out, held_out.rendered)
-        say(f"  validation loss {after:.4f} on {len(held_out.rows)} rows (base model: {before:.4f})")
+        say(f"  validation loss on {plural(len(held_out.rows), 'row')}: {after:.4f} (base model: {before:.4f})")
         losses = {"validation_loss": after, "base_validation_loss": before}
         summary = summary.model_copy(update={"validation_rows": len(held_out.rows), **losses})
-    summary.save(out / SUMMARY)
+    summary.save(out / TRAINING)
     return summary
 
 
 def contract_for_training(config: TrainingConfig, base: Path) -> tuple[Any, Contract]:
-    """The base model's tokenizer and the sound contract of the configured template; raises EvidenceFault."""
+    """The base model's tokenizer and the contract of the configured template; raises EvidenceFault if unsound."""
     tokenizer = load_tokenizer(base)
     contract = make_contract(config.template, tokenizer)
     for note in require_sound(check_contract(contract, tokenizer), f"the prompt contract '{contract.template_name}'"):
@@ -99,18 +98,18 @@ def _train(
     out: Path,
     selector: CheckpointSelector | None,
 ) -> None:
-    """Trains, or goes on with training, and writes the weights that are kept into `out`."""
+    """Trains, or resumes a training, and writes the kept weights to `out`."""
     done, resume = saved.latest() or (0, None)
     saved.cut_curve(done)
     if resume is not None:
-        say(f"  going on from step {done} of {batches.steps}")
+        say(f"  resuming from step {done} of {batches.steps}")
         saved.note_resumed(done)
         if selector is not None:
             selector.catch_up(done, resume, batches.steps)
     if selector is None or not selector.stopped:
         if config.launcher == "accelerate":
             launch(config, base, batches, saved, resume, out)
-            # launched processes end where a checkpoint is to be evaluated, and are started anew after it
+            # launched processes end where a checkpoint is to be evaluated; they are launched again after it
             while selector is not None and (latest := saved.latest()):
                 step, checkpoint = latest
                 selector.catch_up(step, checkpoint, batches.steps)

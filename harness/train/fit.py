@@ -1,4 +1,4 @@
-"""Training itself: the trainer with its callbacks, from the start or from the last complete checkpoint."""
+"""The training loop: builds the trainer with its callbacks, and starts it from step 1 or a complete checkpoint."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.experiment import TrainingConfig
+from harness.core.console import plural, say
 from harness.core.console import progress as progress_bar
-from harness.core.console import say
+from harness.core.layout import CURVE
 from harness.train.device import compute_for, device_of
 from harness.train.faults import translated_errors
 from harness.train.model import load_for_training
 from harness.train.packing import TrainingBatches
-from harness.train.progress import CURVE, STOP, ComputeSettings, Interruption, SavedProgress
+from harness.train.progress import STOP, ComputeSettings, Interruption, SavedProgress
 
 OnCheckpoint = Callable[[int, Path], bool]
 
@@ -26,11 +27,11 @@ def fit(
     out: Path,
     on_checkpoint: OnCheckpoint | None = None,
 ) -> None:
-    """Trains on `batches` and writes the weights into `out`; `resume` is the checkpoint in `progress` to go on from.
+    """Trains on `batches` and writes the weights to `out`; `resume` is the checkpoint in `progress` to resume from.
 
-    `on_checkpoint` gets step and folder of the checkpoints that are to be evaluated; training ends where it returns
-    False. Launched processes end with a checkpoint there instead. Raises TrainingFault when training diverges or runs
-    out of memory, DiskFull, and KeyboardInterrupt (after a checkpoint) when it was asked to stop.
+    `on_checkpoint` is called with the step and folder of each checkpoint to evaluate; training ends when it returns
+    False. Launched processes save a checkpoint and end there instead. Raises TrainingFault when training diverges or
+    runs out of memory, DiskFull, and KeyboardInterrupt (after saving a checkpoint) when a stop was requested.
     """
     import torch
 
@@ -72,15 +73,15 @@ def fit(
             progress.note_starts([*earlier, now])
             if earlier and earlier[0] != now:
                 say(
-                    f"  note: training was started on {earlier[0].device} with {earlier[0].threads} threads and goes "
-                    f"on with {now.threads} on {now.device}: its last bits may differ from those of an undisturbed "
-                    "training"
+                    f"  note: training started on {earlier[0].device} with {plural(earlier[0].threads, 'thread')} and "
+                    f"resumes on {now.device} with {plural(now.threads, 'thread')}: the last bits of the weights may "
+                    "differ from those of an uninterrupted training"
                 )
         with closing(compute):
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     if interruption.requested:
         if trainer.is_world_process_zero():
-            say(f"  saved at step {trainer.state.global_step} of {batches.steps}; training goes on from there")
+            say(f"  saved at step {trainer.state.global_step} of {batches.steps}; the same command resumes from there")
         raise KeyboardInterrupt
     if not launched or trainer.state.global_step == batches.steps:
         with translated_errors(batches, config.train, lambda: batches.steps):

@@ -1,4 +1,4 @@
-"""Training in several processes, under accelerate."""
+"""Training in several processes, started by accelerate or torchrun."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _POLL_S = 0.2
 def launch(
     config: TrainingConfig, base: Path, batches: TrainingBatches, saved: SavedProgress, resume: Path | None, out: Path
 ) -> None:
-    """`fit` in config.num_processes processes; raises what it raises, EnvironmentFault when a process dies."""
+    """Runs `fit` in config.num_processes processes; raises its errors, and EnvironmentFault when a process dies."""
     batches.save(saved.folder / BATCHES)
     job = {"base": str(base), "progress": str(saved.folder), "resume": resume and str(resume), "out": str(out)}
     path = saved.folder / JOB
@@ -30,14 +30,17 @@ def launch(
         (saved.folder / name).unlink(missing_ok=True)
     with reserved_port() as port:
         code = _run(launch_command(config, path, port), config.num_processes, saved.folder / STOP)
-    with saved.in_use():  # what accelerate starts may outlive it
+    with saved.in_use():  # processes that accelerate started may outlive it
         pass
     if code:
         raise_worker_error(saved.folder / ERROR, code)
 
 
 def launch_command(config: TrainingConfig, job: Path, port: int) -> list[str]:
-    """What starts the workers: accelerate on GPUs or by its own configuration file, torchrun (at `port`) on the CPU."""
+    """The command that starts the workers: accelerate on GPUs or with its configuration file, torchrun on the CPU.
+
+    `port` is where torchrun's processes meet.
+    """
     count = str(config.num_processes)
     worker = ["-m", "harness.train.worker", str(job)]
     if config.accelerate_config is None and device_of(config.train) == "cpu":
@@ -53,22 +56,24 @@ def launch_command(config: TrainingConfig, job: Path, port: int) -> list[str]:
 
 
 def accelerate_file(name: str) -> Path:
-    """A configuration file of accelerate's: a shipped one by its name, or a path. Raises ConfigError for any other."""
+    """An accelerate configuration file: a shipped one by name, or a path. Raises ConfigError for anything else."""
     shipped = {path.stem: path for path in (Path(__file__).parent / "accelerate").glob("*.yaml")}
     path = shipped.get(name, Path(name))
     if not path.is_file():
-        raise ConfigError([f"accelerate_config: {name} is not a file, and not one of: {', '.join(shipped)}"])
+        raise ConfigError(
+            [f"accelerate_config: {name} is neither a file nor a shipped configuration ({', '.join(shipped)})"]
+        )
     settings = read_yaml(path)
     if not settings or not isinstance(settings, dict):
-        raise ConfigError([f"accelerate_config: {path} holds no settings"])
+        raise ConfigError([f"accelerate_config: {path} contains no settings"])
     return path
 
 
 def _run(command: list[str], processes: int, stop: Path) -> int:
-    """The exit code; on SIGTERM and Ctrl-C the workers save first, as the file `stop` asks them to.
+    """Runs the command and returns its exit code; on SIGTERM and Ctrl-C the file `stop` makes the workers save first.
 
-    The signal itself is not handed on: torchrun kills its processes 30 s after one, accelerate at once. On a second
-    one it is.
+    The first signal is not passed on: torchrun would kill its processes after 30 s, accelerate at once. A second one
+    is.
     """
     from harness.train.progress import Interruption
 
@@ -95,20 +100,20 @@ def _run(command: list[str], processes: int, stop: Path) -> int:
 
 
 def raise_worker_error(path: Path, code: int) -> None:
-    """Raises the error that a worker wrote down, by its kind; EnvironmentFault where there is none."""
+    """Raises the error that a worker wrote to `path`, by its class; EnvironmentFault if there is none."""
     from harness.core import errors
 
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise EnvironmentFault(f"a training process ended with code {code}; its output is above") from None
+        raise EnvironmentFault(f"a training process ended with code {code}; see its output above") from None
     kind = getattr(errors, found["kind"])
     error = kind.__new__(kind, found["message"])
     raise error
 
 
 def _environment(processes: int) -> dict[str, str]:
-    """The workers share the cores."""
+    """The workers' environment: each gets its share of the cores."""
     from harness.core.machine import cores
 
     return {**os.environ, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(max(1, cores() // processes))}

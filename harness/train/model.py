@@ -1,6 +1,6 @@
-"""Loading the pretrained model for training, with a LoRA adapter on it; where it is trained, and its memory given back.
+"""Loads the pretrained model for training, with a LoRA adapter on it, and frees its memory afterwards.
 
-Every layer is transformers' or peft's own. What makes them fast on a CPU comes later (`compute.py`).
+Every layer is transformers' or peft's own; `device.py` replaces some of them on a CPU.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ from harness.train.device import device_of
 
 
 def parameters(base: Path, config: TrainConfig) -> tuple[int, int]:
-    """(trained, all) parameters, without loading the model."""
+    """(trained, total) number of parameters, without loading the model."""
     return parameter_counts(skeleton(base, config))
 
 
 def skeleton(base: Path, config: TrainConfig) -> Any:
-    """The model as it is trained, adapter included, with shapes and no weights."""
+    """The model as it is trained, adapter included: shapes without weights (on PyTorch's meta device)."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -34,8 +34,8 @@ def skeleton(base: Path, config: TrainConfig) -> Any:
 
 
 def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
-    """The model with freshly initialised adapter weights in fp32 (seeded) on a base frozen in `dtype`, or in 4 bits
-    for QLoRA; the whole model in fp32 where it is trained in full."""
+    """The model to train. LoRA: new adapter weights in fp32 (seeded) on a base frozen in `dtype`, or in 4 bits for
+    QLoRA. Full fine-tuning: the whole model in fp32."""
     import torch
     from transformers import AutoModelForCausalLM, set_seed
 
@@ -51,7 +51,7 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
 
 
 def with_new_adapter(model: Any, config: TrainConfig) -> Any:
-    """`model` with an adapter that changes nothing yet; raises ConfigError for settings that peft refuses."""
+    """`model` with a new adapter that changes nothing yet; raises ConfigError for settings that peft rejects."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if config.method == "qlora":
@@ -77,7 +77,7 @@ def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if device_of(config) == "cpu":
-        raise EnvironmentFault("train.method=qlora needs a GPU, and torch sees none; use train.method=lora")
+        raise EnvironmentFault("train.method=qlora needs a GPU, but torch sees none. Use train.method=lora.")
     if find_spec("bitsandbytes") is None:
         raise MissingDependency("bitsandbytes", "train.method=qlora", "gpu")
     quantisation = BitsAndBytesConfig(
@@ -90,12 +90,12 @@ def _quantised(config: TrainConfig, dtype: str) -> dict[str, Any]:
 
 
 def own_gpu() -> int:
-    """The GPU of this process among those of the machine; accelerate takes the same, but only later."""
+    """Index of this process's GPU. accelerate chooses the same one, but only after the model is loaded."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def merge_whole(folder: Path, base: Path, dtype: str) -> None:
-    """Puts a whole model in the place of the adapter in `folder`: no server takes DoRA as an adapter."""
+def merge_adapter(folder: Path, base: Path, dtype: str) -> None:
+    """Replaces the adapter in `folder` by the merged model: vLLM does not serve DoRA adapters."""
     model = with_adapter(load_model(base, dtype), folder, base).merge_and_unload()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         (folder / name).unlink()
@@ -103,13 +103,13 @@ def merge_whole(folder: Path, base: Path, dtype: str) -> None:
 
 
 def parameter_counts(model: Any) -> tuple[int, int]:
-    """(trained, all) parameters."""
+    """(trained, total) number of parameters."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
 def free_memory() -> None:
-    """Gives the memory of a finished training back, so that the server finds it free."""
+    """Returns the memory of a finished training to the system, so that the server can use it."""
     import torch
 
     gc.collect()

@@ -1,7 +1,11 @@
-"""Packing: several conversations in one sequence, none attending to another.
+"""Packs several conversations into one training sequence, and puts the sequences in training order.
 
-Positions restart at 0 with every conversation; transformers builds the block-diagonal causal mask from
-them when no attention mask is given. Labels are already shifted: position t predicts `labels[t]`.
+No conversation attends to another. Positions restart at 0 with every conversation; transformers builds the
+block-diagonal causal mask from them when no attention mask is given. Labels are already shifted: position t predicts
+`labels[t]`.
+
+    tokens      a a a b b c c c c       three conversations: a, b, c
+    positions   0 1 2 0 1 0 1 2 3
 """
 
 import dataclasses
@@ -23,8 +27,8 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Packed:
-    """One training sequence; the three lists have equal length. `rows` are the numbers of its conversations."""
+class Pack:
+    """One training sequence; the three lists have equal length. `rows` holds the numbers of its conversations."""
 
     input_ids: list[int]
     position_ids: list[int]
@@ -36,19 +40,20 @@ class Packed:
         return sum(label != IGNORED for label in self.labels)
 
 
-def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Packed]:
-    """Every row once, in as few sequences of at most `length` tokens as best-fit decreasing finds, shuffled.
+def pack(rows: Sequence[Rendered], length: int, seed: int) -> list[Pack]:
+    """Every row once, packed into shuffled sequences of at most `length` tokens by best-fit decreasing.
 
-    A row longer than `length` raises ValueError; callers report such rows before.
+    Raises ValueError for a row longer than `length`; `prepare` reports such rows first.
     """
-    sequences = plan([len(row.ids) for row in rows], length, seed)
+    sequences = plan_sequences([len(row.ids) for row in rows], length, seed)
     return [join([rows[index] for index in members], members) for members in sequences]
 
 
-def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
+def plan_sequences(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
     """Which rows share a sequence: longest rows first, each where it leaves the least room (best-fit decreasing).
 
-    Rows of one size, and the sequences, are in random order. Near-linear: open sequences are found by their room.
+    Rows of equal size, and the sequences, are in random order. Near-linear time: open sequences are indexed by their
+    remaining room.
     """
     generator = random.Random(seed)
     order = list(range(len(sizes)))
@@ -76,12 +81,12 @@ def plan(sizes: Sequence[int], length: int, seed: int) -> list[list[int]]:
     return bins
 
 
-def padding_share(packs: Sequence[Packed], length: int) -> float:
-    """Share of the sequences' places that hold no token."""
+def padding_share(packs: Sequence[Pack], length: int) -> float:
+    """Share of the sequences' total length that holds no token."""
     return 1 - sum(len(p.input_ids) for p in packs) / (length * len(packs))
 
 
-def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Packed:
+def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Pack:
     """The rows as one sequence; `members` are their numbers."""
     ids: list[int] = []
     positions: list[int] = []
@@ -91,14 +96,14 @@ def join(rows: Sequence[Rendered], members: Sequence[int] = ()) -> Packed:
         positions += range(len(row.ids))
         targets = [i if supervised else IGNORED for i, supervised in zip(row.ids, row.mask, strict=True)]
         labels += [*targets[1:], IGNORED]
-    return Packed(ids, positions, labels, tuple(members))
-
-
-# Which packed sequence is trained on when: known before training, the same for any number of processes.
+    return Pack(ids, positions, labels, tuple(members))
 
 
 def data_order(packs: int, epochs: float, seed: int) -> list[int]:
-    """Numbers of the packs in training order: shuffled anew each epoch, the last epoch in part where it is one."""
+    """Numbers of the packs in training order, shuffled for each epoch; a fractional last epoch is cut short.
+
+    The order is fixed before training and is the same for any number of processes.
+    """
     wanted = max(1, math.ceil(packs * epochs))
     generator = random.Random(seed)
     order: list[int] = []
@@ -109,8 +114,8 @@ def data_order(packs: int, epochs: float, seed: int) -> list[int]:
     return order[:wanted]
 
 
-def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> list[Packed]:
-    """The packs in training order, with sequences that carry no loss added so that every process gets as many."""
+def padded(packs: Sequence[Pack], order: Sequence[int], processes: int) -> list[Pack]:
+    """The packs in training order, plus sequences without loss so that every process gets equally many."""
     ordered = [packs[index] for index in order]
     blank = dataclasses.replace(packs[0], labels=[IGNORED] * len(packs[0].labels))
     return [*ordered, *[blank] * (-len(ordered) % processes)]
@@ -118,13 +123,13 @@ def padded(packs: Sequence[Packed], order: Sequence[int], processes: int) -> lis
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """What is trained on: packed sequences, and which optimiser step holds which of them.
+    """The training data: packed sequences, and the optimiser step that each belongs to.
 
-    `order` holds the numbers of the packs in training order, `per_step` of them a step. `row_ids` and `row_sources`
-    belong to the numbers in `Packed.rows`.
+    `order` holds the numbers of the packs in training order, `per_step` of them per step. `row_ids` and `row_sources`
+    are indexed by the numbers in `Pack.rows`.
     """
 
-    packs: list[Packed]
+    packs: list[Pack]
     order: list[int]
     row_ids: list[str]
     row_sources: list[str]
@@ -132,27 +137,27 @@ class TrainingBatches:
 
     @property
     def steps(self) -> int:
-        """Optimiser steps; the last one may hold fewer sequences."""
+        """Number of optimiser steps; the last one may hold fewer sequences."""
         return math.ceil(len(self.order) / self.per_step)
 
     @property
     def order_sha256(self) -> str:
-        """Digest of every token, position and label in the order of training."""
+        """SHA-256 of every token, position and label in training order."""
         packs = [(p.input_ids, p.position_ids, p.labels) for p in self.packs]
         digests = [hashlib.sha256(repr(lists).encode()).hexdigest() for lists in packs]
         return hashlib.sha256("".join(digests[index] for index in self.order).encode()).hexdigest()
 
     @property
     def sources(self) -> list[str]:
-        """Names of the sources."""
+        """Names of the sources, sorted."""
         return sorted(set(self.row_sources))
 
-    def members(self, step: int) -> list[Packed]:
+    def members(self, step: int) -> list[Pack]:
         """The sequences of an optimiser step (counted from 1)."""
         return [self.packs[index] for index in self.order[(step - 1) * self.per_step : step * self.per_step]]
 
     def tokens(self, step: int) -> tuple[int, int]:
-        """(all, supervised) tokens of an optimiser step."""
+        """(total, supervised) number of tokens in an optimiser step."""
         members = self.members(step)
         return sum(len(p.input_ids) for p in members), sum(p.supervised for p in members)
 
@@ -161,7 +166,7 @@ class TrainingBatches:
         return [self.row_ids[row] for packed in self.members(step) for row in packed.rows]
 
     def examples(self, processes: int) -> list[dict[str, list[int]]]:
-        """The trainer's dataset, in training order; packs that come again are the same objects."""
+        """The trainer's dataset in training order; repeated packs are the same objects."""
         ordered = padded(self.packs, self.order, processes)
         examples = {key: _example(packed) for key, packed in {id(p): p for p in ordered}.items()}
         return [examples[id(packed)] for packed in ordered]
@@ -172,12 +177,12 @@ class TrainingBatches:
     @classmethod
     def load(cls, path: Path) -> "TrainingBatches":
         values: dict[str, Any] = json.loads(path.read_text())
-        packs = [Packed(**{**p, "rows": tuple(p["rows"])}) for p in values.pop("packs")]
+        packs = [Pack(**{**p, "rows": tuple(p["rows"])}) for p in values.pop("packs")]
         return cls(packs=packs, **values)
 
 
 def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches:
-    """Rows packed and put in order, both by the seed."""
+    """The rows packed and put in training order, both by train.seed."""
     packs = pack(prepared.rendered, config.sequence_length, config.seed)
     return TrainingBatches(
         packs=packs,
@@ -188,8 +193,8 @@ def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches
     )
 
 
-def _example(packed: Packed) -> dict[str, list[int]]:
-    """The trainer's columns, each one value a token; `row` is the number of the token's row."""
+def _example(packed: Pack) -> dict[str, list[int]]:
+    """The trainer's columns, one value per token each; `row` is the number of the token's row."""
     starts = [position == 0 for position in packed.position_ids]
     row = [packed.rows[number - 1] for number in accumulate(starts)]
     columns = {"input_ids": packed.input_ids, "position_ids": packed.position_ids, "labels": packed.labels}
@@ -197,7 +202,7 @@ def _example(packed: Packed) -> dict[str, list[int]]:
 
 
 def collate(examples: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
-    """Packed sequences one after another as tensors of shape (1, tokens), dtype int64."""
+    """The packed sequences concatenated, as tensors of shape (1, tokens), dtype int64."""
     import torch
 
     return {key: torch.tensor([[value for one in examples for value in one[key]]]) for key in examples[0]}

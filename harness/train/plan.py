@@ -1,4 +1,4 @@
-"""What a training would be: steps, tokens, rows that are too long, parameters, memory, time. Nothing is trained."""
+"""`harness train --dry-run`: steps, tokens, long rows, parameters, memory and time of a training, without training."""
 
 import dataclasses
 import tempfile
@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config.experiment import TrainingConfig
 from harness.config.train import TrainConfig
+from harness.core.console import plural
 from harness.prompt.render import Renderer
 from harness.records.stages import LongRows
 from harness.train.device import compute_for, device_of
@@ -17,10 +18,8 @@ from harness.train.finetune import contract_for_training
 from harness.train.fit import fit
 from harness.train.model import parameter_counts, skeleton
 from harness.train.packing import TrainingBatches, padding_share, training_batches
-from harness.train.prepare import Row, long_rows_messages, prepare
+from harness.train.prepare import TrainingRow, long_rows_messages, prepare
 from harness.train.progress import ComputeSettings, SavedProgress
-
-# The memory that training is expected to take, from shapes alone: weights, optimiser, activations, logits.
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NF4 = 0.52  # bytes a parameter in 4 bits, with its share of the doubly quantised constants
@@ -29,7 +28,7 @@ _RUNTIME_GIB = {"cpu": 1.2, "cuda": 0.7}  # a process with torch, transformers a
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """GiB on one device, without sharding."""
+    """Memory that training is expected to take on one device, in GiB, without sharding."""
 
     weights: float
     optimiser: float
@@ -53,12 +52,12 @@ def estimate_memory(
     supervised: int,
     at_once: int = 1,
 ) -> MemoryEstimate:
-    """Of `at_once` sequences of `length` tokens, `supervised` of them with a loss; `shape` is the model's config.
+    """The memory for `at_once` sequences of `length` tokens, `supervised` of them with a loss, from shapes alone.
 
-    AdamW in fp32: 16 bytes a trained parameter (weight, gradient, two moments), 18 with the bf16 copy that autocast
-    makes, 4 for each of several sequences. What a layer keeps for the backward pass is counted from transformers' Llama
-    with SDPA, about ±30% for other models; peft keeps an adapter's inputs in fp32 too (on the CPU another layer
-    stands in for its own). QLoRA has embeddings and output layer in fp32.
+    `shape` is the model's config. AdamW in fp32 takes 16 bytes per trained parameter (weight, gradient, two moments),
+    18 with the bf16 copy that autocast makes, and 4 more for each of several sequences. What a layer keeps for the
+    backward pass is counted for transformers' Llama with SDPA; expect ±30% for other models. On a GPU peft also keeps
+    an adapter's inputs in fp32. QLoRA holds embeddings and output layer in fp32.
     """
     full = config.method == "full"
     frozen = 0 if full else total - trained
@@ -78,7 +77,7 @@ def estimate_memory(
 
 
 def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:
-    """Bytes a token that one layer keeps for its backward pass."""
+    """Bytes per token that one layer keeps for its backward pass."""
     hidden, inner = shape.hidden_size, shape.intermediate_size
     head = getattr(shape, "head_dim", None) or hidden // shape.num_attention_heads
     query, key = head * shape.num_attention_heads, head * shape.num_key_value_heads
@@ -89,16 +88,14 @@ def _layer_bytes(shape: Any, width: int, *, fp32_inputs: bool) -> int:
     return int(norms + attention + mlp + inputs)
 
 
-# The plan.
-
 _PROBE_STEPS = 3
-_USABLE_MEMORY = 0.8  # the share of the free memory that a probe may be expected to take
+_USABLE_MEMORY = 0.8  # a probe runs only if it is expected to take at most this share of the free memory
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """`tokens` and `supervised` are of the whole training, over all epochs. `seconds` and `peak_gib` come from a
-    probe of a few real steps; None where the expected memory leaves no room for one."""
+    """What a training would be. `tokens` and `supervised` count all epochs; `seconds` and `peak_gib` come from a probe
+    of a few real steps, and are None if there is too little memory for one."""
 
     rows: int
     sequences: int
@@ -116,25 +113,25 @@ class TrainingPlan:
 
     def lines(self) -> Iterator[str]:
         share = self.supervised / self.tokens
-        parts = "1 part" if self.computed.parts_at_once == 1 else f"{self.computed.parts_at_once} parts"
-        yield f"rows: {self.rows} in {self.sequences} sequences, {self.padding:.1%} of them padding"
+        threads, parts = plural(self.computed.threads, "thread"), plural(self.computed.parts_at_once, "part")
+        yield f"rows: {self.rows} in {plural(self.sequences, 'sequence')}, {self.padding:.1%} padding"
         yield from long_rows_messages(self.long)
         if not (self.long.dropped or self.long.split):
             yield f"rows over {self.long.limit} tokens: none"
         yield f"steps: {self.steps}, {self.tokens} tokens, {share:.0%} of them supervised"
         yield f"parameters trained: {self.trained} of {self.total} ({self.trained / self.total:.2%})"
-        yield f"computed on: {self.computed.device}, {self.computed.threads} threads, {parts} of a step at once"
+        yield f"device: {self.computed.device}, {threads}, {parts} of a step at once"
         terms = ", ".join(f"{name} {gib:.2f}" for name, gib in dataclasses.asdict(self.memory).items())
-        yield f"expected memory: {self.memory.total:.2f} GiB a process, unsharded (by formula: {terms})"
+        yield f"expected memory: {self.memory.total:.2f} GiB per process, unsharded (formula: {terms})"
         if self.seconds is None or self.peak_gib is None:
-            yield "expected time: unknown; the expected memory leaves no room here for a probe"
+            yield "expected time: unknown, because this machine has too little free memory to probe a few steps"
         else:
-            yield f"memory at its peak in a probe of {_PROBE_STEPS} steps: {self.peak_gib:.2f} GiB"
-            yield f"expected time: {self.seconds:.0f} s (from that probe, one process), without start and saving"
+            yield f"peak memory in a probe of {_PROBE_STEPS} steps: {self.peak_gib:.2f} GiB"
+            yield f"expected time: {self.seconds:.0f} s (from that probe, in one process), without startup and saving"
 
 
-def plan_training(config: TrainingConfig, base: Path, rows: Sequence[Row]) -> TrainingPlan:
-    """Raises what `finetune` would raise before its first step."""
+def plan_training(config: TrainingConfig, base: Path, rows: Sequence[TrainingRow]) -> TrainingPlan:
+    """The plan of a training; raises the errors that `finetune` raises before its first step."""
     import torch
 
     tokenizer, contract = contract_for_training(config, base)
@@ -173,7 +170,7 @@ def plan_training(config: TrainingConfig, base: Path, rows: Sequence[Row]) -> Tr
 def _probe(
     config: TrainingConfig, base: Path, batches: TrainingBatches, memory: MemoryEstimate, per_step: int, parts: int
 ) -> tuple[float | None, float | None]:
-    """(tokens a second, peak GiB) of real steps of `per_step` sequences, the first of them not counted."""
+    """(tokens per second, peak GiB) of real steps of `per_step` sequences; the first step does not count."""
     if memory.total * 2**30 > _USABLE_MEMORY * _free_bytes(config):
         return None, None
     few = [*batches.order[:per_step], *islice(cycle(batches.order), per_step * (_PROBE_STEPS - 1))]
@@ -196,4 +193,4 @@ def _free_bytes(config: TrainingConfig) -> float:
         return float(torch.cuda.mem_get_info()[0])
     import psutil
 
-    return float(psutil.virtual_memory().available)  # with what the kernel gives back, such as cached files
+    return float(psutil.virtual_memory().available)  # includes what the kernel can reclaim, such as cached files

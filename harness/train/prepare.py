@@ -1,4 +1,4 @@
-"""Rows as token ids that fit a training sequence. What is too long is never cut silently: each row is reported."""
+"""Renders training rows to token ids that fit a training sequence. Rows that are too long are reported, never cut."""
 
 import dataclasses
 import json
@@ -7,30 +7,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.config.train import TrainConfig
+from harness.core.console import plural
 from harness.core.errors import DataError
 from harness.prompt.messages import row_messages
 from harness.prompt.render import Rendered, Renderer
 from harness.records.stages import LongRows
 
-Row = dict[str, Any]
+TrainingRow = dict[str, Any]
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows with their ids and loss masks, in the same order, and what became of those that were too long."""
+    """Rows with their token ids and loss masks, in the same order, and what happened to rows that were too long."""
 
-    rows: list[Row]
+    rows: list[TrainingRow]
     rendered: list[Rendered]
     long: LongRows
 
 
-def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Prepared:
-    """Every row under the contract, at most `sequence_length` tokens each.
+def prepare(renderer: Renderer, rows: Sequence[TrainingRow], config: TrainConfig) -> Prepared:
+    """Every row rendered under the contract, with at most `sequence_length` tokens each.
 
-    Raises DataError for rows that cannot be rendered, for long ones under the policy 'error', and when none is left.
+    Raises DataError for rows that cannot be rendered, for long rows under train.too_long=error, and when no row is
+    left.
     """
-    kept: list[tuple[Row, Rendered]] = []
+    kept: list[tuple[TrainingRow, Rendered]] = []
     dropped: dict[str, int] = {}
     split: dict[str, int] = {}
     for row in rows:
@@ -49,27 +51,27 @@ def prepare(renderer: Renderer, rows: Sequence[Row], config: TrainConfig) -> Pre
     if config.too_long == "error" and dropped:
         raise DataError(_too_long(long))
     if not kept:
-        raise DataError(f"no row fits into {config.sequence_length} tokens (train.sequence_length)")
+        raise DataError(f"no row fits into {config.sequence_length} tokens. Raise train.sequence_length.")
     return Prepared([row for row, _ in kept], [rendered for _, rendered in kept], long)
 
 
 def long_rows_messages(long: LongRows) -> Iterator[str]:
     """One line for the rows that were dropped, one for those that were split."""
-    for what, found in (("dropped", long.dropped), ("split at a turn", long.split)):
+    for what, found in (("dropped", long.dropped), ("split", long.split)):
         if found:
             names = ", ".join(list(found)[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
-            yield f"{len(found)} rows over {long.limit} tokens were {what}: {names}"
+            yield f"{what} {plural(len(found), 'row')} over {long.limit} tokens: {names}"
 
 
 def _too_long(long: LongRows) -> str:
     named = ", ".join(f"{name} ({size})" for name, size in list(long.dropped.items())[:_SHOWN])
     return (
-        f"{len(long.dropped)} rows are longer than {long.limit} tokens: {named}. Raise train.sequence_length, shorten "
-        "them, or choose train.too_long=drop or split; nothing is cut silently."
+        f"{plural(len(long.dropped), 'row')} over {long.limit} tokens: {named}. Raise train.sequence_length, shorten "
+        "the rows, or set train.too_long=drop or split."
     )
 
 
-def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
+def _rendered(renderer: Renderer, row: TrainingRow, train_on: str) -> Rendered:
     try:
         rendered = renderer.training(row_messages(row))
     except DataError as error:
@@ -80,13 +82,13 @@ def _rendered(renderer: Renderer, row: Row, train_on: str) -> Rendered:
     return dataclasses.replace(rendered, mask=mask)
 
 
-def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row, Rendered]]:
-    """The row's turns as several rows that fit, a system message before each; empty when one exchange does not fit.
+def _parts(renderer: Renderer, row: TrainingRow, config: TrainConfig) -> list[tuple[TrainingRow, Rendered]]:
+    """The row's turns as several rows that fit, each with the system message; empty if one exchange does not fit.
 
-    Where the loss is on the last answer alone, the row that holds it: the others would teach nothing.
+    With train.train_on=last, only the row with the last answer: the others would teach nothing.
     """
     system, exchanges = _exchanges(row_messages(row))
-    parts: list[tuple[Row, Rendered]] = []
+    parts: list[tuple[TrainingRow, Rendered]] = []
     start = 0
     while start < len(exchanges):
         fitting = None
@@ -105,7 +107,7 @@ def _parts(renderer: Renderer, row: Row, config: TrainConfig) -> list[tuple[Row,
 
 
 def _exchanges(turns: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], list[list[dict[str, str]]]]:
-    """(system messages at the start, the rest cut after every answer that a user's turn follows)."""
+    """(leading system messages, the other turns split after every answer that a user's turn follows)."""
     first = next((i for i, turn in enumerate(turns) if turn["role"] != "system"), len(turns))
     exchanges: list[list[dict[str, str]]] = []
     for index, turn in enumerate(turns[first:], first):

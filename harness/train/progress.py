@@ -1,6 +1,6 @@
-"""What an unfinished training has saved: complete checkpoints, the curve, and what it was started with.
+"""The saved state of an unfinished training: complete checkpoints, the loss curve, and the settings it started with.
 
-A checkpoint is complete once its marker is there; the marker is written last, after everything reached the disk.
+A checkpoint is complete once it has its marker file, which is written last, after all other files reached the disk.
 """
 
 import json
@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 
 from harness.core.console import say
 from harness.core.errors import EnvironmentFault, UsageError
+from harness.core.layout import CURVE
 from harness.core.store import write_json
-from harness.records.stages import Examined
+from harness.records.stages import EvaluatedCheckpoint
 
-COMPLETE = "complete.json"
-CURVE = "train.jsonl"
-STOP = "stop"  # while this file is there, launched processes save and end
+_MARKER = "complete.json"
+STOP = "stop"  # while this file exists, launched processes save and end
 _IDENTITY, _EXAMINED, _RESUMED, _STARTS = "identity.json", "examined.json", "resumed.json", "starts.json"
 _LOCK, _PATIENCE_S = ".lock", 600.0
 _MEANING = {
@@ -34,21 +34,21 @@ _MEANING = {
     "launch": "the launcher or the number of processes",
     "dtype": "model.dtype",
     "versions": "library versions",
-    "code": "the code of training",
+    "code": "the training code",
 }
 
 
 class Interruption:
-    """Whether somebody asked training to stop: with SIGTERM or Ctrl-C, or with the file `stop`.
+    """Whether training was told to stop: by SIGTERM or Ctrl-C, or by the file `stop`.
 
-    The running step is finished and saved first; a second signal ends at once.
+    The current step is finished and saved first; a second signal ends training at once.
     """
 
     def __init__(self, stop: Path | None = None) -> None:
         self.requested, self._stop = False, stop
 
     def check(self) -> bool:
-        """Whether it was requested by now."""
+        """Whether a stop has been requested."""
         self.requested = self.requested or (self._stop is not None and self._stop.exists())
         return self.requested
 
@@ -59,7 +59,7 @@ class Interruption:
 
     @contextmanager
     def handling_signals(self) -> Iterator["Interruption"]:
-        """Takes both signals inside (in the main thread, where alone they can be taken)."""
+        """Handles both signals inside the block. Only the main thread can; elsewhere nothing changes."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -73,7 +73,7 @@ class Interruption:
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """What the bits of a training depend on beside its identity: device, threads, parts of a step at once."""
+    """What the exact weights depend on besides the identity: device, threads, parts of a step computed at once."""
 
     device: str
     threads: int
@@ -87,7 +87,7 @@ class SavedProgress:
         self.folder = folder
 
     def open(self, identity: Mapping[str, Any]) -> None:
-        """Starts, or goes on with what was started with the same `identity`; raises UsageError that names changes."""
+        """Starts a training, or resumes one with the same `identity`; raises UsageError that names what changed."""
         identity = json.loads(json.dumps(identity, default=str))
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.in_use():
@@ -98,26 +98,27 @@ class SavedProgress:
             return
         if changes := _changes(json.loads(path.read_text()), identity):
             raise UsageError(
-                f"the unfinished training in {self.folder} was started with something else: {'; '.join(changes)}. "
-                f"Restore it to go on, or start anew after: rm -r {self.folder}"
+                f"the unfinished training in {self.folder} had other settings: {'; '.join(changes)}. Restore them to "
+                f"resume it, or start from the beginning: rm -r {self.folder}"
             )
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Held by the process that writes here; waits for one that outlived the training it belonged to.
+        """Locks the folder for the process that writes to it; waits for a process left over from an earlier start.
 
-        Raises EnvironmentFault when that does not end.
+        Raises EnvironmentFault when that process does not end.
         """
         lock = FileLock(self.folder / _LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"  waiting for a process of an earlier start, which still writes to {self.folder}")
+            say(f"  waiting for a training process of an earlier start that still writes to {self.folder}")
             try:
                 lock.acquire(timeout=_PATIENCE_S)
             except Timeout:
                 raise EnvironmentFault(
-                    f"a training process of an earlier start still writes to {self.folder}; stop it, and start again"
+                    f"a training process of an earlier start still writes to {self.folder}. Stop it, then run the same "
+                    "command again."
                 ) from None
         try:
             yield
@@ -135,25 +136,27 @@ class SavedProgress:
         return max(found, default=None)
 
     def curve(self) -> list[dict[str, float]]:
-        """One row an optimiser step."""
+        """One row per optimiser step."""
         path = self.folder / CURVE
         lines = path.read_text().splitlines() if path.is_file() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def cut_curve(self, step: int) -> None:
-        """Leaves the curve up to a step: later rows belong to steps that are done again."""
+        """Removes the rows after `step` from the curve: those steps are repeated."""
         rows = [row for row in self.curve() if row["step"] <= step]
         (self.folder / CURVE).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def examined(self) -> list[Examined]:
+    def examined(self) -> list[EvaluatedCheckpoint]:
         path = self.folder / _EXAMINED
-        return [Examined.model_validate(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        return (
+            [EvaluatedCheckpoint.model_validate(row) for row in json.loads(path.read_text())] if path.is_file() else []
+        )
 
-    def note_examined(self, found: Examined) -> None:
+    def note_evaluated(self, found: EvaluatedCheckpoint) -> None:
         write_json(self.folder / _EXAMINED, [e.model_dump() for e in [*self.examined(), found]])
 
     def resumed_at(self) -> list[int]:
-        """The steps that training went on from."""
+        """The steps at which training was resumed."""
         path = self.folder / _RESUMED
         return list(json.loads(path.read_text())) if path.is_file() else []
 
@@ -161,7 +164,7 @@ class SavedProgress:
         write_json(self.folder / _RESUMED, [*self.resumed_at(), step])
 
     def starts(self) -> list[ComputeSettings]:
-        """How it was computed from step 1 on, and after each time that training went on."""
+        """How training was computed: from step 1, then after each resumption."""
         path = self.folder / _STARTS
         return [ComputeSettings(**row) for row in json.loads(path.read_text())] if path.is_file() else []
 
@@ -170,17 +173,17 @@ class SavedProgress:
 
 
 def mark_complete(folder: Path) -> None:
-    """Declares a checkpoint complete, once all its files are on the disk."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]
+    """Marks a checkpoint as complete once all its files are on the disk."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _MARKER]
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    write_json(folder / COMPLETE, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
+    write_json(folder / _MARKER, {path.relative_to(folder).as_posix(): path.stat().st_size for path in files})
 
 
 def _is_complete(folder: Path) -> bool:
     try:
-        sizes = json.loads((folder / COMPLETE).read_text())
+        sizes = json.loads((folder / _MARKER).read_text())
     except (OSError, ValueError):
         return False
     return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in sizes.items())

@@ -1,4 +1,4 @@
-"""Checkpoints evaluated during training: which one is kept, and whether training goes on."""
+"""Checkpoint selection: evaluates checkpoints during training, keeps the best, and decides whether to stop early."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from harness.core.errors import DataError
 from harness.model.load import load_model
 from harness.prompt.contract import Contract
 from harness.prompt.saved import write_prompt_side
-from harness.records.stages import Examined
+from harness.records.stages import EvaluatedCheckpoint
 from harness.train.progress import SavedProgress
 
-EvaluateCheckpoint = Callable[[int, Path], Examined]
+EvaluateCheckpoint = Callable[[int, Path], EvaluatedCheckpoint]
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json", "config.json")
 
 
 class CheckpointSelector:
-    """Has `evaluate` measure checkpoints, and keeps the best of them in the progress folder."""
+    """Measures checkpoints with `evaluate`, and keeps the best of them in the progress folder."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class CheckpointSelector:
         self.contract, self.tokenizer = contract, tokenizer
 
     def __call__(self, step: int, checkpoint: Path) -> bool:
-        """Whether training goes on after this checkpoint."""
+        """Evaluates a checkpoint; returns whether training continues after it."""
         folder = self.saved.folder / f"examined-{step}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -41,16 +41,17 @@ class CheckpointSelector:
             for path in checkpoint.glob(pattern):
                 shutil.copy(path, folder / path.name)
         write_prompt_side(self.contract, self.tokenizer, folder)
-        self.saved.note_examined(self.evaluate(step, folder))
+        self.saved.note_evaluated(self.evaluate(step, folder))
         for other in self.saved.folder.glob("examined-*"):
             if other.name != f"examined-{self.kept_step}":
                 shutil.rmtree(other)
         if self.stopped:
-            say(f"  training stops at step {step}: {', '.join(self.saved.examined()[-1].failed_guards)} got worse")
+            guards = ", ".join(self.saved.examined()[-1].failed_guards)
+            say(f"  training stops at step {step} because these guards failed: {guards}")
         return not self.stopped
 
     def catch_up(self, step: int, checkpoint: Path, steps: int) -> None:
-        """Evaluates the checkpoint of `step` of `steps` where that is due and not done yet."""
+        """Evaluates the checkpoint of `step` (of `steps`) if that is due and was not done yet."""
         from harness.train.callbacks import evaluation_due
 
         known = {found.step for found in self.saved.examined()}
@@ -59,7 +60,7 @@ class CheckpointSelector:
 
     @property
     def stopped(self) -> bool:
-        """Whether the last checkpoint failed a guard, and training is to end then."""
+        """Whether the last checkpoint failed a guard and train.stop_on_forgetting is set."""
         examined = self.saved.examined()
         return self.config.train.stop_on_forgetting and bool(examined) and bool(examined[-1].failed_guards)
 
@@ -68,7 +69,7 @@ class CheckpointSelector:
         return best_checkpoint(self.saved.examined()).step
 
     def write_kept(self, out: Path) -> None:
-        """The best checkpoint's weights, in the place of whatever weights are in `out`."""
+        """Replaces the weights in `out` by those of the best checkpoint."""
         kept = self.saved.folder / f"examined-{self.kept_step}"
         if self.config.train.method == "full":
             for path in out.glob("*.safetensors*"):
@@ -79,15 +80,16 @@ class CheckpointSelector:
             shutil.copy(kept / name, out / name)
 
 
-def best_checkpoint(examined: Sequence[Examined]) -> Examined:
-    """The checkpoint to keep by the policy: all guards within their margins first, then the targets' mean.
+def best_checkpoint(examined: Sequence[EvaluatedCheckpoint]) -> EvaluatedCheckpoint:
+    """The checkpoint to keep: of those with all guards within their margins, the one with the highest targets' mean.
 
-    Where no checkpoint holds its guards, the one that comes nearest. Of equals the earliest.
+    If none has its guards within the margins, the one that comes closest. Ties go to the earliest. Raises DataError
+    without any checkpoint.
     """
     if not examined:
-        raise DataError("no checkpoint was evaluated: train.eval_every is larger than the number of steps")
+        raise DataError("no checkpoint was evaluated: train.eval_every is larger than the number of steps. Lower it.")
 
-    def merit(found: Examined) -> tuple[bool, float]:
+    def merit(found: EvaluatedCheckpoint) -> tuple[bool, float]:
         held = not found.failed_guards and found.slack >= 0
         return held, found.target if held else found.slack
 

@@ -1,6 +1,6 @@
-"""transformers' Trainer for packed sequences: weighted sources, penalties against forgetting, losses by source.
+"""transformers' Trainer for packed sequences: source weights, penalties against forgetting, loss by source.
 
-Imports torch: only the training stage imports this file.
+Imports torch: only training imports this file.
 """
 
 import math
@@ -20,13 +20,14 @@ from harness.train.compute import Compute
 from harness.train.packing import IGNORED, TrainingBatches, collate
 from harness.train.progress import mark_complete
 
-_OVER_PROCESSES = {"l2_to_start": "mean", "kl_to_base": "sum"}  # each has the same weights, and rows of its own
+_REDUCTIONS = {"l2_to_start": "mean", "kl_to_base": "sum"}  # processes have the same weights, but rows of their own
 
 
 def l2_to_start(model: Any, start: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Half the squared distance of the weights from where training started (L2-SP; Li, Grandvalet, Davoine, 2018).
+    """Half the squared distance of the weights from their values at the start (L2-SP; Li, Grandvalet, Davoine, 2018).
 
-    Of an adapter it is that of the change it makes, s·B·A; `start` holds the weights of a model trained in full.
+    For full fine-tuning `start` holds those values. For an adapter, `start` is empty and the distance is the norm of
+    the change s·B·A.
     """
     if start:
         parts = [((p - start[n]) ** 2).sum() for n, p in model.named_parameters() if p.requires_grad]
@@ -36,16 +37,16 @@ def l2_to_start(model: Any, start: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _change(module: Any) -> torch.Tensor:
-    """|s·B·A|² in the Frobenius norm, from the products of rank r alone: tr(BᵀB·AAᵀ)."""
+    """|s·B·A|² in the Frobenius norm, from r × r products alone: s²·tr(BᵀB·AAᵀ)."""
     (name,) = module.active_adapters
     a, b = module.lora_A[name].weight.float(), module.lora_B[name].weight.float()
     return float(module.scaling[name]) ** 2 * ((b.T @ b) * (a @ a.T)).sum()
 
 
 def kl_to_base(model: Any, inputs: Any, positions: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Summed KL(base‖model) in nats over `positions`; the base is the model without its adapter.
+    """KL(base‖model) in nats, summed over `positions`; the base is the model without its adapter.
 
-    `logits` are the model's own at these positions, shape (positions, vocabulary).
+    `logits` are the model's logits at these positions, shape (positions, vocabulary).
     """
     with torch.no_grad(), model.disable_adapter():
         base = model(
@@ -68,10 +69,10 @@ def training_arguments(
     bf16: bool = False,
     parts_at_once: int = 1,
 ) -> TrainingArguments:
-    """`sequences_per_step` packed sequences an optimiser step, over all processes.
+    """transformers' arguments for `sequences_per_step` packed sequences per optimiser step, over all processes.
 
-    One of them a forward pass; where `parts_at_once` is above 1 a whole step is one batch. A callback says
-    when to save: the last two checkpoints are kept. `bf16` is for weights in fp32, computed in bf16.
+    A forward pass takes one sequence; with `parts_at_once` above 1 a whole step is one batch. A callback decides when
+    to save; the last two checkpoints are kept. `bf16` computes fp32 weights in bf16.
     """
     batch = config.sequences_per_step if parts_at_once > 1 else 1
     arguments = TrainingArguments(
@@ -101,14 +102,14 @@ def training_arguments(
         remove_unused_columns=False,
         disable_tqdm=True,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU; several are several processes
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # one process drives one GPU; several GPUs need several processes
     return arguments
 
 
 class PackedTrainer(Trainer):
-    """Trains on packed sequences: cross-entropy summed over the supervised tokens of a whole step, and the penalties.
+    """Trains on packed sequences: cross-entropy over the supervised tokens of a whole step, plus the penalties.
 
-    What is logged at every step holds the mean loss of every source. `compute` says how a step is computed.
+    Every step logs the mean loss of each source. `compute` decides how a step is computed.
     """
 
     def __init__(self, batches: TrainingBatches, config: TrainingConfig, compute: Compute, **arguments: Any):
@@ -119,31 +120,31 @@ class PackedTrainer(Trainer):
             self.remove_callback(printer)
         settings, device = config.train, self.args.device
         if settings.l2_to_start and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            why = "FSDP and DeepSpeed split the weights, and the distance is that of whole ones"
-            raise ConfigError([f"train.l2_to_start: {why}; leave it out, or accelerate_config"])
+            why = "FSDP and DeepSpeed split the weights, and this penalty needs them whole"
+            raise ConfigError([f"train.l2_to_start: {why}. Set train.l2_to_start=0 or accelerate_config=null."])
         self._settings, self._compute = settings, compute
         self._names = batches.sources
         replay = [config.roles.get(name) == "replay" for name in self._names]
         self._replay = torch.tensor(replay, device=device)
         self._weights = torch.tensor([settings.source_weights.get(name, 1.0) for name in self._names], device=device)
-        shards = settings.sequences_per_step + compute.parts_at_once  # each has its own sums: threads never add to one
+        shards = settings.sequences_per_step + compute.parts_at_once  # own sums each: threads share none
         self._sums = torch.zeros(shards, 2, len(self._names), dtype=torch.float64, device=device)
         self._source_of = torch.tensor([self._names.index(name) for name in batches.row_sources], device=device)
-        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of a step: numbers of rows, losses of their tokens
+        self._seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # of the current step: row numbers, token losses
         self._start: dict[str, torch.Tensor] = {}
         if settings.l2_to_start and settings.method == "full":
             self._start = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
-        self._penalties = dict.fromkeys(_OVER_PROCESSES, torch.zeros((), device=device))
+        self._penalties = dict.fromkeys(_REDUCTIONS, torch.zeros((), device=device))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """The batch's loss, its gradients added to those of the parameters."""
+        """The loss of the batch, shape (); adds its gradients to those of the parameters."""
         loss: torch.Tensor = self._compute.training_step(self, super().training_step, model, inputs, num_items_in_batch)
         return loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean loss over `num_items_in_batch` supervised tokens; logits exist only at supervised positions."""
+        """Mean loss over `num_items_in_batch` supervised tokens; logits are computed at supervised positions only."""
         inputs = self._compute.skip_unused_tokens(inputs)
         labels = inputs["labels"][0]
         supervised = (labels != IGNORED).nonzero().squeeze(1)
@@ -159,8 +160,8 @@ class PackedTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
-        """The loss from the supervised tokens' `losses`, shape (n,): their weighted sum over the `items` tokens of the
-        step, plus the penalties; scaled as gradients of processes are."""
+        """The loss, shape (): the weighted sum of the supervised tokens' `losses`, shape (n,), divided by the `items`
+        tokens of the step, plus the penalties. Multiplied by the number of processes, whose gradients are averaged."""
         row = inputs["row"][0][supervised]
         source = self._source_of[row]
         self._seen.append((row, losses.detach()))
@@ -172,52 +173,52 @@ class PackedTrainer(Trainer):
         general = self._replay[source].nonzero().squeeze(1)
         if self._settings.kl_to_base and len(general):
             penalty = self._settings.kl_to_base * kl_to_base(own, inputs, supervised[general], logits[general]) / items
-            loss = loss + self._noted("kl_to_base", penalty)
+            loss = loss + self._logged_penalty("kl_to_base", penalty)
         loss = loss * self.accelerator.num_processes
         if self._settings.l2_to_start:
             batches = self.current_gradient_accumulation_steps
             penalty = self._settings.l2_to_start * l2_to_start(own, self._start) / batches
-            loss = loss + self._noted("l2_to_start", penalty)
+            loss = loss + self._logged_penalty("l2_to_start", penalty)
         return loss
 
-    def _noted(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
-        """`penalty`, added to what is logged of it for the step."""
+    def _logged_penalty(self, name: str, penalty: torch.Tensor) -> torch.Tensor:
+        """Returns `penalty` after adding it to the value logged for the step."""
         self._penalties[name] = self._penalties[name] + penalty.detach()
         return penalty
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """The dataset is in training order already."""
+        """Keeps the dataset's order, which is the training order already."""
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Complete or absent: the marker is written once every process has written its part."""
+        """Marks a checkpoint complete once every process has written its part."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers would count all parameters anew for every batch, and nothing reads the sum."""
+        """0: transformers would count all parameters again for every batch, and nothing reads the sum."""
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds each source's mean loss, and the penalties in use, to what is logged."""
+        """Adds the mean loss of each source, and the penalties in use, to the log."""
         if "loss" in logs:
             sums = self.accelerator.reduce(self._sums.sum(0), "sum")
             totals, counts = sums.tolist()
             logs |= {f"loss/{n}": t / c for n, t, c in zip(self._names, totals, counts, strict=True) if c}
             for name, value in self._penalties.items():
                 if getattr(self._settings, name):
-                    logs[name] = float(self.accelerator.reduce(value, _OVER_PROCESSES[name]))
+                    logs[name] = float(self.accelerator.reduce(value, _REDUCTIONS[name]))
                     self._penalties[name] = torch.zeros_like(value)
             self._sums.zero_()
         super().log(logs, start_time)
         self._seen.clear()
 
     def rows_by_loss(self) -> list[int]:
-        """Numbers of the rows of the step that is logged, highest mean loss first, before all what is no number.
+        """Numbers of the rows in the logged step, NaN losses first, then by mean loss, highest first.
 
-        Of all processes, which have to ask for it together.
+        Covers all processes, so all of them must call this together.
         """
         rows, of_token = torch.cat([row for row, _ in self._seen]).unique(return_inverse=True)
         losses = torch.cat([losses for _, losses in self._seen]).double().nan_to_num(nan=math.inf)

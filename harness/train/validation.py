@@ -1,4 +1,4 @@
-"""Loss on rows that are not trained on, in batches of rows of like length. Imports torch: only training does."""
+"""Validation loss on rows that are not trained on, in batches of rows of similar length. Imports torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.train.packing import IGNORED, join
 
 
 def losses_of(config: TrainingConfig, base: Path, checkpoint: Path, rows: Sequence[Rendered]) -> tuple[float, float]:
-    """Mean losses (nats a supervised token) of the base model and of a checkpoint, an adapter or a whole model."""
+    """Mean losses (nats per supervised token) of the base model and of a checkpoint: an adapter or a whole model."""
     device = device_of(config.train)
 
     def loaded(folder: Path) -> tuple[Any, Compute]:
@@ -32,15 +32,15 @@ def losses_of(config: TrainingConfig, base: Path, checkpoint: Path, rows: Sequen
 
 
 def eval_loss(model: Any, rows: Sequence[Rendered], length: int = 1024, compute: Compute | None = None) -> float:
-    """Mean loss (nats) of the supervised tokens of `rows`; every row once, the model left in the mode it was in."""
+    """Mean loss (nats) over the supervised tokens of `rows`. The model stays in the mode (train, eval) it was in."""
     sums = row_losses(model, rows, length, compute)
     return sum(sums) / sum(sum(row.mask[1:]) for row in rows)
 
 
 def row_losses(model: Any, rows: Sequence[Rendered], length: int = 1024, compute: Compute | None = None) -> list[float]:
-    """Summed loss (nats) of each row's supervised tokens, in the order given.
+    """Summed loss (nats) of each row's supervised tokens, in the order of `rows`.
 
-    Rows are run in batches of up to `length` tokens, the longest first: memory that does not suffice shows at once.
+    Rows run in batches of up to `length` tokens, longest first, so that too little memory shows at once.
     """
     compute = compute or Compute()
     losses = [0.0] * len(rows)
@@ -56,7 +56,7 @@ def row_losses(model: Any, rows: Sequence[Rendered], length: int = 1024, compute
 
 
 def by_length(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Numbers of the rows, longest first, cut into batches of at most `length` tokens (or one row that is longer)."""
+    """Numbers of the rows, longest first, in batches of at most `length` tokens (or a single longer row)."""
     batches: list[list[int]] = []
     room = 0
     for row in sorted(range(len(sizes)), key=lambda index: -sizes[index]):

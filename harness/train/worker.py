@@ -1,4 +1,4 @@
-"""One of several training processes: python -m harness.train.worker JOB.json, started by accelerate or torchrun."""
+"""One of several training processes, started by accelerate or torchrun: python -m harness.train.worker JOB.json."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.config.experiment import TrainingConfig, validate
 from harness.core.console import say, silence_libraries
-from harness.core.errors import INTERRUPTED, HarnessError
+from harness.core.errors import ExitCode, HarnessError
 from harness.core.processes import dies_with_parent
 from harness.train.fit import fit
 from harness.train.launch import BATCHES, ERROR
@@ -35,12 +35,12 @@ def main(path: Path) -> int:
         _write_error(error, saved.folder / ERROR)
         return error.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     return 0
 
 
 def _write_error(error: HarnessError, path: Path) -> None:
-    """Writes the error down, unless another process was first; shows it where even that finds no room."""
+    """Writes the error to `path` unless another process did so first; prints it if the disk is full."""
     try:
         with path.open("x") as file:
             file.write(json.dumps({"kind": type(error).__name__, "message": str(error)}))

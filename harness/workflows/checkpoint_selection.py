@@ -14,14 +14,14 @@ from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.lineage.chain import EvidencePaths
 from harness.model.load import is_adapter, weights_sha256
 from harness.records.gate import Verdict
-from harness.records.stages import Checkpoint, Examined
+from harness.records.stages import Checkpoint, EvaluatedCheckpoint
 from harness.serve.server import device_of
 from harness.train.model import free_memory
 from harness.workflows.evaluate import tasks_of
 from harness.workflows.gate import reach_decision
 
 if TYPE_CHECKING:
-    from harness.serve.session import KeptServer
+    from harness.serve.session import PersistentServer
 
 
 def limited_config(config: Config) -> Config:
@@ -39,24 +39,24 @@ def limited_config(config: Config) -> Config:
 
 
 @contextmanager
-def server_between_checkpoints(config: Config) -> Iterator["KeptServer | None"]:
+def server_between_checkpoints(config: Config) -> Iterator["PersistentServer | None"]:
     """The server that stays up between the checkpoints of a training; None where each is to have its own.
 
     On a GPU it would hold the memory that the training needs.
     """
-    from harness.serve.session import KeptServer
+    from harness.serve.session import PersistentServer
 
     keep = config.serve.keep_in_training
     if keep is False or (keep is None and device_of(config.serve) != "cpu"):
         yield None
         return
-    with KeptServer() as server:
+    with PersistentServer() as server:
         yield server
 
 
 def judge_checkpoint(
-    config: Config, base: Path, step: int, folder: Path, work: Path, kept: "KeptServer | None" = None
-) -> Examined:
+    config: Config, base: Path, step: int, folder: Path, work: Path, kept: "PersistentServer | None" = None
+) -> EvaluatedCheckpoint:
     """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
 
     Raises EvidenceFault when the policy cannot judge what was measured.
@@ -91,11 +91,11 @@ def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
     )
 
 
-def checkpoint_result(step: int, verdict: Verdict) -> Examined:
+def checkpoint_result(step: int, verdict: Verdict) -> EvaluatedCheckpoint:
     """What decides which checkpoint is kept."""
     guards = [metric for metric in verdict.metrics if metric.role == "guard"]
     targets = [metric.candidate for metric in verdict.metrics if metric.role == "target"]
-    return Examined(
+    return EvaluatedCheckpoint(
         step=step,
         slack=min((guard.delta + (guard.margin or 0) for guard in guards), default=1.0),
         target=sum(targets) / len(targets) if targets else 0.0,

@@ -39,12 +39,12 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     try:
         _add_task_rules(values)
     except ConfigError as error:
-        faults += error.faults
+        faults += error.errors
     faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
     try:
         config = validate(Config, values)
     except ConfigError as error:
-        raise ConfigError([*faults, *error.faults]) from None
+        raise ConfigError([*faults, *error.errors]) from None
     if faults:
         raise ConfigError(faults)
     return config

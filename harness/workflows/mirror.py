@@ -93,7 +93,7 @@ def mirror(names: Sequence[str], folder: Path) -> Mirror:
     Raises ConfigError for unknown names, NetworkFault that lists every dataset which cannot be fetched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with store.locked(folder), store.disk_full_is_told(folder):
+    with store.locked(folder), store.disk_full_translated(folder):
         made = Mirror.at(folder)
         made.repair()
         load_tasks(named_tasks(names), folder, Hub(folder, made.fetch))

@@ -147,7 +147,7 @@ def check(config: Config) -> list[Origin]:
         try:
             probe()
         except ConfigError as error:
-            faults += error.faults
+            faults += error.errors
         except UsageError as error:
             faults.append(str(error))
     if faults:
@@ -187,7 +187,7 @@ def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
 def audit_alone(config: Config, out: Path) -> Dataset:
     """The audit of the configured sources into `out`, with kept.jsonl and quarantine.jsonl."""
     out.mkdir(parents=True, exist_ok=True)
-    with store.disk_full_is_told(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
+    with store.disk_full_translated(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         made = Path(folder)
         dataset = audit(config.data, config.audit, evaluation_items(config), made, hub_folder(config), json_lines=True)
         for name in OPTIONAL:  # of an earlier audit into the same folder

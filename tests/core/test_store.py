@@ -19,7 +19,7 @@ from harness.core.errors import DiskFull, EvidenceFault, UsageError
 from harness.core.store import (
     MANIFEST,
     changed_files,
-    disk_full_is_told,
+    disk_full_translated,
     locked,
     read_manifest,
     require_unchanged,
@@ -287,9 +287,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, error: Exception
 
 
 def test_other_system_errors_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), disk_full_is_told(tmp_path):
+    with pytest.raises(PermissionError), disk_full_translated(tmp_path):
         raise PermissionError(errno.EACCES, "denied")
-    with pytest.raises(SafetensorError), disk_full_is_told(tmp_path):
+    with pytest.raises(SafetensorError), disk_full_translated(tmp_path):
         raise SafetensorError("Error while deserializing header")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from harness.config.data import AuditConfig
 from harness.data.audit import card_lines, cell
 from harness.data.tally import masked
-from harness.records.stages import Dataset, Finding, SourceCount
+from harness.records.stages import Dataset, FilterFinding, SourceCount
 
 HOSTILE = "a|b\n# heading <script>alert(1)</script> [link](https://evil.example) `code` **bold** \x1b[31m"
 
@@ -17,7 +17,7 @@ def dataset(text: str) -> Dataset:
     source = SourceCount(
         source=text, path=text, licence=text, role="domain", sha256="s", read=5, kept=3, quarantined={"duplicate": 2}
     )
-    finding = Finding(code=text, action="drop", rows=2, by_source={text: 2}, kinds={text: 1}, examples=[text])
+    finding = FilterFinding(code=text, action="drop", rows=2, by_source={text: 2}, kinds={text: 1}, examples=[text])
     return Dataset(
         rows=3, sha256="r", sources=[source], decontaminated_against="d", evaluation_items=7, covered={text: 7},
         findings=[finding], conflicts=1, patterns=[text], notes=[text], broken_limits=[text],

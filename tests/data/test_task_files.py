@@ -135,7 +135,7 @@ def test_a_run_stops_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         check(config_for(["+domain_tasks=[{name: own}]", "hub_dir=nowhere"]))
-    assert len(caught.value.faults) == 3, "the missing hub_dir is told with the task's faults"
+    assert len(caught.value.errors) == 3, "the missing hub_dir is told with the task's faults"
 
 
 def test_an_evaluation_stops_before_a_server_starts(
@@ -154,5 +154,5 @@ def test_an_item_among_the_training_rows_is_a_fault(tmp_path: Path, monkeypatch:
     row = {"id": "r-9", "instruction": "may I  moor here?", "input": "", "output": "Please do."}
     with pytest.raises(ConfigError, match=r"own-1 is in the training data .*row r-9") as caught:
         require_unseen(items, [row], "runs/x/data")
-    assert len(caught.value.faults) == 1
+    assert len(caught.value.errors) == 1
     require_unseen(items, [row | {"instruction": "May I anchor here?"}], "runs/x/data")

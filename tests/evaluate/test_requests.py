@@ -87,5 +87,5 @@ def test_whole_documents_are_refused_and_every_such_task_is_named() -> None:
     rolling = [instance("loglikelihood_rolling", "text")]
     with pytest.raises(ConfigError) as caught:
         require_supported({"wiki": rolling, "arc": [instance("loglikelihood", "Q", " a")], "pile": rolling})
-    assert [fault.split(":")[0] for fault in caught.value.faults] == ["task wiki", "task pile"]
+    assert [fault.split(":")[0] for fault in caught.value.errors] == ["task wiki", "task pile"]
     assert "whole documents" in str(caught.value)

@@ -193,8 +193,8 @@ def test_a_faulty_gate_file_is_told_by_file_and_key(capsys: pytest.CaptureFixtur
     assert expected in capsys.readouterr().err
     with pytest.raises(ConfigError) as caught:
         config_for(["train.lerning_rate=1"])
-    assert any(fault.startswith(expected) for fault in caught.value.faults)
-    assert any("lerning_rate" in fault for fault in caught.value.faults), "every fault is told at once"
+    assert any(fault.startswith(expected) for fault in caught.value.errors)
+    assert any("lerning_rate" in fault for fault in caught.value.errors), "every fault is told at once"
 
 
 def test_every_faulty_gate_file_is_told() -> None:
@@ -202,7 +202,7 @@ def test_every_faulty_gate_file_is_told() -> None:
     task("default: 2\n", "other")
     with pytest.raises(ConfigError) as caught:
         gate_values("default")
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.errors) == 2
 
 
 def test_faults_of_a_policy_keep_their_places() -> None:

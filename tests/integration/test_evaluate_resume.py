@@ -107,7 +107,7 @@ def test_it_goes_on_after_kill_9(
         patch.setattr(requests, "ask", saboteur.ask)
         (folder,) = evaluate_alone(["base"], config_for(overrides))
     assert saboteur.killed
-    assert "it is started again" in capfd.readouterr().err
+    assert "restarting it" in capfd.readouterr().err
     assert set(saboteur.completed.values()) == {1}
     assert len(saboteur.completed) == ITEMS - first
 

@@ -19,7 +19,7 @@ from harness.evaluate.llm_judge import LlmJudge
 from harness.prompt.render import Renderer
 from harness.serve.client import Generation, NextToken
 from harness.serve.server import ServerPlan, vllm_server
-from harness.serve.session import exchange_adapter
+from harness.serve.session import replace_adapter
 
 pytestmark = pytest.mark.integration
 
@@ -78,13 +78,13 @@ class TestPrompts:
         wanted = generate(served, "candidate", questions)
         answers = {}
         for name in ("same", "turned"):
-            exchange_adapter(served.endpoint, "exchanged", tmp_path / name)
+            replace_adapter(served.endpoint, "exchanged", tmp_path / name)
             answers[name] = generate(served, "exchanged", questions)
         assert answers["same"] == wanted
         assert answers["turned"] not in (wanted, generate(served, "base", questions))
         assert generate(served, "candidate", questions) == wanted
         with pytest.raises(ServerFault, match="does not load the adapter"):
-            exchange_adapter(served.endpoint, "exchanged", tmp_path / "absent")
+            replace_adapter(served.endpoint, "exchanged", tmp_path / "absent")
 
     def test_another_template_is_found_at_the_first_prompt(self, served: Served) -> None:
         contract = served.contract.model_copy(

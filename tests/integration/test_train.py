@@ -23,7 +23,7 @@ from harness.records.stages import TrainingSummary
 from harness.train.compute import Compute
 from harness.train.device import compute_for
 from harness.train.finetune import finetune
-from harness.train.packing import IGNORED, Packed, TrainingBatches, collate, pack
+from harness.train.packing import IGNORED, Pack, TrainingBatches, collate, pack
 from harness.train.prepare import prepare
 
 pytestmark = pytest.mark.integration
@@ -78,7 +78,7 @@ class TestPacking:
             pack([Rendered([1], [True]), Rendered([1] * 5, [True] * 5)], 4, 0)
 
 
-def _conversations(packed: Packed) -> list[tuple[list[int], list[int]]]:
+def _conversations(packed: Pack) -> list[tuple[list[int], list[int]]]:
     """(ids, labels) of each conversation; a conversation starts where positions restart, and counts up from 0."""
     starts = [index for index, position in enumerate(packed.position_ids) if position == 0]
     parts = []
@@ -106,7 +106,7 @@ class TestLoss:
         rendered = render_rows(renderer, tiny.rows(12), 512)
         model, compute = _float32_model(tiny_base)
         packs = pack(rendered, 512, 0)
-        leaking = [Packed(p.input_ids, list(range(len(p.input_ids))), p.labels, p.rows) for p in packs]
+        leaking = [Pack(p.input_ids, list(range(len(p.input_ids))), p.labels, p.rows) for p in packs]
         separate = [sum(_reference(model, rendered[row]) for row in p.rows) for p in packs]
         losses = [_packed_loss(model, compute, p, tmp_path) for p in leaking]
         assert max(abs(loss / s - 1) for loss, s in zip(losses, separate, strict=True)) > 5e-5
@@ -138,7 +138,7 @@ def _reference(model: Any, row: Rendered) -> float:
     return -sum(float(logprobs[t - 1, row.ids[t]]) for t, supervised in enumerate(row.mask) if supervised)
 
 
-def _packed_loss(model: Any, compute: Compute, packed: Packed, scratch: Path) -> float:
+def _packed_loss(model: Any, compute: Compute, packed: Pack, scratch: Path) -> float:
     import torch
 
     from harness.train.trainer import PackedTrainer, training_arguments

@@ -48,8 +48,12 @@ def test_the_digest_is_of_names_weights_and_settings(tmp_path: Path) -> None:
     assert weights_sha256(folder) == sha256_json(expected)
     (folder / "config.json").write_text(json.dumps({"layers": 2, "_name_or_path": "here"}))
     assert weights_sha256(folder) == sha256_json([*expected[:2], {"layers": 2}])
-    with pytest.raises(DataError, match=r"holds no \*\.safetensors"):
+    with pytest.raises(DataError, match=r"contains no \*\.safetensors"):
         weights_sha256(tmp_path)
+    with pytest.raises(DataError, match=f"^{tmp_path / 'absent'} does not exist$"):
+        weights_sha256(tmp_path / "absent")
+    with pytest.raises(DataError, match=f"^{folder / 'config.json'} is not a folder$"):
+        weights_sha256(folder / "config.json")
 
 
 def test_unchanged_weights_are_read_once(tmp_path: Path, reads: list[str]) -> None:
@@ -94,7 +98,7 @@ def test_a_damaged_model_is_named(tiny_base: Path, tmp_path: Path, damage: str) 
         (folder / "config.json").write_text("{")
     else:
         file.write_bytes(file.read_bytes()[: 100 if damage == "truncated" else 0])
-    with pytest.raises(DataError, match=f"{folder} holds no model that can be loaded"):
+    with pytest.raises(DataError, match=f"the model in {folder} is damaged or cannot be loaded"):
         load_model(folder, "float32")
 
 
@@ -146,5 +150,5 @@ def test_a_damaged_adapter_configuration_says_what_is_missing(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"adapter_config\.json is damaged \(KeyError 'r'\)"):
         adapter_config(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "peft_type": "IA3"}')
-    with pytest.raises(DataError, match="peft_type IA3 with rank 8 is not served"):
+    with pytest.raises(DataError, match="peft_type IA3 with rank 8 cannot be served"):
         adapter_config(tmp_path)

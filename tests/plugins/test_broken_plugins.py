@@ -1,4 +1,4 @@
-"""Plugins that cannot be used: one message with name, package, cause and mend, and never a traceback."""
+"""Plugins that cannot be used: one message with name, package, cause and fix, and never a traceback."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -83,9 +83,9 @@ UNUSABLE = {
     "no Python": ("def def\n", "cannot be imported: SyntaxError"),
     "ends the process": ("import sys\nsys.exit('bye')\n", "cannot be imported: SystemExit: bye"),
     "no such attribute": ("x = 1\n", "cannot be imported: AttributeError"),
-    "a module": ("import json as Made\n", "it is not a class, but module"),
+    "a module": ("import json as Made\n", "it is a module, not a class"),
     "no check": (BEHAVIOR.replace("def check", "def test"), "it has no method 'check'"),
-    "check of nothing": (BEHAVIOR.replace("(self, exchange)", "(self)"), "its method 'check' has to take (self, exch"),
+    "check of nothing": (BEHAVIOR.replace("(self, exchange)", "(self)"), "its method 'check' must take (self, exch"),
     "no settings": (BEHAVIOR.replace("config: Config", "config"), "a parameter 'config' annotated with a subclass of"),
     "odd settings": (BEHAVIOR.replace("config: Config", "config: 'Nowhere'"), "annotations of its __init__ cannot be"),
     "fails": (
@@ -182,7 +182,7 @@ def test_a_shipped_name_cannot_be_taken(
     install(group, name, code)
     assert main(list(arguments)) == 3
     printed = capsys.readouterr().err
-    assert f"{name!r}: the harness has one of this name, and so has the package mine-plugin 2.5" in printed
+    assert f"{name!r}: both the harness and the package mine-plugin 2.5" in printed
     assert "pip uninstall mine-plugin" in printed
 
 
@@ -192,7 +192,10 @@ def test_the_tracker_is_checked_before_a_run_starts(install: Install) -> None:
 
     install("trackers", "none", TRACKER)
     install("trackers", "other", "import nowhere_to_be_found\n", package="other")
-    with pytest.raises(EnvironmentFault, match=r"'none': the harness has one of this name.*mine-plugin"):
+        EnvironmentFault,
+        match=r"'none': both the harness and the package mine-plugin .* define this name",
+        EnvironmentFault, match=r"'none': both the harness and the package mine-plugin .* define this name"
+    ):
         check_tracker(TrackerConfig())
     with pytest.raises(EnvironmentFault, match=r"tracker 'other' of the package other-plugin 2.5"):
         check_tracker(TrackerConfig(kind="other"))
@@ -204,7 +207,7 @@ def test_two_packages_with_one_name(install: Install) -> None:
     with pytest.raises(EnvironmentFault) as caught:
         load("filters", "mine", FILTERS, Filter)
     told = str(caught.value)
-    assert "2 packages have one of this name" in told
+    assert "2 packages define this name" in told
     assert "mine-plugin 2.5" in told
     assert "yours-plugin 2.5" in told
     assert "Remove all but one: pip uninstall" in told

@@ -104,7 +104,7 @@ CHECKPOINT = [
           "sampling parameters in the generation configuration", "vllm-project/vllm#2947"),
     Fault("eos_token_renamed", "checkpoint", "checkpoint", r"eos_token is '<\|pad\|>'",
           "eos token of the saved tokenizer renamed", "unslothai/unsloth#416"),
-    Fault("tokenizer_damaged", "checkpoint", "checkpoint", r"holds no tokenizer that can be loaded",
+    Fault("tokenizer_damaged", "checkpoint", "checkpoint", r"tokenizer .* is missing or cannot be loaded",
           "tokenizer files incomplete"),
     Fault("tokenizer_of_the_base", "checkpoint", "static", r"as recorded: the tokenizer is not the one",
           "adapter with added tokens served with the base model's tokenizer", "vllm-project/vllm#24078"),

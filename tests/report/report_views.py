@@ -2,7 +2,7 @@
 
 from harness.prompt.contract import Contract
 from harness.records.gate import Comparison, Flip, MetricVerdict, Role, Side, Verdict, VerdictName
-from harness.records.stages import Dataset, Evaluation, Finding, SourceCount, TaskIdentity, TrainingSummary
+from harness.records.stages import Dataset, Evaluation, FilterFinding, SourceCount, TaskIdentity, TrainingSummary
 from harness.report.view import RunView
 
 HOSTILE = '<script>alert(1)</script> "quoted" | `tick` **bold** $x^2$ [link](https://evil.example)\nnext\x1b[31m\x00'
@@ -70,7 +70,7 @@ def make_dataset(text: str) -> Dataset:
         quarantined={"near-duplicate": 61, "contradicts disclaimer": 28, "in the evaluation set": 7},
     )  # fmt: skip
     replay = source.model_copy(update={"source": "general", "role": "replay", "kept": 1200, "quarantined": {}})
-    finding = Finding(
+    finding = FilterFinding(
         code=f"personal_data {text}", action="redact", rows=12, by_source={text: 12}, kinds={f"IBAN {text}": 3},
         examples=[f"row 7: {text}"],
     )  # fmt: skip

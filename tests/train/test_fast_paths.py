@@ -167,7 +167,7 @@ class TestPackedLoss:
             (6, 7, 6, 0),
             (7, 9, 7, 0),
         ]
-        with pytest.raises(ValueError, match="from 2 to 5, and the row before has 3 tokens"):
+        with pytest.raises(ValueError, match="from 2 to 5, but the row before has 3 tokens"):
             row_bounds(torch.tensor([0, 1, 2, 5, 6]))
 
 

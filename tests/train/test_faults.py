@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of training is told with the step, its rows and a way out."""
+"""An error in the middle of training names the step, its rows and a fix."""
 
 import errno
 import json
@@ -15,14 +15,14 @@ from harness.config.train import TrainConfig
 from harness.core.errors import DiskFull, TrainingFault
 from harness.train.faults import check_step
 from harness.train.finetune import finetune
-from harness.train.packing import Packed, TrainingBatches
+from harness.train.packing import Pack, TrainingBatches
 
 pytestmark = pytest.mark.integration
 OVERRIDES = ("train.sequences_per_step=1", "train.epochs=3", "train.save_every=2")
 
 
 def packs() -> TrainingBatches:
-    made = [Packed([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
+    made = [Pack([1, 2], [0, 1], [2, -100], (n,)) for n in range(4)]
     return TrainingBatches(made, [2, 0, 3, 1], [f"row-{n}" for n in range(4)], ["tiny"] * 4, 2)
 
 
@@ -31,10 +31,10 @@ def packs() -> TrainingBatches:
     [
         ({"loss": float("nan"), "grad_norm": 1.0}, "the loss is nan at step 2 of 2"),
         ({"loss": 2.0, "grad_norm": float("inf")}, "the gradient norm is inf at step 2 of 2"),
-        ({"loss": 40.0, "grad_norm": 1.0}, r"the loss is 40\.0, where guessing gives 6\.9, at step 2 of 2"),
+        ({"loss": 40.0, "grad_norm": 1.0}, r"the loss is 40\.0 \(guessing gives 6\.9\) at step 2 of 2"),
     ],
 )
-def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str) -> None:
+def test_divergence_names_step_rows_and_fix(values: dict[str, float], told: str) -> None:
     config = TrainConfig(learning_rate=0.5)
     with pytest.raises(TrainingFault, match=rf"{told}.*train\.learning_rate \(now 0\.5\).*: row-3, row-1$"):
         check_step({"step": 2, **values}, packs(), config, 1000)
@@ -42,10 +42,10 @@ def test_divergence_names_step_rows_and_mend(values: dict[str, float], told: str
 
 def test_the_rows_with_the_highest_loss_are_named_first() -> None:
     many = TrainingBatches(
-        [Packed([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1
+        [Pack([1], [0], [2], tuple(range(12)))], [0], [f"row-{n}" for n in range(12)], ["tiny"] * 12, 1
     )
     by_loss = [11, 3, *(n for n in range(12) if n not in (11, 3))]
-    with pytest.raises(TrainingFault, match=r"the highest loss first: row-11, row-3, row-0, .*row-8 and 2 more$"):
+    with pytest.raises(TrainingFault, match=r"\(highest loss first\): row-11, row-3, row-0, .*row-8 and 2 more$"):
         check_step({"step": 1, "loss": math.nan}, many, TrainConfig(), 1000, lambda: by_loss)
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     config = tiny.config(tiny_base, *OVERRIDES)
     with monkeypatch.context() as patch:
         patch.setattr(PackedTrainer, "_save_optimizer_and_scheduler", save)
-        with pytest.raises(DiskFull, match=r"no space left at step 4 of .* the checkpoint before it is complete"):
+        with pytest.raises(DiskFull, match=r"no space left at step 4 of .* before that step is complete"):
             finetune(config.training, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     summary = finetune(config.training, tiny_base, tiny.rows(12), tmp_path / "out", tmp_path / "progress")
     assert summary.resumed_at == [2]
@@ -154,7 +154,7 @@ def test_the_row_whose_loss_is_no_number_is_named_first(
 
     monkeypatch.setattr(PackedTrainer, "objective", objective)
     config = tiny.config(tiny_base, "train.sequences_per_step=100", f"train.parts_at_once={parts}")
-    with pytest.raises(TrainingFault, match=r"the loss is nan at step 1 of .*the highest loss first: row-007, row-"):
+    with pytest.raises(TrainingFault, match=r"the loss is nan at step 1 of .*\(highest loss first\): row-007, row-"):
         finetune(config.training, tiny_base, tiny.rows(12), tmp_path)
 
 

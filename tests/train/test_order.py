@@ -6,7 +6,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.train.packing import IGNORED, Packed, TrainingBatches, data_order, padded
+from harness.train.packing import IGNORED, Pack, TrainingBatches, data_order, padded
 
 PACKS = st.integers(1, 30)
 EPOCHS = st.floats(0.05, 4)
@@ -14,7 +14,7 @@ SEEDS = st.integers(0, 9)
 
 
 def ordered(packs: int, order: list[int], per_step: int = 1) -> TrainingBatches:
-    made = [Packed([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(packs)]
+    made = [Pack([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(packs)]
     return TrainingBatches(made, order, [str(n) for n in range(packs)], ["tiny"] * packs, per_step)
 
 
@@ -38,7 +38,7 @@ def test_steps_take_the_order_apart(packs: int, epochs: float, seed: int, per_st
 
 @given(count=PACKS, processes=st.integers(1, 4))
 def test_what_is_added_for_other_processes_carries_no_loss(count: int, processes: int) -> None:
-    packs = [Packed([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(count)]
+    packs = [Pack([n, n], [0, 1], [n, IGNORED], (n,)) for n in range(count)]
     found = padded(packs, list(range(count)), processes)
     assert found[:count] == packs
     assert len(found) % processes == 0
@@ -48,5 +48,5 @@ def test_what_is_added_for_other_processes_carries_no_loss(count: int, processes
 def test_the_digest_sees_order_and_content() -> None:
     digests = {ordered(3, order).order_sha256 for order in ([0, 1, 2], [0, 2, 1], [0, 1])}
     whole = ordered(3, [0, 1, 2])
-    changed = [Packed([0, 0], [0, 1], [IGNORED, IGNORED], (0,)), *whole.packs[1:]]
+    changed = [Pack([0, 0], [0, 1], [IGNORED, IGNORED], (0,)), *whole.packs[1:]]
     assert len({*digests, dataclasses.replace(whole, packs=changed).order_sha256}) == 4

@@ -8,6 +8,7 @@ import tiny
 
 from harness.config.experiment import Config
 from harness.config.train import TrainConfig
+from harness.core.console import plural
 from harness.train.finetune import finetune
 from harness.train.packing import TrainingBatches
 from harness.train.plan import MemoryEstimate, estimate_memory, plan_training
@@ -30,12 +31,12 @@ def test_it_says_what_training_then_does(tiny_base: Path, tmp_path: Path) -> Non
     assert plan.seconds is not None
     assert plan.seconds > 0
     told = "\n".join(plan.lines())
-    assert "1 rows over 256 tokens were dropped: the-long-one" in told
+    assert "dropped 1 row over 256 tokens: the-long-one" in told
     assert f"steps: {summary.steps}, " in told
     assert f"parameters trained: {summary.trained_parameters} of {summary.total_parameters}" in told
     assert "from that probe" in told
     assert (plan.computed.parts_at_once, [plan.computed.threads]) == (summary.parts_at_once, summary.threads)
-    assert f"computed on: cpu, {summary.threads[0]} threads, 1 part of a step at once" in told
+    assert f"device: cpu, {plural(summary.threads[0], 'thread')}, 1 part of a step at once" in told
 
 
 def test_without_room_nothing_is_probed(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Rows that do not fit are told, never cut; the loss is where it was asked for."""
+"""Rows that do not fit are reported, never cut; the loss is where it was requested."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def prepared(renderer: Renderer, rows: list[dict[str, Any]], **settings: Any) ->
 
 
 def test_an_error_names_the_rows_and_the_policies(renderer: Renderer) -> None:
-    with pytest.raises(DataError, match=r"1 rows are longer than 256 tokens: lone-400 \(\d+\).*too_long=drop or split"):
+    with pytest.raises(DataError, match=r"^1 row over 256 tokens: lone-400 \(\d+\).*too_long=drop or split"):
         prepared(renderer, [lone(5), lone(400)])
 
 
@@ -49,7 +49,7 @@ def test_dropped_rows_are_counted_and_named(renderer: Renderer) -> None:
     assert [row["id"] for row in found.rows] == ["lone-5"]
     assert list(found.long.dropped) == ["lone-400", "lone-500"]
     assert all(size > 256 for size in found.long.dropped.values())
-    assert list(long_rows_messages(found.long)) == ["2 rows over 256 tokens were dropped: lone-400, lone-500"]
+    assert list(long_rows_messages(found.long)) == ["dropped 2 rows over 256 tokens: lone-400, lone-500"]
 
 
 @pytest.mark.parametrize("system", [None, "You help."])

@@ -15,7 +15,7 @@ import tiny
 
 from harness.core.errors import ConfigError, DiskFull, EnvironmentFault, TrainingFault
 from harness.records.base import load
-from harness.records.stages import Examined, TrainingSummary
+from harness.records.stages import EvaluatedCheckpoint, TrainingSummary
 from harness.train.finetune import finetune
 from harness.train.launch import _run, accelerate_file, launch_command, raise_worker_error
 from harness.train.progress import Interruption, SavedProgress
@@ -91,9 +91,9 @@ def test_checkpoints_are_examined_between_launches(tiny_base: Path, tmp_path: Pa
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
-def judge(step: int, folder: Path) -> Examined:
+def judge(step: int, folder: Path) -> EvaluatedCheckpoint:
     assert (folder / WEIGHTS).is_file()
-    return Examined(step=step, slack=0.05, target=float(step == 10), verdict="PASS", failed_guards=[])
+    return EvaluatedCheckpoint(step=step, slack=0.05, target=float(step == 10), verdict="PASS", failed_guards=[])
 
 
 def killed_at(step: int, base: Path, out: Path, progress: Path) -> None:
@@ -182,9 +182,9 @@ def test_accelerate_reads_the_shipped_file_and_no_other_is_taken_for_one(tmp_pat
 
     shipped = load_config_from_file(str(accelerate_file("fsdp")))
     assert (shipped.distributed_type.value, shipped.mixed_precision) == ("FSDP", "bf16")
-    with pytest.raises(ConfigError, match="accelerate_config: nowhere is not a file, and not one of: fsdp"):
+    with pytest.raises(ConfigError, match=r"nowhere is neither a file nor a shipped configuration \(fsdp\)"):
         accelerate_file("nowhere")
-    for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "holds no settings")):
+    for name, text, told in (("broken", "a: [", "while parsing"), ("empty", "", "contains no settings")):
         path = tmp_path / f"{name}.yaml"
         path.write_text(text)
         with pytest.raises(ConfigError, match=rf"{path}.*{told}"):

@@ -12,12 +12,13 @@ import pytest
 import tiny
 
 from harness.core.errors import UsageError
+from harness.core.layout import CURVE
 from harness.records.base import load
 from harness.records.stages import TrainingSummary
 from harness.track.live import live_curve
 from harness.track.tracker import NoTracker
 from harness.train.finetune import finetune
-from harness.train.progress import CURVE, SavedProgress, mark_complete
+from harness.train.progress import SavedProgress, mark_complete
 
 pytestmark = pytest.mark.integration
 STEPS = 9
@@ -128,7 +129,7 @@ def test_parts_that_are_computed_side_by_side_end_with_the_same_bits_too(
     summary = training.run()
     assert summary.resumed_at == [2, 4]
     assert (summary.parts_at_once, summary.threads) == (2, [2, 1, 1])
-    assert "started on cpu with 2 threads and goes on with 1 on cpu" in capsys.readouterr().err
+    assert "started on cpu with 2 threads and resumes on cpu with 1 thread:" in capsys.readouterr().err
     assert training.weights == whole.weights
 
 
@@ -188,5 +189,5 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(tiny_base: Path, tmp_path: Pat
 def test_what_changed_is_refused_by_name(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
     SavedProgress(tmp_path).open(IDENTITY)
     SavedProgress(tmp_path).open(IDENTITY)
-    with pytest.raises(UsageError, match=rf"started with something else: {told}\. .*rm -r {tmp_path}"):
+    with pytest.raises(UsageError, match=rf"had other settings: {told}\. .*rm -r {tmp_path}"):
         SavedProgress(tmp_path).open({**IDENTITY, **changed})

@@ -11,7 +11,7 @@ import tiny
 from harness.core.errors import DataError
 from harness.core.store import sha256_file
 from harness.records.gate import MetricVerdict, Side, Verdict
-from harness.records.stages import Examined
+from harness.records.stages import EvaluatedCheckpoint
 from harness.train.finetune import finetune
 from harness.train.selection import best_checkpoint
 from harness.workflows.checkpoint_selection import checkpoint_result, limited_config
@@ -20,8 +20,8 @@ SETTINGS = ("train.sequences_per_step=1", "train.epochs=3", "train.eval_every=2"
 WEIGHTS = "adapter_model.safetensors"
 
 
-def found(step: int, slack: float, target: float, *failed: str) -> Examined:
-    return Examined(step=step, slack=slack, target=target, verdict="PASS", failed_guards=list(failed))
+def found(step: int, slack: float, target: float, *failed: str) -> EvaluatedCheckpoint:
+    return EvaluatedCheckpoint(step=step, slack=slack, target=target, verdict="PASS", failed_guards=list(failed))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def found(step: int, slack: float, target: float, *failed: str) -> Examined:
         ([found(2, 0.05, 0.9), found(4, 0.06, 0.9)], 2),  # equals: the earliest
     ],
 )
-def test_what_is_kept(examined: list[Examined], kept: int) -> None:
+def test_what_is_kept(examined: list[EvaluatedCheckpoint], kept: int) -> None:
     assert best_checkpoint(examined).step == kept
 
 
@@ -75,11 +75,11 @@ def test_a_checkpoint_is_asked_few_items_a_task() -> None:
 @pytest.mark.integration
 class TestTraining:
     def train(
-        self, base: Path, folder: Path, verdicts: dict[int, Examined], *overrides: str
+        self, base: Path, folder: Path, verdicts: dict[int, EvaluatedCheckpoint], *overrides: str
     ) -> tuple[Any, dict[int, str]]:
         digests: dict[int, str] = {}
 
-        def judge(step: int, checkpoint: Path) -> Examined:
+        def judge(step: int, checkpoint: Path) -> EvaluatedCheckpoint:
             digests[step] = sha256_file(checkpoint / WEIGHTS)
             assert (checkpoint / "chat_template.jinja").is_file()
             return verdicts.get(step, found(step, 0.05, 0.0))
@@ -111,7 +111,7 @@ class TestTraining:
         import torch
         from safetensors.torch import load_file
 
-        def judge(step: int, checkpoint: Path) -> Examined:
+        def judge(step: int, checkpoint: Path) -> EvaluatedCheckpoint:
             return found(step, 0.05, float(step == 2))
 
         config = tiny.config(tiny_base, *SETTINGS, "train.method=full", "train.learning_rate=1e-3")
@@ -135,7 +135,7 @@ class TestTraining:
 
 
 def _killed_while_examining(base: Path, folder: Path, at: int, *overrides: str) -> None:
-    def judge(step: int, _: Path) -> Examined:
+    def judge(step: int, _: Path) -> EvaluatedCheckpoint:
         if step >= at:
             os.kill(os.getpid(), signal.SIGKILL)
         return found(step, 0.05, 0.0)

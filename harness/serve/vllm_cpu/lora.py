@@ -1,22 +1,22 @@
 """vLLM's LoRA kernels on the CPU.
 
-The stock ones copy the adapter's matrices once for every token, and give requests for the base model (index -1) the
-last adapter's weights when both are in one batch. These ones multiply once for every adapter in the batch, and leave
-the base model's tokens alone.
+vLLM's own kernels copy the adapter's matrices once per token, and apply the last adapter's weights to requests for the
+base model (index -1) in the same batch. These multiply once per adapter in the batch, and leave the base model's tokens
+unchanged.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_MASKED_SHARE = 4  # of an adapter with over 1/4 of a step's tokens, those of others are masked
+_MASKED_SHARE = 4  # an adapter with over 1/4 of a step's tokens multiplies all rows, and masks the others
 
 
 @dataclass(frozen=True)
-class TokenGroup:
-    """The tokens of one adapter in a step: side by side, or most of the step (`mask`, 1 where they are), or few.
+class AdapterGroup:
+    """The tokens of one adapter in a step: a slice, or many indices with a `mask` (1 for its tokens), or few indices.
 
-    Copying rows out and back costs more than multiplying those of others by 0, unless there are few of them.
+    Unless they are few, copying rows out and back costs more than multiplying all rows and masking.
     """
 
     adapter: int
@@ -40,7 +40,7 @@ class TokenGroup:
 
 
 def install() -> None:
-    """Puts the methods below in the place of vLLM's own, in this process."""
+    """Replaces vLLM's methods by those below, in this process."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     PunicaWrapperCPU.update_metadata = update_metadata
@@ -54,23 +54,23 @@ def install() -> None:
 def update_metadata(
     wrapper: Any, mapping: Any, lora_index_to_id: Any, max_loras: int, vocab_size: int, **_: Any
 ) -> None:
-    """`PunicaWrapperBase.update_metadata`: which adapter each token of the step belongs to, sorted once a step."""
+    """`PunicaWrapperBase.update_metadata`: groups the tokens by adapter, once per step."""
     wrapper._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
     wrapper.is_prefill = mapping.is_prefill
     wrapper.groups = list(groups(wrapper.token_lora_indices))
 
 
-def groups(indices: Any) -> Iterator[TokenGroup]:
-    """The groups of a step; the base model's tokens (index -1) are in none."""
+def groups(indices: Any) -> Iterator[AdapterGroup]:
+    """The groups of a step; tokens of the base model (index -1) are in none."""
     for index in indices.unique().tolist():
         if index >= 0:
             mask = indices == index
             tokens = mask.nonzero().squeeze(1)
             first, last = int(tokens[0]), int(tokens[-1]) + 1
             if last - first == len(tokens):
-                yield TokenGroup(index, slice(first, last))
+                yield AdapterGroup(index, slice(first, last))
             else:
-                yield TokenGroup(index, tokens, mask[:, None] if len(tokens) * _MASKED_SHARE > len(indices) else None)
+                yield AdapterGroup(index, tokens, mask[:, None] if len(tokens) * _MASKED_SHARE > len(indices) else None)
 
 
 def add_lora_linear(
@@ -100,7 +100,7 @@ def add_lora_linear(
 def add_lora_logits(
     wrapper: Any, y: Any, x: Any, lora_a_stacked: Any, lora_b_stacked: Any, scale: float, **_: Any
 ) -> None:
-    """As `add_lora_linear`, for the sampled rows; adapters that leave the vocabulary alone (A is 0) cost nothing."""
+    """Like `add_lora_linear`, for the sampled rows; adapters without logit weights (A = 0) cost nothing."""
     for group in groups(wrapper.sampler_indices):
         a = matrix(lora_a_stacked, group.adapter)
         if a.any():
@@ -123,7 +123,7 @@ def expand(wrapper: Any, y: Any, x: Any, w_t_all: Any, add_inputs: bool) -> None
 def expand_slice(
     wrapper: Any, y: Any, x: Any, w_t_all: Any, y_offset: int, y_slice_size: int, add_inputs: bool
 ) -> None:
-    """As `expand`, into columns [y_offset, y_offset + y_slice_size) of y."""
+    """Like `expand`, into columns [y_offset, y_offset + y_slice_size) of y."""
     columns = y[:, y_offset : y_offset + y_slice_size]
     if not add_inputs:
         columns.zero_()

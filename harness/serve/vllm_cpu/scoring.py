@@ -1,9 +1,9 @@
-"""vLLM's prompt log-probabilities on the CPU, only where they are asked for.
+"""vLLM's prompt log-probabilities on the CPU, computed for the requested tokens only.
 
 A request with `prompt_logprobs` and the extra argument `score_from` gets rows for the prompt's tokens from that index
-on, and no others: stock vLLM computes the whole vocabulary at every position of the prompt, reads nothing from the
-prefix cache, and on the CPU fails while adapters are loaded. Requests without `score_from` get a row for every token,
-as ever.
+on, and no others. Without this, vLLM computes the whole vocabulary at every position of the prompt, reads nothing from
+the prefix cache, and on the CPU fails while adapters are loaded. Requests without `score_from` still get a row for
+every token.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ROWS = 256
 
 
 def install() -> None:
-    """Puts the functions below in the place of vLLM's own, in this process."""
+    """Replaces vLLM's functions by those below, in this process."""
     from vllm.v1.core.kv_cache_manager import KVCacheManager
     from vllm.v1.request import Request
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -32,8 +32,8 @@ def install() -> None:
 
 
 def score_from(sampling: Any) -> int | None:
-    """The index of the first prompt token whose log-probability is asked for; None where none is, or more than the
-    token's own and the greedy one (which stays vLLM's own business)."""
+    """Index of the first prompt token to score. None if none is requested, or if more than the token's own and the
+    greedy one's log-probability is requested: vLLM's own code then answers."""
     if sampling is None or sampling.prompt_logprobs not in (0, 1):
         return None
     start = (sampling.extra_args or {}).get(SCORE_FROM, 1)
@@ -41,19 +41,19 @@ def score_from(sampling: Any) -> int | None:
 
 
 def skips_prefix_cache(request: Any) -> bool:
-    """`Request.get_skip_reading_prefix_cache`: what is not scored may come from the cache."""
+    """`Request.get_skip_reading_prefix_cache`: tokens that are not scored may come from the cache."""
     stock: bool = request._stock_get_skip_reading_prefix_cache()
     return stock and score_from(request.sampling_params) is None
 
 
 def cached_blocks(manager: Any, request: Any) -> Any:
-    """`KVCacheManager.get_computed_blocks`: no block that holds a position whose logits are needed."""
+    """`KVCacheManager.get_computed_blocks`, without blocks of positions whose logits are needed."""
     start = score_from(request.sampling_params)
     return manager._stock_get_computed_blocks(request if start is None else _UpTo(request, start))
 
 
 class _UpTo:
-    """A request that ends with token `end`, for the search in the prefix cache."""
+    """A request cut off at token `end`, for the search in the prefix cache."""
 
     def __init__(self, request: Any, end: int):
         self._request = request
@@ -64,7 +64,7 @@ class _UpTo:
 
 
 def prompt_logprobs(runner: Any, hidden_states: Any, scheduled: dict[str, int]) -> dict[str, Any]:
-    """`GPUModelRunner._get_prompt_logprobs_dict`: rows of the requests whose prompt ends in this step."""
+    """`GPUModelRunner._get_prompt_logprobs_dict`: the rows of requests whose prompt ends in this step."""
     pending = runner.num_prompt_logprobs
     if not pending:
         return {}
@@ -94,7 +94,7 @@ def _scored(runner: Any, hidden_states: Any, scheduled: dict[str, int], starts: 
     for name, (_, first, last, computed) in spans.items():
         request = runner.requests[name]
         kept = (request.in_progress_prompt_logprobs_cpu or [])[: computed + first + 1 - starts[name]]
-        collected = kept + values[at : at + last - first]  # a request that was preempted begins again
+        collected = kept + values[at : at + last - first]  # a preempted request starts over
         at += last - first
         request.in_progress_prompt_logprobs_cpu = collected
         if computed + scheduled[name] >= len(request.prompt_token_ids):
@@ -104,8 +104,8 @@ def _scored(runner: Any, hidden_states: Any, scheduled: dict[str, int], starts: 
 
 
 def _span(runner: Any, name: str, scheduled: int, start: int) -> tuple[int, int, int, int]:
-    """(the request's first row in the step, first and one past the last row wanted relative to it, tokens computed
-    before). The row of a position predicts the token after it."""
+    """(the request's first row in the step, the first wanted row and one past the last, both relative to it, tokens
+    computed before the step). The row of a position predicts the token after it."""
     request = runner.requests[name]
     computed: int = request.num_computed_tokens
     offset: int = runner.query_start_loc.np[runner.input_batch.req_id_to_index[name]].item()
@@ -115,8 +115,8 @@ def _span(runner: Any, name: str, scheduled: int, start: int) -> tuple[int, int,
 
 
 def _rows(runner: Any, hidden_states: Any, rows: list[int], targets: list[int]) -> Iterator[tuple[Any, ...]]:
-    """(target id, its log-probability, greedy id, its log-probability, the target's rank from 1) of each row; some
-    hundred rows at a time, because each is as wide as the vocabulary."""
+    """(target id, its log-probability, greedy id, its log-probability, the target's rank from 1) of each row; ROWS rows
+    at a time, because each is as wide as the vocabulary."""
     import torch
 
     for begin in range(0, len(rows), ROWS):
@@ -134,7 +134,7 @@ def _rows(runner: Any, hidden_states: Any, rows: list[int], targets: list[int]) 
 
 @contextmanager
 def _adapters_of(runner: Any, rows: Any) -> Iterator[None]:
-    """Tells the LoRA kernels which adapter each row belongs to; they know it of the sampled rows only."""
+    """Gives the LoRA kernels the adapter of each of `rows`; by default they know it for the sampled rows only."""
     wrapper = _lora_of_logits(runner)
     if wrapper is None:
         yield
@@ -150,7 +150,7 @@ def _adapters_of(runner: Any, rows: Any) -> Iterator[None]:
 
 
 def _lora_of_logits(runner: Any) -> Any:
-    """The LoRA state of the model's logits; None where no adapters are served. Looked for once."""
+    """The LoRA state of the model's logits, looked up once; None if no adapters are served."""
     from vllm.lora.layers import LogitsProcessorWithLoRA
 
     if "_lora_of_logits" not in vars(runner):
@@ -160,7 +160,7 @@ def _lora_of_logits(runner: Any) -> Any:
 
 
 def _tensors(rows: list[tuple[Any, ...]], count: int, kind: Any) -> Any:
-    """vLLM's own container: per row the target and, if asked for, the greedy token; and the target's rank."""
+    """vLLM's own container: for each row the target and, if requested, the greedy token; and the target's rank."""
     import torch
 
     width = count + 1

@@ -1,7 +1,7 @@
-"""vLLM on the CPU from one import: the engine is forked off the API server and runs the model itself.
+"""Starts vLLM on the CPU with a single import: the API server forks the engine, which runs the model itself.
 
-Stock vLLM starts three processes one after the other, each of which imports everything again (some 10 s each). The
-harness's servers ask for this with an environment variable; others start as ever.
+By default vLLM starts three processes one after the other, and each imports everything again (about 10 s each). The
+harness requests this with an environment variable; other servers start as usual.
 """
 
 import multiprocessing
@@ -12,7 +12,7 @@ from harness.serve.cpu_plugin import ONE_IMPORT
 
 
 def install() -> None:
-    """Changes how this process would start an engine, if its environment asks for it."""
+    """Changes how this process starts an engine, if the environment variable is set."""
     if os.environ.get(ONE_IMPORT) != "1":
         return
     from vllm.platforms.cpu import CpuPlatform

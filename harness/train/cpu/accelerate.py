@@ -1,7 +1,7 @@
-"""The one way into this folder: `accelerate_on_cpu`, which makes a model's training fast on a CPU.
+"""`accelerate_on_cpu` makes a model's training fast on a CPU. It is the only way into this folder.
 
-Nothing else of the harness imports from here, and nothing of it touches a model on a GPU. Imports torch: only the
-training stage imports this file.
+Nothing else in the harness imports from here, and nothing here touches a model on a GPU. Imports torch: only training
+imports this file.
 """
 
 import ctypes
@@ -33,8 +33,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt(3)
 def accelerate_on_cpu(model: Any, config: TrainingConfig, parts: int | None = None) -> "CpuCompute":
     """Gives `model` the attention of `attention.py` and, if it has an adapter, the layers of `layers.py`.
 
-    Returns how its steps are computed, in `parts` at once, by default as configured. Makes the C library's allocator
-    keep freed memory from here on.
+    Returns how its steps are computed: in `parts` parts at once, by default as configured. From here on the C library's
+    allocator keeps freed memory.
     """
     keep_memory()
     use_packed_attention(model)
@@ -47,11 +47,11 @@ def accelerate_on_cpu(model: Any, config: TrainingConfig, parts: int | None = No
 
 
 def keep_memory() -> None:
-    """Freed memory stays with the process instead of going back to the kernel (glibc; elsewhere a no-op): training
-    allocates and frees the same megabytes in every layer.
+    """Keeps freed memory in the process instead of returning it to the kernel (glibc only; elsewhere nothing changes).
 
-    Threads keep an arena each (glibc's default), though it maps what is larger than 64 MB anew each time: parts of a
-    step wait for the lock of a common one several thousand times a second (docs/training_speed.md).
+    Training allocates and frees the same megabytes in every layer. Each thread keeps its own arena (glibc's default),
+    although an arena maps every block above 64 MB again: with one arena for all, the parts of a step would wait for its
+    lock several thousand times a second (docs/training_speed.md).
     """
     if sys.platform != "linux":
         return
@@ -63,14 +63,14 @@ def keep_memory() -> None:
 
 
 class CpuCompute(Compute):
-    """The rows of a step in shards, `parts_at_once` of them side by side, without tokens that change nothing.
+    """Computes the rows of a step in shards, `parts_at_once` of them in parallel, without unused tokens.
 
-    The gradients of the shards are added in their order: the same bits whichever is done first.
+    The gradients of the shards are added in their order, so the result does not depend on which is done first.
     """
 
     def __init__(self, model: Any, parts: int):
         self.parts_at_once = parts
-        # dropout would draw other numbers for fewer tokens
+        # with fewer tokens, dropout would draw other random numbers
         self._skips_tokens = attends_by_rows(model) and not uses_randomness(model)
         self._threads: ThreadedShards | None = None
 
@@ -105,7 +105,7 @@ class CpuCompute(Compute):
         return total
 
     def largest_part(self, batches: TrainingBatches) -> tuple[int, int, int]:
-        """More rows fit into a shard where all share a prompt."""
+        """As in `Compute`; a shard holds more rows if all of them share a prompt."""
         longest, supervised, sequences = super().largest_part(batches)
         if self.parts_at_once == 1 or not self._skips_tokens:
             return longest, supervised, sequences

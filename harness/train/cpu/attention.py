@@ -1,6 +1,13 @@
-"""Causal attention within the rows of a packed sequence, those of like length computed together (CPU).
+"""Causal attention within the rows of a packed sequence, for CPUs: rows of similar length are computed together.
 
-One by one, short rows cost more in calls than in arithmetic. Imports torch: only the training stage imports this file.
+One by one, short rows cost more in function calls than in arithmetic. A row is cut into blocks of queries, and blocks
+with equally many keys before them form a batch:
+
+    row of 300 tokens      block 0: queries   0..127, keys 0..127
+                           block 1: queries 128..255, keys 0..255
+                           block 2: queries 256..299, keys 0..299
+
+Imports torch: only training imports this file.
 """
 
 from collections.abc import Iterable
@@ -10,11 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-# Where the rows of a packed sequence begin and end.
-
 
 class RowBounds(NamedTuple):
-    """A row's own tokens in a packed sequence; before them it sees the first `shared` tokens after `root`."""
+    """Where a row's own tokens are in a packed sequence; it also sees the `shared` tokens that start at `root`."""
 
     start: int
     end: int
@@ -23,19 +28,19 @@ class RowBounds(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens that its last token sees, itself included."""
+        """Number of tokens that the row's last token sees, itself included."""
         return self.shared + self.end - self.start
 
     def seen(self, tensor: Tensor, tokens: int) -> Tensor:
-        """What of `tensor` the row's last token sees; `tokens` is the dimension of the tokens."""
+        """The part of `tensor` that the row's last token sees; `tokens` is the dimension of the tokens."""
         own = tensor.narrow(tokens, self.start, self.end - self.start)
         return torch.cat((tensor.narrow(tokens, self.root, self.shared), own), tokens) if self.shared else own
 
 
 def row_bounds(positions: Tensor) -> list[RowBounds]:
-    """The rows of a packed sequence. positions (tokens,): each row's begin anew, at 0 or after what it shares.
+    """The rows of a packed sequence. positions (tokens,): each row's start at 0, or after the tokens that it shares.
 
-    Raises ValueError where a row would share more than the row at its root has.
+    Raises ValueError for a row that would share more tokens than the row at its root has.
     """
     starts: list[int] = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
     ends = [*starts[1:], len(positions)]
@@ -46,19 +51,19 @@ def row_bounds(positions: Tensor) -> list[RowBounds]:
             root, most = start, end - start
         elif shared > most:
             raise ValueError(
-                f"positions go from {positions[start - 1]} to {shared}, and the row before has {most} tokens"
+                f"positions jump from {positions[start - 1]} to {shared}, but the row before has {most} tokens"
             )
         rows.append(RowBounds(start, end, root, shared))
     return rows
 
 
-_BLOCK = 128  # queries of a row at a time: what comes after all of them is not computed
-_SLACK = 16  # places: the padding of a block is at most this
-_WEIGHTS = 2**18  # attention weights of a batch in fp32 stay in the cache; a block by itself may have more
+_BLOCK = 128  # queries of a row at a time: keys after all of them are not computed
+_SLACK = 16  # most padding of a block, in queries
+_WEIGHTS = 2**18  # most attention weights of a batch, so that they stay in the cache; a single block may have more
 
 
 class QueryBlock(NamedTuple):
-    """The queries of a row from `start` to `end`, with all keys that the last of them sees."""
+    """The queries of a row from `start` to `end`, with all the keys that the last of them sees."""
 
     row: RowBounds
     start: int
@@ -66,7 +71,7 @@ class QueryBlock(NamedTuple):
 
     @property
     def before(self) -> int:
-        """Tokens that the first query sees, itself not counted."""
+        """Number of tokens that the first query sees, itself not counted."""
         return self.row.shared + self.start - self.row.start
 
 
@@ -80,10 +85,10 @@ class BlockBatch(NamedTuple):
 
 
 class Layout:
-    """The places of all heads' queries and keys when those of a batch stand together, padded.
+    """The order of all heads' queries and keys when those of a batch lie together, padded.
 
-    `query` and `key` tell which (head, token), as head × tokens + token, stands at each place; `by_head` and `by_token`
-    where each (head, token) and each (token, head) stands. All are int64 with one dimension.
+    `query` and `key` hold the (head, token) at each place, as head × tokens + token. `by_head` and `by_token` hold the
+    place of each (head, token) and of each (token, head). All are one-dimensional, int64.
     """
 
     def __init__(self, rows: Iterable[RowBounds], tokens: int, heads: int, key_heads: int):
@@ -121,14 +126,14 @@ class Layout:
         return [part.view(-1, batch.keys, flat.shape[1]) for part, batch in zip(parts, self.batches, strict=True)]
 
     def sum_keys(self, padded: Tensor) -> Tensor:
-        """Shape (key heads, tokens, width): what stands at `key`, in fp32 sums where several blocks see a token."""
+        """Shape (key heads, tokens, width): `padded` summed by (head, token) over all blocks, in fp32."""
         total = torch.zeros(self._key_heads * self.tokens, padded.shape[1])
         total.index_add_(0, self.key, padded.float())
         return total.to(padded.dtype).view(self._key_heads, self.tokens, -1)
 
 
 def _batched(rows: Iterable[RowBounds], heads: int) -> list[list[QueryBlock]]:
-    """The blocks of all rows in batches: with as many tokens before them, and of about one size."""
+    """The blocks of all rows, in batches of about equal size with equally many tokens before them."""
     blocks = [
         QueryBlock(row, start, min(start + _BLOCK, row.end))
         for row in rows
@@ -151,7 +156,7 @@ def _fits(block: QueryBlock, batch: list[QueryBlock], heads: int) -> bool:
 
 
 def _batch(blocks: list[QueryBlock]) -> BlockBatch:
-    """Of blocks that `_batched` put together: the first is the largest."""
+    """The batch of blocks that `_batched` put together; the first block is the largest."""
     size, before = blocks[0].end - blocks[0].start, blocks[0].before
     mask = torch.full((size, before + size), float("-inf")).triu(before + 1)
     return BlockBatch(len(blocks), size, before + size, mask)
@@ -163,15 +168,15 @@ def _seen(block: QueryBlock) -> Tensor:
 
 
 def _padded(tokens: Tensor, size: int) -> Tensor:
-    """`tokens` and, up to `size`, the last of them again."""
+    """`tokens`, padded to `size` with the last of them."""
     return torch.cat((tokens, tokens[-1:].expand(size - len(tokens))))
 
 
 class BatchedRowAttention(torch.autograd.Function):
     """Causal softmax attention (Vaswani et al., 2017), batch by batch; softmax is in fp32.
 
-    Padded keys come after all real queries, which do not see them, and padded queries have no gradient: what stands
-    there adds nothing.
+    Padding adds nothing: padded keys come after all real queries, which do not see them, and padded queries have no
+    gradient.
     """
 
     @staticmethod
@@ -179,7 +184,7 @@ class BatchedRowAttention(torch.autograd.Function):
         """Shape (tokens, heads, width). query (heads, tokens, width), key and value (key heads, tokens, width)."""
         heads, tokens, width = query.shape
         ctx.layout, ctx.scale = layout, scale
-        seen = key.reshape(-1, width), value.reshape(-1, width)  # kept as they are: blocks may see the same of them
+        seen = key.reshape(-1, width), value.reshape(-1, width)  # saved unpadded: several blocks may see the same keys
         query = query.reshape(-1, width).index_select(0, layout.query)
         key, value = (t.index_select(0, layout.key) for t in seen)
         output = torch.empty_like(query)
@@ -213,19 +218,18 @@ class BatchedRowAttention(torch.autograd.Function):
         return of_query, layout.sum_keys(of_key), layout.sum_keys(of_value), None, None
 
 
-# Attention over packed rows on the CPU: within each row, nothing computed above the diagonal's blocks. PyTorch's
-# kernels see a packed sequence as one with a mask and compute all of it, and their backward pass in bfloat16 is slow
-# on the CPU.
+# What transformers calls. PyTorch's own kernels treat a packed sequence as one sequence with a mask and compute all of
+# it, and their backward pass in bfloat16 is slow on a CPU. Here only the blocks up to each row's diagonal are computed.
 
 NAME = "packed_rows"
-_LONGEST = 1024  # a longer row would keep too many weights for the backward pass
-_MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention that is told the positions
-# By heads, for each tensor of positions that the layers of a model share, while it lives.
+_LONGEST = 1024  # a longer row would keep too many attention weights for the backward pass
+_MODELS = ("llama", "mistral", "qwen2", "qwen3", "smollm3")  # plain causal attention, called with position_ids
+# Layouts by number of heads, for each tensor of positions; all layers of a model share that tensor.
 _LAYOUTS: Any = WeakIdKeyDictionary()
 
 
 def use_packed_attention(model: Any) -> bool:
-    """Whether `model` now attends this way: those of known architectures without a window do."""
+    """Makes `model` use `attention`; False for an unknown architecture or one with a sliding window."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     shape = model.config
@@ -238,12 +242,12 @@ def use_packed_attention(model: Any) -> bool:
 
 
 def attends_by_rows(model: Any) -> bool:
-    """Whether `use_packed_attention` was given this model."""
+    """Whether `use_packed_attention` took effect on this model."""
     return bool(getattr(model.config, "_attn_implementation", None) == NAME)
 
 
 def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> Tensor | None:
-    """None where `attention` finds the rows by itself: one sequence, nothing cached, nothing padded."""
+    """None if `attention` can find the rows itself: one sequence, nothing cached, nothing padded; else SDPA's mask."""
     from transformers.masking_utils import sdpa_mask
 
     if batch_size == 1 and q_length == kv_length and arguments.get("attention_mask") is None:
@@ -255,7 +259,7 @@ def mask(batch_size: int, q_length: int, kv_length: int, **arguments: Any) -> Te
 def attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **arguments: Any
 ) -> tuple[Tensor, None]:
-    """(output of shape (1, tokens, heads, width), None). `row_bounds` says where rows begin.
+    """(output of shape (1, tokens, heads, width), None), in transformers' attention interface.
 
     query (1, heads, tokens, width), key and value (1, key heads, tokens, width).
     """

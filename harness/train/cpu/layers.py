@@ -1,8 +1,8 @@
-"""A linear layer with a LoRA adapter, computed in the base model's precision with few passes over memory (CPU).
+"""LoRA layers, frozen norms and token losses for CPUs, each with few passes over memory.
 
-peft computes the adapter in fp32 beside a bfloat16 base: every activation is converted and added several times.
-Here the adapter's weights stay in fp32 for the optimiser and are rounded for the products, as mixed precision
-does everywhere. Imports torch and peft: only the training stage imports this file.
+peft computes the adapter in fp32 beside a bfloat16 base, so every activation is converted and added several times.
+Here the adapter's weights stay in fp32 for the optimiser and are rounded for the products, as in any mixed precision.
+Imports torch and peft: only training imports this file.
 """
 
 from typing import Any
@@ -11,13 +11,14 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch.nn.functional import linear
 
-# Root mean square normalisation with frozen weights, in few passes over memory.
-
 _NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "SmolLM3RMSNorm")  # one formula
 
 
 class FrozenNorm:
-    """In front of a norm of transformers': its own forward pass where weights are trained, or under autocast."""
+    """RMS normalisation with frozen weights, put before a norm class of transformers.
+
+    Trained weights and autocast take the original forward pass.
+    """
 
     weight: Any
     variance_epsilon: float
@@ -29,7 +30,7 @@ class FrozenNorm:
 
 
 def use_frozen_norms(model: Any) -> int:
-    """Gives the known norms of a model this forward pass; returns how many there were."""
+    """Replaces the forward pass of the norms in _NORMS; returns how many there were."""
     norms = [module for module in model.modules() if type(module).__name__ in _NORMS]
     for norm in norms:
         norm.__class__ = type(type(norm).__name__, (FrozenNorm, type(norm)), {})
@@ -54,13 +55,14 @@ class _RmsNorm(torch.autograd.Function):
         return normal.mul_(-mean).add_(outer).mul_(scale).to(x.dtype), None, None
 
 
-# Cross-entropy of single tokens without a copy of all logits in fp32.
-
 _CHUNK = 16  # rows of logits in fp32 at a time: they stay in the cache
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Loss of each token in nats, shape (tokens,), fp32. logits (tokens, vocabulary), labels (tokens,) int64."""
+    """Loss of each token in nats, shape (tokens,), fp32. logits (tokens, vocabulary), labels (tokens,) int64.
+
+    Cross-entropy without a copy of all logits in fp32.
+    """
     losses: torch.Tensor = _TokenLosses.apply(logits, labels)
     return losses
 
@@ -78,7 +80,7 @@ class _TokenLosses(torch.autograd.Function):
             wide, at_label = logits[part].float(), labels[part, None]
             chances = torch.softmax(wide, -1)
             above = wide.amax(-1) - wide.gather(1, at_label)[:, 0]
-            losses[part] = above - chances.amax(-1).log()  # log softmax of the highest: not 0, as a label's may be
+            losses[part] = above - chances.amax(-1).log()  # never log 0: the label's chance may be 0
             if slope is not None:
                 slope[part] = chances.scatter_add_(1, at_label, torch.full(at_label.shape, -1.0))
         if slope is not None:
@@ -92,7 +94,7 @@ class _TokenLosses(torch.autograd.Function):
 
 
 class LoraLinear(Linear):
-    """peft's layer with another forward pass; whatever that pass does not cover goes peft's own way."""
+    """peft's layer with a faster forward pass; cases that it does not cover use peft's own."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         names = [name for name in self.active_adapters if name in self.lora_A]
@@ -102,7 +104,7 @@ class LoraLinear(Linear):
         return _Product.apply(x, base.weight, base.bias, down, up, float(self.scaling[names[0]]))
 
     def _plain(self, name: str, x: torch.Tensor) -> bool:
-        """One unmerged adapter without dropout, variant or bias, on a frozen ordinary linear layer."""
+        """Whether the faster pass applies: one unmerged adapter, no dropout, variant or bias, on a frozen Linear."""
         return (
             not self.disable_adapters
             and not self.merged
@@ -116,7 +118,7 @@ class LoraLinear(Linear):
 
 
 def use_lora_linear(model: Any) -> int:
-    """Gives every plain LoRA layer of a peft model this forward pass; returns how many there were."""
+    """Turns every plain LoRA layer of a peft model into a LoraLinear; returns how many there were."""
     layers = [module for module in model.modules() if type(module) is Linear]
     for layer in layers:
         layer.__class__ = LoraLinear
@@ -124,7 +126,7 @@ def use_lora_linear(model: Any) -> int:
 
 
 class _Product(torch.autograd.Function):
-    """x·Wᵀ + bias + scaling·(x·Aᵀ)·Bᵀ; no gradient of the frozen W is ever computed."""
+    """x·Wᵀ + bias + scaling·(x·Aᵀ)·Bᵀ, without a gradient of the frozen W."""
 
     @staticmethod
     def forward(

@@ -1,7 +1,7 @@
-"""The rows of a step in shards that are computed at once, each on cores of its own.
+"""Splits the rows of a step into shards that threads compute at the same time, each on its own cores.
 
-The layers of a small model are too small to keep several cores busy with one sequence; a shard for each core is not.
-Imports torch: only the training stage imports this file.
+The layers of a small model are too small to keep several cores busy with one sequence; one shard per core does.
+Imports torch: only training imports this file.
 """
 
 import math
@@ -17,14 +17,14 @@ import torch
 from harness.config.experiment import TrainingConfig
 
 Shard = dict[str, torch.Tensor]
-_SMALLEST = 128  # tokens of a shard: the layers' products need some rows
+_SMALLEST = 128  # fewest tokens of a shard: the layers' products need some rows
 
 
 def parts_at_once(config: TrainingConfig) -> int:
-    """How many shards of a step are computed side by side: as configured, or one a core.
+    """How many shards of a step are computed in parallel: as configured, or one per core.
 
-    One under a launcher, where memory is to be saved, and for what threads would not repeat bit by bit or may not
-    share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
+    Only one under a launcher, with gradient checkpointing (to save memory), and for what threads cannot repeat bit for
+    bit or cannot share: dropout's random numbers, a whole model's gradients, the model without its adapter (KL).
     """
     train = config.train
     alone = (
@@ -42,13 +42,13 @@ def parts_at_once(config: TrainingConfig) -> int:
 
 
 def uses_randomness(model: Any) -> bool:
-    """Whether the model has dropout of its own: threads would draw from one generator, in any order."""
+    """Whether the model has dropout of its own: threads would draw from one generator in random order."""
     layers = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return layers or bool(getattr(model.config, "attention_dropout", None))
 
 
 class ThreadedShards:
-    """`count` threads that share the cores evenly, each with PyTorch's own threads on its share."""
+    """`count` threads that share the cores evenly; each runs PyTorch's own threads on its share."""
 
     def __init__(self, count: int):
         self.count = count
@@ -56,10 +56,10 @@ class ThreadedShards:
         self._pool = ThreadPoolExecutor(count, "shard", _limit_threads, (max(1, threads // count),))
         started = Barrier(count)
         list(self._pool.map(lambda _: started.wait(), range(count)))
-        torch.set_num_threads(threads)  # a thread's wish holds for itself, and for threads yet to come
+        torch.set_num_threads(threads)  # a thread's setting holds for itself and for threads created later
 
     def map(self, work: Callable[[Shard], Any], shards: Sequence[Shard]) -> Iterator[Any]:
-        """Results in the order of `shards`."""
+        """The results of `work` on each shard, in the order of `shards`."""
         return self._pool.map(work, shards)
 
     def close(self) -> None:
@@ -67,16 +67,16 @@ class ThreadedShards:
 
 
 def _limit_threads(threads: int) -> None:
-    """A thread's first call takes the number that holds for all; the thread's own must come after it."""
+    """Sets the calling thread's own number of threads. Its first call reads the global number, so that comes first."""
     torch.get_num_threads()
     torch.set_num_threads(threads)
 
 
 def split_into_shards(inputs: Shard, sequences: int, at_once: int, shared: int = 0) -> list[Shard]:
-    """The rows of a step of `sequences` packed sequences in shards of about equal work, a multiple of `at_once`.
+    """The rows of a step of `sequences` packed sequences, in a multiple of `at_once` shards of about equal work.
 
-    The `shared` tokens that every row begins with are hardly work: with them shards are fewer, and hold more rows. No
-    row is cut, so there may be fewer still. Each has its number `shard`, an int64 of shape ().
+    The `shared` tokens that every row begins with are hardly any work: with them there are fewer shards with more rows.
+    No row is cut, so there may be fewer shards still. Each holds its number as `shard`, an int64 of shape ().
     """
     positions = inputs["position_ids"][0]
     starts = (positions == 0).nonzero()[:, 0]
@@ -93,13 +93,13 @@ def split_into_shards(inputs: Shard, sequences: int, at_once: int, shared: int =
 
 
 def _nearest(before: list[int], place: float) -> int:
-    """The number of the row that has `place` work before it, as nearly as any; `before` is sorted."""
+    """The row whose work before it is closest to `place`; `before` is sorted."""
     after = bisect_left(before, place)
     return min(range(max(0, after - 1), min(after + 1, len(before))), key=lambda row: abs(before[row] - place))
 
 
 def add_gradient(parameter: torch.Tensor, gradient: torch.Tensor | None) -> None:
-    """As `backward` does: a shard need not use every parameter, and optimisers count on a parameter's own layout."""
+    """Adds a gradient as `backward` does. None: the shard did not use the parameter. Keeps the parameter's layout."""
     if gradient is None:
         return
     if parameter.grad is None:

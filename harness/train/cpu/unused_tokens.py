@@ -1,26 +1,26 @@
-"""Tokens of packed rows that need not be computed: loss and gradients are the same without them.
+"""Leaves out tokens of packed rows that affect neither the loss nor a gradient.
 
-What comes after the last token with a loss, and what all rows begin with, such as a system message, all but once:
-attention is causal and positions restart with every row, so those tokens have one hidden state in all of them. Imports
-torch: only the training stage imports this file.
+Those are the tokens after a row's last token with a loss, and all repetitions of the beginning that rows share, such
+as a system message: attention is causal and positions restart with every row, so a shared token has the same hidden
+state in all rows. Imports torch: only training imports this file.
 """
 
 import torch
 
 from harness.train.packing import IGNORED
 
-_LEAST = 8  # tokens: fewer are not worth the longer way through attention
+_LEAST = 8  # fewer shared tokens do not pay for the slower attention
 
 
 def skip_unused_tokens(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`inputs` of shape (1, tokens) without both; tensors of other shapes stay as they are."""
+    """`inputs`, shape (1, tokens), without either kind of unused tokens; tensors of other shapes are unchanged."""
     return share_prompt(drop_tails(inputs))
 
 
 def drop_tails(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`inputs` of shape (1, tokens) up to each row's last label: nothing with a loss attends to what follows.
+    """`inputs`, shape (1, tokens), up to each row's last label: no token with a loss attends to what follows.
 
-    A row without labels is left out, unless none has any. Tensors of other shapes stay as they are.
+    Rows without labels are left out, unless no row has any. Tensors of other shapes are unchanged.
     """
     labels = inputs["labels"][0]
     row = (inputs["position_ids"][0] == 0).cumsum(0) - 1
@@ -32,9 +32,9 @@ def drop_tails(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def share_prompt(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`inputs` of shape (1, tokens) without the repeated beginning; a row's positions then begin after it.
+    """`inputs`, shape (1, tokens), without the repeated beginning; a row's positions then start after it.
 
-    Tensors of other shapes stay as they are.
+    Tensors of other shapes are unchanged.
     """
     if not (shared := shared_tokens(inputs)):
         return inputs
@@ -44,7 +44,7 @@ def share_prompt(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def shared_tokens(inputs: dict[str, torch.Tensor]) -> int:
-    """How many tokens all rows begin with, 0 for too few; nothing supervised, and never the whole of a row."""
+    """Number of tokens that all rows begin with: unsupervised, and never a whole row. 0 if fewer than _LEAST."""
     ids, positions, labels = (inputs[name][0] for name in ("input_ids", "position_ids", "labels"))
     starts = (positions == 0).nonzero()[:, 0]
     sizes = torch.cat((starts, starts.new_tensor([len(ids)]))).diff()
@@ -57,6 +57,6 @@ def shared_tokens(inputs: dict[str, torch.Tensor]) -> int:
 
 
 def _kept(inputs: dict[str, torch.Tensor], kept: torch.Tensor) -> dict[str, torch.Tensor]:
-    """All that is of shape (1, tokens) where `kept`, of shape (tokens,), is true."""
+    """Tensors of shape (1, tokens) reduced to the tokens where `kept`, shape (tokens,), is true."""
     shape = inputs["position_ids"].shape
     return {name: value[:, kept] if value.shape == shape else value for name, value in inputs.items()}

@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import PromptMismatch, ServerFault
 from harness.serve.server import Endpoint, ServerPlan
-from harness.serve.session import KeptServer, Ready
+from harness.serve.session import PersistentServer, ServerReady
 
 
 class Machine:
@@ -20,11 +20,11 @@ class Machine:
         self.serves = ""
         self.fault: Exception | None = None
 
-    def serving(self, adapter: str, rank: int = 8) -> Any:
-        return Serving(self, ServerPlan(Path("base"), Path("p"), {}, {"candidate": Path(adapter)}, rank, "float32"))
+    def group(self, adapter: str, rank: int = 8) -> Any:
+        return FakeGroup(self, ServerPlan(Path("base"), Path("p"), {}, {"candidate": Path(adapter)}, rank, "float32"))
 
 
-class Serving:
+class FakeGroup:
     def __init__(self, machine: Machine, plan: ServerPlan):
         self.machine, self.plan, self.logs = machine, plan, Path("logs")
 
@@ -33,7 +33,7 @@ class Serving:
         return str(self.plan.adapters["candidate"])
 
     @contextmanager
-    def start(self) -> Iterator[Ready]:
+    def start(self) -> Iterator[ServerReady]:
         self.machine.starts += 1
         self.machine.serves = self.adapter
         try:
@@ -51,9 +51,9 @@ class Serving:
 
 def test_one_server_takes_each_evaluations_adapter() -> None:
     machine = Machine()
-    with KeptServer() as kept:
+    with PersistentServer() as persistent:
         for adapter in ("step-1", "step-2", "step-3"):
-            with kept.lent(machine.serving(adapter)) as server:
+            with persistent.evaluation(machine.group(adapter)) as server:
                 assert server.endpoint() == server.endpoint() == Endpoint("http://1", "", ("base", "candidate"))
                 assert machine.serves == adapter
         assert (machine.starts, machine.stops) == (1, 0)
@@ -62,14 +62,14 @@ def test_one_server_takes_each_evaluations_adapter() -> None:
 
 def test_nothing_is_loaded_for_an_evaluation_that_asks_nothing() -> None:
     machine = Machine()
-    with KeptServer() as kept:
-        with kept.lent(machine.serving("step-1")):
+    with PersistentServer() as persistent:
+        with persistent.evaluation(machine.group("step-1")):
             assert machine.starts == 0
-        with kept.lent(machine.serving("step-2")) as server:
+        with persistent.evaluation(machine.group("step-2")) as server:
             server.endpoint()
-        with kept.lent(machine.serving("step-3")):
+        with persistent.evaluation(machine.group("step-3")):
             assert machine.serves == "step-2"
-        with kept.lent(machine.serving("step-4")) as server:
+        with persistent.evaluation(machine.group("step-4")) as server:
             server.endpoint()
             assert machine.serves == "step-4"
     assert (machine.starts, machine.stops) == (1, 1)
@@ -77,17 +77,17 @@ def test_nothing_is_loaded_for_an_evaluation_that_asks_nothing() -> None:
 
 def test_a_server_that_died_is_started_again_with_this_evaluations_adapter() -> None:
     machine = Machine()
-    with KeptServer() as kept:
-        with kept.lent(machine.serving("step-1")) as server:
+    with PersistentServer() as persistent:
+        with persistent.evaluation(machine.group("step-1")) as server:
             server.endpoint()
             server.stop()  # as a flight does when it dies
             assert server.endpoint().url == "http://2"
         machine.fault = ServerFault("it does not answer")
-        with kept.lent(machine.serving("step-2")) as server:
+        with persistent.evaluation(machine.group("step-2")) as server:
             assert server.endpoint().url == "http://3"
             assert machine.serves == "step-2"
         machine.fault = None
-        with kept.lent(machine.serving("step-3")) as server:
+        with persistent.evaluation(machine.group("step-3")) as server:
             assert server.endpoint().url == "http://3"
             assert machine.serves == "step-3"
 
@@ -95,10 +95,10 @@ def test_a_server_that_died_is_started_again_with_this_evaluations_adapter() -> 
 def test_a_prompt_that_differs_is_no_reason_to_try_again() -> None:
     machine = Machine()
     machine.fault = PromptMismatch("another prompt")
-    with KeptServer() as kept:
-        with kept.lent(machine.serving("step-1")) as server:
+    with PersistentServer() as persistent:
+        with persistent.evaluation(machine.group("step-1")) as server:
             server.endpoint()
-        with kept.lent(machine.serving("step-2")) as server, pytest.raises(PromptMismatch):
+        with persistent.evaluation(machine.group("step-2")) as server, pytest.raises(PromptMismatch):
             server.endpoint()
     assert (machine.starts, machine.stops) == (1, 1)
 
@@ -107,9 +107,9 @@ def test_a_prompt_that_differs_is_no_reason_to_try_again() -> None:
 def test_what_cannot_be_exchanged_is_started_anew(adapter: str, rank: int) -> None:
     """The same folder again: the prefix cache would know it by its name. Another rank: there is no room for it."""
     machine = Machine()
-    with KeptServer() as kept:
-        for serving in (machine.serving("step-1"), machine.serving(adapter, rank)):
-            with kept.lent(serving) as server:
+    with PersistentServer() as persistent:
+        for group in (machine.group("step-1"), machine.group(adapter, rank)):
+            with persistent.evaluation(group) as server:
                 server.endpoint()
         assert machine.serves == adapter
     assert (machine.starts, machine.stops) == (2, 2)
