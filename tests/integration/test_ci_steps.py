@@ -138,7 +138,7 @@ def test_latest_is_only_what_this_job_trained(tmp_path: Path) -> None:
     earlier.write_text("{}")
     decided = Runner(tmp_path, tmp_path).step(steps(ACTION["runs"])["Decide"], inputs(candidate="latest"))
     assert decided.returncode == 2
-    assert "give train, or name a candidate" in decided.stdout
+    assert "set train, or name a candidate" in decided.stdout
 
 
 @pytest.mark.parametrize("text", ["", "suite=few", "suite=few\n  serve.port=1 *=2\n", "\nsuite=few\n\n"])
