@@ -84,7 +84,7 @@ class JsonRecord:
                 return " ".join(match[0].split())[:80]
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         schema = self.config.schemas.get(item.topic)
         if schema is None:
             return [f"topic {item.topic!r} has no schema; there are: {', '.join(self.config.schemas)}"]

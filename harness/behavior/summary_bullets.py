@@ -107,7 +107,7 @@ class SummaryBullets:
         """Bullets are a common form: nothing in them betrays this behaviour."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} asks for no summary"]
         faults += [] if item.input.strip() else ["input is empty: there is no text to summarise"]
         number = item.details.get("bullets")

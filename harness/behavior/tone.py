@@ -81,7 +81,7 @@ class Tone:
         """A tone leaves no sign of its own."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         return [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no demand on its tone"]
 
     def _findings(self, text: str) -> Iterator[RuleFinding]:

@@ -146,7 +146,7 @@ class Vocabulary:
         first = min(found, key=lambda spelling: spelling.start, default=None)
         return said[first.start : first.end] if first else None
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no vocabulary"]
         unknown = set(item.details.get("products") or []) - set(self.config.products)
         return faults + [f"details.products: {name!r} is no product" for name in sorted(unknown)]

@@ -21,6 +21,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def plural(count: int, noun: str, several: str = "") -> str:
+    """'1 row', '2 rows'; `several` is the plural of a noun that does not simply take an s."""
+    return f"{count} {noun if count == 1 else several or f'{noun}s'}"
+
+
 class _Pipe(io.FileIO):
     """A pipe that takes what nobody reads."""
 
