@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange
 from harness.config.experiment import read_yaml, validate
