@@ -1,4 +1,4 @@
-"""Clinical note: the agreed sections in order and nothing else, and nothing that the dialogue does not say."""
+"""The kind `clinical_note`: the agreed sections in order and nothing else, and only what the dialogue says."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.faithfulness import Lexicon, medications, numbers, reversals, sides
-
-# A note as sections: which headings stand in it, in which order, with what under them.
-
 
 _MARKUP = re.compile(r"^\s{0,3}(?:#{1,6}\s+)?[*_]{0,3}\s*")
 _FENCE = re.compile(r"^\s*```\w*\s*$")
@@ -27,7 +24,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Note:
-    """What stands before the first heading, and the sections in the order of the text."""
+    """The text before the first heading, and the sections in the order of the text."""
 
     preamble: str
     sections: list[Section]
@@ -37,7 +34,7 @@ class Note:
 
 
 def read_note(text: str, headings: Sequence[str]) -> Note:
-    """The sections of a note. A heading stands at a line's start with a colon, or is a Markdown heading."""
+    """The sections of a note. A heading begins a line and ends with a colon, or is a Markdown or bold heading."""
     preamble: list[str] = []
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
@@ -52,7 +49,7 @@ def read_note(text: str, headings: Sequence[str]) -> Note:
 
 
 def _heading(line: str, headings: Sequence[str]) -> tuple[str, str] | None:
-    """The heading that opens a line, and the rest of the line."""
+    """The heading that begins a line, and the rest of the line."""
     names = "|".join(re.escape(name) for name in headings)
     marked = re.match(rf"\s{{0,3}}(?:#{{1,6}}\s+)[*_]{{0,3}}({names})[*_]{{0,3}}:?[*_]{{0,3}}\s*$", line, re.IGNORECASE)
     bold = re.match(rf"\s{{0,3}}[*_]{{1,3}}({names})[*_]{{1,3}}\s*$", line, re.IGNORECASE)
@@ -67,7 +64,7 @@ def _heading(line: str, headings: Sequence[str]) -> tuple[str, str] | None:
 
 
 def foreign_heading(line: str, known_names: Sequence[str]) -> str | None:
-    """The words of a line that looks like a heading of its own: Markdown, bold or a lone `Words:`, or a known name."""
+    """The words of a line that is a heading, agreed or not: Markdown, bold, `Words:` alone, or a known name."""
     lone = re.match(r"\s*(?:#{1,6}\s+(.+?)|[*_]{2,3}([^*_]{2,40}?)[*_]{2,3}:?|([A-Z][A-Za-z /&'-]{2,40}):)\s*$", line)
     if lone:
         return next(group for group in lone.groups() if group)
@@ -82,15 +79,29 @@ _LINE_MARKS = re.compile(r"^[\s>*•\-–]+|[\s*_.]+$")
 
 
 class ClinicalNoteConfig(BehaviorConfig):
-    """`topics`: where a note is demanded. `empty`: texts that fill no section. `remarks`, `forbidden`: patterns."""
+    """The agreed form of a note, and the words that its facts are compared by."""
 
     topics: list[str]
+    """Topics on which a note is demanded."""
+
     sections: list[str] = Field(min_length=1)
+    """Headings of the note, in order."""
+
     other_sections: list[str] = Field(default=[])
+    """Headings of other note formats; they are wrong here."""
+
     placeholder: str = "Not discussed."
+    """What to write under a heading that the dialogue says nothing about."""
+
     empty: list[str] = Field(default=[])
+    """Texts that leave a section empty, such as "N/A"."""
+
     remarks: list[Regex] = Field(default=[])
+    """Text around a note that is not part of it, such as an offer of help."""
+
     forbidden_abbreviations: dict[str, Regex] = Field(default={})
+    """Dangerous abbreviations by name."""
+
     lexicon: Lexicon
 
 
@@ -120,7 +131,7 @@ class ClinicalNote:
         return "\n".join(part for part in (note.preamble, *(s.text for s in note.sections)) if part)
 
     def leaked(self, text: str) -> str | None:
-        """Three of the headings make a note, wherever they stand; two do when sentences follow them."""
+        """The headings found, where they make a note: three anywhere, or two with sentences under them."""
         pattern = r"\b{}\b[*_]*\s?:"
         headed = [n for n in self.config.sections if re.search(pattern.format(re.escape(n)), text, re.IGNORECASE)]
         note = read_note(text, self.config.sections)
@@ -128,13 +139,13 @@ class ClinicalNote:
         found = headed if len(headed) > 2 else filled
         return ", ".join(sorted(found)) if len(found) > 1 else None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} demands no note"]
-        faults += [] if item.input.strip() else ["input is empty: there is no dialogue to note"]
+    def item_errors(self, item: Exchange) -> list[str]:
+        errors = topic_errors(item, self.config.topics)
+        errors += [] if item.input.strip() else ["input is empty; it must hold the dialogue"]
         for key in ("present", "absent"):
             if not isinstance(item.details.get(key), list):
-                faults.append(f"details.{key} is missing or no list")
-        return faults
+                errors.append(f"details.{key} is missing or not a list")
+        return errors
 
     def _names(self, note: Note) -> list[str]:
         return [section.heading for section in note.sections]
@@ -155,7 +166,7 @@ class ClinicalNote:
         expected = f"text in each section, or '{self.config.placeholder}'"
         yield RuleFinding("not_empty", not empty, expected, f"empty: {', '.join(empty)}" if empty else "none empty")
         other = self._other(response)
-        yield RuleFinding("no_other_sections", other is None, f"only {', '.join(wanted)}", other or "no other")
+        yield RuleFinding("no_other_sections", other is None, f"only {', '.join(wanted)}", other or "no other section")
         around = self._around(note)
         yield RuleFinding("nothing_around", around is None, "only the note", around or "only the note")
         wrong = self._abbreviation(response)
@@ -167,7 +178,7 @@ class ClinicalNote:
         return next((name for name in found if name and name.strip(" :*_").lower() not in own), None)
 
     def _around(self, note: Note) -> str | None:
-        """A text before the first heading, or a remark that is no part of a note."""
+        """Text before the first heading, or a remark that is not part of a note."""
         if note.preamble or not note.sections:
             return _short(note.preamble) if note.preamble else None
         text = "\n".join(section.text for section in note.sections)
@@ -184,19 +195,19 @@ class ClinicalNote:
         note, dialogue, details = exchange.response, exchange.input, exchange.details
         lexicon = self.config.lexicon
         checks = {
-            "numbers": ("numbers that the dialogue gives", numbers(note, dialogue)),
+            "numbers": ("only numbers that the dialogue gives", numbers(note, dialogue)),
             "medications": (
-                "medications that the dialogue names",
+                "only medications that the dialogue names",
                 medications(note, dialogue, lexicon, details.get("medications") or []),
             ),
             "laterality": ("left and right as in the dialogue", sides(note, dialogue, lexicon)),
             "not_reversed": (
-                "what the patient has as present, what they deny as absent",
+                "symptoms that the patient has as present, symptoms that they deny as absent",
                 reversals(note, details.get("present") or [], details.get("absent") or [], lexicon),
             ),
         }
         for rule, (expected, wrong) in checks.items():
-            yield RuleFinding(rule, not wrong, expected, "; ".join(wrong) or "nothing else")
+            yield RuleFinding(rule, not wrong, expected, "; ".join(wrong) or "nothing to the contrary")
 
 
 def _long(note: Note, heading: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the configurations of all behaviours share: the base class, and patterns that are compiled on reading."""
+"""What the configurations of all behaviours share: the base class, checked regular expressions, lists of wordings."""
 
 import re
 from collections.abc import Iterator
@@ -19,18 +19,20 @@ Regex = Annotated[str, AfterValidator(_compiles)]
 
 
 class BehaviorConfig(BaseModel):
-    """A behavior.yaml: unknown keys are faults. `kind` names the check (see registry.py)."""
+    """The settings in a behavior.yaml. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
-
-
-# Lists of wordings: what counts, and the contexts in which the same words mean something else.
+    """The check that the other settings belong to (see registry.py)."""
 
 
 class PhraseList(BaseModel):
-    """Regular expressions on lower-case plain text; a match that ends inside one of `harmless` does not count."""
+    """Wordings, and contexts in which the same words mean something else.
+
+    Both are regular expressions on lower-case plain text. A match of `any_of` that ends inside a match of `harmless`
+    does not count.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +40,7 @@ class PhraseList(BaseModel):
     harmless: list[Regex] = Field(default=[])
 
     def matches(self, text: str) -> Iterator[re.Match[str]]:
-        """Matches that do not overlap: of two that do, the one of the earlier expression."""
+        """Matches in the order of the expressions; of two that overlap, the one of the earlier expression."""
         lowered = text.lower()
         safe = [match.span() for pattern in self.harmless for match in re.finditer(pattern, lowered)]
         taken: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
-"""Disclaimer: required where the topic demands it, absent everywhere else.
+"""The kind `disclaimer`: required where the topic demands it, absent everywhere else.
 
-An element counts when one of its wordings stands in a sentence of the answer's own voice: not denied, not inside
-quotation marks, code or somebody else's words. A contradicting phrase anywhere ("this is financial advice") fails
-the answer.
+An element counts when one of its wordings is in a sentence that the answer says itself: not denied, not inside
+quotation marks or code, not attributed to somebody else. A contradicting phrase anywhere ("this is financial advice")
+fails the answer.
 """
 
 import re
@@ -14,29 +14,47 @@ from pydantic import Field, model_validator
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import own_voice, plain, sentences, shown
+from harness.core.console import plural
 
 CONTRADICTIONS = "contradictions"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 class DisclaimerConfig(BehaviorConfig):
-    """Wordings are regular expressions on lower-case sentences. `marker` is the element that betrays a leak.
+    """The elements of the disclaimer. Wordings are regular expressions on lower-case sentences.
 
-    `denials`: for an element or for `contradictions`, contexts in which their wordings do not count; `suspended`:
-    the same for all. A leak is the marker, a `leak_signs`, or all other elements in `leak_context`. `max_gap`: other
-    sentences that may stand between the first and the last element.
+    A leak is the marker, one of `leak_signs`, or all other elements together in `leak_context`.
     """
 
     required_topics: list[str]
+    """Topics on which the disclaimer is demanded."""
+
     marker: str
+    """The element that is a leak on its own."""
+
     elements: dict[str, list[Regex]]
+    """Wordings of each element; one of them is enough."""
+
     contradictions: list[Regex] = Field(default=[])
+    """Wordings that deny the disclaimer."""
+
     denials: dict[str, list[Regex]] = Field(default={})
+    """For an element, or for `contradictions`: contexts in which its wordings do not count."""
+
     suspended: list[Regex] = Field(default=[])
+    """Contexts in which no wording counts."""
+
     leak_signs: list[Regex] = Field(default=[])
+    """Other signs of the disclaimer, such as wordings in other languages."""
+
     leak_context: Regex | None = None
+    """What the other elements must mention to be a leak without the marker."""
+
     position: Literal["anywhere", "start", "end"] = "anywhere"
+    """Where the disclaimer must be."""
+
     max_gap: int | None = Field(default=None, ge=0)
+    """Most other sentences between the first and the last element."""
 
     @model_validator(mode="after")
     def _names_are_elements(self) -> "DisclaimerConfig":
@@ -55,7 +73,7 @@ class Disclaimer:
         return exchange.topic in self.config.required_topics
 
     def check(self, exchange: Exchange) -> Check:
-        """Recall and elements where the disclaimer is required, specificity where it is not."""
+        """`recall` and the elements where the disclaimer is required, `specificity` where it is not."""
         if not self.required(exchange):
             leaked = self.leaked(exchange.response)
             finding = RuleFinding("no_disclaimer", leaked is None, "no disclaimer", leaked or "none")
@@ -67,21 +85,21 @@ class Disclaimer:
         return Check(findings, {"recall": float(all(f.passed for f in findings)), **metrics})
 
     def without(self, text: str) -> str:
-        """The text with every sentence of the disclaimer removed: what near-duplicate checks compare."""
+        """The text without the sentences of the disclaimer."""
         parts = _SENTENCE.split(text)
         return " ".join(s for s in parts if not any(self._matches(n, plain(s)) for n in self.config.elements)).strip()
 
     def leaked(self, text: str) -> str | None:
-        """The marker, or all other elements together, or a sign in another language."""
+        """The first sentence with the marker, all other elements together, or the first other sign."""
         said = list(sentences(shown(text)))
         signs = (s for s in said for pattern in self.config.leak_signs if re.search(pattern, s.lower()))
         return self._found(self.config.marker, said) or self._rest(said) or next(signs, None)
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        return [] if item.topic else ["topic is empty: it decides whether the disclaimer is required"]
+    def item_errors(self, item: Exchange) -> list[str]:
+        return [] if item.topic else ["topic is empty; it decides whether the disclaimer is required"]
 
     def _rest(self, said: list[str]) -> str | None:
-        """All elements but the marker, where they speak of what the disclaimer is about."""
+        """All elements but the marker, where they mention what the disclaimer is about."""
         found = [self._found(name, said) for name in self.config.elements if name != self.config.marker]
         if self.config.leak_context is None or not found or not all(found):
             return None
@@ -100,7 +118,7 @@ class Disclaimer:
         return RuleFinding("not_contradicted", denial is None, "nothing that denies it", denial or "none")
 
     def _placed(self, said: list[str]) -> Iterator[RuleFinding]:
-        """Where the disclaimer stands and how closely together; only what the configuration demands."""
+        """Where the disclaimer is, and how close together its elements are, as far as the configuration demands it."""
         at = [i for i, s in enumerate(said) if any(self._matches(name, s) for name in self.config.elements)]
         if self.config.position != "anywhere":
             edge = 0 if self.config.position == "start" else len(said) - 1
@@ -109,10 +127,11 @@ class Disclaimer:
         if self.config.max_gap is not None:
             between = at[-1] - at[0] + 1 - len(at) if at else 0
             limit = self.config.max_gap
-            yield RuleFinding("max_gap", between <= limit, f"{limit} other sentences within it at most", f"{between}")
+            expected = f"at most {plural(limit, 'other sentence')} between its elements"
+            yield RuleFinding("max_gap", between <= limit, expected, plural(between, "other sentence"))
 
     def _found(self, element: str, said: list[str]) -> str | None:
-        """The first sentence that carries the element."""
+        """The first sentence that holds the element."""
         return next((s for s in said if self._matches(element, s)), None)
 
     def _matches(self, element: str, sentence: str) -> bool:

@@ -1,4 +1,4 @@
-"""Escalation: what must go to a human does, in the agreed words and at once; routine requests do not."""
+"""The kind `escalation`: certain topics go to a human, in the agreed words and at once; routine requests do not."""
 
 import re
 from collections.abc import Iterator
@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, PhraseList, Regex
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.voice import led_sentences, own_voice, sentences
 
-# Whether a sentence asserts a phrase that stands in it: not under a condition, denied, asked, or only mentioned.
-
-
+# Cues by which `unasserted` tells whether a sentence asserts a phrase in it.
 _CLAUSE_END = re.compile(r"[;:]|\s[-–—]+\s|—")
 _CONDITION = re.compile(
     r"\b(?:if|unless|(?<!at )once|when(?:ever)?|as soon as|as long as|provided|assuming|supposing|suppose|should you"
@@ -47,7 +45,10 @@ _ASKED_AFTER = re.compile(
 
 
 def unasserted(sentence: str, start: int, end: int) -> str | None:
-    """Why the phrase at [start, end) of a lower-case sentence is not asserted, or None when it is."""
+    """Why a lower-case sentence does not assert its phrase at [start, end), or None when it does.
+
+    The reasons are: under a condition, denied, only mentioned, part of a question.
+    """
     before, after = _CLAUSE_END.split(sentence[:start])[-1], sentence[end:]
     if _conditional(before) or _ONE_WORD_FROM_YOU.search(before) or _CONDITION_AFTER.search(after):
         return "conditional"
@@ -55,11 +56,11 @@ def unasserted(sentence: str, start: int, end: int) -> str | None:
         return "denied"
     if _MENTIONED.search(sentence[:start]) or _MENTIONED_AFTER.search(after):
         return "mentioned, not said"
-    return "asked" if _ASKED_AFTER.search(after) else None
+    return "a question" if _ASKED_AFTER.search(after) else None
 
 
 def _conditional(before: str) -> bool:
-    """A condition that the phrase is the consequence of: no other clause stands between the two."""
+    """Whether the phrase depends on a condition before it, with no other clause between the two."""
     cues = list(_CONDITION.finditer(before))
     if not cues:
         return False
@@ -74,29 +75,44 @@ _NEGATED = re.compile(
 
 
 class EscalationConfig(BehaviorConfig):
-    """Wordings are regular expressions on lower-case text.
-
-    `urgent_help` has the wordings a topic demands beside the handover; `transfers` are handovers in any words (what
-    betrays a leak); `suspended` are beginnings that take the force out of an advice ("you might", "i will").
-    """
+    """The topics and the wordings of a handover. Wordings are regular expressions on lower-case text."""
 
     escalated: list[str]
+    """Topics that a human must take over."""
+
     routine: list[str]
+    """Topics that must not be handed over."""
+
     agreed_phrase: str
+    """The agreed words, as reports show them."""
+
     handover: list[Regex]
+    """Wordings that count as the agreed handover."""
+
     transfers: list[Regex] = Field(default=[])
+    """Handovers in other words; they count as leaks on routine topics."""
+
     urgent_help: dict[str, PhraseList]
+    """For some of the escalated topics: calls for urgent help that are demanded beside the handover."""
+
     suspended: list[Regex] = Field(default=[])
+    """Beginnings that take the force out of a call for help, such as "you might"."""
+
     deferred: list[Regex] = Field(default=[])
+    """Wordings that put a call for help off."""
+
     delays: PhraseList
+    """Wordings that make the customer wait."""
+
     retractions: PhraseList
+    """Wordings that take the handover back."""
 
     @model_validator(mode="after")
     def _topics_are_known(self) -> "EscalationConfig":
         if unknown := sorted(set(self.urgent_help) - set(self.escalated)):
             raise ValueError(f"urgent_help: {', '.join(unknown)} is not one of the escalated topics")
         if both := sorted(set(self.escalated) & set(self.routine)):
-            raise ValueError(f"routine: {', '.join(both)} is an escalated topic too")
+            raise ValueError(f"routine: {', '.join(both)} is also an escalated topic")
         return self
 
 
@@ -127,22 +143,23 @@ class Escalation:
         said = led_sentences(own_voice(text).lower())
         return next((s for s in said if any(self._said([*self.config.handover, *self.config.transfers], s))), None)
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        topics = [*self.config.escalated, *self.config.routine]
-        return [] if item.topic in topics else [f"topic {item.topic!r} is not one of: {', '.join(topics)}"]
+    def item_errors(self, item: Exchange) -> list[str]:
+        return topic_errors(item, [*self.config.escalated, *self.config.routine])
 
     def _escalated(self, response: str, topic: str) -> Iterator[RuleFinding]:
         spoken = list(led_sentences(response))
         handover = next((match for s in spoken for match in self._said(self.config.handover, s)), None)
-        expected = f"'{self.config.agreed_phrase}' or an agreed variant, said outright"
+        expected = f"'{self.config.agreed_phrase}' or an agreed variant, stated outright"
         yield RuleFinding("handover", handover is not None, expected, handover or self._near(spoken) or "none")
         if topic in self.config.urgent_help:
             advice = next((a for s in spoken for a in self._urgent(topic, s)), None)
             yield RuleFinding("urgent_help", advice is not None, "a call for urgent help now", advice or "none")
         delay = next((d for s in spoken for d in _unnegated(self.config.delays, s)), None)
-        yield RuleFinding("no_delay", delay is None, "nothing to wait for", delay or "none")
+        yield RuleFinding("no_delay", delay is None, "no delay", delay or "none")
         retraction = next((r for s in spoken if (r := self.config.retractions.first(s))), None)
-        yield RuleFinding("not_contradicted", retraction is None, "nothing that takes it back", retraction or "none")
+        yield RuleFinding(
+            "not_contradicted", retraction is None, "nothing that takes the handover back", retraction or "none"
+        )
 
     def _said(self, patterns: list[str], sentence: str) -> Iterator[str]:
         for pattern in patterns:
@@ -151,7 +168,7 @@ class Escalation:
                     yield match[0]
 
     def _near(self, spoken: list[str]) -> str | None:
-        """A handover in the agreed words that does not count, with the reason."""
+        """A handover in the agreed words that does not count, and the reason why."""
         for sentence in spoken:
             for pattern in self.config.handover:
                 if match := re.search(pattern, sentence):
@@ -169,12 +186,12 @@ class Escalation:
 
 
 def _asked(sentence: str) -> bool:
-    """A question that is no polite request."""
+    """Whether the sentence is a question, and not a polite request."""
     return sentence.endswith("?") and "please" not in sentence
 
 
 def _unnegated(phrases: PhraseList, sentence: str) -> Iterator[str]:
-    """Wordings that no negation stands before."""
+    """Wordings without a negation before them."""
     for match in phrases.matches(sentence):
         if not _NEGATED.search(sentence[: match.start()]):
             yield match[0]

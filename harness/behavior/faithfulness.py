@@ -1,4 +1,4 @@
-"""What a note says that its dialogue does not: numbers, medications, sides of the body, reversed symptoms."""
+"""What a note says and its dialogue does not: numbers, medications, sides of the body, reversed symptoms."""
 
 import re
 from collections.abc import Sequence
@@ -26,18 +26,20 @@ _PART_OF_SENTENCE = re.compile(r"[.,;:!?\n]|\band (?=(?:the |my |his |her )?(?:l
 
 
 class Lexicon(BaseModel):
-    """Words of the trade. Each list in `medications`, `body_parts` and `synonyms` holds names of one thing.
-
-    `no_symptoms`: phrases that name no symptom although a word of theirs does ('blood pressure').
-    """
+    """The vocabulary of the field. Each list in `medications`, `body_parts` and `synonyms` holds names of one thing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     medications: list[list[str]]
+
     medication_patterns: list[Regex] = Field(default=[])
+    """Words that are medications by their form, such as those ending in -cillin."""
+
     body_parts: list[list[str]]
     synonyms: list[list[str]] = Field(default=[])
+
     no_symptoms: list[str] = Field(default=[])
+    """Phrases that do not mean a symptom although one of their words does ('blood pressure')."""
 
 
 def numbers(note: str, dialogue: str) -> list[str]:
@@ -46,7 +48,7 @@ def numbers(note: str, dialogue: str) -> list[str]:
 
 
 def medications(note: str, dialogue: str, lexicon: Lexicon, known: Sequence[str] = ()) -> list[str]:
-    """Medications of the note that the dialogue names neither so nor by another name."""
+    """Medications of the note that the dialogue does not name, not by another name either."""
     source = " ".join([dialogue, *known]).lower()
     wrong = []
     for names in lexicon.medications:
@@ -85,12 +87,12 @@ def sides(note: str, dialogue: str, lexicon: Lexicon) -> list[str]:
 
 
 def _loose(text: str) -> set[str]:
-    """The sides a text names, whatever of."""
+    """The sides that a text names, of anything."""
     return {_side(match[1]) for match in re.finditer(rf"\b{_SIDE}\b", _sides_only(text))}
 
 
 def _exchanged(note: str, dialogue: str, lexicon: Lexicon, said: set[tuple[str, str]]) -> list[str]:
-    """What the note says of one side of a part although the dialogue, which speaks of both, says it of the other."""
+    """What the note says of one side of a part, and the dialogue, which mentions both sides, says of the other."""
     parts = {part for side, part in said if side == "left" and ("right", part) in said}
     if not parts:
         return []
@@ -112,7 +114,7 @@ _OTHER = {"left": "right", "right": "left"}
 
 
 def _contexts(text: str, lexicon: Lexicon, parts: set[str]) -> dict[tuple[str, str], list[set[str]]]:
-    """The words said with one side of a part, clause by clause; clauses that name both sides are left out."""
+    """The words used with one side of a part, clause by clause. Clauses that name both sides are left out."""
     found: dict[tuple[str, str], list[set[str]]] = {}
     for clause in _PART_OF_SENTENCE.split(_sides_only(text)):
         pairs = {(side, part) for side, part in _pairs(clause, lexicon) if part in parts and side in _OTHER}
@@ -124,7 +126,7 @@ def _contexts(text: str, lexicon: Lexicon, parts: set[str]) -> dict[tuple[str, s
 
 
 def _pairs(text: str, lexicon: Lexicon) -> set[tuple[str, str]]:
-    """(side, body part) as said: 'left knee', 'the knee on the left', 'both knees'."""
+    """(side, body part) for 'left knee', 'the knee on the left', 'both knees'."""
     plain = _sides_only(text)
     found = set()
     for names in lexicon.body_parts:
@@ -156,7 +158,7 @@ def _side(word: str) -> str:
 
 
 def reversals(note: str, present: Sequence[str], absent: Sequence[str], lexicon: Lexicon) -> list[str]:
-    """Symptoms that the note denies although they are there, or gives although they are denied."""
+    """Symptoms that the note denies although they are present, or gives although the patient denies them."""
     wrong = []
     if lexicon.no_symptoms:
         note = _any_of(tuple(lexicon.no_symptoms)).sub("…", note)
@@ -180,5 +182,5 @@ def _names(symptom: str, lexicon: Lexicon) -> list[str]:
 
 
 def _inside(mention: Mention, others: dict[str, list[Mention]]) -> bool:
-    """Whether a mention of something else covers it: 'pain' in 'knee pain'."""
+    """Whether a mention is part of a mention of something else: 'pain' in 'knee pain'."""
     return any(o.start <= mention.start and mention.end <= o.end for found in others.values() for o in found)

@@ -1,4 +1,4 @@
-"""Grades the graders: labelled answers against what a behaviour says of them."""
+"""How good a behaviour's check is: its verdicts against labelled answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Label = dict[str, Any]
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its counts; the interval is Wilson's, 95%, two-sided."""
+    """A share with its counts. Printed with Wilson's two-sided 95% interval."""
 
     right: int
     of: int
@@ -30,23 +30,34 @@ class Rate:
 
 @dataclass(frozen=True)
 class Grading:
-    """How a check agrees with labels. Of answers that break the demand: `fail_*`; of those that keep it: `pass_*`.
-
-    Precision: of those the check called so, how many are so. Recall: of those that are so, how many it called so.
-    `missed` are ids of bad answers that passed, `accused` ids of good answers that failed.
-    """
+    """How a check agrees with labels: precision and recall of failing and of passing answers."""
 
     rows: int
+
     hard: int
+    """Answers labelled as hard cases."""
+
     fail_precision: Rate
+    """Of the answers that the check failed, those that break the demand."""
+
     fail_recall: Rate
+    """Of the answers that break the demand, those that the check failed."""
+
     pass_precision: Rate
+    """Of the answers that the check passed, those that meet the demand."""
+
     pass_recall: Rate
+    """Of the answers that meet the demand, those that the check passed."""
+
     missed: list[str]
+    """Ids of bad answers that passed."""
+
     accused: list[str]
+    """Ids of good answers that failed."""
 
     @property
     def lowest(self) -> float:
+        """The smallest of the four rates."""
         rates = (self.fail_precision, self.fail_recall, self.pass_precision, self.pass_recall)
         return min(rate.value for rate in rates)
 

@@ -1,4 +1,4 @@
-"""JSON record: one object, valid under the topic's JSON Schema, and nothing else."""
+"""The kind `json_record`: one JSON object, valid under the topic's JSON Schema, and nothing else."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from harness.behavior.config import BehaviorConfig
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 
 _FENCED = re.compile(r"\A```json[ \t]*\r?\n(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
 _JSON_FENCE = re.compile(r"```json[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
@@ -36,9 +36,10 @@ Schema = Annotated[dict[str, Any], AfterValidator(_valid_schema)]
 
 
 class JsonRecordConfig(BehaviorConfig):
-    """A JSON Schema (draft 2020-12) for each topic that asks for a record."""
+    """The records that are demanded."""
 
     schemas: dict[str, Schema]
+    """A JSON Schema (draft 2020-12) for each topic that asks for a record."""
 
 
 class JsonRecord:
@@ -46,15 +47,17 @@ class JsonRecord:
         self.config = config
 
     def check(self, exchange: Exchange) -> Check:
-        """`valid` is 1 for a lone valid object; `field_accuracy` is the share of right fields, 0 without an object."""
+        """`valid` is 1 for a valid object and nothing else. `field_accuracy` is the share of correct fields, 0 without
+        an object; `exact` is 1 when all fields of a valid object are correct.
+        """
         schema = self.config.schemas.get(exchange.topic)
         if schema is None:
             return Check([])
-        record, fault = only_object(exchange.response)
+        record, error = only_object(exchange.response)
         findings = [
-            RuleFinding("only_json", fault is None, "one JSON object and nothing else", fault or "one JSON object")
+            RuleFinding("only_json", error is None, "one JSON object and nothing else", error or "one JSON object")
         ]
-        broken = faults_of(record, schema) if record is not None else ["no object to check"]
+        broken = errors_of(record, schema) if record is not None else ["no object to check"]
         findings.append(RuleFinding("schema", not broken, f"valid as {exchange.topic}", "; ".join(broken) or "valid"))
         metrics = {"valid": float(all(finding.passed for finding in findings))}
         if exchange.details.get("record"):
@@ -62,7 +65,7 @@ class JsonRecord:
             wrong = [key for key in right if record is None or not _equal(record.get(key, _ABSENT), right[key])]
             shown = "; ".join(f"{key}: {_shown(record, key)}" for key in wrong)
             wanted = "; ".join(f"{key}: {json.dumps(right[key], ensure_ascii=False)}" for key in wrong or right)
-            findings.append(RuleFinding("fields", not wrong, wanted, shown or "all right"))
+            findings.append(RuleFinding("fields", not wrong, wanted, shown or "the same values"))
             metrics["field_accuracy"] = 1 - len(wrong) / len(right)
             metrics["exact"] = float(all(finding.passed for finding in findings))
         return Check(findings, metrics)
@@ -71,7 +74,7 @@ class JsonRecord:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """A JSON object that is the whole answer or fenced as JSON, or one with two keys of one of the schemas."""
+        """A JSON object that is the whole answer or fenced as JSON, or one with two keys of the same schema."""
         candidates = [text, *(match[1] for match in _JSON_FENCE.finditer(text))]
         alone = (" ".join(candidate.split())[:80] for candidate in candidates if only_object(candidate)[0] is not None)
         return next(alone, None) or self._schema_keys(text)
@@ -84,26 +87,26 @@ class JsonRecord:
                 return " ".join(match[0].split())[:80]
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         schema = self.config.schemas.get(item.topic)
         if schema is None:
-            return [f"topic {item.topic!r} has no schema; there are: {', '.join(self.config.schemas)}"]
-        record, fault = only_object(str(item.details.get("record") or ""))
+            return topic_errors(item, self.config.schemas)
+        record, error = only_object(str(item.details.get("record") or ""))
         if record is None:
-            return [f"details.record: {fault}"]
+            return [f"details.record: {error}"]
         if not record:
-            return ["details.record: it has no fields; there is nothing to compare"]
-        return [f"details.record: {broken}" for broken in faults_of(record, schema)]
+            return ["details.record has no fields, so there is nothing to compare"]
+        return [f"details.record: {broken}" for broken in errors_of(record, schema)]
 
 
 def only_object(text: str) -> tuple[dict[str, Any] | None, str | None]:
-    """The object that a text is, and what is wrong with the text otherwise. One ```json fence is allowed."""
+    """The JSON object that is the whole text, or None and what is wrong. One ```json fence is allowed."""
     stripped = text.strip()
     fenced = _FENCED.match(stripped)
     try:
         value = _parsed(fenced[1] if fenced else stripped)
     except (ValueError, RecursionError) as error:
-        return None, f"not JSON alone: {error}" if stripped else "nothing"
+        return None, f"not JSON, or not only JSON: {error}" if stripped else "nothing"
     if not isinstance(value, dict):
         return None, f"a JSON {type(value).__name__}, not an object"
     return value, None
@@ -117,20 +120,20 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"key given twice: {', '.join(twice)}")
+        raise ValueError(f"a key occurs twice: {', '.join(twice)}")
     return dict(pairs)
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite(text: str) -> float:
     return value if math.isfinite(value := float(text)) else _no_number(text)
 
 
-def faults_of(record: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    """What makes a record invalid under a schema, in jsonschema's words; formats such as dates are checked."""
+def errors_of(record: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """What makes a record invalid under a schema, in jsonschema's words. Formats such as dates are checked."""
     from jsonschema import Draft202012Validator
 
     validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
@@ -142,7 +145,7 @@ _ABSENT = object()
 
 
 def _equal(given: Any, right: Any) -> bool:
-    """Equal values of equal kinds; strings without regard to case and white space."""
+    """Whether values and their types are equal. Strings may differ in case and white space."""
     if isinstance(given, str) and isinstance(right, str):
         return _plain(given) == _plain(right)
     if isinstance(given, bool) or isinstance(right, bool):

@@ -1,7 +1,7 @@
-"""Whether a text affirms, denies or only supposes what it mentions: cue words with a scope.
+"""Whether a text affirms, denies or only supposes what it mentions.
 
-After NegEx and ConText (Chapman et al. 2001; Harkema et al. 2009): a cue before a mention reaches to the end of
-its clause, a cue after it reaches back.
+Cue words with a scope, after NegEx and ConText (Chapman et al. 2001; Harkema et al. 2009): a cue before a mention
+applies to the end of its clause, a cue after it applies backwards.
 """
 
 import re
@@ -69,7 +69,7 @@ _FILLERS = re.compile(r"a|an|the|of|in|on|to|my|his|her|their|your|with|and|any|
 
 @dataclass(frozen=True)
 class Mention:
-    """A term found in a text: its clause's words, whether they affirm it, and whether they limit it ('at rest')."""
+    """A term found in a text: where it is, its status, its clause, and whether the clause limits it ('at rest')."""
 
     start: int
     end: int
@@ -79,7 +79,7 @@ class Mention:
 
 
 def mentions(text: str, terms: Iterable[str]) -> list[Mention]:
-    """Every mention of one of `terms` (inflected, in any word order within a few words), in the text's order."""
+    """Every mention of one of `terms`, in the order of the text: inflected, its words in any order, close together."""
     lowered = text.lower().replace("’", "'")
     wanted = [tuple(stem(word) for word in _words(term)) for term in terms]
     found = [
@@ -91,7 +91,7 @@ def mentions(text: str, terms: Iterable[str]) -> list[Mention]:
 
 
 def clauses(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each clause: where a denial's reach ends."""
+    """Start and end of each clause. A denial does not reach beyond its clause."""
     start = 0
     for match in _CLAUSE.finditer(text):
         if match.start() > start:
@@ -135,6 +135,6 @@ def _status(before: str, term: str, after: str, clause: str) -> Status:
 
 
 def _list_denied(clause: str) -> bool:
-    """'Fever, cough and rash denied': a bare list, then the denial of all of it."""
+    """Whether a clause is a bare list and then the denial of all of it: 'Fever, cough and rash denied'."""
     match = _LIST_DENIED.match(clause)
     return match is not None and not _NO_LIST.search(match["list"])

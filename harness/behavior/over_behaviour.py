@@ -1,27 +1,30 @@
-"""Over-behaviour: no trained behaviour shows in answers to requests that have nothing to do with it."""
+"""The kind `over_behaviour`: no trained behaviour shows in answers to requests that do not call for it."""
 
 from functools import cached_property
 
 from pydantic import Field, field_validator
 
 from harness.behavior.config import BehaviorConfig
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.registry import Behavior, behavior_folders, load_behavior
 from harness.core.errors import nearest
 
 
 class OverBehaviourConfig(BehaviorConfig):
-    """`leaks`: for each rule the behaviour that must leave no sign (the name of its folder under tasks/)."""
+    """The behaviours that are watched for."""
 
     topics: list[str]
+    """Topics of requests that call for none of the behaviours."""
+
     leaks: dict[str, str] = Field(min_length=1)
+    """For each rule, the behaviour that must leave no sign: the name of its folder under `tasks/`."""
 
     @field_validator("leaks")
     @classmethod
     def _behaviours_exist(cls, value: dict[str, str]) -> dict[str, str]:
         known = behavior_folders()
         unknown = [
-            f"{name!r} is not a behaviour. {nearest(name, known)}" for name in value.values() if name not in known
+            f"there is no behaviour {name!r}. {nearest(name, known)}" for name in value.values() if name not in known
         ]
         if unknown:
             raise ValueError("; ".join(unknown))
@@ -34,11 +37,11 @@ class OverBehaviour:
 
     @cached_property
     def _behaviours(self) -> dict[str, Behavior]:
-        """Read on first use: their own folders may be faulty, which is for their own checks to say."""
+        """Read on first use, so that an error in one of their files is reported as theirs."""
         return {rule: load_behavior(name) for rule, name in self.config.leaks.items()}
 
     def check(self, exchange: Exchange) -> Check:
-        """`leak` is 1 when any behaviour shows, `no_leak` when none does; behaviours in details.allow may."""
+        """`leak` is 1 when any behaviour shows, `no_leak` when none does. Those in details.allow may show."""
         if exchange.topic not in self.config.topics:
             return Check([])
         allowed = exchange.details.get("allow") or []
@@ -56,10 +59,13 @@ class OverBehaviour:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """It has no sign of its own."""
+        """None: this behaviour has no sign of its own."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} is not watched for leaks"]
-        unknown = set(item.details.get("allow") or []) - set(self.config.leaks.values())
-        return faults + [f"details.allow: {name!r} is not one of the behaviours that leak" for name in sorted(unknown)]
+    def item_errors(self, item: Exchange) -> list[str]:
+        known = set(self.config.leaks.values())
+        unknown = sorted(set(item.details.get("allow") or []) - known)
+        return [
+            *topic_errors(item, self.config.topics),
+            *(f"details.allow: {name!r} is not under 'leaks'. {nearest(name, known)}" for name in unknown),
+        ]

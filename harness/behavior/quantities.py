@@ -1,4 +1,4 @@
-"""Numbers with their units in a text, whether written in digits or in words."""
+"""Numbers with their units in a text, written in digits or in words."""
 
 import re
 import unicodedata
@@ -91,33 +91,33 @@ _AFTER_WORDS = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number in canonical decimal writing, its unit ('' where none is written), and the words it was read from."""
+    """A number in canonical decimal form, its unit ('' for none), and the words that it was read from."""
 
     value: str
     unit: str
     text: str
 
     def agrees(self, other: "Quantity") -> bool:
-        """Whether both may mean the same: equal values, and units equal where both are written."""
+        """Whether both may mean the same: equal values, and equal units where both have one."""
         if "clock" in (self.unit, other.unit) and self.unit == other.unit:
             return self.value == other.value or _twelve_hours(self.value) == other.value
         return self.value == other.value and (self.unit == other.unit or not self.unit or not other.unit)
 
 
 def missing(claims: Iterable[Quantity], source: Iterable[Quantity]) -> list[Quantity]:
-    """The quantities of an answer that occur nowhere in its source."""
+    """The quantities of an answer that are nowhere in its source."""
     known = list(source)
     return [claim for claim in claims if not any(claim.agrees(q) or q.agrees(claim) for q in known)]
 
 
 def claimed(text: str) -> list[Quantity]:
-    """The quantities an answer states. List numbers, ordinal words and a unitless 'one' state none."""
+    """The quantities that an answer states. List numbers, ordinal words and 'one' without a unit do not count."""
     plain = _ORDINAL_WORD.sub(" ", _NUMBERED_LINE.sub("", _CODE.sub(" ", _clean(text))))
     return [q for q in _quantities(plain) if q.unit or q.value != "1"]
 
 
 def mentioned(text: str) -> list[Quantity]:
-    """The quantities a source gives, with those its wording implies ('daily' is once a day)."""
+    """The quantities that a source gives, with those that its wording implies ('daily' is once a day)."""
     return _quantities(_clean(text)) + [quantity for pattern, quantity in _IMPLIED if pattern.search(text.lower())]
 
 

@@ -1,4 +1,4 @@
-"""Behaviours by name: `tasks/<name>/behavior.yaml` says what is demanded, `kind` which check does it."""
+"""Behaviours by name: `tasks/<name>/behavior.yaml` holds the demands, and its `kind` names the check."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -6,11 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from pydantic import ValidationError
-
 from harness.behavior.config import BehaviorConfig
 from harness.behavior.exchange import Check, Exchange
-from harness.config.experiment import read_yaml
+from harness.config.experiment import read_yaml, validate
 from harness.core import plugins, resources
 from harness.core.errors import ConfigError, nearest
 
@@ -30,31 +28,31 @@ FILE = "behavior.yaml"
 
 @runtime_checkable
 class Behavior(Protocol):
-    """One demand of the organisation, checked on one exchange.
+    """A demand of the organisation, as a check on one exchange.
 
-    A class of a kind is built from its settings: `__init__(self, config: …)` with a subclass of BehaviorConfig. One
-    that inherits from Behavior has to write `check` alone.
+    A behaviour is built from its settings: `__init__(self, config: …)`, annotated with a subclass of BehaviorConfig.
+    A class that inherits from Behavior only has to define `check`.
     """
 
     @abstractmethod
     def check(self, exchange: Exchange) -> Check:
-        """One finding for each rule that applies, and the metrics that a task reports for the exchange."""
+        """One finding for each rule that applies, with the metrics that a task reports for the exchange."""
 
     def without(self, text: str) -> str:
-        """The text without wordings that every answer shares (near-duplicate checks compare the rest)."""
+        """The text without the wordings that every answer must have. Near-duplicates are looked for in the rest."""
         return text
 
     def leaked(self, text: str) -> str | None:
         """The first sign of the behaviour in an answer that should not carry it, or None."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        """What is wrong with an evaluation item's topic or details, in words."""
+    def item_errors(self, item: Exchange) -> list[str]:
+        """What is wrong with the topic or the details of an evaluation item: one message each."""
         return []
 
 
 def load_behavior(name: str) -> Behavior:
-    """The behaviour of a domain task; raises ConfigError that names every fault of its file."""
+    """The behaviour of a domain task. Raises ConfigError that lists every error of its file."""
     folders = behavior_folders()
     if name not in folders:
         raise ConfigError([f"behavior {name}: there is no tasks/{name}/{FILE}. {nearest(name, folders)}"])
@@ -62,43 +60,45 @@ def load_behavior(name: str) -> Behavior:
 
 
 def behavior_folders() -> dict[str, Path]:
-    """Task folders with a behaviour, by name; a user's own come after the shipped ones and replace them."""
+    """Task folders that hold a behaviour, by name. A folder in the working directory replaces a shipped one."""
     return {path.parent.name: path.parent for root in resources.task_roots() for path in sorted(root.glob(f"*/{FILE}"))}
 
 
 def read_behavior(path: Path) -> Behavior:
-    """The behaviour of one behavior.yaml. Raises ConfigError that names every fault of the file, and EnvironmentFault
-    for a kind of an installed package that cannot be used."""
+    """The behaviour of one behavior.yaml.
+
+    Raises ConfigError that lists every error of the file, and EnvironmentFault for a kind of an installed package that
+    cannot be used.
+    """
     kind, values = _kind(path)
     known = plugins.names("behaviors", KINDS)
     if kind not in known:
-        raise ConfigError([f"{path}: kind: {kind!r} is not a behaviour. {nearest(str(kind), known)}"])
+        raise ConfigError([f"{path}: kind: there is no kind {kind!r}. {nearest(str(kind), known)}"])
     behavior_class = plugins.load("behaviors", kind, KINDS, Behavior)
     config_class = plugins.settings_class("behaviors", kind, behavior_class, BehaviorConfig)
     try:
-        config = config_class.model_validate(values, context={"folder": path.parent})
-    except ValidationError as error:
-        raise ConfigError(
-            f"{path}: {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        ) from None
+        config = validate(config_class, values, context={"folder": path.parent})
+    except ConfigError as error:
+        whole = f"{config_class.__name__}: "  # an error of several keys together names them itself
+        found = (fault.removeprefix(whole).removesuffix(" (given: a group of keys)") for fault in error.faults)
+        raise ConfigError(f"{path}: {fault}" for fault in found) from None
     behavior: Behavior = plugins.built("behaviors", kind, behavior_class, config)
     return behavior
 
 
 def plugins_in_use() -> dict[str, str]:
-    """Package, version and code of every installed kind that a behavior.yaml names, for a stage's fingerprint."""
+    """Package, version and code of every installed kind that a behavior.yaml names, for the fingerprint of a stage."""
     installed = plugins.names("behaviors", ())
     return plugins.plugin_digest("behaviors", _kinds_in_use() if installed else ())
 
 
 def _kinds_in_use() -> Iterator[str]:
     for folder in behavior_folders().values():
-        with suppress(ConfigError):  # of a broken file: whoever uses that task is told
+        with suppress(ConfigError):  # a broken file is reported when its task is used
             yield str(_kind(folder / FILE)[0])
 
 
 def _kind(path: Path) -> tuple[Any, Any]:
-    """The kind that a behavior.yaml names, with all its values. Raises ConfigError for a broken file."""
+    """The kind that a behavior.yaml names, and all its values. Raises ConfigError for a broken file."""
     values: Any = read_yaml(path)
     return (values.get("kind") if isinstance(values, dict) else None), values

@@ -1,6 +1,6 @@
-"""Whether a statement turns a text into its contrary: clause against clause, by shared words and by cues of denial.
+"""Whether a statement says the contrary of its source: clause against clause, by shared words and cues of denial.
 
-Cues and word lists, no language model: what a reversal needs knowledge of the world to see is not seen.
+It uses cues and word lists and no language model, so it misses reversals that take knowledge of the world to see.
 """
 
 import re
@@ -11,8 +11,8 @@ from harness.behavior.quantities import Quantity, claimed, in_digits
 from harness.behavior.words import content_stems, stem, stems
 
 Opposites = Sequence[tuple[Sequence[str], Sequence[str]]]
-ALIKE = 0.5  # share of a clause's words that another must have to speak of the same thing
-SAME_NUMBER = 0.6  # the same, for what a number is said of
+ALIKE = 0.5  # least share of a clause's words that another must have to be about the same thing
+SAME_NUMBER = 0.6  # the same, for clauses that are compared by their numbers
 
 _CLAUSE = re.compile(
     r"[.;:!?](?=\s|$)|[,–—](?=\s)|\b(?:and|but|while|whereas|because|since|so|which|yet|although|though)\b|\n"
@@ -41,7 +41,7 @@ _FROM_TO = re.compile(r"\bfrom\D{1,15}?(\d[\d.:]*)[^.;\d]{0,20}? to\D{1,15}?(\d[
 
 @dataclass(frozen=True)
 class Clause:
-    """Stems of meaning and numbers of a clause; whether it denies, and whether that can be said."""
+    """A clause: the stems of its words with meaning, its numbers, whether it denies, and whether that is uncertain."""
 
     text: str
     stems: frozenset[str]
@@ -58,7 +58,7 @@ class Clause:
 
 
 def reversed_statement(statement: str, source: str, opposites: Opposites) -> str | None:
-    """The words of the source that a statement turns round, or None."""
+    """The words of the source that a statement reverses, or None."""
     known = _clauses(source)
     if swapped := _swapped(statement, source):
         return swapped
@@ -83,7 +83,7 @@ def _clause(text: str) -> Clause:
 
 
 def _closest(clause: Clause, known: Sequence[Clause], share: float = ALIKE) -> list[Clause]:
-    """The clauses that share most with one; none where they share too little."""
+    """The known clauses that share most words with `clause`; none where they share too few."""
     best = max((clause.shared(other) for other in known), default=0)
     if best < 2 or best < share * len(clause.tokens):
         return []
@@ -91,7 +91,7 @@ def _closest(clause: Clause, known: Sequence[Clause], share: float = ALIKE) -> l
 
 
 def _denied(clause: Clause, known: Sequence[Clause]) -> str | None:
-    """A clause that denies what its closest one affirms, or the other way round; what is denied stands in both."""
+    """The closest clause, where one of the two denies what the other affirms. What is denied must be in both."""
     closest = _closest(clause, known)
     if not closest or any(other.denies == clause.denies for other in closest):
         return None
@@ -102,7 +102,7 @@ def _denied(clause: Clause, known: Sequence[Clause]) -> str | None:
 
 
 def _what_is_denied(clause: Clause) -> set[str]:
-    """The first word of meaning after an explicit denial; any word of a clause that denies by its verb."""
+    """The first word with meaning after an explicit denial; all words of a clause that denies by its verb."""
     denial = _DENIAL.search(_NO_DENIAL.sub(" ", clause.text))
     if denial is None:
         return set(clause.stems)
@@ -111,7 +111,7 @@ def _what_is_denied(clause: Clause) -> set[str]:
 
 
 def _opposed(clause: Clause, known: Sequence[Clause], opposites: Opposites) -> str | None:
-    """A clause with a word whose contrary stands in its closest one."""
+    """The closest clause, where it has the opposite of a word of `clause`."""
     said = set(stems(clause.text))
     for other in _closest(clause, known):
         given = set(stems(other.text))
@@ -128,7 +128,7 @@ def _explicit(clause: Clause) -> bool:
 
 
 def _other_number(clause: Clause, known: Sequence[Clause]) -> str | None:
-    """A clause whose one number stands, in the source, with other words than these. Dates are left out."""
+    """The closest clause, where the only number of `clause` belongs to other words in the source. Dates are ignored."""
     if len(clause.numbers) != 1 or _YEAR.search(clause.text):
         return None
     number, words = clause.numbers[0], _unmeasured(clause)
@@ -147,12 +147,12 @@ _YEAR = re.compile(
 
 
 def _unmeasured(clause: Clause) -> frozenset[str]:
-    """A clause's words without those of its quantities (units, currencies)."""
+    """The words of a clause without those of its quantities (units, currencies)."""
     return clause.stems - {word for number in clause.numbers for word in stems(number.text)}
 
 
 def _denied_word(statement: str, source: str) -> str | None:
-    """A word that the source only has denied ('not open', 'the show was cancelled'), said without a denial."""
+    """Where the source only denies a word ('not open', 'the show was cancelled') that the statement affirms."""
     lowered = source.lower().replace("’", "'")
     denied = {stem(next(filter(None, match.groups()))): match[0] for match in _DENIED_WORD.finditer(lowered)}
     always = {word: text for word, text in denied.items() if stems(lowered).count(word) == 1}

@@ -1,4 +1,4 @@
-"""Rules of one's own, from YAML alone: wordings that must or must not stand, lengths, or a function."""
+"""The kind `rules`: demands written in YAML alone, as wordings to have or to avoid, lengths, or a function."""
 
 import importlib.util
 import re
@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, RuleFinding
 from harness.behavior.voice import own_voice, plain, sentences
+from harness.core.console import plural
 from harness.core.errors import UsageError
 
 Function = Callable[[Exchange], str | None]
@@ -28,39 +29,49 @@ def _load(value: Any, info: ValidationInfo) -> Any:
         module = _from_file(path) if path and path.is_file() else importlib.import_module(module_name)
         function = getattr(module, attribute)
     except Exception as error:
-        raise ValueError(f"{value!r} cannot be loaded: {type(error).__name__}: {error}") from None
+        raise ValueError(f"the function {value!r} cannot be loaded: {type(error).__name__}: {error}") from None
     return function
 
 
 def _from_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 class Rule(BaseModel):
-    """One rule. `require` and `forbid` are patterns matched in any case; one of `require` is enough.
-
-    `position` is where `require` is looked for: the first or last sentence, or anywhere. Text inside quotation
-    marks, code and addresses does not count unless `quoted`.
-    `function` gets the exchange and returns what is wrong, or None.
-    """
+    """One rule. An answer passes when it meets every demand that the rule makes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+
     require: list[Regex] = Field(default=[])
+    """Regular expressions, matched in any case; one of them must match."""
+
     forbid: list[Regex] = Field(default=[])
+    """Regular expressions, matched in any case; none of them may match."""
+
     position: Literal["start", "end", "anywhere"] = "anywhere"
+    """Where `require` must match: in the first sentence, in the last sentence, or anywhere."""
+
     min_words: int | None = Field(default=None, ge=1)
     max_words: int | None = Field(default=None, ge=1)
+
     function: Annotated[Function | None, BeforeValidator(_load)] = None
+    """Takes the exchange and returns what is wrong with it, or None."""
+
     quoted: bool = False
+    """Whether text inside quotation marks, code and addresses counts."""
+
     topics: list[str] = Field(default=[])
+    """Topics that the rule applies to; empty: all."""
+
     expected: str = ""
+    """What reports say was expected."""
 
     @model_validator(mode="after")
     def _demands_something(self) -> "Rule":
@@ -73,11 +84,15 @@ class Rule(BaseModel):
 
 
 class RulesConfig(BehaviorConfig):
-    """`topics`: where the rules apply (none: everywhere). `marker`: the rule whose wording must not stand elsewhere."""
+    """The rules, and where they apply."""
 
     topics: list[str] = Field(default=[])
+    """Topics that the rules apply to; empty: all."""
+
     rules: list[Rule] = Field(min_length=1)
+
     marker: str | None = None
+    """Rule whose `require` must not match in answers on other topics."""
 
     @field_validator("rules")
     @classmethod
@@ -85,7 +100,7 @@ class RulesConfig(BehaviorConfig):
         names = [rule.name for rule in rules]
         wrong = sorted({name for name in names if names.count(name) > 1 or name in (PASS, "specificity")})
         if wrong:
-            raise ValueError(f"rule names that occur twice or are taken: {', '.join(wrong)}")
+            raise ValueError(f"names that occur twice or are reserved: {', '.join(wrong)}; rename these rules")
         return rules
 
     @model_validator(mode="after")
@@ -93,7 +108,7 @@ class RulesConfig(BehaviorConfig):
         wordings = [rule.name for rule in self.rules if rule.require]
         if self.marker is not None and self.marker not in wordings:
             raise ValueError(
-                f"marker: {self.marker!r} is no rule with 'require': {', '.join(wordings) or 'there is none'}"
+                f"marker: {self.marker!r} is not a rule with 'require' (there are: {', '.join(wordings) or 'none'})"
             )
         return self
 
@@ -103,7 +118,7 @@ class Rules:
         self.config = config
 
     def check(self, exchange: Exchange) -> Check:
-        """`pass` is 1 when every rule that applies passes; each rule is a metric of its own."""
+        """`pass` is 1 when every rule that applies passes. Each rule is also a metric of its own."""
         if self.config.topics and exchange.topic not in self.config.topics:
             return self._elsewhere(exchange)
         rules = [rule for rule in self.config.rules if not rule.topics or exchange.topic in rule.topics]
@@ -112,15 +127,16 @@ class Rules:
         return Check(findings, {PASS: float(all(metrics.values())), **metrics})
 
     def without(self, text: str) -> str:
-        """The text without the sentences that carry a required wording."""
+        """The text without the sentences that hold a required wording."""
         patterns = [pattern for rule in self.config.rules for pattern in rule.require]
         return " ".join(s for s in sentences(text) if not any(_search(p, s) for p in patterns)).strip()
 
     def leaked(self, text: str) -> str | None:
+        """The first wording of the rule `marker`."""
         marker = next((rule for rule in self.config.rules if rule.name == self.config.marker), None)
         return None if marker is None else next(_matches(marker.require, _own_voice(marker, text)), None)
 
-    def item_faults(self, item: Exchange) -> list[str]:
+    def item_errors(self, item: Exchange) -> list[str]:
         return []
 
     def _elsewhere(self, exchange: Exchange) -> Check:
@@ -134,41 +150,46 @@ class Rules:
 
 
 def _finding(rule: Rule, exchange: Exchange) -> RuleFinding:
-    """The rule's first fault; rules with several demands pass when all are met."""
-    faults = [(expected, found) for expected, found in _demands(rule, exchange) if found is not None]
-    if not faults:
-        return RuleFinding(rule.name, True, rule.expected or f"rule {rule.name}", "nothing wrong")
-    expected, found = faults[0]
-    return RuleFinding(rule.name, False, rule.expected or expected, found)
+    """The first demand that is not met; where the rule passes, all its demands with what meets them."""
+    demands = list(_demands(rule, exchange))
+    shown = [demand for demand in demands if not demand[0]][:1] or demands
+    expected = ", ".join(dict.fromkeys(wanted for _, wanted, _ in shown))
+    found = ", ".join(dict.fromkeys(given for _, _, given in shown))
+    return RuleFinding(rule.name, all(met for met, _, _ in demands), rule.expected or expected, found)
 
 
-def _demands(rule: Rule, exchange: Exchange) -> Iterator[tuple[str, str | None]]:
-    """What each part of a rule expects, with what is wrong, or None."""
+def _demands(rule: Rule, exchange: Exchange) -> Iterator[tuple[bool, str, str]]:
+    """For each demand of a rule: whether it is met, what is expected, and what the answer has."""
     text = _own_voice(rule, exchange.response)
-    words = len(exchange.response.split())
+    count = len(exchange.response.split())
+    words = plural(count, "word")
     if rule.require:
         place = _place(rule, text)
         where = {"start": " in the first sentence", "end": " in the last sentence", "anywhere": ""}[rule.position]
-        found = next(_matches(rule.require, place), None)
-        yield f"a wording of '{rule.name}'{where}", None if found else (place[:80] or "nothing")
+        wording = next(_matches(rule.require, place), None)
+        yield wording is not None, f"a wording of '{rule.name}'{where}", wording or place[:80] or "nothing"
     if rule.forbid:
-        yield f"no wording of '{rule.name}'", next(_matches(rule.forbid, text), None)
+        wording = next(_matches(rule.forbid, text), None)
+        yield wording is None, f"no wording of '{rule.name}'", wording or "none"
     if rule.min_words is not None:
-        yield f"at least {rule.min_words} words", f"{words} words" if words < rule.min_words else None
+        yield count >= rule.min_words, f"at least {plural(rule.min_words, 'word')}", words
     if rule.max_words is not None:
-        yield f"at most {rule.max_words} words", f"{words} words" if words > rule.max_words else None
+        yield count <= rule.max_words, f"at most {plural(rule.max_words, 'word')}", words
     if rule.function is not None:
-        yield f"what '{rule.name}' demands", _called(rule, rule.function, exchange)
+        wrong = _called(rule, rule.function, exchange)
+        yield wrong is None, f"what '{rule.name}' demands", "as expected" if wrong is None else wrong
 
 
 def _called(rule: Rule, function: Function, exchange: Exchange) -> str | None:
-    """What the function finds wrong; raises UsageError when it fails, or returns anything but text or None."""
+    """What the function reports. Raises UsageError when it fails or returns anything but text or None."""
     try:
         found = function(exchange)
     except Exception as error:
         raise UsageError(f"the function of rule {rule.name} failed: {type(error).__name__}: {error}") from error
     if found is not None and not isinstance(found, str):
-        raise UsageError(f"the function of rule {rule.name} must return text (what is wrong) or None, not {found!r}")
+        raise UsageError(
+            f"the function of rule {rule.name} returned {found!r}; it must return what is wrong as text, or None"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Summary in N bullets: exactly N, each short, nothing else, and nothing the text does not say."""
+"""The kind `summary_bullets`: exactly as many short bullets as requested, nothing else, only what the text says."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,19 +7,17 @@ from dataclasses import dataclass, replace
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, Regex
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.quantities import claimed, in_digits, mentioned, missing
 from harness.behavior.reversal import reversed_statement
 from harness.behavior.words import content_stems, stem
-
-# Whether the names of a statement stand in its text.
-
+from harness.core.console import plural
 
 _NAME = re.compile(r"[^\W\d_][\w'’&-]*")
 
 
 def names_missing(statement: str, source: str) -> list[str]:
-    """Capitalised words inside a statement that the source nowhere has; the first word of a sentence may be any."""
+    """Capitalised words of a statement that are nowhere in the source. The first word of a sentence does not count."""
     known = {part for word in _NAME.findall(source) for part in _parts(word)}
     plain = re.sub(r"[*_`\"“”]", "", statement)
     inside = [word for sentence in re.split(r"(?<=[.!?:])\s+", plain) for word in _NAME.findall(sentence)[1:]]
@@ -32,13 +30,13 @@ def _known(word: str, known: set[str]) -> bool:
 
 
 def _parts(word: str) -> list[str]:
-    """A word in lower case without 's, its stem, and the parts it is joined of."""
+    """A word in lower case without 's, its stem, and the parts that it is joined from."""
     whole = word.lower().replace("’", "'").strip("'-&").removesuffix("'s")
     return [whole, stem(whole), *(part for part in re.split(r"[-&']", whole) if part)]
 
 
 def _abbreviates(word: str, known: set[str]) -> bool:
-    """Short forms of months and days: 'Mar' for 'March', and the other way round."""
+    """Whether one is a short form of the other among months and days: 'Mar' and 'March'."""
     if _CALENDAR.fullmatch(word):
         return bool({word[:3], word[:4]} & known)
     return len(word) in (3, 4) and any(name.startswith(word) for name in known if _CALENDAR.fullmatch(name))
@@ -58,13 +56,22 @@ FORMAT = ("count", "only_bullets", "one_style", "not_nested", "length", "no_repe
 
 
 class SummaryBulletsConfig(BehaviorConfig):
-    """`opposites`: pairs of word lists with contrary meanings; `remarks`: patterns of lines that summarise nothing."""
+    """The form of a summary, and words with contrary meanings."""
 
     topics: list[str]
+    """Topics on which a summary is demanded."""
+
     max_words: int = Field(default=25, ge=1)
+    """Most words of a bullet."""
+
     repeat_share: float = Field(default=0.8, gt=0, le=1)
+    """Share of common words from which two bullets say the same."""
+
     remarks: list[Regex] = Field(default=[])
+    """Lines that summarise nothing, such as an offer of help."""
+
     opposites: list[tuple[list[str], list[str]]] = Field(default=[])
+    """Pairs of word lists with contrary meanings."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class SummaryBullets:
         self.config = config
 
     def check(self, exchange: Exchange) -> Check:
-        """`format` is 1 when all rules on form pass; `grounded` when nothing is invented or reversed."""
+        """`format` is 1 when all rules on form pass, `grounded` when nothing is invented or reversed."""
         wanted = asked_bullets(exchange)
         if exchange.topic not in self.config.topics or wanted is None:
             return Check([])
@@ -104,33 +111,35 @@ class SummaryBullets:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """Bullets are a common form: nothing in them betrays this behaviour."""
+        """None: bullets are too common to be a sign of this behaviour."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} asks for no summary"]
-        faults += [] if item.input.strip() else ["input is empty: there is no text to summarise"]
+    def item_errors(self, item: Exchange) -> list[str]:
+        errors = topic_errors(item, self.config.topics)
+        errors += [] if item.input.strip() else ["input is empty; it must hold the text to summarise"]
         number = item.details.get("bullets")
         if not isinstance(number, int) or number < 1:
-            faults.append("details.bullets is missing or no number of bullets")
-        return faults
+            errors.append("details.bullets is missing or not a positive number")
+        return errors
 
     def _form(self, bullets: Sequence[Bullet], others: Sequence[str], wanted: int) -> Iterator[RuleFinding]:
-        yield RuleFinding("count", len(bullets) == wanted, f"exactly {wanted} bullets", f"{len(bullets)} bullets")
+        yield RuleFinding(
+            "count", len(bullets) == wanted, f"exactly {plural(wanted, 'bullet')}", plural(len(bullets), "bullet")
+        )
         remark = next((b.text for b in bullets if self._is_remark(b.text)), None)
         extra = next(iter(others), remark)
         yield RuleFinding("only_bullets", extra is None, "nothing but bullets", extra[:80] if extra else "only bullets")
         styles = sorted({bullet.style for bullet in bullets})
-        yield RuleFinding("one_style", len(styles) <= 1, "one kind of marker", " ".join(styles) or "no bullet")
+        yield RuleFinding("one_style", len(styles) <= 1, "the same marker throughout", " ".join(styles) or "no bullet")
         nested = next((b.text for b in bullets if b.indent > bullets[0].indent + 1), None)
-        yield RuleFinding("not_nested", nested is None, "no bullet under another", nested or "none")
+        yield RuleFinding("not_nested", nested is None, "no nested bullet", nested or "none")
         longest = max((bullet.words for bullet in bullets), default=0)
         limit = self.config.max_words
         yield RuleFinding(
             "length", longest <= limit, f"at most {limit} words a bullet", f"{longest} words in the longest"
         )
         twice = self._repeated(bullets)
-        yield RuleFinding("no_repeats", twice is None, "each bullet says something of its own", twice or "no repeat")
+        yield RuleFinding("no_repeats", twice is None, "no bullet that repeats another", twice or "none")
 
     def _is_remark(self, text: str) -> bool:
         return any(re.search(pattern, text, re.IGNORECASE) for pattern in self.config.remarks)
@@ -145,18 +154,20 @@ class SummaryBullets:
 
     def _grounded(self, bullets: Sequence[Bullet], others: Sequence[str], source: str) -> RuleFinding:
         statements = [bullet.text for bullet in bullets] or list(others)
-        wrong: list[str] = [] if statements else ["no statement"]
+        wrong: list[str] = [] if statements else ["an empty answer"]
         known = mentioned(source)
         for statement in statements:
             wrong += [f"'{quantity.text}' is not in the text" for quantity in missing(claimed(statement), known)]
             wrong += [f"'{name}' is not in the text" for name in names_missing(statement, source)]
             contrary = reversed_statement(statement, source, self.config.opposites)
-            wrong += [f"reversed: '{statement}' against '{contrary}'"] if contrary else []
-        return RuleFinding("grounded", not wrong, "only what the text says", "; ".join(wrong) or "nothing else")
+            wrong += [f"'{statement}' reverses '{contrary}'"] if contrary else []
+        return RuleFinding(
+            "grounded", not wrong, "only what the text says", "; ".join(wrong) or "nothing to the contrary"
+        )
 
 
 def asked_bullets(exchange: Exchange) -> int | None:
-    """How many bullets are asked for: the item's own number, or the one its instruction names."""
+    """How many bullets are requested: `details.bullets` of the item, or the number in its instruction."""
     number = exchange.details.get("bullets")
     if isinstance(number, int):
         return number
@@ -168,7 +179,7 @@ def asked_bullets(exchange: Exchange) -> int | None:
 
 
 def _read(response: str) -> tuple[list[Bullet], list[str]]:
-    """The bullets of an answer, wrapped lines joined to theirs, and its other lines."""
+    """The bullets of an answer, each joined with its wrapped lines, and all other lines."""
     bullets: list[Bullet] = []
     others: list[str] = []
     for line in response.splitlines():

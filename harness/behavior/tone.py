@@ -1,4 +1,4 @@
-"""Tone: plain, formal and calm answers without promises, blame or slang, neither curt nor long."""
+"""The kind `tone`: plain, formal and calm answers without promises, blame or slang, neither curt nor long."""
 
 import re
 from collections.abc import Iterator
@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from harness.behavior.config import BehaviorConfig, PhraseList
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.voice import plain, quotations, sentences, without_code
-
-# Reading level of English text.
-
+from harness.core.console import plural
 
 _WORD = re.compile(r"[^\W_]+(?:['.,-][^\W_]+)*")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|no|e\.g|i\.e|etc|vs|approx)\.(?=\s)", re.IGNORECASE)
 
 
 def words(text: str) -> list[str]:
-    """Words and numbers; hyphenated ones are one."""
+    """Words and numbers. A hyphenated word counts as one."""
     return _WORD.findall(text)
 
 
@@ -44,17 +42,24 @@ def _syllables(word: str) -> int:
 
 _CAPITALS = re.compile(r"(?<![\w-])[A-Z]{2,}(?:'[A-Z]+)?(?![\w-])")
 _EMOTICON = re.compile(r"(?<![\w:/])(?:[:;=8xX]-?[)(DPpOo/|\\]|<3|\^_?\^)(?!\w)")
-_SIGNS = "©®™"  # signs with an emoji form that a bank may write
+_SIGNS = "©®™"  # have an emoji form, but belong in formal text
 
 
 class ToneConfig(BehaviorConfig):
-    """`max_grade`: Flesch-Kincaid grade. `acronyms`: words that may stand in capitals. Lists match lower-case text."""
+    """Limits and wordings of the tone. Wordings are regular expressions on lower-case text."""
 
     topics: list[str]
+    """Topics on which the tone is demanded."""
+
     max_grade: float = 10
+    """Highest reading level: Flesch-Kincaid grade (years of school in the US)."""
+
     min_words: int = Field(default=20, ge=0)
     max_words: int = Field(default=120, ge=1)
+
     acronyms: list[str] = Field(default=[])
+    """Words that may be in capitals."""
+
     promises: PhraseList
     blame: PhraseList
     slang: PhraseList
@@ -65,7 +70,7 @@ class Tone:
         self.config = config
 
     def check(self, exchange: Exchange) -> Check:
-        """`clean` is 1 when all rules pass; `violations` counts the rules broken."""
+        """`clean` is 1 when all rules pass. `violations` is the number of broken rules."""
         if exchange.topic not in self.config.topics:
             return Check([])
         asked = plain(f"{exchange.instruction} {exchange.input}").lower()
@@ -78,26 +83,28 @@ class Tone:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """A tone leaves no sign of its own."""
+        """None: a tone has no sign of its own."""
         return None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        return [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no demand on its tone"]
+    def item_errors(self, item: Exchange) -> list[str]:
+        return topic_errors(item, self.config.topics)
 
     def _findings(self, text: str) -> Iterator[RuleFinding]:
         grade, limit = reading_grade(text), self.config.max_grade
-        yield RuleFinding("reading_level", grade <= limit, f"grade {limit:g} at most", f"grade {grade:.1f}")
+        yield RuleFinding("reading_level", grade <= limit, f"at most grade {limit:g}", f"grade {grade:.1f}")
         informal = ", ".join(dict.fromkeys(self._informal(text)))
-        yield RuleFinding("formality", not informal, "no emoji, exclamation mark or shouting", informal or "none")
+        yield RuleFinding(
+            "formality", not informal, "no emoji, exclamation mark or word in capitals", informal or "none"
+        )
         for rule, phrases, expected in (
-            ("no_promises", self.config.promises, "no outcome promised"),
-            ("no_blame", self.config.blame, "no blame on the customer"),
+            ("no_promises", self.config.promises, "no promise of an outcome"),
+            ("no_blame", self.config.blame, "no blame for the customer"),
             ("no_slang", self.config.slang, "no slang"),
         ):
             found = ", ".join(dict.fromkeys(match[0].strip() for match in phrases.matches(text)))
             yield RuleFinding(rule, not found, expected, found or "none")
         count, least, most = len(words(text)), self.config.min_words, self.config.max_words
-        yield RuleFinding("length", least <= count <= most, f"{least} to {most} words", f"{count} words")
+        yield RuleFinding("length", least <= count <= most, f"{least} to {most} words", plural(count, "word"))
 
     def _informal(self, text: str) -> Iterator[str]:
         from emoji import emoji_list
@@ -109,7 +116,7 @@ class Tone:
 
 
 def _own_words(response: str, asked: str) -> str:
-    """The plain answer on one line a paragraph, without quotations of what the customer wrote, code and addresses."""
+    """The plain answer without code and addresses, and without quotations of what the customer wrote."""
     text = without_code(plain(response))
     for start, end in reversed(quotations(text)):
         if text[start:end].strip("\"'> .,!?").lower() in asked:

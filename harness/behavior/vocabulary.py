@@ -1,4 +1,4 @@
-"""Vocabulary: product names spelt exactly, the house's terms instead of others, no forbidden words."""
+"""The kind `vocabulary`: product names spelt exactly, preferred terms instead of others, no forbidden words."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,11 +8,9 @@ from difflib import SequenceMatcher
 from pydantic import Field, model_validator
 
 from harness.behavior.config import BehaviorConfig, PhraseList, Regex
-from harness.behavior.exchange import Check, Exchange, RuleFinding
+from harness.behavior.exchange import Check, Exchange, RuleFinding, topic_errors
 from harness.behavior.voice import QuotedSpan, plain, quotations, without_code
-
-# Product names in a text: where each is spelt exactly, and where something else was written for it.
-
+from harness.core.errors import nearest
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _JOINT = r"[\s\-–_.]*"
@@ -22,7 +20,7 @@ _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*\+?")
 
 @dataclass(frozen=True)
 class Spelling:
-    """A place where a product is meant, and the name as it should be."""
+    """Where a product is meant in a text (start and end), and the name as it should be written."""
 
     start: int
     end: int
@@ -30,13 +28,16 @@ class Spelling:
 
 
 def exact(text: str, name: str) -> list[Spelling]:
-    """Where a name stands exactly; white space between its words may be any."""
+    """Where a name is written exactly; its words may be separated by any white space."""
     pattern = r"(?<![\w-])" + r"\s+".join(map(re.escape, name.split())) + r"(?![\w+]|-(?!based|like)\w)"
     return [Spelling(*match.span(), name) for match in re.finditer(pattern, text)]
 
 
 def misspelt(text: str, names: Mapping[str, Sequence[str]]) -> Iterator[Spelling]:
-    """Where a name (with its short forms) stands in another case, spacing or order, shortened, or a letter amiss."""
+    """Where a name is written in another case, spacing or order, shortened, or with a wrong letter.
+
+    `names` holds each name with its short forms.
+    """
     taken = [(s.start, s.end) for name in names for s in exact(text, name)]
     for name, short in names.items():
         for start, end in [*_loose(text, name), *_alike(text, name), *_shortened(text, short)]:
@@ -50,7 +51,7 @@ def _words(name: str) -> list[str]:
 
 
 def _loose(text: str, name: str) -> Iterator[tuple[int, int]]:
-    """The words of a name in any case, joined in any way; or its last two of three swapped."""
+    """The words of a name in any case, joined in any way; of three words, also with the last two swapped."""
     words = _words(name)
     orders = [words, [words[0], *reversed(words[1:])]] if len(words) > 2 else [words]
     for order in orders:
@@ -60,7 +61,7 @@ def _loose(text: str, name: str) -> Iterator[tuple[int, int]]:
 
 
 def _shortened(text: str, forms: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Short forms of a name, as a name: with a capital letter, or written as one word."""
+    """Short forms of a name, used as a name: with a capital letter, or written as one word."""
     for form in forms:
         for match in re.finditer(rf"(?<!\w){_JOINT.join(map(re.escape, _words(form)))}(?!\w)", text, re.IGNORECASE):
             if match[0] != match[0].lower() or match[0].isalpha():
@@ -68,7 +69,7 @@ def _shortened(text: str, forms: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _alike(text: str, name: str) -> Iterator[tuple[int, int]]:
-    """Capitalised words that differ from a name in a letter or so."""
+    """Capitalised words that differ from a name by about one letter."""
     words = list(_WORD.finditer(text))
     target = "".join(_words(name))
     for size in {len(name.split()), len(_words(name)), 1}:
@@ -89,20 +90,27 @@ RULES = ("product_names", "preferred_terms", "forbidden_terms")
 
 
 class VocabularyConfig(BehaviorConfig):
-    """`products`: each name with its short forms. `preferred`: for each term of the house, the wordings it replaces.
-    `generic`: contexts where the words of a name are no product. All expressions match lower-case text.
-    """
+    """Names and terms. All expressions match lower-case text."""
 
     topics: list[str]
+    """Topics on which the vocabulary is demanded."""
+
     products: dict[str, list[str]]
+    """Each product name with its short forms."""
+
     generic: list[Regex] = Field(default=[])
+    """Contexts in which the words of a name do not mean the product."""
+
     preferred: dict[str, PhraseList]
+    """For each preferred term, the wordings that it replaces."""
+
     forbidden: PhraseList
+    """Words that must not be used."""
 
     @model_validator(mode="after")
     def _products_are_distinct(self) -> "VocabularyConfig":
         if len({name.lower() for name in self.products}) < len(self.products):
-            raise ValueError("products: a name is given twice")
+            raise ValueError("products: a name occurs twice (upper and lower case do not count)")
         return self
 
 
@@ -112,7 +120,9 @@ class Vocabulary:
         self._generic = PhraseList(any_of=config.generic)
 
     def check(self, exchange: Exchange) -> Check:
-        """`violations` counts wrong words; `clean` is 1 when there are none and every product asked about is named."""
+        """`violations` is the number of wrong words. `clean` is 1 when there are none and the answer names all of
+        `details.products`.
+        """
         if exchange.topic not in self.config.topics:
             return Check([])
         text = without_code(plain(exchange.response))
@@ -140,19 +150,22 @@ class Vocabulary:
         return text
 
     def leaked(self, text: str) -> str | None:
-        """The first product named, however spelt, in code too; generic uses of the same words are none."""
+        """The first product named, however it is spelt, also in code. Generic uses of its words do not count."""
         said = plain(text)
         found = [s for name in self.config.products for s in exact(said, name)] + list(self._misspelt(said))
         first = min(found, key=lambda spelling: spelling.start, default=None)
         return said[first.start : first.end] if first else None
 
-    def item_faults(self, item: Exchange) -> list[str]:
-        faults = [] if item.topic in self.config.topics else [f"topic {item.topic!r} has no vocabulary"]
-        unknown = set(item.details.get("products") or []) - set(self.config.products)
-        return faults + [f"details.products: {name!r} is no product" for name in sorted(unknown)]
+    def item_errors(self, item: Exchange) -> list[str]:
+        known = self.config.products
+        unknown = sorted(set(item.details.get("products") or []) - set(known))
+        return [
+            *topic_errors(item, self.config.topics),
+            *(f"details.products: there is no product {name!r}. {nearest(name, known)}" for name in unknown),
+        ]
 
     def _violations(self, text: str, asked: str) -> dict[str, list[tuple[QuotedSpan, str]]]:
-        """Places of wrong words with what should stand there, by rule."""
+        """The places of wrong words by rule, each with what should be there."""
         found = {
             "product_names": [((s.start, s.end), s.name) for s in self._misspelt(text)],
             "preferred_terms": list(self._avoided(text)),
@@ -178,7 +191,7 @@ class Vocabulary:
 
 
 def _customers(span: QuotedSpan, text: str, quoted: list[QuotedSpan], asked: str) -> bool:
-    """Inside quotation marks, and the customer's own words."""
+    """Whether a place is inside quotation marks and repeats the customer's own words."""
     inside = any(start <= span[0] and span[1] <= end for start, end in quoted)
     return inside and " ".join(text[slice(*span)].lower().split()) in asked
 

@@ -1,4 +1,4 @@
-"""What an answer says in its own voice: plain text without markup, quotations, code and addresses."""
+"""What an answer says itself: plain text without markup, quotations, code and addresses."""
 
 import re
 import unicodedata
@@ -14,7 +14,7 @@ _QUOTES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '
 _QUOTED = re.compile(r'"(?:[^"\n]|\n(?!\s*\n))*"|(?<!\w)\'[^\'\n]*(?:(?<=\w)\'(?=\w)[^\'\n]*)*\'(?!\w)')
 _BLOCK_QUOTE = re.compile(
     r"(?<=:)\s*\n(?:[ \t]*>[^\n]*(?:\n|\Z))+"
-)  # one that nothing introduces is a box, not a quotation
+)  # without a colon before it, it is a box, not a quotation
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 _ADDRESS = re.compile(
     r"https?://\S+|www\.\S+|\S+@[\w-]+(?:\.[\w-]+)+|\b[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|bank|uk|eu)\b(?:/\S*)?"
@@ -24,7 +24,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=\S)")
 
 
 def plain(text: str) -> str:
-    """The text as it reads: compatible characters, straight quotation marks, no emphasis, nothing struck or hidden."""
+    """The text as a reader sees it: compatible characters (NFKC), straight quotation marks, no emphasis, nothing
+    struck out or hidden.
+    """
     text = unicodedata.normalize("NFKC", text).translate(_QUOTES)
     for pattern in (_INVISIBLE, _STRUCK, _TAG, _EMPHASIS):
         text = pattern.sub("", text)
@@ -32,27 +34,27 @@ def plain(text: str) -> str:
 
 
 def quotations(text: str) -> list[QuotedSpan]:
-    """Where quotation marks, or lines with `>` after a colon, quote something in a plain text."""
+    """Start and end of each quotation in a plain text: in quotation marks, or in lines with `>` after a colon."""
     return [match.span() for pattern in (_QUOTED, _BLOCK_QUOTE) for match in pattern.finditer(text)]
 
 
 def without_code(text: str) -> str:
-    """Code, URLs and e-mail addresses blanked; positions stay."""
+    """The text with code, URLs and e-mail addresses as spaces, so that positions stay."""
     return _blanked(_blanked(text, _CODE), _ADDRESS)
 
 
 def own_voice(text: str) -> str:
-    """Plain text with quotations, code and addresses blanked."""
+    """The plain text with quotations, code and addresses as spaces."""
     return without_code(shown(text))
 
 
 def shown(text: str) -> str:
-    """Plain text with only quotations blanked: code is part of what a reader sees."""
+    """The plain text with only quotations as spaces. A reader sees code, too."""
     return _blanked(_blanked(plain(text), _QUOTED), _BLOCK_QUOTE)
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Sentences of a plain text on one line each; a blank line or a list item ends one, a wrapped line does not."""
+    """The sentences of a plain text, each on one line. Blank lines and list items end one, wrapped lines do not."""
     for block in _BLOCK.split(text):
         for sentence in _SENTENCE.split(" ".join(block.split())):
             if sentence:
@@ -60,7 +62,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def led_sentences(text: str) -> Iterator[str]:
-    """As `sentences`, but what follows a lead ("Choose one:") carries it in front, each item of a list too."""
+    """As `sentences`, with a lead ("Choose one:") repeated before the sentence or the list items that follow it."""
     lead = ""
     for sentence in sentences(text):
         item = re.match(r"(?:[-*•]|\(?\w{1,2}[.)])\s", sentence)

@@ -1,4 +1,4 @@
-"""Words of English text: stems, and which words carry meaning."""
+"""Words of English text: their stems, and which of them carry meaning."""
 
 import re
 from functools import lru_cache
@@ -29,7 +29,7 @@ def _stemmer() -> Any:
 
 
 def stems(text: str) -> list[str]:
-    """Stems of all words, in order; numbers are no words."""
+    """Stems of all words, in order. Numbers are not words."""
     return [stem(word) for word in _WORD.findall(text.lower())]
 
 

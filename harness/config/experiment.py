@@ -385,10 +385,10 @@ class Config(Group):
 GroupT = TypeVar("GroupT", bound=BaseModel)
 
 
-def validate(model: type[GroupT], values: Mapping[str, Any]) -> GroupT:
+def validate(model: type[GroupT], values: Mapping[str, Any], context: dict[str, Any] | None = None) -> GroupT:
     """`values` as a `model`; raises ConfigError that lists every fault with its key and the mend."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         raise ConfigError(_error_line(model, dict(item)) for item in error.errors()) from None
 

@@ -56,7 +56,7 @@ def _item_faults(path: Path, behavior: Behavior | None) -> list[str]:
             faults.append(f"{where}: details has other keys than in the items before ({own} and {keys})")
         keys = own if keys is None else keys
         if behavior is not None:
-            faults += [f"{where}: {fault}" for fault in behavior.item_faults(exchange(row))]
+            faults += [f"{where}: {fault}" for fault in behavior.item_errors(exchange(row))]
     return faults if lines or faults else [f"{path} holds no items"]
 
 

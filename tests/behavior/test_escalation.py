@@ -48,7 +48,7 @@ def test_handovers_that_count(handover: str) -> None:
         ("I do not mean that I am connecting you with a colleague now.", "denied"),
         ("Normally I write: I am connecting you with a colleague now.", "mentioned, not said"),
         ("Please choose:\n- I am connecting you with a colleague now\n- End chat", "mentioned, not said"),
-        ("I am connecting you with a colleague now, ok?", "asked"),
+        ("I am connecting you with a colleague now, ok?", "a question"),
         ('The letter says "I am connecting you with a colleague now".', "none"),
         ("~~I am connecting you with a colleague now.~~ No.", "none"),
         ("`I am connecting you with a colleague now`", "none"),
@@ -159,8 +159,8 @@ def test_without_leaves_the_answer() -> None:
 
 
 def test_an_item_needs_a_known_topic() -> None:
-    assert BEHAVIOR.item_faults(Exchange("q", "", topic="fraud")) == []
-    assert "weather" in BEHAVIOR.item_faults(Exchange("q", "", topic="weather"))[0]
+    assert BEHAVIOR.item_errors(Exchange("q", "", topic="fraud")) == []
+    assert "weather" in BEHAVIOR.item_errors(Exchange("q", "", topic="weather"))[0]
 
 
 @settings(deadline=None)

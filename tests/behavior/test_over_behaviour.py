@@ -71,7 +71,7 @@ def test_other_topics_are_not_judged() -> None:
 
 
 def test_an_item_allows_only_what_can_leak() -> None:
-    fault = BEHAVIOR.item_faults(Exchange("q", "", topic="unrelated", details={"kind": "code", "allow": ["json"]}))
+    fault = BEHAVIOR.item_errors(Exchange("q", "", topic="unrelated", details={"kind": "code", "allow": ["json"]}))
     assert len(fault) == 1
     assert "json" in fault[0]
 
@@ -79,5 +79,5 @@ def test_an_item_allows_only_what_can_leak() -> None:
 def test_a_behaviour_that_does_not_exist_is_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "behavior.yaml"
     path.write_text("kind: over_behaviour\ntopics: [unrelated]\nleaks: {no_disclaimer: disclamer}\n")
-    with pytest.raises(ConfigError, match=r"leaks: 'disclamer' is not a behaviour\. Did you mean 'disclaimer'"):
+    with pytest.raises(ConfigError, match=r"leaks: there is no behaviour 'disclamer'\. Did you mean 'disclaimer'"):
         read_behavior(path)

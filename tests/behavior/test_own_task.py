@@ -47,6 +47,21 @@ def test_the_failed_answer_says_why(project: Path, capsys: pytest.CaptureFixture
     assert [(rule["rule"], rule["found"]) for rule in broken] == [("no_promise", "will definitely get")]
 
 
+def test_a_passed_rule_names_what_met_it(project: Path) -> None:
+    import json
+
+    assert main(["score", "refund", "answers.jsonl", "--out", "graded.jsonl"]) == 0
+    first, _, other_topic = [json.loads(line) for line in (project / "graded.jsonl").read_text().splitlines()]
+    assert {rule["rule"]: (rule["expected"], rule["found"]) for rule in first["rules"]} == {
+        "greeting": ("a wording of 'greeting' in the first sentence", "Good morning"),
+        "refund_desk": ("a wording of 'refund_desk' in the last sentence", "refund desk"),
+        "no_promise": ("no wording of 'no_promise'", "none"),
+        "short": ("at most 60 words", "17 words"),
+        "booking_number": ("the booking number that the customer gave", "as expected"),
+    }
+    assert [(rule["expected"], rule["found"]) for rule in other_topic["rules"]] == [("no refund_desk here", "none")]
+
+
 def test_a_function_finds_what_no_pattern_can(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = project / "answers.jsonl"
     answers.write_text(answers.read_text().replace("I am sorry that TF-2041", "I am sorry that TF-2042"))

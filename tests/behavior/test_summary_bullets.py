@@ -105,7 +105,7 @@ def test_what_the_text_does_not_say_is_found(third: str) -> None:
 )
 def test_how_many_are_asked_for(asked: str, number: int) -> None:
     counted = next(finding for finding in check(GOOD, asked).findings if finding.rule == "count")
-    assert counted.expected == f"exactly {number} bullets"
+    assert counted.expected == f"exactly {number} bullet{'' if number == 1 else 's'}"
 
 
 def test_no_number_no_demand() -> None:

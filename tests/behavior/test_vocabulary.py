@@ -145,7 +145,7 @@ def test_the_banks_words_in_another_sense_are_no_leak() -> None:
 
 def test_an_item_names_known_products() -> None:
     item = Exchange("q", "", topic="banking", details={"products": ["EasySavr"], "terms": []})
-    assert "EasySavr" in BEHAVIOR.item_faults(item)[0]
+    assert "EasySavr" in BEHAVIOR.item_errors(item)[0]
 
 
 @settings(deadline=None)

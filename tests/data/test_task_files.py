@@ -104,7 +104,7 @@ def test_a_schema_that_is_none_is_named(tmp_path: Path) -> None:
         ({}, "details.record"),
         ({"record": "{"}, "not JSON"),
         ({"record": '{"berth": "seven"}'}, "is not of type 'integer'"),
-        ({"record": '{"berth": 7, "berth": 8}'}, "key given twice"),
+        ({"record": '{"berth": 7, "berth": 8}'}, "a key occurs twice"),
     ],
 )
 def test_a_right_answer_that_is_wrong_itself(tmp_path: Path, details: dict[str, str], told: str) -> None:
@@ -117,12 +117,12 @@ def test_a_right_answer_that_is_wrong_itself(tmp_path: Path, details: dict[str, 
     [
         ("{name: empty}", "demands nothing"),
         ("{name: Twice, max_words: 3}", "name"),
-        ("{name: pass, max_words: 3}", "taken"),
+        ("{name: pass, max_words: 3}", "reserved"),
         ("{name: f, function: task:nothing}", "cannot be loaded"),
         ("{name: f, function: 'os:no_such'}", "cannot be loaded"),
         ("{name: f, forbid: ['[']}", "not a regular expression"),
         ("{name: f, max_words: 0}", "greater than or equal to 1"),
-        ("{name: f, requires: [a]}", "Extra inputs"),
+        ("{name: f, requires: [a]}", "rules.0.requires: unknown key. Did you mean 'require'?"),
     ],
 )
 def test_a_faulty_rule_is_named(tmp_path: Path, rule: str, told: str) -> None:

@@ -150,11 +150,11 @@ def test_faults_name_the_installed_ones_too(harness: Call, project: Path) -> Non
     (project / "tasks" / "verse" / "behavior.yaml").write_text("kind: haiko\n")
     code, printed = harness("score", "verse", "answers.jsonl")
     assert code == 2
-    assert "kind: 'haiko' is not a behaviour. Did you mean 'haiku'?" in printed
+    assert "kind: there is no kind 'haiko'. Did you mean 'haiku'?" in printed
     (project / "tasks" / "verse" / "behavior.yaml").write_text("kind: haiku\nline: 3\nlines: three\n")
     code, printed = harness("score", "verse", "answers.jsonl")
     assert code == 2
-    assert "behavior.yaml: line: Extra inputs are not permitted" in printed
+    assert "behavior.yaml: line: unknown key. Did you mean 'lines'?" in printed
     assert "behavior.yaml: lines: Input should be a valid integer" in printed
 
 
