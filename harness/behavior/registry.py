@@ -80,7 +80,7 @@ def read_behavior(path: Path) -> Behavior:
         config = validate(config_class, values, context={"folder": path.parent})
     except ConfigError as error:
         whole = f"{config_class.__name__}: "  # an error of several keys together names them itself
-        found = (fault.removeprefix(whole).removesuffix(" (given: a group of keys)") for fault in error.faults)
+        found = (fault.removeprefix(whole).removesuffix(" (given: a group of keys)") for fault in error.errors)
         raise ConfigError(f"{path}: {fault}" for fault in found) from None
     behavior: Behavior = plugins.built("behaviors", kind, behavior_class, config)
     return behavior

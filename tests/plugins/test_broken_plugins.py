@@ -192,8 +192,7 @@ def test_the_tracker_is_checked_before_a_run_starts(install: Install) -> None:
 
     install("trackers", "none", TRACKER)
     install("trackers", "other", "import nowhere_to_be_found\n", package="other")
-        EnvironmentFault,
-        match=r"'none': both the harness and the package mine-plugin .* define this name",
+    with pytest.raises(
         EnvironmentFault, match=r"'none': both the harness and the package mine-plugin .* define this name"
     ):
         check_tracker(TrackerConfig())
