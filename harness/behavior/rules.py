@@ -144,7 +144,10 @@ class Rules:
             return Check([])
         found = self.leaked(exchange.response)
         finding = RuleFinding(
-            f"no_{self.config.marker}", found is None, f"no {self.config.marker} here", found or "none"
+            f"no_{self.config.marker}",
+            found is None,
+            f"no wording of '{self.config.marker}' on this topic",
+            found or "none",
         )
         return Check([finding], {"specificity": float(finding.passed)})
 

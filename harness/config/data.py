@@ -51,6 +51,9 @@ class SourceConfig(Group):
     fields: list[str] = []
     """Column names, in order, of a CSV or TSV file without a header line."""
 
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Character between the columns of a CSV file, such as `;`."""
+
     defaults: dict[ColumnName, str] = {}
     """Text for row columns that are absent or empty."""
 

@@ -1,4 +1,4 @@
-"""Reading files row by row: JSON, JSON lines, CSV, TSV, Parquet. Memory holds a few rows, never a file."""
+"""Reads JSON, JSON lines, CSV, TSV and Parquet files record by record. Memory holds a few records, never a file."""
 
 import csv
 import gzip
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from harness.core.console import plural
 from harness.core.errors import DataError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -20,12 +21,19 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What stands at one place of a file: its values, or the reason why they are none and its text."""
+    """What is at one place of a file."""
 
     where: str
+    """Such as `line 3` or `row 7`."""
+
     values: Mapping[str, Any] | None
+    """None where the place cannot be read."""
+
     reason: str = ""
+    """Why it cannot be read."""
+
     text: str = ""
+    """Its first SHOWN characters, where the values do not show them."""
 
 
 def is_readable(path: Path) -> bool:
@@ -33,13 +41,15 @@ def is_readable(path: Path) -> bool:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that tells how a file is read; `.gz` is looked through."""
+    """The suffix that decides how a file is read, with `.gz` ignored."""
     name = path.name.lower().removesuffix(".gz")
     return name[name.rfind(".") :] if "." in name else ""
 
 
-def read_records(path: Path, header_names: set[str], fields: Sequence[str] = ()) -> Iterator[SourceRecord]:
-    """The records of a file in order. `header_names` and `fields` matter to CSV and TSV alone (see `_table`).
+def read_records(
+    path: Path, header_names: set[str], fields: Sequence[str] = (), delimiter: str = ","
+) -> Iterator[SourceRecord]:
+    """The records of a file in order. The other arguments only matter for CSV and TSV (see `_table`).
 
     Raises DataError when the file as a whole cannot be read.
     """
@@ -48,7 +58,7 @@ def read_records(path: Path, header_names: set[str], fields: Sequence[str] = ())
         if kind == ".parquet":
             yield from _parquet(path)
         elif kind in (".csv", ".tsv"):
-            yield from _table(path, kind, header_names, fields)
+            yield from _table(path, kind, header_names, fields, delimiter)
         elif kind == ".json":
             yield from _json(path)
         else:
@@ -62,7 +72,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _open_text(path: Path) -> IO[str]:
-    """As text. Bytes that are no UTF-8 become lone surrogates, so that their row is refused and not the file."""
+    """As text. Bytes that are not UTF-8 become lone surrogates, so that only their row is malformed, not the file."""
     return io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
@@ -126,15 +136,15 @@ def _is_object(text: str) -> bool:
 
 
 def _list_items(path: Path, file: IO[str], text: str) -> Iterator[SourceRecord]:
-    """The elements of a JSON list whose bracket was read; the rest of the file is read as it is needed."""
-    # Not ijson: it is twice as fast, but reads a lone surrogate as '?', and one NaN or bad byte costs the whole file.
+    """The elements of a JSON list after its opening bracket. The rest of the file is read as it is needed."""
+    # Not ijson: it is twice as fast, but reads a lone surrogate as '?', and fails on the file for one NaN or bad byte.
     decoder = json.JSONDecoder()
     number = at = 0
     while True:
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
         if text.startswith("]", at):
             if rest := (text[at + 1 :] + file.read()).strip():
-                raise DataError(f"{path} is damaged: after the list of {number} rows follows {rest[:60]!r}")
+                raise DataError(f"{path} is damaged: the list of {plural(number, 'row')} is followed by {rest[:60]!r}")
             return
         try:
             value, at = decoder.raw_decode(text, at)
@@ -148,16 +158,18 @@ def _list_items(path: Path, file: IO[str], text: str) -> Iterator[SourceRecord]:
         yield _object(f"row {number}", value)
 
 
-def _table(path: Path, kind: str, header_names: set[str], fields: Sequence[str]) -> Iterator[SourceRecord]:
-    """CSV as in RFC 4180; TSV without quoting, where \\n and \\t in a cell stand for line end and tab.
+def _table(
+    path: Path, kind: str, header_names: set[str], fields: Sequence[str], delimiter: str
+) -> Iterator[SourceRecord]:
+    """CSV as in RFC 4180 with any delimiter; TSV without quoting, where \\n and \\t in a cell mean line end and tab.
 
-    Columns are named by `fields`, else by a first line that holds a known name, else by FLAN's order.
+    Columns are named by `fields`, else by a first line that holds a known name, else in FLAN's order.
     """
     csv.field_size_limit(1 << 30)
     tabs = kind == ".tsv"
     with _open_text(path) as file:
         quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        reader = csv.reader(file, delimiter="\t" if tabs else ",", quoting=quoting, strict=not tabs)
+        reader = csv.reader(file, delimiter="\t" if tabs else delimiter, quoting=quoting, strict=not tabs)
         names = list(fields)
         for cells in _lines(reader):
             if isinstance(cells, SourceRecord):
@@ -188,20 +200,26 @@ def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str
     lower = [cell.strip().lower() for cell in cells]
     if {name.lower() for name in known} & set(lower):
         raise DataError(
-            f"{path}: the header {', '.join(cells)[:200]} is known but for upper and lower case. "
-            "Say which column is which with data.sources.<name>.columns."
+            f"{path}: the header ({', '.join(cells)[:200]}) has known names, but in other upper and lower case. "
+            "Map them: data.sources.<name>.columns={instruction: …, output: …}."
         )
     if len(cells) in (2, 3):
         return ["question", "answer", "rationale"][: len(cells)], False
+    if len(cells) == 1 and (sign := next((sign for sign in ";\t|" if sign in cells[0]), None)):
+        raise DataError(
+            f"{path}: the columns seem to be separated by {sign!r} ({cells[0][:200]}). "
+            f"If so: data.sources.<name>.delimiter={sign!r}."
+        )
     raise DataError(
-        f"{path}: no column of the first line is known ({', '.join(cells)[:200]}). "
-        "Say which is which with data.sources.<name>.columns, or name the columns with data.sources.<name>.fields."
+        f"{path}: the first line has no known column name ({', '.join(cells)[:200]}). If it is a header, map its names: "
+        "data.sources.<name>.columns={instruction: …, output: …}; if it is a row, name the columns: "
+        "data.sources.<name>.fields=[instruction, output]."
     )
 
 
 def _cells(where: str, names: Sequence[str], cells: Sequence[str], tabs: bool) -> SourceRecord:
     if len(cells) != len(names):
-        return SourceRecord(where, None, f"{len(cells)} cells where {len(names)} are expected", _shown(cells))
+        return SourceRecord(where, None, f"{plural(len(cells), 'cell')} instead of {len(names)}", _shown(cells))
     texts = [c.replace("\\n", "\n").replace("\\t", "\t") for c in cells] if tabs else cells
     return SourceRecord(where, dict(zip(names, texts, strict=True)))
 
@@ -218,7 +236,7 @@ def _parquet(path: Path) -> Iterator[SourceRecord]:
                 number += 1
                 yield SourceRecord(f"row {number}", values)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable Parquet file: {' '.join(str(error).split())}") from None
+        raise DataError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Long verbatim runs of known texts, found by hashes of word n-grams: the texts themselves are not stored.
+"""Finds long verbatim runs of known texts by hashes of their word n-grams; the texts themselves are not stored.
 
-One in `SAMPLE` n-grams is kept, chosen by its own hash, so a run of known text is met about every SAMPLE words
-wherever it begins (Manber 1994, "Finding similar files in a large file system").
+One in `SAMPLE` n-grams is kept, chosen by its own hash. A run of known text therefore has a kept n-gram about every
+SAMPLE words, wherever it begins (Manber 1994, "Finding similar files in a large file system").
 """
 
 import base64
@@ -26,7 +26,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Sorted sampled hashes of all texts, and the text that each came from."""
+    """The kept hashes of all texts, ascending, and for each the number of its text."""
 
     names: tuple[str, ...]
     hashes: Hashes
@@ -34,7 +34,7 @@ class Fingerprints:
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Fingerprints":
-        """Fingerprints of whole texts by name. An n-gram that several texts share belongs to the first of them."""
+        """Fingerprints of texts by name. An n-gram that several texts share belongs to the first of them."""
         found: dict[int, int] = {}
         for number, text in enumerate(texts.values()):
             for value in _sampled(text)[1].tolist():
@@ -44,15 +44,18 @@ class Fingerprints:
 
     @classmethod
     def load(cls, path: Path) -> "Fingerprints":
-        """Reads what `save` wrote; raises DataError when the file is missing, broken or of another kind."""
+        """Reads a file that `save` wrote. Raises DataError when it is missing, damaged or another kind of file."""
         try:
             values = json.loads(path.read_text())
             if values["ngram"] != NGRAM or values["sample"] != SAMPLE:
-                raise DataError(f"{path}: made with other settings; make it again with scripts/fingerprint_texts.py")
+                raise DataError(
+                    f"{path} was made with other settings. Make it again: "
+                    f"python scripts/fingerprint_texts.py {path} NAME=FILE …"
+                )
             blobs = {name: base64.b64decode(blob) for name, blob in values["texts"].items()}
             arrays = [np.frombuffer(blob, "<u8").astype(np.uint64) for blob in blobs.values()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: no fingerprint file: {error}") from None
+            raise DataError(f"{path} is not a fingerprint file: {error}") from None
         owners = np.repeat(np.arange(len(arrays), dtype=np.int32), [len(array) for array in arrays])
         hashes = np.concatenate(arrays) if arrays else np.array([], np.uint64)
         order = np.argsort(hashes)
@@ -66,9 +69,10 @@ class Fingerprints:
         path.write_text(json.dumps({"ngram": NGRAM, "sample": SAMPLE, "texts": texts}, indent=1) + "\n")
 
     def runs(self, text: str, least_words: int) -> dict[str, int]:
-        """Known text by name, with the words of its longest verbatim run (from the first to the last n-gram met).
+        """Known texts by name, with the number of words of their longest verbatim run in `text`.
 
-        Runs under `least_words` are left out, as are those met by fewer than LEAST_HITS n-grams.
+        A run is measured from the first to the last kept n-gram. Runs shorter than `least_words` and runs with fewer
+        than LEAST_HITS kept n-grams are left out.
         """
         positions, values = _sampled(text)
         if not len(values) or not len(self.hashes):
@@ -85,20 +89,20 @@ class Fingerprints:
 
 
 def _stretches(known: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last index of every unbroken run of True."""
+    """First and last index of each unbroken run of True."""
     edges = np.diff(np.concatenate(([0], known.view(np.int8), [0])))
     return [(int(a), int(b) - 1) for a, b in zip(np.nonzero(edges == 1)[0], np.nonzero(edges == -1)[0], strict=True)]
 
 
 def _sampled(text: str) -> tuple[npt.NDArray[Any], Hashes]:
-    """Word positions and hashes of the n-grams that are kept."""
+    """Word positions and hashes of the kept n-grams."""
     hashes = ngram_hashes(_WORD.findall(text.lower()), NGRAM)
     kept = np.nonzero(hashes % np.uint64(SAMPLE) == 0)[0]
     return kept, hashes[kept]
 
 
 def ngram_hashes(words: Sequence[str], n: int) -> Hashes:
-    """A 64-bit hash of every sequence of n words, the same on every machine; empty for fewer words."""
+    """A 64-bit hash of each sequence of n words, the same on every machine; empty for fewer words."""
     count = len(words) - n + 1
     if count <= 0:
         return np.array([], np.uint64)

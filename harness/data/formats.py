@@ -1,4 +1,4 @@
-"""A record of a file as rows: Alpaca triples, prompt/response, chat messages, ShareGPT, OASST trees, and others."""
+"""Turns a record of a file into rows: Alpaca triples, prompt and response, chat messages, ShareGPT, OASST trees, …"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,19 +26,19 @@ _WRAPPER = re.compile(
 
 
 def rows_of(values: RowValues, source: SourceConfig) -> list[DataRow] | str:
-    """The rows of a record (nearly always one), or the reason why it is none."""
+    """The rows of a record (nearly always one), or the reason why it cannot be read as one."""
     columns = {str(key): column for key, column in source.columns.items()}
     format_ = source.format if source.format != "auto" else _recognised(values, columns)
     made = _triple(values, columns, source.defaults) if format_ == "triples" else FORMATS[format_](values)
     if isinstance(made, str):
         return made
     finished = [_finished(row, values, columns, source.defaults) for row in made]
-    fault = next((row for row in finished if isinstance(row, str)), None)
-    return fault or [row for row in finished if not isinstance(row, str)]
+    error = next((row for row in finished if isinstance(row, str)), None)
+    return error or [row for row in finished if not isinstance(row, str)]
 
 
 def _recognised(values: RowValues, columns: Mapping[str, str]) -> str:
-    """The format that a record's keys betray."""
+    """The format, by the keys of the record."""
     if not columns:
         for key, format_ in KEYS.items():
             if key in values:
@@ -62,20 +62,20 @@ def _prompt_response(values: RowValues) -> list[DataRow] | str:
     if isinstance(prompt, list) and isinstance(response, list):
         return _conversation([*prompt, *response], "role", "content")
     if not isinstance(prompt, str) or not prompt.strip():
-        return f"column prompt is missing, empty or no text (columns: {', '.join(map(str, values))})"
+        return f"column prompt is missing, empty or not text (columns: {', '.join(map(str, values))})"
     if not isinstance(response, str) or not response.strip():
-        return f"column response is missing, empty or no text (columns: {', '.join(map(str, values))})"
+        return f"column response is missing, empty or not text (columns: {', '.join(map(str, values))})"
     wrapped = _WRAPPER.match(prompt)
     texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": _input(values)}
     return _with_system(values, texts["instruction"], texts["input"], response)
 
 
 def _question_answer(values: RowValues) -> list[DataRow] | str:
-    """The answer, after its rationale where there is one."""
+    """A question with its answer, after the rationale where there is one."""
     question, answer, rationale = (values.get(key) or "" for key in ("question", "answer", "rationale"))
     wrong = [k for k, v in (("question", question), ("answer", answer)) if not isinstance(v, str) or not v.strip()]
     if wrong:
-        return f"column {', '.join(wrong)} is missing, empty or no text (columns: {', '.join(map(str, values))})"
+        return f"column {', '.join(wrong)} is missing, empty or not text (columns: {', '.join(map(str, values))})"
     output = f"{rationale.strip()}\n\nThe answer is {answer}." if isinstance(rationale, str) and rationale else answer
     return _with_system(values, question, _input(values), output)
 
@@ -86,7 +86,7 @@ def _input(values: RowValues) -> Any:
 
 
 def _with_system(values: RowValues, instruction: str, given: Any, output: str) -> list[DataRow] | str:
-    """The row; as a conversation where the record brings a system message, which training must not lose."""
+    """The row. Where the record has a system message, it is a conversation, so that training sees that message."""
     system = _first(values, SYSTEM)
     if not system:
         return [{"instruction": instruction, "input": given, "output": output}]
@@ -108,9 +108,9 @@ def _sharegpt(values: RowValues) -> list[DataRow] | str:
 
 def _conversation(turns: Any, role: str, text: str) -> list[DataRow] | str:
     if not isinstance(turns, list) or not turns:
-        return "the conversation is empty or no list"
+        return "the conversation is empty or not a list"
     if not all(isinstance(turn, Mapping) for turn in turns):
-        return "a turn of the conversation is no object"
+        return "a turn of the conversation is not a JSON object"
     row = from_turns([(turn.get(role), _content(turn.get(text))) for turn in turns])
     return row if isinstance(row, str) else [row]
 
@@ -138,7 +138,7 @@ def _oasst(values: RowValues) -> list[DataRow] | str:
 
 
 def _best_reply(replies: Any) -> Any:
-    """The reply ranked first by people; deleted and rejected ones do not count."""
+    """The reply that people ranked first. Deleted and rejected ones do not count."""
     usable = [
         reply
         for reply in (replies if isinstance(replies, list) else [])
@@ -148,7 +148,7 @@ def _best_reply(replies: Any) -> Any:
 
 
 def _rank(reply: Mapping[str, Any]) -> float:
-    """0 is best; a reply without a number as its rank comes last."""
+    """0 is best. A reply without a number as its rank comes last."""
     rank = reply.get("rank")
     return float(rank) if isinstance(rank, int | float) else float("inf")
 
@@ -156,7 +156,7 @@ def _rank(reply: Mapping[str, Any]) -> float:
 def _self_instruct(values: RowValues) -> list[DataRow] | str:
     instances = values.get("instances")
     if not isinstance(instances, list) or not instances or not all(isinstance(i, Mapping) for i in instances):
-        return "column instances is empty or no list of objects"
+        return "column instances is empty or not a list of objects"
     return [
         {"instruction": values.get("instruction"), "input": i.get("input"), "output": i.get("output")}
         for i in instances
@@ -184,7 +184,7 @@ KEYS = {
 
 
 def known_columns(source: SourceConfig) -> set[str]:
-    """Column names that tell a header line from a row."""
+    """Column names by which a header line is recognised."""
     aliases = {name for names in ALIASES.values() for name in names}
     return {*KEYS, *RESPONSES, *aliases, *TEXTS, "answer", *source.columns.values()}
 
@@ -192,7 +192,7 @@ def known_columns(source: SourceConfig) -> set[str]:
 def _finished(
     row: DataRow, values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any, str]
 ) -> DataRow | str:
-    """All columns as text, or what keeps the row from being one."""
+    """The row with all columns as text, or the reason why it is not a row."""
     row = {**{key: _first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
     row = {key: "" if row.get(key) is None else row[key] for key in (*TEXTS, "messages") if key in {*TEXTS, *row}}
     if isinstance(row["id"], int):

@@ -1,4 +1,4 @@
-"""May a source be used for what is intended? Licence names in SPDX form, and what each permits."""
+"""Whether the licence of a source permits the intended use: licence names in SPDX form, and what each forbids."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ Limit = Literal["non-commercial", "no-derivatives", "share-alike", "research-onl
 _MEANING: dict[Limit, str] = {
     "non-commercial": "forbids commercial use",
     "no-derivatives": "forbids derived works",
-    "share-alike": "asks for derived works under the same licence",
-    "research-only": "permits research alone",
-    "none-granted": "grants no use",
+    "share-alike": "demands the same licence for derived works",
+    "research-only": "permits research only",
+    "none-granted": "permits no use",
 }
 _FREE = (
     "own",  # rows that the organisation wrote itself
@@ -82,15 +82,19 @@ class LicencePolicy(Group):
 
 @dataclass(frozen=True)
 class LicenceVerdict:
-    """`spdx` is None for a name that is not known; `reason` None when the source may be used."""
+    """Whether a source may be used."""
 
     name: str
+
     spdx: str | None
+    """SPDX identifier; None for an unknown name."""
+
     reason: str | None
+    """Why the source must not be used; None when it may."""
 
 
 def spdx_name(name: str) -> str | None:
-    """The SPDX identifier of a licence name as people write it; None when it is not known here."""
+    """The SPDX identifier of a licence name as people write it; None for an unknown one."""
     plain = " ".join(re.sub(r",|\bversion\b", " ", name.lower().replace("_", "-")).split()).strip(" .")
     if plain in _BY_LOWER:
         return _BY_LOWER[plain]
@@ -99,10 +103,10 @@ def spdx_name(name: str) -> str | None:
 
 
 def judge_licence(name: str, policy: LicencePolicy) -> LicenceVerdict:
-    """Whether a source under that licence may be used. `A OR B` takes the better, `A AND B` the worse."""
+    """Whether a source under that licence may be used. For `A OR B` one must permit it, for `A AND B` both."""
     allowed, refused = ({spdx_name(n) or n for n in names} for names in (policy.allow, policy.refuse))
     if "(" in name and {"AND", "OR"} <= set(name.replace("(", " ").replace(")", " ").split()):
-        reason = f"'{name}' mixes AND and OR in parentheses; give the licence that you use"
+        reason = f"'{name}' mixes AND and OR in parentheses; name only the licence that you use"
         return LicenceVerdict(name, None, reason)
     alternatives = [re.split(r"\s+AND\s+", part) for part in re.split(r"\s+OR\s+", name.strip(" ()"))]
     verdicts = [[_judge(part, policy, allowed, refused) for part in parts] for parts in alternatives]
@@ -126,14 +130,15 @@ def _judge(name: str, policy: LicencePolicy, allowed: set[str], refused: set[str
     if allowed & {name, spdx}:
         return LicenceVerdict(name, spdx, None)
     if spdx is None:
-        return LicenceVerdict(name, None, f"'{name}' is not a known licence; name it under allow when you may use it")
+        hint = f"if you may use it: audit.licences.allow=['{name}']"
+        return LicenceVerdict(name, None, f"'{name}' is not a known licence; {hint}")
     broken = [_MEANING[limit] for limit in LIMITS[spdx] if _forbids(limit, policy)]
     reason = f"{spdx} {' and '.join(broken)} (intended use: {policy.intended_use})" if broken else None
     return LicenceVerdict(name, spdx, reason)
 
 
 def _forbids(limit: Limit, policy: LicencePolicy) -> bool:
-    """A trained model is taken as a derived work of its data: the cautious reading."""
+    """Whether a limit forbids the use. A trained model counts as a derived work of its data: the cautious reading."""
     if limit == "share-alike":
         return policy.share_alike == "refuse"
     return limit in ("no-derivatives", "none-granted") or policy.intended_use == "commercial"

@@ -1,4 +1,4 @@
-"""The mix: how many rows of each source are trained on, which ones, and which are set aside for validation."""
+"""The mix: how many rows of each source are used, which ones, and which of them are set aside for validation."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,18 @@ RowCounts = dict[str, int]
 
 
 def wanted(data: DataConfig, available: Mapping[str, int]) -> RowCounts:
-    """Rows to take of each source; raises DataError that names every source that is too small."""
+    """The number of rows to take from each source. Raises DataError that names every source with too few rows."""
     counts = _explicit(data, available)
-    short = [f"{name} (needed {counts[name]}, available {available[name]})" for name in counts]
-    short = [told for told, name in zip(short, counts, strict=True) if counts[name] > available[name]]
+    short = [
+        f"{name} (needed {count}, available {available[name]})"
+        for name, count in counts.items()
+        if count > available[name]
+    ]
     if short:
-        raise DataError(f"the mix cannot be made, too few rows are left of: {', '.join(short)}")
+        raise DataError(
+            f"the mix cannot be made: too few rows are left of {', '.join(short)}. "
+            "Add rows, or lower data.mix.rows or data.sources.<name>.rows."
+        )
     return counts
 
 
@@ -29,10 +35,10 @@ def _explicit(data: DataConfig, available: Mapping[str, int]) -> RowCounts:
     if weights:
         total = _total(weights, available) if data.mix.rows is None else data.mix.rows - sum(fixed.values())
         if total <= 0 and data.mix.rows is not None:
-            raise DataError(f"data.mix.rows={data.mix.rows} leaves nothing to the sources with a weight")
+            raise DataError(f"data.mix.rows={data.mix.rows} leaves no rows for the sources with a weight; raise it")
         if total == 0:
             empty = [f"{name} (available {available[name]})" for name in weights if not available[name]]
-            raise DataError(f"the mix cannot be made, no row is left of: {', '.join(empty) or 'its sources'}")
+            raise DataError(f"the mix cannot be made: no row is left of {', '.join(empty) or 'its sources'}")
         return {**fixed, **_shared_out(total, weights)}
     replay = [name for name, source in sources.items() if source.role == "replay" and name not in fixed]
     domain = {name: available[name] for name in sources if name not in fixed and name not in replay}
@@ -47,7 +53,7 @@ def _explicit(data: DataConfig, available: Mapping[str, int]) -> RowCounts:
 
 
 def _total(weights: Mapping[str, float], available: Mapping[str, int]) -> int:
-    """As many rows as the weights allow."""
+    """The most rows in all that the weights and the available rows allow."""
     whole = sum(weights.values())
     total = int(min(available[name] * whole / weight for name, weight in weights.items()))
     while total and any(n > available[name] for name, n in _shared_out(total, weights).items()):
@@ -56,7 +62,7 @@ def _total(weights: Mapping[str, float], available: Mapping[str, int]) -> int:
 
 
 def _shared_out(total: int, weights: Mapping[str, float]) -> RowCounts:
-    """`total` by weight, rounded by largest remainder: the parts add up."""
+    """`total` divided by weight, rounded by largest remainder so that the parts add up."""
     whole = sum(weights.values())
     exact = {name: total * weight / whole for name, weight in weights.items()}
     counts = {name: int(value) for name, value in exact.items()}
@@ -67,7 +73,7 @@ def _shared_out(total: int, weights: Mapping[str, float]) -> RowCounts:
 
 
 def sample(rows: Sequence[int], count: int, sampling: str, topics: Sequence[str], seed: str) -> list[int]:
-    """`count` of the row numbers, in ascending order. `topics` belong to `rows`; by_topic keeps their shares."""
+    """`count` of the row numbers, ascending. `topics` holds the topic of each row; by_topic keeps their shares."""
     if count >= len(rows):
         return list(rows)
     if sampling == "first":
@@ -83,9 +89,9 @@ def sample(rows: Sequence[int], count: int, sampling: str, topics: Sequence[str]
 
 
 def split(rows: Sequence[int], clusters: NDArray[np.int64], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """(train, validation), both ascending: whole clusters go to validation until its share is reached.
+    """(train, validation), both ascending. Whole clusters go to validation until its share is reached.
 
-    Rows of one cluster (duplicates, near-duplicates, one prompt with several answers) are never on both sides.
+    Rows of a cluster (duplicates, near-duplicates, the same prompt with several answers) are never on both sides.
     """
     target = round(share * len(rows))
     if not target:

@@ -1,15 +1,18 @@
-"""One row in the audit's shape, and conversations of several turns as a list of exchanges."""
+"""A row as the audit holds it: its texts, and a conversation of several turns as single exchanges."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-DataRow = dict[str, Any]
+DataRow = dict[str, Any]  # the columns of COLUMNS; `messages` (JSON) only for conversations of several turns
 FIELDS = ("instruction", "input", "output")
 
 
 def row_texts(row: DataRow) -> Iterator[tuple[str, str]]:
-    """(where, text) of everything in the row that a model would read, without empty texts."""
+    """(where, text) for everything in the row that a model would read: the fields, then the content of each message.
+
+    Empty texts are left out.
+    """
     for field in FIELDS:
         if text := row.get(field):
             yield field, text
@@ -19,7 +22,7 @@ def row_texts(row: DataRow) -> Iterator[tuple[str, str]]:
 
 
 def map_texts(row: DataRow, change: Callable[[str], str]) -> DataRow:
-    """The row with every text changed; messages stay valid JSON, whatever `change` does."""
+    """The row with `change` applied to every text. `messages` stays valid JSON."""
     changed = {**row, **{field: change(row[field]) for field in FIELDS if row.get(field)}}
     if messages := _messages(row):
         contents = [
@@ -38,12 +41,12 @@ def answer_of(row: DataRow) -> str:
 
 
 def question_of(row: DataRow) -> str:
-    """Instruction and input, one under the other."""
+    """The instruction and, on the next line, the input."""
     return "\n".join(part for part in (row.get("instruction"), row.get("input")) if part)
 
 
 def _messages(row: DataRow) -> list[dict[str, Any]]:
-    """The messages of the row; none when the column is absent, empty or no list of objects."""
+    """The messages of the row; none when the column is absent, empty or not a list of objects."""
     raw = row.get("messages")
     if not raw:
         return []
@@ -64,37 +67,37 @@ ROLES = {
 
 
 def from_turns(turns: Sequence[tuple[Any, Any]]) -> DataRow | str:
-    """(role, text) pairs as a row, or the reason why they are none.
+    """(role, text) pairs as a row, or the reason why they cannot be one.
 
-    One plain exchange is a row like any other. Longer conversations keep all turns in `messages` (JSON), with the
-    first question as `instruction`, the last answer as `output` and whatever lies between as `input`.
+    A single exchange has no `messages`. A longer conversation keeps all its turns there (JSON), with the first question
+    as `instruction`, the last answer as `output` and everything between them as `input`.
     """
     messages = [{"role": ROLES.get(str(role), ""), "content": text} for role, text in turns]
-    fault = _fault(turns, messages)
-    if fault:
-        return fault
+    error = _error(turns, messages)
+    if error:
+        return error
     system = [message["content"] for message in messages if message["role"] == "system"]
     spoken = [message["content"] for message in messages if message["role"] != "system"]
     row = {"instruction": spoken[0], "input": "\n\n".join([*system, *spoken[1:-1]]), "output": spoken[-1]}
     return row if len(messages) == 2 else {**row, "messages": json.dumps(messages, ensure_ascii=False)}
 
 
-def _fault(turns: Sequence[tuple[Any, Any]], messages: Sequence[dict[str, Any]]) -> str | None:
+def _error(turns: Sequence[tuple[Any, Any]], messages: Sequence[dict[str, Any]]) -> str | None:
     for number, ((role, text), message) in enumerate(zip(turns, messages, strict=True), 1):
         if not message["role"]:
-            return f"turn {number} has the role {role!r}, not user, assistant or system"
+            return f"turn {number} has the role {role!r}; it must be user, assistant or system"
         if not isinstance(text, str) or not text.strip():
             return f"turn {number} has no text"
         if message["role"] == "system" and number > 1:
-            return f"turn {number} is a system message in the middle of the conversation"
+            return f"turn {number} is a system message; only the first turn can be one"
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        return f"turns do not alternate from a question to an answer ({', '.join(roles) or 'none'})"
+        return f"the turns do not alternate between user and assistant, ending with assistant ({', '.join(roles) or 'none'})"
     return None
 
 
 def exchanges(row: DataRow) -> list[DataRow]:
-    """A row as single exchanges, one a pair of turns; a system message is the input of the first."""
+    """A row as single exchanges, one for each pair of turns. A system message is the input of the first."""
     if not row.get("messages"):
         return [row]
     messages = json.loads(row["messages"])
@@ -108,7 +111,7 @@ def exchanges(row: DataRow) -> list[DataRow]:
 
 
 def joined_exchanges(row: DataRow, parts: Sequence[DataRow]) -> DataRow:
-    """The row whose exchanges are `parts`: the inverse of `exchanges`."""
+    """The row with `parts` as its exchanges: the inverse of `exchanges`. Raises ValueError for an empty text."""
     if not row.get("messages"):
         return parts[0]
     turns = [("system", parts[0]["input"])] if parts[0]["input"] else []

@@ -1,4 +1,4 @@
-"""Sources: where their files are, whether they may be used, and their rows in batches."""
+"""The sources: where their files are, whether their licences permit the use, and their rows."""
 
 import json
 import os
@@ -13,16 +13,17 @@ from harness.config.experiment import resolve_path
 from harness.core import resources
 from harness.core.errors import DataError, MissingDependency, NetworkFault
 from harness.core.store import sha256_file, sha256_json
-from harness.data.files import SHOWN, SourceRecord, is_readable, read_records
+from harness.data.files import SHOWN, SUFFIXES, SourceRecord, is_readable, read_records
 from harness.data.formats import known_columns, rows_of
 from harness.data.licences import LicencePolicy, judge_licences
 from harness.data.row import DataRow
 
-# Hub datasets through `datasets`: streamed row by row, from the hub or from a local copy of the repository.
-
 
 def read_hub(name: str, source: SourceConfig) -> Iterator[SourceRecord]:
-    """The records of one split. Raises NetworkFault when the hub cannot be reached, DataError for a wrong name."""
+    """The records of one split, streamed by `datasets` from the hub or from a local copy of the repository.
+
+    Raises NetworkFault when the hub cannot be reached, and DataError for a wrong name.
+    """
     try:
         from datasets import load_dataset
     except ModuleNotFoundError:
@@ -34,7 +35,7 @@ def read_hub(name: str, source: SourceConfig) -> Iterator[SourceRecord]:
 
 
 def commit_of(name: str | None, source: SourceConfig) -> str:
-    """The commit a hub dataset is read at; for a local copy, its files with sizes and times."""
+    """The commit of a hub dataset; for a local copy, its files with sizes and times."""
     folder = Path(str(name))
     if folder.is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -47,26 +48,26 @@ def commit_of(name: str | None, source: SourceConfig) -> str:
 
 @contextmanager
 def _explained(name: str, source: SourceConfig) -> Iterator[None]:
-    """Turns the hub libraries' exceptions into ours, with what to do."""
+    """Turns exceptions of the hub libraries into ours, which say what to do."""
     try:
         yield
     except Exception as error:
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         if _unreachable(error):
             raise NetworkFault(
-                f"hub dataset {name} cannot be fetched ({told}). Give a local copy: "
+                f"hub dataset {name} cannot be fetched ({message}). Give a local copy: "
                 "data.sources.<name>.path=<file or folder>, or hub_dir=<folder with <owner>/<dataset>>."
             ) from None
         if isinstance(error, OSError | ValueError):
-            raise DataError(f"dataset {name}, split {source.split}: {told}") from None
+            raise DataError(f"dataset {name}, split {source.split}: {message}") from None
         raise
 
 
 def _unreachable(error: Exception) -> bool:
-    """No network, or nothing at that address: the hub does not tell a private dataset from none."""
+    """Whether there is no network, or nothing at that address: a private dataset gives the same error as a missing one."""
     from datasets.exceptions import DatasetNotFoundError
 
-    # The hub library brings an HTTP client of its own, whose errors have no common class with ours.
+    # The hub library has its own HTTP client, whose errors share no base class with those of other clients.
     of_http = type(error).__module__.split(".")[0].startswith("httpx")
     of_hub = type(error).__module__.startswith("huggingface_hub")
     return of_http or of_hub or isinstance(error, ConnectionError | DatasetNotFoundError)
@@ -77,15 +78,20 @@ UNKNOWN_LICENCE = "unknown"
 
 @dataclass(frozen=True)
 class Origin:
-    """A source with its files found: `files` is empty for a dataset that is read from the hub itself."""
+    """A source with its files."""
 
     name: str
     config: SourceConfig
+
     files: tuple[Path, ...]
+    """Empty for a dataset that `datasets` reads."""
+
     hub: str | None = None
+    """Id of a dataset on the hub, or the folder of its local copy."""
 
     @property
     def shown(self) -> str:
+        """The path or hub id, for a person to read."""
         return self.config.path or self.hub or ""
 
     @property
@@ -93,7 +99,7 @@ class Origin:
         return self.config.licence or UNKNOWN_LICENCE
 
     def digest(self) -> str:
-        """sha256 of the file (or of all files' digests by name); of the commit for a hub dataset."""
+        """SHA-256 (hex) of the file, of the digests of several files by name, or of the commit of a hub dataset."""
         if not self.files:
             return sha256_json([self.hub, self.config.hub_config, self.config.split, commit_of(self.hub, self.config)])
         if len(self.files) == 1:
@@ -104,7 +110,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Malformed:
-    """A place in a file that holds no row, and why."""
+    """A place in a file that cannot be read as a row, and why."""
 
     source: str
     file: str
@@ -117,32 +123,35 @@ class Malformed:
 
 
 def find_sources(config: DataConfig, hub_dir: Path | None = None) -> list[Origin]:
-    """Every source with its files; raises DataError that lists all that are missing or lack a licence."""
-    faults: list[str] = []
+    """Every source with its files. Raises DataError that lists all that are missing or have no licence."""
+    errors: list[str] = []
     origins: list[Origin] = []
     for name, source in config.sources.items():
         if not source.licence and name not in config.allow_unlicensed:
-            faults.append(
+            errors.append(
                 f"data.sources.{name}.licence: missing; name the licence, or allow the source without one: "
                 f"data.allow_unlicensed=[{name}]"
             )
         try:
             origins.append(_origin(name, source, hub_dir))
         except DataError as error:
-            faults.append(str(error))
-    if faults:
-        raise DataError("; ".join(faults))
+            errors.append(str(error))
+    if errors:
+        raise DataError("; ".join(errors))
     return origins
 
 
 def require_usable(origins: Sequence[Origin], policy: LicencePolicy) -> None:
-    """Raises DataError that lists every source whose licence forbids the intended use. Allowed unknown ones pass."""
+    """Raises DataError that lists every source whose licence forbids the intended use.
+
+    Sources without a licence that data.allow_unlicensed names are accepted.
+    """
     verdicts = judge_licences({o.name: o.config.licence for o in origins if o.config.licence}, policy)
-    faults = [f"data.sources.{name}.licence: {v.reason}" for name, v in verdicts.items() if v.reason]
-    if faults:
+    errors = [f"data.sources.{name}.licence: {v.reason}" for name, v in verdicts.items() if v.reason]
+    if errors:
         raise DataError(
-            "; ".join(faults)
-            + ". Leave the source out, or say what the model is for: audit.licences.intended_use, .allow"
+            "; ".join(errors)
+            + ". Leave the source out, or set what the model is for: audit.licences.intended_use=research"
         )
 
 
@@ -153,18 +162,18 @@ def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
     path = resolve_path(source.path, resources.SHIPPED)
     if not path.exists():
         raise DataError(
-            f"data.sources.{name}.path: {path} does not exist. Relative paths start at the working directory."
+            f"data.sources.{name}.path: {path} does not exist (relative paths start at the working directory)"
         )
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
     if not files:
-        raise DataError(f"data.sources.{name}.path: {path} holds no file that can be read as rows")
+        raise DataError(f"data.sources.{name}.path: {path} has no files that end in {', '.join(SUFFIXES)}")
     if path.is_file() and not is_readable(path):
-        raise DataError(f"data.sources.{name}.path: {path}: not JSON, JSON lines, CSV, TSV or Parquet by its name")
+        raise DataError(f"data.sources.{name}.path: {path} does not end in {', '.join(SUFFIXES)}")
     return Origin(name, source, tuple(files))
 
 
 def read_rows_of(origin: Origin) -> Iterator[DataRow | Malformed]:
-    """The source's rows in order, up to its limit, with what is no row in between."""
+    """The rows of a source in order, up to its limit, and between them the places that cannot be read as rows."""
     taken = 0
     for file, record in _records(origin):
         for row in _rows(origin, file, record):
@@ -179,7 +188,7 @@ def _records(origin: Origin) -> Iterator[tuple[str, SourceRecord]]:
         name = str(origin.hub)
         yield from ((name, record) for record in read_hub(name, origin.config))
     for path in origin.files:
-        for record in read_records(path, known_columns(origin.config), origin.config.fields):
+        for record in read_records(path, known_columns(origin.config), origin.config.fields, origin.config.delimiter):
             yield str(path), record
 
 

@@ -12,9 +12,9 @@ _AT_ONCE = 2000
 
 
 def write_parquet(rows: Iterable[DataRow], path: Path, lists: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Writes the rows; returns how many there were and the sha256 of their columns in this order.
+    """Writes the rows; returns their number and the SHA-256 of their columns in this order.
 
-    `lists` names further columns that hold lists of texts; they do not enter the digest.
+    `lists` names further columns that hold lists of texts. They are not part of the digest.
     """
     import pyarrow
     import pyarrow.parquet
@@ -34,7 +34,7 @@ def write_parquet(rows: Iterable[DataRow], path: Path, lists: tuple[str, ...] = 
 
 
 def read_parquet(path: Path, lists: tuple[str, ...] = ()) -> Iterator[DataRow]:
-    """The rows of a file that `write_parquet` wrote; `messages` is there only for rows of several turns."""
+    """The rows of a file that `write_parquet` wrote. Only rows of several turns have `messages`."""
     import pyarrow.parquet
 
     for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_AT_ONCE, columns=[*COLUMNS, *lists]):
@@ -50,7 +50,7 @@ def read_rows(folder: Path) -> list[DataRow]:
 
 
 def read_validation_rows(folder: Path) -> list[DataRow]:
-    """The rows that were set aside for validation; empty when none were."""
+    """The rows that were set aside for validation; empty without any."""
     path = folder / VALIDATION
     return list(read_parquet(path)) if path.is_file() else []
 

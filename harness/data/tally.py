@@ -1,10 +1,11 @@
-"""What the filters found, counted as batches pass: rows, kinds and a few masked examples for each reason code."""
+"""Counts of what the filters found: rows, kinds and a few masked examples for each reason code."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from harness.core.console import plural
 from harness.data.filtering import FilterOutcome
 from harness.data.row import DataRow
 from harness.records.stages import FilterFinding
@@ -18,7 +19,7 @@ _MASKED = (
 
 
 def masked(text: str) -> str:
-    """A short text on one line without addresses and long numbers: what a data card may show of a row."""
+    """At most SHOWN characters of a text on one line, without addresses and long numbers: fit for a data card."""
     for pattern, name in _MASKED:
         text = pattern.sub(name, text)
     text = " ".join(text.split())
@@ -35,14 +36,16 @@ class _Found:
 
 
 class Tally:
-    """Counts by reason code, those that found nothing included: a filter that ran is told from one that did not."""
+    """Counts by reason code. A filter that found nothing is listed too, with 0 rows."""
 
     def __init__(self, actions: dict[str, str]):
         self._found = {code: _Found(action) for code, action in actions.items()}
         self._rows: Counter[str] = Counter()
 
     def add(self, row: DataRow, outcomes: Sequence[FilterOutcome], shown: bool = True) -> None:
-        """The findings in one row, as the row goes on (redacted where configured); `shown`: its text may be."""
+        """Counts the findings in one row. `row` is what the filters left (redacted where configured); `shown` tells
+        whether its text may appear in an example.
+        """
         self._rows.update({o.code for o in outcomes} | {o.code.split(" ")[0] for o in outcomes})
         personal = not shown or any(o.code == "personal_data" and o.action != "redact" for o in outcomes)
         for outcome in outcomes:
@@ -55,7 +58,7 @@ class Tally:
                 found.examples.append(f"{row['source']}/{row['id']}: {masked(outcome.reason)}{text}")
 
     def rows_of(self, code: str) -> int:
-        """Rows with a finding of that code; `behavior` stands for every behaviour, and counts a row once."""
+        """Rows with a finding of that code. `behavior` stands for all behaviours and counts a row once."""
         return self._rows[code]
 
     def findings(self) -> list[FilterFinding]:
@@ -75,14 +78,14 @@ class Tally:
 def broken_limits(
     rows_of: Callable[[str], int], read: int, max_rows: dict[str, int], max_share: dict[str, float]
 ) -> list[str]:
-    """Every limit that the rows found by reason code break, in words."""
-    told = [
-        f"{code}: {rows_of(code)} rows found, at most {most} allowed (audit.limits.max_rows.{code})"
+    """One message for each broken limit. `rows_of` gives the rows found by reason code, of `read` rows in all."""
+    broken = [
+        f"{code}: {plural(rows_of(code), 'row')} found, at most {most} allowed (audit.limits.max_rows.{code})"
         for code, most in max_rows.items()
         if rows_of(code) > most
     ]
-    return told + [
-        f"{code}: {rows_of(code) / read:.2%} of {read} rows found, at most {most:.2%} allowed "
+    return broken + [
+        f"{code}: found in {rows_of(code) / read:.2%} of {plural(read, 'row')}, at most {most:.2%} allowed "
         f"(audit.limits.max_share.{code})"
         for code, most in max_share.items()
         if read and rows_of(code) / read > most

@@ -1,4 +1,4 @@
-"""Texts as words: what every comparison of rows and evaluation items reads, whatever their case and punctuation."""
+"""Texts as words and their hashes, which all comparisons of rows and evaluation items use."""
 
 import re
 import string
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Offsets = NDArray[np.int64]
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # no spaces between words: one word a sign
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # no spaces between words, so each character is a word
 _NUMBER = r"[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?"
 _OPERATOR = r" ?[-+*/^=<>] ?(?=[0-9(])"
 _NUMERIC = re.compile(rf"{_NUMBER}(?:{_OPERATOR})?")
 _TOKEN = re.compile(rf"[^\W0-9_{_CJK}]+(?:'+[^\W0-9_{_CJK}]+)*|{_NUMBER}|[{_CJK}]|(?<=[0-9]){_OPERATOR}")
 _DROPPED = str.maketrans("", "", "', ")
 
-# A text of ASCII takes a faster way to the same words: what numbers and operators need is hidden from the punctuation.
+# ASCII text takes a faster way to the same words: signs that belong to numbers and operators are hidden while
+# punctuation becomes spaces.
 _OPERATOR_MARKS = "\x01\x02\x03\x04\x05\x06\x07\x08"
 _POINT_MARK = "\x0e"
 _HIDDEN_NUMBER = str.maketrans("-+*/^=<>.", _OPERATOR_MARKS + _POINT_MARK, ", ")
@@ -35,9 +36,9 @@ _TYPOGRAPHY = {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—"
 
 
 def words(text: str) -> list[str]:
-    """Words, numbers and the operators between numbers, in order; case, punctuation and Unicode form ignored.
+    """Words, numbers and the operators between numbers, in order. Case, punctuation and Unicode form are ignored.
 
-    A text of signs alone is split at its spaces, so that different signs stay different.
+    A text without any of these is split at its spaces, so that texts of different symbols stay different.
     """
     plain = _plain(text)
     found = _ascii_words(plain) if plain.isascii() else _unicode_words(plain)
@@ -45,7 +46,7 @@ def words(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Compatible signs made one (NFKC), typographic punctuation made ASCII, control characters made spaces."""
+    """The text in NFKC, with ASCII for typographic punctuation and spaces for control characters."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
         for sign, plain in _TYPOGRAPHY.items():
@@ -58,7 +59,7 @@ def _ascii_words(text: str) -> list[str]:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """The number with its operator, both out of reach of what turns punctuation into spaces."""
+    """A number and its operator with their signs replaced by marks, so that they do not become spaces."""
     found = match.group().translate(_HIDDEN_NUMBER)
     return f" {found[:-1]} {found[-1]} " if found[-1] in _OPERATOR_MARKS else f" {found} "
 
@@ -73,7 +74,7 @@ def text_hash(text: str) -> int:
 
 
 class _WordHashes(dict[str, int]):
-    """Hashes of the words met so far; forgets them all when they become too many to keep."""
+    """Hashes of the words seen so far. It is emptied when it has a million of them."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= 1_000_000:
@@ -94,19 +95,19 @@ class Tokens:
 
     @property
     def owners(self) -> Offsets:
-        """For each word, the text that it stands in."""
+        """For each word, the number of its text."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
 def hashed(texts: Sequence[Sequence[str]]) -> Tokens:
-    """The word hashes of texts that are given as words."""
+    """The word hashes of texts, each given as its words."""
     offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
     flat = map(_HASHES.__getitem__, chain.from_iterable(texts))
     return Tokens(np.fromiter(flat, np.uint64, int(offsets[-1])), offsets)
 
 
 def grams(tokens: Tokens, n: int) -> Tokens:
-    """Hashes of all runs of n words inside each text, in order; a shorter text is one run."""
+    """Hashes of all runs of n words in each text, in order. A shorter text is one run."""
     lengths = np.diff(tokens.offsets)
     counts = np.where(lengths > n, lengths - n + 1, np.minimum(lengths, 1))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -124,16 +125,16 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 over the golden ratio
 
 
 def extended(runs: Hashes, words: Hashes) -> Hashes:
-    """The hash of each run of words (0 for none) with one more word: multiply, then fold the high bits down.
+    """The hash of each run of words (0 for none) extended by one word: multiply, then fold the high bits down.
 
-    Fingerprint files hold such hashes: another formula would void them.
+    Fingerprint files hold these hashes; another formula would make them useless.
     """
     runs = (runs ^ words) * _MULTIPLIER
     return runs ^ (runs >> np.uint64(29))
 
 
 def mixed(values: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of a value reaches every bit of its hash."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of a value affects every bit of its hash."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Behaviour conflicts: the row's own answer breaks a rule that the trained model is to keep."""
+"""The filter `behavior`: rows whose answer breaks a rule that the trained model must keep."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -28,7 +28,7 @@ class BehaviorConflictConfig(Group):
 
 
 class BehaviorConflict:
-    """Runs the behaviour's own check on the answer; the evidence is the names of the broken rules."""
+    """Runs the behaviour's own check on the answer. The evidence is the names of the broken rules."""
 
     def __init__(self, config: BehaviorConflictConfig):
         self.config = config
@@ -38,7 +38,7 @@ class BehaviorConflict:
         return [self._judge(row) if self._applies(row) else CLEAN for row in rows]
 
     def without(self, text: str) -> str:
-        """The text without the wordings that every answer must share."""
+        """The text without the wordings that every answer must have."""
         return behavior(self.config.name).without(text)
 
     def _applies(self, row: DataRow) -> bool:
@@ -50,11 +50,11 @@ class BehaviorConflict:
         broken = [finding for finding in behavior(self.config.name).check(exchange).findings if not finding.passed]
         if not broken:
             return CLEAN
-        told = "; ".join(f"{finding.rule}: expected {finding.expected}, found {finding.found}" for finding in broken)
-        return Judgement(told, evidence=tuple(finding.rule for finding in broken))
+        reason = "; ".join(f"{finding.rule}: expected {finding.expected}, found {finding.found}" for finding in broken)
+        return Judgement(reason, evidence=tuple(finding.rule for finding in broken))
 
 
 @lru_cache(maxsize=64)
 def behavior(name: str) -> Behavior:
-    """The behaviour, read once a process."""
+    """The behaviour, read once in each process."""
     return load_behavior(name)

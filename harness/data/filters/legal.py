@@ -1,4 +1,4 @@
-"""Legal: notices and markings that say a text is not ours to train on, and long runs of known licensed text."""
+"""The filter `legal`: notices and markings that forbid training on a text, and long runs of known licensed text."""
 
 import re
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ RULES = {
         re.I | re.M,
     ),
 }
-_NEEDED = {  # every match of the rule holds one of these; plain search is many times faster than the rules
+_NEEDED = {  # every match of a rule holds one of these; a plain search is many times faster than the rules
     "copyright_notice": (
         *("copyright", "copr.", "©", "&copy", "℗", "(c)", "all rights reserved", "unauthori", "permission"),
         *("may not be", "no part of this"),
@@ -146,19 +146,21 @@ class Legal:
         return Judgement(reason, masked, evidence=tuple(sorted({rule for rule, _, _ in found})))
 
     def _masked(self, row: DataRow) -> DataRow | None:
-        """The row without the lines and sentences that carry a notice; None where that does not help (licensed text,
-        a notice over several lines) or leaves no answer."""
+        """The row without the lines and sentences that hold a notice.
+
+        None where that does not help (licensed text, a notice over several lines) or leaves no answer.
+        """
         changed = map_texts(row, self._without_notices)
         still = any(self.findings(text) for _, text in row_texts(changed))
         return None if still or not answer_of(changed).strip() else changed
 
     def _without_notices(self, text: str) -> str:
-        parts = _SENTENCE.split(text)  # sentences at even places, what stood between them at odd ones
+        parts = _SENTENCE.split(text)  # sentences at even places, the separators between them at odd ones
         kept = [part for i, part in enumerate(parts) if i % 2 or not self._notices(part)]
         return "".join(kept).strip() if len(kept) < len(parts) else text
 
     def findings(self, text: str) -> list[tuple[str, str]]:
-        """(rule, what was found) of a text, each rule once; quoted wordings are talked about, not claimed."""
+        """(rule, wording) for each rule that a text breaks. A wording in quotation marks is not a notice."""
         return [*self._notices(text), *self._verbatim(text)]
 
     def _notices(self, text: str) -> list[tuple[str, str]]:
@@ -179,7 +181,7 @@ class Legal:
             for name, words in known.runs(text, self.config.verbatim_words).items()
         )
         longest = max(runs, key=lambda run: run[1], default=None)
-        return [("licensed_text", f"about {longest[1]} words of {longest[0]}")] if longest else []
+        return [("licensed_text", f"about {longest[1]} words from {longest[0]}")] if longest else []
 
 
 @lru_cache(maxsize=4)
@@ -188,7 +190,7 @@ def _known_texts(files: tuple[str, ...]) -> list[Fingerprints]:
 
 
 def _shown(text: str, match: re.Match[str]) -> str:
-    """The wording, with its last word whole."""
+    """The wording, extended to the end of its last word."""
     whole = match.group(0) + _REST_OF_WORD.match(text, match.end()).group(0)  # type: ignore[union-attr]
     words = " ".join(whole.split())
     return f"'{words}'" if len(words) <= 60 else f"'{words[:57]}…'"

@@ -1,4 +1,4 @@
-"""Personal data: structured identifiers by pattern and checksum, names where a spaCy model is configured."""
+"""The filter `personal_data`: identifiers by pattern and checksum, and names where a spaCy model is configured."""
 
 import re
 from collections import Counter
@@ -14,11 +14,9 @@ from harness.core.errors import MissingDependency, UsageError
 from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.row import DataRow, map_texts, row_texts
 
-# Cheap necessary conditions: a text without a condition's shape cannot hold that entity. A recogniser costs up to
-# milliseconds a text, a condition microseconds, and most rows hold no identifier. Each condition must be implied by
-# every match of its recogniser; a property test compares the two.
-
-
+# Cheap necessary conditions: a text that does not match the pattern in _NEEDS cannot hold that entity. A recogniser
+# takes up to milliseconds for a text, a condition microseconds, and most rows hold no identifier. A condition must
+# match whenever its recogniser does; a property test compares the two.
 AnyEntity = TypeVar("AnyEntity", bound=str)
 
 _ANY = re.compile(r"@|:[0-9A-Fa-f]{0,4}:|[0-9](?:[^0-9\n]{0,4}[0-9]){3}")
@@ -38,7 +36,7 @@ _NEEDS = {
 
 
 def worth_analysing(text: str, entities: Iterable[AnyEntity]) -> list[AnyEntity]:
-    """The entities among `entities` that the text may hold."""
+    """Those of `entities` that the text may hold."""
     if _ANY.search(text) is None:
         return [entity for entity in entities if entity not in _NEEDS]
     return [entity for entity in entities if entity not in _NEEDS or _NEEDS[entity].search(text)]
@@ -84,7 +82,7 @@ class PersonalDataConfig(Group):
     @classmethod
     def _scored(cls, thresholds: dict[Entity, float]) -> dict[Entity, float]:
         if "PERSON" in thresholds:
-            raise ValueError("PERSON has no threshold: the language model gives names no score")
+            raise ValueError("PERSON cannot have a threshold, because the language model gives names no score")
         return thresholds
 
     @field_validator("phone_regions")
@@ -92,13 +90,13 @@ class PersonalDataConfig(Group):
     def _known(cls, regions: list[str]) -> list[str]:
         wrong = [region for region in regions if not (len(region) == 2 and region.isalpha() and region.isupper())]
         if wrong:
-            raise ValueError(f"regions are two capital letters, such as US: {', '.join(wrong)}")
+            raise ValueError(f"a region is two capital letters, such as US; these are not: {', '.join(wrong)}")
         return regions
 
 
 @dataclass(frozen=True)
 class Span:
-    """One identifier in a text."""
+    """An identifier in a text, from `start` to before `end`."""
 
     entity: str
     start: int
@@ -107,7 +105,7 @@ class Span:
 
 
 class PersonalData:
-    """Finds identifiers and masks each with its kind, so that the row stays readable: `Mail <EMAIL_ADDRESS>`."""
+    """Finds identifiers, and masks each by its kind so that the row stays readable: `Mail <EMAIL_ADDRESS>`."""
 
     code = "personal_data"
 
@@ -118,19 +116,19 @@ class PersonalData:
         return [self._judge(row) for row in rows]
 
     def spans(self, text: str) -> list[Span]:
-        """The identifiers in a text, in order, none overlapping another."""
+        """The identifiers in a text, in order and without overlaps."""
         found: list[Span] = []
         for entity in worth_analysing(text, self.config.entities):
             found += self._recognised(entity, text)
         return _without_overlaps(found)
 
     def notes(self) -> list[str]:
-        """What was not looked for, in words for the data card."""
+        """For the data card: what was not looked for."""
         if "PERSON" not in self.config.entities or self.config.ner_model:
             return []
         installed = installed_ner_models()
         hint = f"installed: {', '.join(installed)}" if installed else "no spaCy model is installed"
-        return [f"names were not looked for: personal_data.ner_model is not set ({hint})"]
+        return [f"names were not looked for, because audit.filters.personal_data.ner_model is not set ({hint})"]
 
     def _judge(self, row: DataRow) -> Judgement:
         found = {where: spans for where, text in row_texts(row) if (spans := self.spans(text))}
@@ -142,7 +140,7 @@ class PersonalData:
         return Judgement(reason, redacted, evidence)
 
     def redact(self, text: str) -> str:
-        """The text with `<ENTITY>` in the place of each identifier."""
+        """The text with `<ENTITY>` in place of each identifier."""
         for span in reversed(self.spans(text)):
             text = f"{text[: span.start]}<{span.entity}>{text[span.end :]}"
         return text
@@ -181,20 +179,20 @@ def _ner_model(name: str) -> Any:
     except OSError:
         installed = ", ".join(installed_ner_models()) or "none"
         raise UsageError(
-            f"personal_data.ner_model: the spaCy model '{name}' is not installed (installed: {installed}). "
-            f"Install it with: python -m spacy download {name}, or leave ner_model out."
+            f"audit.filters.personal_data.ner_model: the spaCy model '{name}' is not installed (installed: {installed}). "
+            f"Install it with: python -m spacy download {name}. Without ner_model, names are not looked for."
         ) from None
 
 
 def installed_ner_models() -> list[str]:
-    """Names of the spaCy model packages of this environment."""
+    """Names of the installed spaCy model packages."""
     from importlib.metadata import entry_points
 
     return sorted({entry.name for entry in entry_points(group="spacy_models")})
 
 
 def _without_overlaps(spans: Sequence[Span]) -> list[Span]:
-    """The surest spans, longer ones first among equals."""
+    """Of spans that overlap, the one with the highest score, then the longest."""
     kept: list[Span] = []
     for span in sorted(spans, key=lambda s: (-s.score, s.start - s.end, s.start)):
         if all(span.end <= other.start or span.start >= other.end for other in kept):

@@ -1,7 +1,7 @@
-"""Presidio recognisers for structured identifiers, made stricter or wider where presidio's own fall short.
+"""Presidio recognisers for structured identifiers, stricter or wider than presidio's own where those fall short.
 
-Heavy to import (presidio loads spaCy): only `personal_data` does, on first use. No language model is involved:
-context words are looked for in a window of characters, through presidio's own hook for it.
+Importing this module is slow (presidio loads spaCy), so `personal_data` does it on first use. There is no language
+model: context words are looked for in a window of characters around a match, through presidio's own hook.
 """
 
 import ipaddress
@@ -23,9 +23,6 @@ from presidio_analyzer.predefined_recognizers import (
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-# Context words in a window of characters around a match: what presidio does with lemmas, without a language model.
-
-
 BOOST, LEAST = 0.35, 0.4  # presidio's own defaults for a match with a supporting word
 
 
@@ -34,13 +31,13 @@ def before(text: str, start: int, characters: int) -> str:
 
 
 def supported(text: str, start: int, end: int, words: Sequence[str], characters: int = 60) -> bool:
-    """One of `words` (regular expressions, any case) begins a word in front of the match, or just after it."""
+    """Whether one of `words` (regular expressions, any case) begins a word before the match, or just after it."""
     pattern = _any_of(tuple(words))
     return bool(pattern.search(before(text, start, characters)) or pattern.search(text[end : end + characters // 2]))
 
 
 def enhance(text: str, results: Sequence[Any], words: Sequence[str], characters: int = 60) -> list[Any]:
-    """The results, those beside a context word with a higher score."""
+    """The results, with a higher score for those beside a context word."""
     for result in results:
         if supported(text, result.start, result.end, words, characters):
             result.score = min(1.0, max(LEAST, result.score + BOOST))
@@ -52,11 +49,9 @@ def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(r"(?<![A-Za-z])(?:" + "|".join(words) + ")", re.I)
 
 
-# Phone numbers: candidates by shape, judged by phonenumbers and by the words beside them. Presidio's own scans the
-# text once a region and takes every run of digits that is a valid number somewhere, order numbers included. Here the
-# shape says how much support a candidate needs.
-
-
+# Phone numbers: candidates by shape, checked by phonenumbers and by the words beside them. Presidio's own recogniser
+# scans the text once for each region and accepts every run of digits that is a valid number somewhere, order numbers
+# included. Here the shape decides how much support a candidate needs.
 _CANDIDATE = regex.compile(
     r"(?<![\w@#/&%$€£.,-])(?<!\d[ ]?[-+*/=][ ]?)"
     r"(?:\+|\()?\d(?:[ \t]?[().\-–/]{0,2}[ \t]?\d){5,16}"
@@ -113,7 +108,7 @@ class PhoneRecognizer(LocalRecognizer):
         return enhance(text, raw_recognizer_results, _WORDS)
 
     def _score(self, found: str, extension: str) -> float:
-        """0 for what cannot be a phone number; under 0.4 where a word beside it must support the shape."""
+        """0 for what cannot be a phone number; below 0.4 where the shape needs a supporting word beside it."""
         digits = sum(character.isdigit() for character in found) - len(extension)
         if not _SHORTEST <= digits <= _LONGEST or _DATE.match(found) or _YEARS.fullmatch(found):
             return 0.0
@@ -129,7 +124,7 @@ class PhoneRecognizer(LocalRecognizer):
 
     @staticmethod
     def _is_another_number(text: str, start: int, end: int) -> bool:
-        """The words say that it counts or names something else, and none says phone."""
+        """Whether the words beside it say that it is another kind of number, and none says phone."""
         return bool(_OTHER_NUMBER.search(before(text, start, 40))) and not supported(text, start, end, _WORDS)
 
 
@@ -160,7 +155,7 @@ _CARD_BRANDS = regex.compile(
 
 
 class CardRecognizer(CreditCardRecognizer):
-    """Card numbers of a known brand and length whose Luhn digit holds, in one piece or in the printed groups."""
+    """Card numbers of a known brand and length with a valid Luhn digit, in one piece or in the printed groups."""
 
     PATTERNS = [
         Pattern(
@@ -176,16 +171,16 @@ class CardRecognizer(CreditCardRecognizer):
         return _CARD_BRANDS.fullmatch(digits) is not None and luhn.is_valid(digits)
 
     def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
-        """Twelve digits are too many other things (a bar code, for one) without a word for a card beside them."""
+        """Twelve digits count only beside a word for a card: they are too often something else, such as a bar code."""
         found = super().analyze(text, *args, **kwargs)
         words = ("cards?\\b", "maestro", "debit", "pay\\b", "charge")
         return [r for r in found if r.end - r.start > 12 or supported(text, r.start, r.end, words)]
 
 
 class IbanRecognizer(LocalRecognizer):
-    """IBANs of any case and grouping whose country structure and check digits hold.
+    """IBANs in any case and grouping with a valid country structure and valid check digits.
 
-    Presidio's own takes the words after an IBAN for its last groups and then rejects it.
+    Presidio's own recogniser takes the words after an IBAN for its last groups and then rejects it.
     """
 
     _CANDIDATE = regex.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,32}")
@@ -201,7 +196,7 @@ class IbanRecognizer(LocalRecognizer):
         return [_result(self, "IBAN_CODE", start, end, 1.0) for start, end in ends if end]
 
     def _end(self, text: str, start: int, end: int) -> int | None:
-        """Where the valid IBAN that begins at `start` ends; its country fixes the length, so there is one at most."""
+        """The end of the valid IBAN that begins at `start`. Its country fixes the length, so there is at most one."""
         for stop in range(end, start + self._SHORTEST - 1, -1):
             inside_a_word = stop < len(text) and text[stop].isalnum()
             if text[stop - 1].isalnum() and not inside_a_word and iban.is_valid(text[start:stop], check_country=False):
@@ -210,7 +205,7 @@ class IbanRecognizer(LocalRecognizer):
 
 
 class SsnRecognizer(UsSsnRecognizer):
-    """US social security numbers that can have been issued; without dashes only beside a word for them."""
+    """US social security numbers that can have been issued. Without dashes they count only beside a word for them."""
 
     PATTERNS = [
         Pattern("SSN with dashes", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])", 0.5),
@@ -232,9 +227,10 @@ class SsnRecognizer(UsSsnRecognizer):
 
 
 class OfflineEmailRecognizer(EmailRecognizer):
-    """Presidio's e-mail pattern near each '@'; domains are checked against the list that tldextract ships.
+    """Presidio's e-mail pattern near each '@'. Domains are checked against the list that tldextract ships.
 
-    Presidio's own fetches that list over the network, and its pattern is quadratic in long runs of word characters.
+    Presidio's own recogniser fetches that list over the network, and its pattern takes quadratic time on long runs of
+    word characters.
     """
 
     _DOMAINS = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
@@ -261,7 +257,7 @@ class OfflineEmailRecognizer(EmailRecognizer):
 
 
 class HostAddressRecognizer(IpRecognizer):
-    """IP addresses of a host: no loopback, wildcard or netmask, and no version or section numbers."""
+    """IP addresses of hosts: no loopback addresses, wildcards or netmasks, and no version or section numbers."""
 
     _NUMBERING = regex.compile(
         r"(?:\b(?:versions?|ver|release|build|section|sec|chapter|clause|rule|v)\b\.?\s*|==|[A-Za-z_]-)$", regex.I
@@ -278,13 +274,13 @@ class HostAddressRecognizer(IpRecognizer):
             return False
         if address.is_loopback or address.is_unspecified or str(address).startswith(("0.", "255.")):
             return False
-        if address.version == 6:  # `::add` of a program is one too, in form
+        if address.version == 6:  # by its form, `::add` in a program is one too
             return sum(map(bool, text[result.start : result.end].split(":"))) >= 3
         return not (self._NUMBERING.search(before(text, result.start, 16)) or text[result.end : result.end + 2] == ".0")
 
 
 class LabelledNumberRecognizer(PatternRecognizer):
-    """A number that its label makes personal: `MRN: 0012345`, `account no. 12-34567`, or a table column of them."""
+    """A number that is personal by its label: `MRN: 0012345`, `account no. 12-34567`, or a table column of them."""
 
     _NUMBER = r"(?:[A-Z]{1,3}-?)?\d(?:[ -]?\d){4,17}(?![\w-]|\.\d)"
 
@@ -302,7 +298,7 @@ class LabelledNumberRecognizer(PatternRecognizer):
 
 
 def recognizers(entities: Sequence[str], phone_regions: Sequence[str]) -> dict[str, EntityRecognizer]:
-    """One recogniser for each of the structured entities asked for."""
+    """One recogniser for each structured entity among `entities`."""
     makers: dict[str, Any] = {
         "CREDIT_CARD": CardRecognizer,
         "IBAN_CODE": IbanRecognizer,

@@ -1,4 +1,4 @@
-"""Quality: answers that teach nothing, or the wrong thing. Each rule has its own name in the reason."""
+"""The filter `quality`: answers that teach nothing, or the wrong thing. The reason names each broken rule."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,12 +8,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator
 
 from harness.config.group import Count, Group, Share
+from harness.core.console import plural
 from harness.core.errors import MissingDependency, nearest
 from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.row import DataRow, answer_of, question_of
-
-# Which language a text is in: py3langid, a naive Bayes model over byte n-grams that ships with its weights.
-
 
 LANGUAGES = {
     "ar": "Arabic",
@@ -60,7 +58,10 @@ _ENOUGH = 400  # characters that settle the language; the time grows with the te
 
 
 def foreign_language(text: str, expected: str, confidence: float) -> str | None:
-    """The likeliest language when the text is not in the expected one with at least `confidence`, else None."""
+    """The likeliest language, when that is not the expected one with a probability of at least `confidence`; else None.
+
+    By py3langid, a naive Bayes model over byte n-grams that ships with its weights.
+    """
     identifier = _identifier()
     language: str = identifier.classify(text[:_ENOUGH])[0]
     if language == expected:
@@ -77,9 +78,6 @@ def _identifier() -> Any:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages(list(LANGUAGES))
     return identifier
-
-
-# How much of a text says again what it said before.
 
 
 def repeated_share(text: str, least_words: int, n: int = 4) -> float:
@@ -169,7 +167,7 @@ class QualityConfig(Group):
     @classmethod
     def _known(cls, language: str) -> str:
         if language not in LANGUAGES:
-            raise ValueError(f"not a language code known here. {nearest(language, LANGUAGES)}")
+            raise ValueError(f"unknown language code. {nearest(language, LANGUAGES)}")
         return language
 
 
@@ -183,7 +181,7 @@ class Quality:
         return [self._judge(row) for row in rows]
 
     def findings(self, row: DataRow) -> list[tuple[QualityRule, str]]:
-        """(rule, what was found); an empty answer breaks that rule alone."""
+        """(rule, what was found) for each broken rule. An empty answer breaks that rule alone."""
         question, answer = question_of(row), answer_of(row)
         found: list[tuple[QualityRule, str]] = []
         for rule in self.config.rules:
@@ -226,25 +224,25 @@ def _copied(config: QualityConfig, question: str, answer: str) -> str | None:
 def _length(config: QualityConfig, question: str, answer: str) -> str | None:
     words = len(answer.split())
     if words < config.min_words:
-        return f"{words} words, at least {config.min_words} are asked for"
-    return f"{words} words, more than {config.max_words}" if words > config.max_words else None
+        return f"{plural(words, 'word')}, fewer than {config.min_words}"
+    return f"{plural(words, 'word')}, more than {config.max_words}" if words > config.max_words else None
 
 
 def _mostly_names(answer: str) -> bool:
-    """Most words are capitalised, as in a list of names, which says nothing about the language."""
+    """Whether most words are capitalised, as in a list of names, which says nothing about the language."""
     words: list[str] = _WORD.findall(answer[:400])
     return sum(word[0].isupper() for word in words) >= 0.7 * len(words)
 
 
 def is_empty(answer: str) -> bool:
-    """No word and no symbol that could be an answer, or a placeholder for none."""
+    """Whether there is no word and no symbol that could be an answer, or only a placeholder such as "N/A"."""
     return _EMPTY.fullmatch(answer) is not None and _SYMBOLS.search(answer) is None
 
 
 def truncation(answer: str) -> str | None:
-    """Why the answer seems cut off; None when it ends as texts end.
+    """Why the answer seems cut off; None when it ends as texts do.
 
-    A missing full stop alone says little in a line or a list; after long prose it does.
+    A missing full stop says little after a line or a list, but much after long prose.
     """
     text = answer.rstrip()
     if text.count("```") % 2:
@@ -276,7 +274,7 @@ def refusal(answer: str) -> str | None:
 
 
 CHECKS: dict[QualityRule, Callable[[QualityConfig, str, str], str | None]] = {
-    "empty": lambda config, question, answer: "nothing is said" if is_empty(answer) else None,
+    "empty": lambda config, question, answer: "no text" if is_empty(answer) else None,
     "truncated": lambda config, question, answer: truncation(answer),
     "repeated": _repeated,
     "refusal": lambda config, question, answer: refusal(answer),

@@ -1,4 +1,4 @@
-"""Toxicity: a linear model that ships with its weights (alt-profanity-check), or detoxify where it is installed."""
+"""The filter `toxicity`: a linear model that ships with its weights (alt-profanity-check), or detoxify if installed."""
 
 import re
 import warnings
@@ -69,21 +69,21 @@ class Toxicity:
         return Judgement(f"score {score:.2f} in {place}", masked, evidence=(place.split(" ")[0],))
 
     def _masked(self, row: DataRow, toxic: Set[str]) -> DataRow | None:
-        """The row with its toxic passages masked; None when nothing else would be left of the answer."""
+        """The row with its toxic passages masked; None when that leaves nothing of the answer."""
         words = self.config.passage_words
         changed = map_texts(row, lambda text: masked(text, words, toxic))
         return None if answer_of(changed).replace(REMOVED, "").strip() == "" else changed
 
 
 def passages(text: str, least_words: int) -> list[str]:
-    """The text in runs of whole sentences of at least `least_words` words; a shorter rest is a passage of its own."""
+    """The text as runs of whole sentences with at least `least_words` words. A shorter rest is a passage of its own."""
     found = [" ".join(run) for run in _runs(_SENTENCE_END.split(text)[::2], least_words)]
     return [passage for passage in found if passage.strip()]
 
 
 def masked(text: str, least_words: int, toxic: Set[str]) -> str:
-    """The text with each passage in `toxic` masked; line breaks and spaces around it stay."""
-    parts = _SENTENCE_END.split(text)  # sentences at even places, what stood between them at odd ones
+    """The text with each passage in `toxic` masked. Line breaks and spaces around it stay."""
+    parts = _SENTENCE_END.split(text)  # sentences at even places, the separators between them at odd ones
     at = 0
     for run in _runs(parts[::2], least_words):
         end = at + 2 * len(run)
