@@ -7,6 +7,7 @@ from harness.checkpoint.origin import origins_are_here, write_origin
 from harness.core.code_digest import code_digest
 from harness.core.console import say, timed
 from harness.core.errors import DataError
+from harness.core.layout import CONTRACT
 from harness.core.store import stage
 from harness.model.load import (
     adapter_config,
@@ -17,7 +18,7 @@ from harness.model.load import (
     weights_sha256,
     with_adapter,
 )
-from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
+from harness.prompt.contract import Contract, tokenizer_sha256
 from harness.prompt.numerics import References, references
 from harness.prompt.saved import write_prompt_side
 
@@ -47,7 +48,7 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
     Raises DataError when peft cannot merge them.
     """
-    contract = Contract.load(adapter) if (adapter / CONTRACT_FILE).is_file() else None
+    contract = Contract.load(adapter) if (adapter / CONTRACT).is_file() else None
     inputs = {"adapter": weights_sha256(adapter), "base": weights_sha256(base), "dtype": dtype}
     inputs |= {"contract": contract.digest if contract else "", "code": code_digest("harness.checkpoint.merge:merged")}
     say(f"· {adapter.name} cannot be served as an adapter ({'; '.join(reasons)}); merging it into its base model")

@@ -10,7 +10,7 @@ from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import ModelConfig, TemplateConfig
 from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
-from harness.core.layout import CANDIDATE, EVALUATION, RunFolder
+from harness.core.layout import CANDIDATE, CONTRACT, EVALUATION, RunFolder
 from harness.core.store import sha256_folder, sha256_json, stage
 from harness.model.load import (
     adapter_config,
@@ -21,7 +21,7 @@ from harness.model.load import (
     tokenizer_folder,
     weights_sha256,
 )
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract, read_template
 from harness.records.base import load
 from harness.records.stages import Checkpoint, Evaluation
@@ -97,7 +97,7 @@ def _record(folder: Path, base: Path, template: TemplateConfig) -> Checkpoint:
 
 def contract_of(folder: Path, base: Path, template: TemplateConfig) -> Contract:
     """The contract saved with a checkpoint; without one, that of the configured template on its tokenizer."""
-    if (folder / CONTRACT_FILE).is_file():
+    if (folder / CONTRACT).is_file():
         return Contract.load(folder)
     return _made_contract(tokenizer_folder(folder, base), template)
 

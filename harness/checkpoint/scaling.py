@@ -8,9 +8,10 @@ from typing import Any
 from harness.checkpoint.origin import ORIGIN, origins_are_here, write_origin
 from harness.core.code_digest import code_digest
 from harness.core.errors import DataError, UsageError
+from harness.core.layout import CONTRACT
 from harness.core.store import stage
 from harness.model.load import adapter_config, cache_dir, is_adapter, weights_sha256
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.numerics import compute
 
 _NAME = re.compile(r"(?P<name>.+)@(?P<alpha>[01]|0?\.[0-9]+|1\.0+)")
@@ -58,7 +59,7 @@ def scale(folder: Path, base: Path, alpha: float, dtype: str, out: Path) -> None
     else:
         _interpolate(folder, base, alpha, out)
     write_origin(out, folder, alpha=alpha)
-    if (out / CONTRACT_FILE).is_file():
+    if (out / CONTRACT).is_file():
         compute(out, base if is_adapter(folder) else out, Contract.load(out), dtype).save(out)
 
 

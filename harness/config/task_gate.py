@@ -31,7 +31,10 @@ class TaskRule(RuleConfig):
     """
 
     role: Literal["guard", "target"]
+    """What the rule demands: no regression, or a floor."""
+
     optional: Literal[True] = True
+    """The rule applies only if its task was evaluated."""
 
     @field_validator("metric")
     @classmethod
@@ -45,8 +48,13 @@ class TaskGate(Group):
     """A gate.yaml. A policy takes the section that its `task_rules` names, or `default` where the file lacks it."""
 
     default: list[TaskRule]
+    """Rules of every policy that names no other section."""
+
     strict: list[TaskRule] | None = None
+    """Rules of policies with `task_rules: strict`; null: those of `default`."""
+
     smoke: list[TaskRule] | None = None
+    """Rules of policies with `task_rules: smoke`; null: those of `default`."""
 
     @field_validator("default", "strict", "smoke")
     @classmethod

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoint.resolve import contract_of
 from harness.config.experiment import EvaluationConfig
 from harness.core.console import say, timed
-from harness.core.layout import EVALUATION
+from harness.core.layout import CONTRACT, EVALUATION
 from harness.core.store import stage
 from harness.evaluate.fingerprint import answer_scope, evaluation_inputs
 from harness.evaluate.interim_looks import InterimLooks
 from harness.model.load import tokenizer_folder
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.saved import check_saved
 from harness.prompt.static import require_sound
 from harness.records.base import load
@@ -125,7 +125,7 @@ def _require_all_saved(checkpoints: Iterable[Checkpoint]) -> None:
 
 def require_saved(folder: Path, base: Path) -> None:
     """Raises EvidenceFault when the template, tokenizer or stop ids in a folder differ from the contract in it."""
-    if (folder / CONTRACT_FILE).is_file():
+    if (folder / CONTRACT).is_file():
         require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
 
 

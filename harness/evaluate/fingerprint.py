@@ -6,15 +6,16 @@ from typing import Any
 from harness.behavior.registry import plugins_in_use
 from harness.config.experiment import EvaluationConfig
 from harness.core.code_digest import code_digest
+from harness.core.layout import CONTRACT
 from harness.core.store import sha256_folder, sha256_json, sha256_tree, versions
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.stages import Checkpoint
 from harness.serve.server import device_of
 
 # `serve/cpu_plugin.py` names the server's plugin: no import leads to it, since vLLM loads it by its entry point.
 ANSWER_CODE = ("harness.evaluate.dispatch:RequestDispatcher", "harness.serve.session:ServedGroup")
 EVALUATION_CODE = ("harness.evaluate.checkpoints:evaluate_checkpoints", "harness.evaluate.domain", *ANSWER_CODE)
-PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT_FILE)
+PROMPT_FILES = ("tokenizer*.json", "*.jinja", "generation_config.json", "special_tokens_map.json", CONTRACT)
 
 
 def answer_scope(checkpoint: Checkpoint, contract: Contract, config: EvaluationConfig) -> dict[str, Any]:

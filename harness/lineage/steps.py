@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import EvidenceFault
-from harness.core.layout import AUDIT, COMPARISON, EVALUATION, POLICY, VERDICT
+from harness.core.layout import AUDIT, COMPARISON, CONTRACT, EVALUATION, POLICY, VERDICT
 from harness.core.store import MANIFEST, read_manifest, sha256_file, sha256_json
 from harness.data.row import COLUMNS
 from harness.data.tables import TRAIN, read_parquet
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, ChainStep, EvidencePaths
 from harness.model.load import weights_sha256
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.base import load
 from harness.records.gate import Comparison
 from harness.records.stages import Dataset, Evaluation
@@ -79,11 +79,11 @@ def _model_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
 
 
 def _contract_step(paths: EvidencePaths, _: list[ChainStep]) -> ChainStep | None:
-    if paths.checkpoint is None or not (paths.checkpoint / CONTRACT_FILE).is_file():
+    if paths.checkpoint is None or not (paths.checkpoint / CONTRACT).is_file():
         return None
     contract = Contract.load(paths.checkpoint)
     inputs = {"template": contract.template_sha256, "tokenizer": contract.tokenizer_sha256}
-    files = {CONTRACT_FILE: sha256_file(paths.checkpoint / CONTRACT_FILE)}
+    files = {CONTRACT: sha256_file(paths.checkpoint / CONTRACT)}
     folder = _relative_to(paths.checkpoint, paths.decision)
     return ChainStep(stage="contract", folder=folder, inputs=inputs, outputs={"digest": contract.digest}, files=files)
 
@@ -94,7 +94,7 @@ def _train_step(paths: EvidencePaths, steps: list[ChainStep]) -> ChainStep | Non
         return None
     inputs = _manifest_inputs(folder)
     linked = {"data.dataset": inputs.pop("data", ""), "model.weights": inputs.pop("base", "")}
-    carried = Contract.load(folder).digest if (folder / CONTRACT_FILE).is_file() else ""
+    carried = Contract.load(folder).digest if (folder / CONTRACT).is_file() else ""
     linked["contract.digest"] = carried or _output(steps, "contract", "digest")
     known = {name: str(value) for name, value in linked.items() if value}
     step = _stage_step("train", folder, paths, known | _input_digests(inputs), {"weights": weights_sha256(folder)})

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.errors import EvidenceFault
+from harness.core.layout import CONTRACT
 from harness.prompt.preamble import SystemPolicy
 
-CONTRACT_FILE = "prompt_contract.json"
 NEUTRAL: dict[str, int | float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 GREEDY: dict[str, int | float] = {"temperature": 0.0, **NEUTRAL}
 
@@ -91,12 +91,12 @@ class Contract(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        (folder / CONTRACT_FILE).write_text(_lines({"digest": self.digest, **self.model_dump(mode="json")}))
+        (folder / CONTRACT).write_text(_lines({"digest": self.digest, **self.model_dump(mode="json")}))
 
     @classmethod
     def load(cls, folder: Path) -> "Contract":
         """The contract in a checkpoint or evaluation folder. Raises EvidenceFault if it is unreadable or edited."""
-        path = folder / CONTRACT_FILE
+        path = folder / CONTRACT
         try:
             values = json.loads(path.read_text())
             digest = values.pop("digest", None)

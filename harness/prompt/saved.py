@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import DataError
+from harness.core.layout import CONTRACT
 from harness.model.load import is_adapter, load_tokenizer, tokenizer_folder
 from harness.prompt import card
-from harness.prompt.contract import CONTRACT_FILE, Contract, tokenizer_sha256
+from harness.prompt.contract import Contract, tokenizer_sha256
 from harness.prompt.static import Problem
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -62,7 +63,7 @@ def templates_in(folder: Path) -> dict[str, str]:
 
 def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     found = templates_in(folder)
-    made_here = (folder / CONTRACT_FILE).is_file()
+    made_here = (folder / CONTRACT).is_file()
     if not found and (made_here or not is_adapter(folder)):
         yield "error", f"{folder} holds no chat template: a server would use a template of its own"
     for place, text in found.items():
@@ -97,7 +98,7 @@ def _tokenizers(folder: Path, base: Path, contract: Contract) -> Iterator[tuple[
 
 def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
     path = folder / "generation_config.json"
-    made_here = (folder / CONTRACT_FILE).is_file()
+    made_here = (folder / CONTRACT).is_file()
     severity = "error" if made_here else "note"
     if not path.is_file() and (made_here or contract.end_of_turn != contract.eos):
         yield "error", f"{path.name} is missing: a server would not know that {contract.end_of_turn!r} ends an answer"

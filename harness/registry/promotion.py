@@ -8,12 +8,12 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault, ExitCode, PromotionRefused, UsageError
-from harness.core.layout import CONFIG, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
+from harness.core.layout import CONFIG, CONTRACT, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.core.store import read_manifest, sha256_file
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, EvidencePaths
 from harness.lineage.verify import broken_links, read_policy, verify_evidence
 from harness.model.load import is_adapter, weights_sha256
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.base import load
 from harness.records.gate import Verdict
 from harness.records.stages import Evaluation
@@ -50,7 +50,7 @@ def promote(registry: Registry, run: Path, decision: Path | None, info: AuditInf
 
 def _points_to(checkpoint: Path, current: HistoryEntry) -> bool:
     """Whether the alias's entry names the model that the run's checkpoint folder holds now."""
-    if not (checkpoint / CONTRACT_FILE).is_file() or not any(checkpoint.glob("*.safetensors")):
+    if not (checkpoint / CONTRACT).is_file() or not any(checkpoint.glob("*.safetensors")):
         return False
     promoted = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
     same = (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == promoted

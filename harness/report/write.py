@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import DataError, EvidenceFault
-from harness.core.layout import COMPARISON, EVALUATION, VERDICT, RunFolder
+from harness.core.layout import COMPARISON, CONTRACT, EVALUATION, VERDICT, RunFolder
 from harness.core.store import sha256_file
 from harness.lineage.verify import decision_mismatches, verdict_mismatches
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.base import load
 from harness.records.gate import Comparison, Verdict
 from harness.records.stages import Dataset, Evaluation, TrainingSummary
@@ -110,7 +110,7 @@ def _curve(path: Path) -> list[dict[str, float]]:
 
 def _contract(folder: Path) -> Contract | None:
     checkpoint = RunFolder(folder).checkpoint
-    return Contract.load(checkpoint) if (checkpoint / CONTRACT_FILE).is_file() else None
+    return Contract.load(checkpoint) if (checkpoint / CONTRACT).is_file() else None
 
 
 def _digests(verdict: Verdict) -> dict[str, str]:

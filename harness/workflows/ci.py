@@ -15,7 +15,7 @@ from harness.config.gate import GateConfig
 from harness.core import store
 from harness.core.console import say
 from harness.core.errors import EvidenceFault, UsageError
-from harness.core.layout import AUDIT, CANDIDATE, CHECKPOINT, EVALUATION, RunFolder
+from harness.core.layout import AUDIT, CANDIDATE, CHECKPOINT, CONTRACT, EVALUATION, RunFolder
 from harness.data.evaluation_items import check_task_files
 from harness.evaluate.checkpoints import EVALUATE, evaluate_checkpoints
 from harness.evaluate.fingerprint import evaluation_inputs
@@ -23,7 +23,7 @@ from harness.evaluate.interim_looks import InterimLooks
 from harness.lineage.chain import EvidencePaths
 from harness.lineage.coverage import data_beside
 from harness.lineage.write import evidence_paths
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.base import load
 from harness.records.gate import Verdict
 from harness.records.stages import Checkpoint, Evaluation
@@ -163,7 +163,7 @@ def _require_one_contract(pair: CandidatePair) -> None:
     named = {pair.baseline: pair.checkpoints[0], **pair.further}
     candidate = pair.checkpoints[1]
     for name, other in named.items():
-        carried = [c for c in (other, candidate) if (Path(c.path) / CONTRACT_FILE).is_file()]
+        carried = [c for c in (other, candidate) if (Path(c.path) / CONTRACT).is_file()]
         if len({Contract.load(Path(c.path)).digest for c in carried}) > 1:
             first, second = (c.contract_sha256[:12] for c in (other, candidate))
             raise EvidenceFault(

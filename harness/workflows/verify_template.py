@@ -13,9 +13,9 @@ from harness.checkpoint.resolve import locate
 from harness.config.experiment import Config, TemplateConfig
 from harness.core.console import say
 from harness.core.errors import PromptMismatch, ServerFault, UsageError
-from harness.core.layout import CANDIDATE
+from harness.core.layout import CANDIDATE, CONTRACT
 from harness.model.load import is_adapter, load_tokenizer, local_model, tokenizer_folder
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.make import FROM_MODEL, make_contract
 from harness.prompt.numerics import References, compute
 from harness.prompt.render import Renderer
@@ -50,7 +50,7 @@ class Model:
 def model_of(name: str, config: Config) -> Model:
     """The model that `name` means, under the contract it carries, or else under its own stock template as it is."""
     folder, base = locate(name, config.model, Path(config.runs_dir))
-    if (folder / CONTRACT_FILE).is_file():
+    if (folder / CONTRACT).is_file():
         return Model(folder, base, Contract.load(folder))
     template = TemplateConfig(name=FROM_MODEL, file=None, max_length=config.template.max_length)
     return Model(folder, base, make_contract(template, load_tokenizer(tokenizer_folder(folder, base)), guard=False))

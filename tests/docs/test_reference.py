@@ -31,7 +31,16 @@ def defined() -> list[type[BaseModel]]:
 
 def test_every_part_of_the_package_was_looked_at() -> None:
     names = {model.__name__ for model in defined()}
-    assert {"Config", "TrainConfig", "QualityConfig", "DedupeConfig", "Verdict", "Measured", "Chain", "Entry"} <= names
+    assert {
+        "Config",
+        "TrainConfig",
+        "QualityConfig",
+        "DedupeConfig",
+        "Verdict",
+        "Measured",
+        "Chain",
+        "HistoryEntry",
+    } <= names
 
 
 @pytest.mark.parametrize("model", defined(), ids=lambda model: model.__name__)

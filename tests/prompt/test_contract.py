@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from stock_templates import PAIRS, WILD, tokenizer, turns
 
 from harness.core.errors import DataError, EvidenceFault
+from harness.core.layout import CONTRACT
 from harness.prompt.card import contract_card
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
 from harness.prompt.static import Problem
@@ -40,7 +41,7 @@ class TestFile:
 
     def test_an_edited_template_is_refused(self, tmp_path: Path) -> None:
         contract_of().save(tmp_path)
-        path = tmp_path / CONTRACT_FILE
+        path = tmp_path / CONTRACT
         path.write_text(path.read_text().replace("takes plain text only", "takes any text"))
         with pytest.raises(EvidenceFault, match="the file was edited") as caught:
             Contract.load(tmp_path)
@@ -53,7 +54,7 @@ class TestFile:
         contract = contract_of()
         assert contract.stop_ids == [2]
         contract.model_copy(update={"stop_ids": [1, 2]}).save(tmp_path)
-        path = tmp_path / CONTRACT_FILE
+        path = tmp_path / CONTRACT
         assert before in path.read_text()
         path.write_text(path.read_text().replace(before, after))
         with pytest.raises(EvidenceFault, match="do not match its digest; the file was edited"):
@@ -61,7 +62,7 @@ class TestFile:
 
     @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', '{"made_up": 1}'])
     def test_another_file_is_refused(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / CONTRACT_FILE).write_text(text)
+        (tmp_path / CONTRACT).write_text(text)
         with pytest.raises(EvidenceFault, match="is not a prompt contract"):
             Contract.load(tmp_path)
 
@@ -72,7 +73,7 @@ class TestFile:
     def test_it_is_readable_json_with_a_line_a_conversation(self, tmp_path: Path) -> None:
         contract = contract_of()
         contract.save(tmp_path)
-        text = (tmp_path / CONTRACT_FILE).read_text()
+        text = (tmp_path / CONTRACT).read_text()
         assert set(json.loads(text)) == {"digest", *Contract.model_fields}
         assert max(map(len, text.splitlines())) < 40_000
         assert len(text.splitlines()) == len(Contract.model_fields) + len(contract.golden) + 4

@@ -15,9 +15,10 @@ from faulty_contract import Bench, settings_of
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.origin import origin_of
 from harness.core.errors import DataError, EvidenceFault
+from harness.core.layout import CONTRACT
 from harness.model.load import load_tokenizer
 from harness.prompt import card
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.prompt.make import make_contract
 from harness.prompt.numerics import compute, references
 from harness.prompt.render import Renderer
@@ -191,7 +192,7 @@ class TestMerged:
         assert Contract.load(whole) == contract
         assert origin_of(whole) == tmp_path / "adapter"
         assert load_tokenizer(whole).encode("<|disclaimer|>", add_special_tokens=False) == [1024]
-        assert (whole / CONTRACT_FILE).is_file()
+        assert (whole / CONTRACT).is_file()
 
     def test_nothing_is_wrong_with_a_merged_folder(
         self, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

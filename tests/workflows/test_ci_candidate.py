@@ -14,12 +14,13 @@ from harness.checkpoint.origin import write_origin
 from harness.config.experiment import Config
 from harness.config.gate import SequentialConfig
 from harness.core.errors import EvidenceFault, UsageError
+from harness.core.layout import CONTRACT
 from harness.core.store import stage
 from harness.evaluate.checkpoints import EVALUATE
 from harness.lineage.verify import broken_links, verify_evidence
 from harness.lineage.write import evidence_paths, write_evidence
 from harness.model.load import weights_sha256
-from harness.prompt.contract import CONTRACT_FILE, Contract
+from harness.prompt.contract import Contract
 from harness.records.stages import Checkpoint
 from harness.registry.files import FileRegistry
 from harness.registry.promotion import promote
@@ -127,7 +128,7 @@ def merged(run: Path, cache: Path) -> Path:
 
     def work(out: Path) -> None:
         (out / "model.safetensors").write_bytes(b"base and adapter")
-        shutil.copy(adapter / CONTRACT_FILE, out)
+        shutil.copy(adapter / CONTRACT, out)
         write_origin(out, adapter)
 
     inputs = {"adapter": weights_sha256(adapter), "base": BASE_SHA, "dtype": "bfloat16"}
