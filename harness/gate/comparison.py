@@ -50,7 +50,7 @@ def compare(baseline: Evidence, candidate: Evidence, policy: GateConfig | None =
     for task in sorted(set(baseline.samples) & set(candidate.samples)):
         of_task, more, early = pair_task(baseline, candidate, task, direction)
         errors += [
-            f"task {task}: whether higher or lower {one.metric} is better is unknown; set the rule's direction"
+            f"task {task}: it is unknown whether higher or lower {one.metric} is better; set the rule's direction"
             for one in of_task
             if direction(task, one.metric) is None and is_gated(policy, keys_of(candidate, task, one.metric))
         ]

@@ -1,4 +1,4 @@
-"""What the gate hands on: the comparison of two evaluations, and the verdict on it."""
+"""Records of the gate: the comparison of two evaluations, and the verdict on it."""
 
 from datetime import date
 from typing import Literal
@@ -46,10 +46,10 @@ class Stratum(Record):
 
 
 class Adjusted(Record):
-    """What guessing does not explain of the flips on multiple choice, as shares of all items."""
+    """Flips on multiple choice that guessing does not explain, as shares of all items."""
 
     forgetting: float
-    """Share of items known before and no longer."""
+    """Share of items known before but no longer."""
 
     forgetting_low: float
     """Lower limit of the 95% interval of `forgetting`."""
@@ -105,7 +105,7 @@ class Measured(Record):
     """Mean of the candidate, as the task reports it."""
 
     delta: float
-    """Difference of the means, turned so that larger is better."""
+    """Difference of the means; positive: in favour of the candidate."""
 
     ci_low: float
     """Lower limit of the 95% interval of `delta`."""
@@ -123,7 +123,7 @@ class Measured(Record):
     """Whether higher or lower values are better."""
 
     beyond_chance: Adjusted | None = None
-    """What guessing does not explain of the flips; null: not multiple choice."""
+    """Flips that guessing does not explain; null: not multiple choice."""
 
     relative_drop: Relative | None = None
     """Share of the baseline's score that was lost; null: its mean is 0, or scores can be negative."""
@@ -146,7 +146,7 @@ class MetricComparison(Measured):
     """Highest value of an item on either side."""
 
     differences: list[float] | None = None
-    """Differences item by item, larger is better; null: the counts of a right/wrong metric say everything."""
+    """Differences item by item, positive: in favour of the candidate; null: the counts of right/wrong items suffice."""
 
     clusters: list[int] | None = None
     """Number of each item's cluster; null: items are independent."""
@@ -158,10 +158,10 @@ class MetricComparison(Measured):
     """Pairs of each task of a group; null: not a group."""
 
     equal_weights: bool = False
-    """Whether the tasks of a group count the same, not by their size."""
+    """Whether the tasks of a group weigh the same, not by their size."""
 
     effective_n: float | None = None
-    """Independent items that the candidate's mean is worth; null: `n`."""
+    """Effective sample size of the candidate's mean; null: `n`."""
 
     planned_baseline: float | None = None
     """Baseline's mean over all planned items of a task that ended early; null: not measured."""
@@ -209,7 +209,7 @@ class Flip(Record):
 
 
 class Forgetting(Record):
-    """Loss of ability over the tasks of a suite; differences are candidate − baseline, larger is better."""
+    """Loss of ability over the tasks of a suite; positive differences are in favour of the candidate."""
 
     tasks: int
     """Tasks that were counted."""
@@ -239,17 +239,17 @@ class Forgetting(Record):
     """Tasks whose score is lower."""
 
     fell_low: int
-    """Fewest tasks that truly fell, at 95%."""
+    """Fewest tasks that lost ability, at 95%."""
 
     fell_high: int
-    """Most tasks that truly fell, at 95%."""
+    """Most tasks that lost ability, at 95%."""
 
 
 class Stopped(Record):
     """A task that the sequential rule ended early."""
 
     items: int
-    """Items asked."""
+    """Items evaluated."""
 
     planned: int
     """Items planned."""
@@ -292,7 +292,7 @@ class Comparison(Record):
     """The same candidate against further baselines."""
 
     evaluated: list[str] = []
-    """Tasks and groups of either side."""
+    """Tasks and groups that either side evaluated."""
 
     same: list[str] = []
     """Further baselines that are the baseline itself."""
@@ -414,4 +414,4 @@ class Verdict(Record):
     """Loss of ability over the tasks; null: no task counts."""
 
     decided_on: date | None = None
-    """Day of the decision (UTC), as of which waivers were judged."""
+    """Day of the decision (UTC); whether a waiver holds is judged as of this day."""

@@ -143,7 +143,7 @@ def test_the_best_of_several_answers_is_not_compared_with_one(tmp_path: Path, of
 def test_repeated_samples_that_were_asked_in_different_ways_are_damage(tmp_path: Path, name: str) -> None:
     rows = [sample(n, 1.0, repeat=k) for n in range(20) for k in range(2)]
     rows[7][name] = "another"
-    with pytest.raises(EvidenceFault, match="item doc0003 differ over its repeated samples"):
+    with pytest.raises(EvidenceFault, match="item doc0003 differ between its repeated samples"):
         read_evidence(Folder({"quiz": rows}).write(tmp_path / "a"))
 
 
@@ -335,7 +335,7 @@ def test_scores_that_do_not_average_to_the_reported_result_were_edited(tmp_path:
     read_evidence(path)
     (file,) = path.glob("samples_*")
     file.write_text(lines(samples(answers(95, 100))))
-    with pytest.raises(EvidenceFault, match=r"acc averages to 0\.9500, results_.*says 0\.9000"):
+    with pytest.raises(EvidenceFault, match=r"acc averages to 0\.9500, but results_.*says 0\.9000"):
         read_evidence(path)
 
 

@@ -163,7 +163,7 @@ class TestFailures:
         folder, record = self.folder(served, config, tmp_path, monkeypatch, RequestRefused("the prompt is too long"))
         assert (record.refused_requests, record.failed_requests) == (1, 0)
         faults = compare(read_evidence(tmp_path / "sound" / "base"), read_evidence(folder)).faults
-        assert any("1 items of base have no score" in fault for fault in faults)
+        assert any("1 item of base has no score" in fault for fault in faults)
 
     def test_a_task_without_any_answer_is_still_told(
         self, served: Served, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -163,7 +163,7 @@ class TestRefusals:
     def test_an_undecided_verdict(self, runs: Path, registry: FileRegistry) -> None:
         error = refused(registry, write_run(runs / "few", 9, baseline=9, of=20))
         assert error.exit_code == 11
-        assert "items would decide" in str(error)
+        assert "items in all" in str(error)
 
     def test_a_verdict_against_something_else(self, two: FileRegistry, runs: Path) -> None:
         error = refused(two, write_run(runs / "third", 320))

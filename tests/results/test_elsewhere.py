@@ -59,7 +59,7 @@ def test_a_metric_whose_direction_nobody_says_is_not_judged(tmp_path: Path) -> N
     gate = policy(guard("*/quiz/toxicity"))
     verdict = decide(gate, collapsed(tmp_path / "x", "toxicity", gate))
     assert verdict.verdict == "INVALID"
-    assert "whether higher or lower toxicity is better is unknown" in verdict.reasons[0]
+    assert "it is unknown whether higher or lower toxicity is better" in verdict.reasons[0]
     unsaid = {"higher_is_better": {"quiz": {"toxicity": None}}}
     assert collapsed(tmp_path / "y", "toxicity", gate, **unsaid).faults
     assert collapsed(tmp_path / "z", "toxicity", policy(guard("*/other/acc"))).faults == []

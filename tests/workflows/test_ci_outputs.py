@@ -74,10 +74,10 @@ def test_a_candidate_that_is_there_already(
     write_unchanged("runs/mine", ENTRY, out)
     told = dict(line.split("=", 1) for line in github["GITHUB_OUTPUT"].read_text().splitlines()[1:])
     assert (told["verdict"], told["exit_code"]) == ("UNCHANGED", "0")
-    assert "runs/mine is production already (mine-1, entry 2)" in github["GITHUB_STEP_SUMMARY"].read_text()
+    assert "runs/mine is already production (mine-1, entry 2)" in github["GITHUB_STEP_SUMMARY"].read_text()
     notice, line = capsys.readouterr().out.splitlines()
     assert notice.startswith("::notice title=UNCHANGED::")
-    assert line.startswith("UNCHANGED: runs/mine is production already")
+    assert line.startswith("UNCHANGED: runs/mine is already production")
     assert (told["report"], told["folder"]) == ("", str(out) if out else "")
     if out is not None:
         assert (out / "comment.md").read_text().startswith("<!-- tuning-harness-verdict -->")
