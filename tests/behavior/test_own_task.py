@@ -59,7 +59,9 @@ def test_a_passed_rule_names_what_met_it(project: Path) -> None:
         "short": ("at most 60 words", "17 words"),
         "booking_number": ("the booking number that the customer gave", "as expected"),
     }
-    assert [(rule["expected"], rule["found"]) for rule in other_topic["rules"]] == [("no wording of 'refund_desk' on this topic", "none")]
+    assert [(rule["expected"], rule["found"]) for rule in other_topic["rules"]] == [
+        ("no wording of 'refund_desk' on this topic", "none")
+    ]
 
 
 def test_a_function_finds_what_no_pattern_can(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
