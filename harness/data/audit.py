@@ -1,7 +1,7 @@
-"""The audit: every row that enters is either kept or quarantined with its reasons; the counts add up.
+"""The audit: every row is either kept or quarantined with its reasons, and the counts add up.
 
-Rows stream through the filters in batches and lie in a scratch file meanwhile; duplicates, mix and split are decided
-on sketches and numbers. Memory holds a few batches and some hundred bytes a row.
+Rows stream through the filters in batches and wait in a temporary file. Duplicates, mix and split are decided on
+sketches and numbers. Memory holds a few batches, and a few hundred bytes for each row.
 """
 
 import tempfile
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.data import AuditConfig, DataConfig
+from harness.core.console import plural
 from harness.core.errors import DataError, MissingDependency
 from harness.core.layout import AUDIT
 from harness.core.store import sha256_json
@@ -27,23 +28,21 @@ from harness.data.tables import QUARANTINE, TRAIN, VALIDATION, write_json_lines,
 from harness.data.tally import broken_limits, masked
 from harness.records.stages import Dataset, FilterFinding, SourceCount
 
-# The data card: what the rows are, what was found in them, under which licences they stand.
-
-
 CARD = "data_card.md"
+CONFLICTS = "conflicts.jsonl"
 
 
 def write_card(record: Dataset, config: AuditConfig, out: Path) -> None:
-    """data_card.md; the same record gives the same bytes."""
+    """Writes data_card.md: the rows, their licences, and what was found. The same record gives the same bytes."""
     (out / CARD).write_text("\n".join(card_lines(record, config)) + "\n", encoding="utf-8")
 
 
 def card_lines(record: Dataset, config: AuditConfig) -> Iterator[str]:
     quarantined = sum(sum(source.quarantined.values()) for source in record.sources)
     kept = record.rows + record.validation_rows
-    yield from ("# Data card", "", f"{kept} rows kept, {quarantined} quarantined.", "")
+    yield from ("# Data card", "", f"{plural(kept, 'row')} kept, {quarantined} quarantined.", "")
     if record.validation_rows:
-        yield from (f"Of these {record.validation_rows} are set aside for validation.", "")
+        yield from (f"Set aside for validation: {plural(record.validation_rows, 'row')} of these.", "")
     yield from _composition(record, kept)
     yield from _limits(record)
     yield from _findings(record)
@@ -66,11 +65,11 @@ def _composition(record: Dataset, kept: int) -> Iterator[str]:
 
 def _limits(record: Dataset) -> Iterator[str]:
     if record.broken_limits:
-        yield from ("## Broken limits", "", *(f"- {cell(told)}" for told in record.broken_limits), "")
+        yield from ("## Broken limits", "", *(f"- {cell(broken)}" for broken in record.broken_limits), "")
 
 
 def _findings(record: Dataset) -> Iterator[str]:
-    yield from ("## Findings", "", "Rows found by each filter, kept or not; a row may be found by several.", "")
+    yield from ("## Findings", "", "Rows found by each filter, kept or not. Several filters may find the same row.", "")
     yield from ("| filter | action | rows | by source | kinds |", "| --- | --- | ---: | --- | --- |")
     for found in record.findings:
         kinds, sources = _counts(found.kinds), _counts(found.by_source)
@@ -79,7 +78,8 @@ def _findings(record: Dataset) -> Iterator[str]:
     for found in record.findings:
         yield from _examples(found)
     if record.conflicts:
-        yield f"{record.conflicts} questions have several different answers: see conflicts.jsonl."
+        have = "question has" if record.conflicts == 1 else "questions have"
+        yield f"{record.conflicts} {have} several different answers: see {CONFLICTS}."
         yield ""
 
 
@@ -96,7 +96,7 @@ def _patterns(record: Dataset) -> Iterator[str]:
 
 def _digests(record: Dataset) -> Iterator[str]:
     yield from ("## Digests", "")
-    yield f"Decontaminated against {record.evaluation_items} evaluation items"
+    yield f"Decontaminated against {plural(record.evaluation_items, 'evaluation item')}"
     yield from (f"(digest {record.decontaminated_against}).", "")
     if record.covered:
         yield from (f"Items by task: {_counts(record.covered)}.", "")
@@ -113,7 +113,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def cell(text: str) -> str:
-    """Text from data as one line of Markdown: nothing in it starts a column, a tag, a link or emphasis."""
+    """Text from data as one line of Markdown, escaped so that it starts no column, tag, link or emphasis."""
     line = "".join(sign for sign in " ".join(text.split()) if sign.isprintable())
     for sign in "\\`*_[]|<>":
         line = line.replace(sign, f"\\{sign}")
@@ -121,7 +121,6 @@ def cell(text: str) -> str:
 
 
 EvaluationItem = dict[str, Any]
-CONFLICTS = "conflicts.jsonl"
 
 
 def audit(
@@ -133,11 +132,11 @@ def audit(
     json_lines: bool = False,
     origins: Sequence[Origin] | None = None,
 ) -> Dataset:
-    """Audits all sources against the behaviours and against the evaluation `items` of the run; writes into `out`.
+    """Audits all sources against the behaviours and the evaluation `items` of the run, and writes the result to `out`.
 
-    `origins` are the sources with their files, where they were found and their licences accepted before.
-    `json_lines` also writes kept.jsonl (in the order of the sources) and quarantine.jsonl. Raises DataError for
-    malformed rows (unless they are to be quarantined), for a mix that cannot be made, and when no row is left.
+    `origins` are the sources as `usable_sources` returns them, if that was done before. `json_lines` also writes
+    kept.jsonl (in the order of the sources) and quarantine.jsonl. Raises DataError for malformed rows (unless they go
+    to the quarantine), for a mix that cannot be made, and when no row is left.
     """
     _require_installed()
     if origins is None:
@@ -149,7 +148,7 @@ def audit(
             staged.stage(origins)
             plan = staged.plan()
             if not plan.train:
-                raise DataError("no row is left to train on: " + staged.why_empty(plan))
+                raise DataError(f"no row is left to train on: {staged.why_empty(plan)}")
             written = _Written(staged, plan)
             written.write(out, json_lines)
             record = written.record(origins, items)
@@ -159,21 +158,21 @@ def audit(
 
 
 def usable_sources(data: DataConfig, config: AuditConfig, hub_dir: Path | None = None) -> list[Origin]:
-    """The sources with their files found and their licences accepted; raises DataError that lists what is wrong."""
+    """The sources with their files. Raises DataError that lists missing files and licences that forbid the use."""
     origins = find_sources(data, hub_dir)
     require_usable(origins, section("licences", config.licences))
     return origins
 
 
 def _require_installed() -> None:
-    """Raises MissingDependency for what every audit needs; filters tell what they need themselves."""
+    """Raises MissingDependency for what every audit needs. Filters check for themselves what they need."""
     missing = next((package for package in ("pyarrow", "rensa") if find_spec(package) is None), None)
     if missing:
         raise MissingDependency(missing, "the audit", "data")
 
 
 def filter_chain(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> FilterChain:
-    """The configured filters, after decontamination; raises ConfigError with every fault of their settings."""
+    """Decontamination, then the configured filters. Raises ConfigError with every error in their settings."""
     filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
     first = (decontamination, "drop")
     by_source = {name: source.actions for name, source in data.sources.items()}
@@ -181,7 +180,7 @@ def filter_chain(config: AuditConfig, decontamination: Decontamination, data: Da
 
 
 class _Written:
-    """Writes the rows where the plan wants them, and counts each as it is written."""
+    """Writes each row to the file that the plan names, and counts it."""
 
     def __init__(self, staged: StagedRows, plan: MixPlan):
         self._staged, self._plan = staged, plan
@@ -204,7 +203,7 @@ class _Written:
             write_json_lines(staged.quarantined(plan), out / "quarantine.jsonl")
 
     def record(self, origins: Sequence[Origin], items: Sequence[EvaluationItem]) -> Dataset:
-        """The record; an internal error when a row is unaccounted for."""
+        """The record of the audit. Raises RuntimeError, a defect of the harness, when a row is unaccounted for."""
         read = len(self._staged.rows) + len(self._staged.malformed)
         if self._kept.total() + self._quarantined.total() != read:
             raise RuntimeError(
@@ -230,9 +229,10 @@ class _Written:
         )
 
     def _notes(self) -> list[str]:
-        """What the audit did not look at, in words."""
+        """What the audit did not check: one sentence each."""
         skipped = self._plan.found.skipped
-        crowded = f"{skipped} pairs of rows that resemble many others were not compared as near-duplicates"
+        were = "pair of rows was" if skipped == 1 else "pairs of rows were"
+        crowded = f"{skipped} {were} not compared as near-duplicates, because these rows resemble many others"
         return [*self._staged.filters.notes, *([crowded] if skipped else [])]
 
     def _counted(self, rows: Iterator[DataRow]) -> Iterator[DataRow]:

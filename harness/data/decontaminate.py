@@ -1,9 +1,8 @@
-"""Rows that hold an evaluation item of the run: word for word, in a long run of words, or nearly.
+"""Finds rows that hold an evaluation item of the run: word for word, in a long run of words, or nearly.
 
-An item of eight words or more is found where most of its words stand in order in about as many words of the row, and
-among them most of what tells it from other items: words weigh by inverse document frequency, and nothing where the
-item's task says the same again and again. Shorter items have to be there word for word, from one punctuation mark to
-another.
+An item of eight words or more is found where most of its words are in order within about as many words of the row,
+including most of what distinguishes it from other items: words weigh by inverse document frequency, and wording that
+the item's task repeats has no weight. Shorter items must be there word for word, from one punctuation mark to another.
 """
 
 import re
@@ -22,47 +21,62 @@ from harness.core.store import sha256_json
 from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.words import Hashes, Tokens, grams, hashed, words
 
-# An index over evaluation items by word trigrams: which rows share enough with which item to be compared with it.
-
-
 ItemPositions = NDArray[np.int64]
 
 GRAM = 3
-SHORT = 8  # items of fewer words have to be there word for word
-RUN = 13  # words in a row that two texts share by copying only (Brown et al., 2020)
-_HOLDERS = 50  # a trigram of more items leads to none of them
-_RARE = 3  # a trigram of at most so many items counts towards a run
+SHORT = 8  # items of fewer words must be there word for word
+RUN = 13  # consecutive words that two texts only share by copying (Brown et al., 2020)
+_HOLDERS = 50  # a trigram of more items than this points to none of them
+_RARE = 3  # a trigram of at most this many items counts towards a run
 
 
 @dataclass(frozen=True)
 class IndexedItem:
-    """One wording of an item as word hashes. `weights` are 0 where the item's task repeats itself; `edits` are the
-    words that may be missing or changed. `verbatim`: it has to be there word for word; `telling`: so many of the item's
-    words are its own; `beside`: words that have to be in the row as well."""
+    """One wording of an item."""
 
     item: int
+    """Number of the item."""
+
     words: Hashes
+
     weights: NDArray[np.float64]
+    """Of each word; 0 where the item's task repeats itself."""
+
     edits: int
+    """Words that may be missing or changed."""
+
     verbatim: bool
+    """Whether it must be in the row word for word."""
+
     telling: int
+    """How many of the item's words are its own."""
+
     beside: tuple[str, ...] = ()
+    """Words that must be in the row as well."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row that shares trigrams with an entry, ordered by shift and place. `shifts` are their places in the row minus
-    those in the entry (`places`); `rare` marks those that few items have."""
+    """A row that shares trigrams with an item. The arrays have one value for each trigram, by shift and place."""
 
     row: int
     entry: IndexedItem
+
     shifts: ItemPositions
+    """Place in the row minus place in the item."""
+
     places: ItemPositions
+    """Place in the item."""
+
     rare: NDArray[np.bool_]
+    """Whether few items have the trigram."""
 
 
 class ItemIndex:
-    """Finds candidates for many rows at once. `share` is how much of an item has to be found."""
+    """An index of evaluation items by word trigrams: finds which rows share enough with which item to be compared.
+
+    `share` is how much of an item must be found.
+    """
 
     def __init__(self, items: Sequence[Mapping[str, Any]], share: float):
         self.entries = _entries(items, share)
@@ -84,12 +98,12 @@ class ItemIndex:
         self._known[self._hashes >> np.uint64(64 - self._bits)] = True
 
     def _telling(self, starts: ItemPositions) -> NDArray[np.bool_]:
-        """Whether any word of the trigrams that start there has a weight."""
+        """Whether any word of the trigrams at `starts` has a weight."""
         weighs = np.concatenate([np.zeros(0, bool), *(entry.weights > 0 for entry in self.entries)])
         return np.asarray(weighs[starts] | weighs[starts + 1] | weighs[starts + 2], bool)
 
     def candidates(self, tokens: Tokens) -> Iterator[Candidate]:
-        """By row. A changed word destroys at most three trigrams (Ukkonen, 1992), so many have to be left."""
+        """The candidates by row. A changed word destroys at most three trigrams (Ukkonen, 1992); the others must match."""
         found = grams(tokens, GRAM)
         maybe = np.flatnonzero(self._known[found.hashes >> np.uint64(64 - self._bits)])
         first = np.searchsorted(self._hashes, found.hashes[maybe], "left")
@@ -118,7 +132,7 @@ def _joined(parts: Sequence[Hashes]) -> Tokens:
 
 
 def _used(entry: ItemPositions, holders: ItemPositions, telling: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Telling trigrams that few items have; of an item that has none of those, its rarest."""
+    """Which trigrams are used: those with a weight that few items have; for an item without any, its rarest."""
     used = telling & (holders <= _HOLDERS)
     entries = int(entry.max(initial=-1)) + 1
     rarest = np.full(entries, np.iinfo(np.int64).max)
@@ -141,7 +155,7 @@ def _entries(items: Sequence[Mapping[str, Any]], share: float) -> list[IndexedIt
 
 
 def _verbatim(number: int, item: Mapping[str, Any], text: list[str], telling: int) -> list[IndexedItem]:
-    """A short item in every way to write it; one of one or two words by its longer answers, where it stands beside."""
+    """A short item in every spelling; an item of one or two words by its longer answers, with the item beside them."""
     wordings = {tuple(words(_rewritten(item["text"], by))) for by in ("", " ")} | {tuple(text)}
     beside: tuple[str, ...] = ()
     if len(text) < GRAM:
@@ -156,14 +170,14 @@ def _verbatim(number: int, item: Mapping[str, Any], text: list[str], telling: in
 
 
 def _rewritten(text: str, by: str) -> str:
-    """Hyphens and apostrophes inside words replaced, as careless cleaning does."""
+    """The text with hyphens and apostrophes replaced, as careless cleaning does."""
     for sign in "-'’":
         text = text.replace(sign, by)
     return text
 
 
 def _weights(texts: Sequence[Sequence[str]], tasks: Sequence[str]) -> list[NDArray[np.float64]]:
-    """How much each word tells (inverse document frequency); 0 for what the task says again and again."""
+    """The weight of each word (inverse document frequency); 0 for wording that the task repeats."""
     holders: dict[str, int] = defaultdict(int)
     for text in texts:
         for word in set(text):
@@ -176,7 +190,7 @@ def _weights(texts: Sequence[Sequence[str]], tasks: Sequence[str]) -> list[NDArr
 
 
 def _repeated(texts: Sequence[Sequence[str]], tasks: Sequence[str]) -> list[list[int]]:
-    """The places in each text that belong to a trigram which many different texts of its task have."""
+    """The places in each text that belong to a trigram which many different texts of its task share."""
     distinct: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for text, task in zip(texts, tasks, strict=True):
         distinct[task].add(tuple(text))
@@ -197,7 +211,7 @@ def _common(texts: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
 
 
 COLUMNS = ("instruction", "input", "output")
-TOLD = 5  # a choice question with so many words of its own is known without its choices
+OWN_WORDS = 5  # a choice question with this many words of its own is recognised without its choices
 VERSION = 1  # raised when the rules below change, so that a digest names what was checked and how
 _CLAUSE_END = re.compile(r"[.!?:;,](?=[\s\"'”’)]|$)|[\n\"“”]|\((?=[^\W\d])|\)(?=\s|$)")
 _EDGE = " zqedgeqz "
@@ -215,7 +229,7 @@ class DecontaminateConfig(Group):
 
 @dataclass(frozen=True)
 class Match:
-    """The evaluation item a row holds, how it was recognised, and how much of the item was found (0 to 1)."""
+    """The evaluation item that a row holds, how it was recognised, and how much of it was found (0 to 1)."""
 
     item_id: str
     task: str
@@ -235,10 +249,10 @@ class _RowWords:
 
 
 class Decontamination:
-    """An index over evaluation items: dictionaries with `id`, `text`, and where known `task` and `answers`.
+    """Finds evaluation items in rows. Items are dictionaries with `id`, `text` and, if known, `task` and `answers`.
 
-    Pure and picklable: a row's match depends on the row and the set of items alone. Also a filter (`judge`).
-    `digest` names the items and the rules that rows were checked with.
+    Pure and picklable: a row's match depends only on the row and the set of items. It is also a filter (`judge`).
+    `digest` identifies the items and the rules that rows were checked with.
     """
 
     code = "contamination"
@@ -258,7 +272,7 @@ class Decontamination:
         return self.match_all([row])[0]
 
     def match_all(self, rows: Sequence[Mapping[str, Any]]) -> list[Match | None]:
-        """The best match of each row, in order; instruction, input and output are searched as one text."""
+        """The best match of each row, in order. Instruction, input and output are searched as one text."""
         texts = [[word for column in COLUMNS for word in words(row.get(column) or "")] for row in rows]
         tokens = hashed(texts)
         found: list[tuple[float, int, Match] | None] = [self._whole_prompt(row) for row in rows]
@@ -276,12 +290,12 @@ class Decontamination:
         ]
 
     def _found(self, item: int, kind: Literal["exact", "ngram", "near"], score: float) -> tuple[float, int, Match]:
-        """The match with what it is ranked by: its score, then the items' own order."""
+        """The match with its rank: the negative score, then the order of the items."""
         named = self._items[item]
         return -score, item, Match(str(named["id"]), str(named.get("task", "")), kind, score)
 
     def _whole_prompt(self, row: Mapping[str, Any]) -> tuple[float, int, Match] | None:
-        """An item of one or two words is found where it is the whole prompt."""
+        """The match with an item of one or two words that is the whole prompt."""
         if not self._longest or len(row["instruction"]) > 100:
             return None
         prompt = tuple(words(f"{row['instruction']}\n{row.get('input') or ''}"))
@@ -303,7 +317,7 @@ class Decontamination:
         return self._found(entry.item, "ngram", score) if _has_run(candidate) else None
 
     def _stands_alone(self, candidate: Candidate, row: _RowWords) -> bool:
-        """A short item begins after a punctuation mark and ends at one, or one of its answers is in the row too."""
+        """Whether a short item is set off by punctuation marks, or one of its answers is in the row as well."""
         entry = candidate.entry
         places = [p for p in np.unique(candidate.shifts).tolist() if _is_there(entry, row.hashes, p)]
         if not places:
@@ -315,13 +329,13 @@ class Decontamination:
         size = len(entry.words)
         places = [place for place in places if place in edges]
         answers = self._items[entry.item].get("answers") or ()
-        if any(place + size in edges for place in places) and (not answers or entry.telling >= TOLD):
+        if any(place + size in edges for place in places) and (not answers or entry.telling >= OWN_WORDS):
             return True
         return bool(places) and any(_contains(row.words, words(answer)) for answer in answers)
 
 
 def _usual(shifts: NDArray[np.int64]) -> int:
-    """The shift of most shared trigrams: where in the row the item would start."""
+    """The most frequent shift: where in the row the item would start."""
     values, counts = np.unique(shifts, return_counts=True)
     return int(values[counts.argmax()])
 
@@ -331,7 +345,7 @@ def _is_there(entry: IndexedItem, row: Hashes, place: int) -> bool:
 
 
 def _held(entry: IndexedItem, row: Hashes, shift: int) -> NDArray[np.bool_]:
-    """Which of the entry's words the row holds in order (longest common subsequence) around the shift."""
+    """Which words of the item the row holds in order (longest common subsequence) around the shift."""
     from rapidfuzz.distance import LCSseq
 
     window = row[max(0, shift - entry.edits) : max(0, shift + len(entry.words) + entry.edits)]
@@ -343,7 +357,7 @@ def _held(entry: IndexedItem, row: Hashes, shift: int) -> NDArray[np.bool_]:
 
 
 def _has_run(candidate: Candidate) -> bool:
-    """13 words in a row are shared, all in trigrams that hardly another item has."""
+    """Whether RUN consecutive words are shared, all in trigrams that hardly any other item has."""
     shifts, places = candidate.shifts[candidate.rare], candidate.places[candidate.rare]
     broken = (np.diff(shifts) != 0) | (np.diff(places) != 1)
     ends = np.append(np.flatnonzero(broken) + 1, len(places))
@@ -351,7 +365,7 @@ def _has_run(candidate: Candidate) -> bool:
 
 
 def _edges(row: _RowWords) -> set[int]:
-    """How many words precede each punctuation mark that ends a clause, and each end of a column."""
+    """The number of words before each punctuation mark that ends a clause, and before each end of a column."""
     columns = [row.row.get(column) or "" for column in COLUMNS]
     edges = {0, *accumulate(len(words(column)) for column in columns)}
     place = 0

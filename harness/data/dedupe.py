@@ -1,4 +1,8 @@
-"""Duplicates among all rows: exact, near, and questions with several answers. Holds sketches, never texts."""
+"""Finds duplicates among all rows: exact, near, and questions with several answers. It holds sketches, never texts.
+
+A sketch is what the search keeps of a row instead of its text: digests, MinHash signatures in LSH bands (Broder, 1997),
+and hashes of its word n-grams.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +17,13 @@ from pydantic import Field
 from harness.config.group import Count, Group, Share
 from harness.data.words import Hashes, Offsets, Tokens, grams, hashed, mixed, text_hash, words
 
-# MinHash sketches of rows (Broder, 1997): what near-duplicate search keeps of a row instead of its text.
-
-
 Without = Callable[[str], str]
 
 
 class DedupeConfig(Group):
-    """Which rows are duplicates.
+    """When two rows are duplicates.
 
-    Two questions on one long passage are not: their answers differ.
+    Two questions about one long passage are not, because their answers differ.
     """
 
     action: Literal["drop", "flag"] = "drop"
@@ -45,14 +46,14 @@ class DedupeConfig(Group):
 
     @property
     def band_rows(self) -> int:
-        """Signature rows a band: the most with which a pair at the threshold shares a band in 999 of 1,000 cases."""
+        """Signature values in a band: the most for which 99.9% of the pairs at the threshold share a band."""
         missed = {r: (1 - self.jaccard**r) ** (self.permutations // r) for r in range(1, self.permutations + 1)}
         return max([r for r, miss in missed.items() if miss <= 0.001], default=1)
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Hashes without repetition, ascending: set k is `members[offsets[k]:offsets[k + 1]]`."""
+    """Sets of hashes, each ascending: set k is `members[offsets[k]:offsets[k + 1]]`."""
 
     members: NDArray[np.uint32]
     offsets: Offsets
@@ -60,21 +61,31 @@ class Sets:
 
 @dataclass(frozen=True)
 class Sketches:
-    """What duplicates are found by, for some rows in order: digests of each row's own text, its prompt and its answer,
-    LSH band keys (rows x bands), the word n-grams of its text and the words of its answer."""
+    """What duplicates are found by, for some rows in order."""
 
     texts: Hashes
+    """Digest of each row's own text: prompt and answer without the wordings that every answer must have."""
+
     prompts: Hashes
+    """Digest of each row's instruction and input."""
+
     answers: Hashes
+    """Digest of each row's answer."""
+
     bands: NDArray[np.uint64]
+    """LSH band keys (rows x bands)."""
+
     text_grams: Sets
+    """Word n-grams of each text."""
+
     answer_words: Sets
+    """Words of each answer."""
 
 
 def sketch(rows: Sequence[Mapping[str, Any]], config: DedupeConfig, without: Without | None = None) -> Sketches:
-    """The sketches of rows; pure, so that worker processes can make them.
+    """The sketches of rows. Pure, so that worker processes can make them.
 
-    `without` removes from an answer what every answer must share (a behaviour's `.without`).
+    `without` removes the wordings that every answer must have (a behaviour's `without`).
     """
     prompts = [words(row["instruction"]) + words(row.get("input") or "") for row in rows]
     answers = [words(row["output"] if without is None else without(row["output"])) for row in rows]
@@ -95,7 +106,7 @@ def _digests(texts: Sequence[Sequence[str]]) -> Hashes:
 
 
 def _sets(found: Tokens) -> Sets:
-    """Each text's hashes, cut to 32 bits."""
+    """The hashes of each text, cut to 32 bits."""
     keyed = np.sort(found.owners.astype(np.uint64) << np.uint64(32) | found.hashes >> np.uint64(32))
     keyed = keyed[np.diff(keyed, prepend=~keyed[:1]) != 0]
     counts = np.bincount((keyed >> np.uint64(32)).astype(np.int64), minlength=len(found.offsets) - 1)
@@ -103,7 +114,7 @@ def _sets(found: Tokens) -> Sets:
 
 
 def _bands(found: Tokens, config: DedupeConfig) -> NDArray[np.uint64]:
-    """One key a band: rows with equal keys have `band_rows` equal signature values in the same place."""
+    """One key for each band (rows x bands). Equal keys mean `band_rows` equal signature values in the same places."""
     signatures = signature(found, config)
     rows = config.band_rows
     bands = config.permutations // rows
@@ -123,19 +134,16 @@ def signature(found: Tokens, config: DedupeConfig) -> NDArray[np.uint32]:
     return np.array(matrix.to_rows(), np.uint32).reshape(len(offsets) - 1, config.permutations)
 
 
-# Pairs of similar rows in arrays: candidates that share an LSH band, their true similarity, and clusters of them.
-
-
 Indices = NDArray[np.int64]
 PackedSignatures = NDArray[np.uint64]  # a pair in one number: earlier row in the upper half, later row in the lower
 
-CROWDED = 30  # rows in a bucket from which on a row is compared with the first and the nearest earlier ones alone
+CROWDED = 30  # in a bucket of more rows, a row is only compared with the FIRST and the NEAREST earlier ones
 FIRST = 10
 NEAREST = 5
 
 
 def first_equal(values: Hashes, rows: Indices) -> Indices:
-    """For each of all values, the first of `rows` with an equal value; itself where it is not among `rows`."""
+    """For each value, the first of `rows` with an equal value; its own index where it is not among `rows`."""
     found = np.arange(len(values))
     _, firsts, groups = np.unique(values[rows], return_index=True, return_inverse=True)
     found[rows] = rows[firsts][groups]
@@ -143,7 +151,7 @@ def first_equal(values: Hashes, rows: Indices) -> Indices:
 
 
 def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[PackedSignatures, int]:
-    """Pairs of rows (ascending) with equal keys, each once, sorted; and how many pairs were left out as too many."""
+    """Pairs of `rows` (ascending) with equal keys, each once, sorted; and how many pairs crowded buckets left out."""
     order = np.argsort(keys, kind="stable")
     ordered, members = keys[order], rows[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=~ordered[:1]))
@@ -154,7 +162,7 @@ def pairs_in_buckets(keys: Hashes, rows: Indices) -> tuple[PackedSignatures, int
 
 
 def _earlier(members: Indices, place: Indices, crowded: NDArray[np.bool_]) -> PackedSignatures:
-    """Each member with earlier members of its bucket; `place` is its place in there."""
+    """Each member with earlier members of its bucket. `place` is its index in the bucket."""
     found = [np.zeros(0, np.uint64)]
     for step in range(1, min(CROWDED, int(place.max(initial=0)) + 1)):
         later = np.flatnonzero((place >= step) & (~crowded | (step <= NEAREST)))
@@ -170,12 +178,12 @@ def packed(earlier: Indices, later: Indices) -> PackedSignatures:
 
 
 def unpacked(pairs: PackedSignatures) -> Indices:
-    """Rows (earlier, later), one pair a line."""
+    """The rows of each pair (pairs x 2: earlier, later)."""
     return np.stack([pairs >> np.uint64(32), pairs & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)
 
 
 def jaccard(sets: Sets, pairs: Indices) -> NDArray[np.float64]:
-    """|intersection| / |union| of each pair of sets; 1 for two empty ones."""
+    """|intersection| / |union| of each pair of sets; 1 for two empty sets."""
     left, right = (_members(sets, side) for side in pairs.T)
     both = np.sort(np.concatenate([left, right]))
     shared = both[1:][both[1:] == both[:-1]] >> np.uint64(32)
@@ -186,7 +194,7 @@ def jaccard(sets: Sets, pairs: Indices) -> NDArray[np.float64]:
 
 
 def _members(sets: Sets, chosen: Indices) -> PackedSignatures:
-    """The members of some sets, each below the number of its set's place in `chosen`."""
+    """The members of the `chosen` sets: the index in `chosen` in the upper 32 bits, the member in the lower."""
     counts = np.diff(sets.offsets)[chosen]
     starts = np.repeat(sets.offsets[chosen] - np.cumsum(counts) + counts, counts)
     place = np.repeat(np.arange(len(chosen), dtype=np.uint64), counts)
@@ -195,7 +203,7 @@ def _members(sets: Sets, chosen: Indices) -> PackedSignatures:
 
 
 def components(size: int, edges: Indices) -> Indices:
-    """For each of `size` rows the first row of its cluster: rows joined by a chain of edges."""
+    """For each of `size` rows, the first row of its cluster. Rows joined by a chain of edges are a cluster."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -220,17 +228,20 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class DuplicatesFound:
-    """All duplicates in row order; `conflicts` are groups of kept rows with one prompt and different answers.
-
-    `clusters` numbers the rows so that duplicates, near-duplicates and rows with one prompt share a number (the first
-    row's): a split that keeps clusters whole does not leak. `skipped` counts pairs in crowded LSH buckets that were
-    not compared.
-    """
+    """What the comparison of all rows gave."""
 
     duplicates: list[Duplicate]
+    """In the order of the rows."""
+
     conflicts: list[list[int]]
+    """Groups of kept rows with the same prompt and different answers."""
+
     clusters: Indices
+    """For each row, the first row of its cluster. Duplicates, near-duplicates and rows with the same prompt form a
+    cluster; a split that keeps clusters whole does not leak."""
+
     skipped: int
+    """Pairs in crowded LSH buckets that were not compared."""
 
 
 class Duplicates:
@@ -241,8 +252,8 @@ class Duplicates:
             duplicates.add(sketch(batch, config, without))
         found = duplicates.find()
 
-    A row repeats the first kept row that it is similar to, so the outcome depends on the order of rows alone, not on
-    batches or processes. Memory is about 40 bytes a row; band keys and n-grams are in temporary files.
+    A row repeats the first kept row that it is similar to. The outcome depends only on the order of the rows, not on
+    batches or processes. Memory is about 40 bytes for each row; band keys and n-grams are in temporary files.
     """
 
     def __init__(self, config: DedupeConfig):
@@ -253,7 +264,7 @@ class Duplicates:
         self._answers = _StoredSets()
 
     def add(self, sketches: Sketches) -> None:
-        """The next rows."""
+        """Adds the next rows."""
         self._digests.append((sketches.texts, sketches.prompts, sketches.answers))
         self._bands.write(np.ascontiguousarray(sketches.bands).data)
         self._texts.add(sketches.text_grams)
@@ -265,7 +276,7 @@ class Duplicates:
             file.close()
 
     def find(self, live: NDArray[np.bool_] | Sequence[bool] | None = None) -> DuplicatesFound:
-        """Compares all rows, or those that are `live`: the others are nobody's duplicate and clusters of their own."""
+        """Compares all rows, or those that are `live`. Each of the others is a cluster of its own."""
         if not self._digests:
             return DuplicatesFound([], [], np.zeros(0, np.int64), 0)
         texts, prompts, answers = (np.concatenate(column) for column in zip(*self._digests, strict=True))
@@ -279,7 +290,7 @@ class Duplicates:
         return DuplicatesFound(duplicates, _conflicts(prompts, answers, kept), clusters, skipped)
 
     def _near(self, rows: Indices, total: int) -> tuple[Indices, NDArray[np.float64], int]:
-        """Near-duplicate pairs (earlier, later) with their similarity, and how many candidates were left out."""
+        """Near-duplicate pairs (earlier, later), their similarity, and how many candidates were left out."""
         bands = _mapped(self._bands, np.uint64).reshape(total, -1)
         texts, answers = self._texts.read(), self._answers.read()
         found, scores, skipped = np.zeros(0, np.uint64), np.zeros(0), 0
@@ -314,19 +325,19 @@ class _StoredSets:
 
 
 def _similarity(sets: Sets, pairs: Indices) -> NDArray[np.float64]:
-    """Jaccard similarity of each pair, some thousands at a time."""
+    """Jaccard similarity of each pair, computed for a few thousand at a time."""
     chunks = [pairs[start : start + _PAIRS_AT_ONCE] for start in range(0, len(pairs), _PAIRS_AT_ONCE)]
     return np.concatenate([np.zeros(0), *(jaccard(sets, chunk) for chunk in chunks)])
 
 
 def _mapped(file: IO[bytes], dtype: type) -> NDArray[Any]:
-    """The file as an array, its pages read when they are needed."""
+    """The file as an array whose pages are read when they are needed."""
     file.flush()
     return np.memmap(file, dtype, "r") if file.tell() else np.zeros(0, dtype)
 
 
 def _duplicates(rows: Indices, exact: Indices, pairs: Indices, similarity: NDArray[np.float64]) -> list[Duplicate]:
-    """Each row that repeats an earlier kept one. Similarity does not chain: rows near a removed one alone are kept."""
+    """Each row that repeats an earlier kept one. Similarity does not chain: a row near removed rows only is kept."""
     near: dict[int, Duplicate] = {}
     order = np.lexsort((pairs[:, 0], pairs[:, 1]))
     for (of, row), score in zip(pairs[order].tolist(), similarity[order].tolist(), strict=True):
@@ -341,7 +352,7 @@ def _duplicates(rows: Indices, exact: Indices, pairs: Indices, similarity: NDArr
 
 
 def _conflicts(prompts: Hashes, answers: Hashes, kept: Indices) -> list[list[int]]:
-    """Groups of kept rows that ask the same and answer differently, in order of their first rows."""
+    """Groups of kept rows with the same prompt and different answers, in the order of their first rows."""
     first_asked = first_equal(prompts, kept)[kept]
     asked_again = kept[np.isin(first_asked, first_asked[first_asked != kept])]
     groups: dict[int, list[int]] = defaultdict(list)

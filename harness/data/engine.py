@@ -1,4 +1,4 @@
-"""Where batches are judged: in this process, in worker processes, or on Ray Data. The results are the same."""
+"""Runs the filters on batches of rows: in this process, in worker processes, or on Ray Data. The results are the same."""
 
 import json
 import logging
@@ -23,14 +23,14 @@ _filters: FilterChain | None = None
 def filter_rows(
     batches: Iterable[RowBatch], filters: FilterChain, engine: str, workers: int, scratch: Path
 ) -> Iterator[FilteredBatch]:
-    """The judged batches, in order; `scratch` is a folder for temporary files."""
+    """The filtered batches, in order. `scratch` is a folder for temporary files."""
     if engine == "ray":
         return filter_rows_on_ray(batches, filters, scratch)
     return _in_processes(batches, filters, workers) if workers > 1 else map(filters, batches)
 
 
 def _in_processes(batches: Iterable[RowBatch], filters: FilterChain, workers: int) -> Iterator[FilteredBatch]:
-    """A window of batches is in flight, so that reading never runs far ahead of judging."""
+    """At most two batches for each worker are in progress, so that reading never runs far ahead of the filters."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, _start, (filters,)) as pool:
         waiting: deque[Future[FilteredBatch]] = deque()
@@ -43,8 +43,8 @@ def _in_processes(batches: Iterable[RowBatch], filters: FilterChain, workers: in
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise EnvironmentFault(
-                f"one of {workers} worker processes of the audit died (out of memory?); "
-                "take fewer with audit.workers, or smaller batches with audit.batch_rows"
+                f"one of {workers} worker processes of the audit died, perhaps for lack of memory. "
+                f"Use fewer workers (audit.workers={max(1, workers // 2)}) or smaller batches (audit.batch_rows)."
             ) from None
         finally:
             for future in waiting:
@@ -53,7 +53,7 @@ def _in_processes(batches: Iterable[RowBatch], filters: FilterChain, workers: in
 
 def _start(filters: FilterChain) -> None:
     global _filters
-    _filters = filters  # one a process, so that its models load once
+    _filters = filters  # one for each process, so that its models load once
 
 
 def _work(batch: RowBatch) -> FilteredBatch:
@@ -62,15 +62,15 @@ def _work(batch: RowBatch) -> FilteredBatch:
     return _filters(batch)
 
 
-# The audit on Ray Data: the same judge in tasks of a cluster. RAY_ADDRESS names it; without one it is local. Batches
-# travel as Parquet files, so on several machines the run folder must lie on storage that all of them see.
-
-
 BATCHES_A_FILE = 4
 
 
 def filter_rows_on_ray(batches: Iterable[RowBatch], filters: FilterChain, scratch: Path) -> Iterator[FilteredBatch]:
-    """The judged batches, in order; batches lie under `scratch` meanwhile. Raises MissingDependency without Ray."""
+    """The filtered batches, in order, from tasks on the cluster that RAY_ADDRESS names, or else on a local one.
+
+    Batches travel as Parquet files under `scratch`, so on several machines it must be on storage that all of them see.
+    Raises MissingDependency without Ray.
+    """
     try:
         import ray
         import ray.data
@@ -99,26 +99,26 @@ def _filtered(data: Any, batches: Iterable[RowBatch], filters: FilterChain, fold
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True
-    # Tasks and not actors: actors would hold every CPU of a small machine, and nothing could read their input.
-    # What a filter loads is cached in its process, and Ray uses processes again.
+    # Tasks, not actors: actors would hold all CPUs of a small machine, so that nothing could read their input.
+    # What a filter loads is cached in its process, and Ray reuses processes.
     rows = data.read_parquet(str(folder), override_num_blocks=files).map_batches(
         filter_batches, fn_args=(filters,), batch_size=1, batch_format="numpy"
     )
     for expected, row in enumerate(rows.iter_rows()):
         if row["number"] != expected:
-            raise RuntimeError(f"batch {row['number']} came where {expected} was due")
+            raise RuntimeError(f"batch {row['number']} came instead of batch {expected}")
         filtered: FilteredBatch = pickle.loads(row["filtered"])  # noqa: S301 - made by our own tasks
         yield filtered
 
 
 def filter_batches(rows: dict[str, Any], filters: FilterChain) -> dict[str, Any]:
-    """What runs on the cluster. A row of the Ray dataset is a whole batch."""
+    """What runs on the cluster. Each row of the Ray dataset is a whole batch."""
     filtered = [pickle.dumps(filters(json.loads(batch))) for batch in rows["batch"]]
     return {"number": rows["number"], "filtered": filtered}
 
 
 def _write(batches: Iterable[RowBatch], folder: Path) -> int:
-    """Writes the batches as numbered JSON texts; returns how many files there are."""
+    """Writes the batches as numbered JSON texts; returns the number of files."""
     import pyarrow
     import pyarrow.parquet
 

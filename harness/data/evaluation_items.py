@@ -1,4 +1,4 @@
-"""The texts of a run's evaluation items, for decontamination: shipped and own domain tasks by their item files."""
+"""The evaluation items of a run: the files of domain tasks are checked, and all texts are read for decontamination."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,57 +11,54 @@ from harness.config.experiment import TaskConfig
 from harness.core import resources
 from harness.core.errors import ConfigError, DataError
 
-# Domain tasks before use: every fault of their behaviour and items in one message.
-
-
 ITEMS = "items.jsonl"
 TASK_TEXTS = ("id", "instruction", "input", "topic", "slice")
 NEEDED = ("id", "instruction", "topic")  # the others may be empty, but must be there
 
 
 def check_task_files(names: Iterable[str]) -> None:
-    """Raises ConfigError with all faults of the named tasks that have a behaviour; other tasks are lm-eval's affair."""
+    """Raises ConfigError with all errors of the named tasks that have a behaviour. lm-eval checks the other tasks."""
     folders = behavior_folders()
-    faults = [fault for name in names if name in folders for fault in task_faults(folders[name])]
-    if faults:
-        raise ConfigError(faults)
+    errors = [error for name in names if name in folders for error in task_errors(folders[name])]
+    if errors:
+        raise ConfigError(errors)
 
 
-def task_faults(folder: Path) -> list[str]:
-    """Everything wrong with a task's behavior.yaml and items.jsonl, in words."""
+def task_errors(folder: Path) -> list[str]:
+    """Everything wrong with the behavior.yaml and the items.jsonl of a task: one message each."""
     try:
         behavior = read_behavior(folder / FILE)
     except ConfigError as error:
-        return [*error.errors, *_item_faults(folder / ITEMS, None)]
-    return _item_faults(folder / ITEMS, behavior)
+        return [*error.errors, *_items_errors(folder / ITEMS, None)]
+    return _items_errors(folder / ITEMS, behavior)
 
 
-def _item_faults(path: Path, behavior: Behavior | None) -> list[str]:
+def _items_errors(path: Path, behavior: Behavior | None) -> list[str]:
     if not path.is_file():
-        return [f"{path} does not exist: a task needs items"]
-    faults: list[str] = []
+        return [f"{path} does not exist; write the items of the task there, one JSON object a line"]
+    errors: list[str] = []
     lines: dict[str, int] = {}
     keys: list[str] | None = None
     for number, row in _rows(path):
         where = f"{path} line {number}"
         broken = [row] if isinstance(row, str) else _fields(row)
         if broken or isinstance(row, str):
-            faults += [f"{where}: {fault}" for fault in broken]
+            errors += [f"{where}: {error}" for error in broken]
             continue
         if row["id"] in lines:
-            faults.append(f"{where}: id {row['id']} occurs twice (first in line {lines[row['id']]})")
+            errors.append(f"{where}: id {row['id']} occurs twice (first in line {lines[row['id']]})")
         lines.setdefault(row["id"], number)
         own = sorted(row.get("details") or {})
         if keys is not None and own != keys:
-            faults.append(f"{where}: details has other keys than in the items before ({own} and {keys})")
+            errors.append(f"{where}: details must have the keys of the items before ({keys}), not {own}")
         keys = own if keys is None else keys
         if behavior is not None:
-            faults += [f"{where}: {fault}" for fault in behavior.item_errors(exchange(row))]
-    return faults if lines or faults else [f"{path} holds no items"]
+            errors += [f"{where}: {error}" for error in behavior.item_errors(exchange(row))]
+    return errors if lines or errors else [f"{path} is empty"]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line numbers with rows, or with what is wrong where a line is none."""
+    """(line number, item); where a line is not an item, what is wrong with it."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
@@ -70,16 +67,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         except (ValueError, RecursionError) as error:
             yield number, f"not JSON: {error}"
         else:
-            yield number, row if isinstance(row, dict) else "an item is a JSON object"
+            yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def _fields(row: dict[str, Any]) -> list[str]:
-    faults = [f"{key} is missing" for key in TASK_TEXTS if key not in row]
-    faults += [f"{key} is not text" for key in TASK_TEXTS if key in row and not isinstance(row[key], str)]
-    faults += [f"{key} is empty" for key in NEEDED if row.get(key) == ""]
+    errors = [f"{key} is missing" for key in TASK_TEXTS if key not in row]
+    errors += [f"{key} is not text" for key in TASK_TEXTS if key in row and not isinstance(row[key], str)]
+    errors += [f"{key} is empty" for key in NEEDED if row.get(key) == ""]
     if not isinstance(row.get("details", {}), dict):
-        faults.append("details is not a JSON object")
-    return faults
+        errors.append("details is not a JSON object")
+    return errors
 
 
 def exchange(row: dict[str, Any], response: str = "") -> Exchange:
@@ -88,12 +85,12 @@ def exchange(row: dict[str, Any], response: str = "") -> Exchange:
 
 
 def require_unseen(items: Sequence[dict[str, Any]], rows: Iterable[dict[str, Any]], where: str) -> None:
-    """Raises ConfigError that names every evaluation item whose prompt a training row has."""
+    """Raises ConfigError that names every evaluation item whose prompt is also that of a training row."""
     trained = {_plain(f"{row['instruction']} {row['input']}"): row["id"] for row in rows}
     seen = [(item["id"], trained[text]) for item in items if (text := _plain(item["text"])) in trained]
     if seen:
         raise ConfigError(
-            f"item {item} is in the training data ({where}, row {row}); remove one of the two" for item, row in seen
+            f"item {item} is in the training data ({where}, row {row}); remove one of them" for item, row in seen
         )
 
 
@@ -106,9 +103,9 @@ TEXTS = ("passage", "question", "instruction", "input")
 
 
 def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
-    """id and prompt text of every item of the tasks that are folders under tasks/.
+    """id, prompt text and answers of every item of the tasks that are folders under tasks/.
 
-    Stock lm-eval tasks have their items elsewhere; they are not covered here.
+    The items of stock lm-eval tasks are not included.
     """
     found: list[dict[str, Any]] = []
     for task in tasks:
@@ -118,7 +115,7 @@ def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
 
 
 def read_items(path: Path) -> list[dict[str, Any]]:
-    """The rows of an items file (JSON lines)."""
+    """The items of a file in JSON lines. Raises DataError for a line that is not an item."""
     rows = []
     for number, line in enumerate(path.read_text().split("\n"), 1):
         if not line.strip():
@@ -128,7 +125,7 @@ def read_items(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} line {number} is not JSON: {error}") from None
         if not isinstance(row, dict) or "id" not in row:
-            raise DataError(f"{path} line {number}: an item is a JSON object with an id")
+            raise DataError(f"{path} line {number} is not a JSON object with an id")
         rows.append(row)
     return rows
 
@@ -138,7 +135,7 @@ def _items(path: Path) -> list[dict[str, Any]]:
 
 
 def _shown(row: Mapping[str, Any]) -> str:
-    """The prompt's columns; all text of an item that has none of them, so that no item goes unchecked."""
+    """The columns of the prompt; without any of them all text of the item, so that no item goes unchecked."""
     found = [str(row[key]) for key in TEXTS if row.get(key)]
     return "\n".join(found or [value for key, value in row.items() if key != "id" and isinstance(value, str)])
 
@@ -149,9 +146,9 @@ def _choices(row: Mapping[str, Any]) -> list[str]:
 
 
 def suite_items(loaded: dict[str, Any]) -> list[dict[str, Any]]:
-    """id, task, text and answers (choices) of every item of loaded lm-eval tasks (`evaluate.tasks.load_tasks`).
+    """id, task, text and answers (choices) of every item of loaded lm-eval tasks (`load_tasks`).
 
-    The text is what the item says of its own, without the wording that its task's template adds.
+    The text is the item's own, without the wording that the template of its task adds.
     """
     return [
         {
@@ -166,12 +163,12 @@ def suite_items(loaded: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _name(doc: Mapping[str, Any], number: int) -> str:
-    """The item's own id, else its number."""
+    """The id of the item, or its number if it has none."""
     return str(next((doc[key] for key in ("id", "key", "ind", "doc_id") if doc.get(key) not in (None, "")), number))
 
 
 def _own_text(task: Any, doc: Mapping[str, Any]) -> str:
-    """The item's fields that its prompt shows, in the prompt's order; the prompt where it shows none of them whole."""
+    """The fields of the item that its prompt shows in full, in that order; the whole prompt if it shows none."""
     prompt = task.doc_to_text(doc)
     if not isinstance(prompt, str):
         return " ".join(str(choice) for choice in task.doc_to_choice(doc))
@@ -186,7 +183,7 @@ def _own_text(task: Any, doc: Mapping[str, Any]) -> str:
 
 
 def _answers(task: Any, doc: Mapping[str, Any]) -> list[str]:
-    """The choices; where the task asks for their letters, those that its prompt lists."""
+    """The choices; where the task wants their letters, the texts that its prompt lists."""
     if task.OUTPUT_TYPE != "multiple_choice":
         return []
     choices = [str(choice) for choice in task.doc_to_choice(doc)]

@@ -211,7 +211,7 @@ def _header(path: Path, cells: Sequence[str], known: set[str]) -> tuple[list[str
             f"If so: data.sources.<name>.delimiter={sign!r}."
         )
     raise DataError(
-        f"{path}: the first line has no known column name ({', '.join(cells)[:200]}). If it is a header, map its names: "
+        f"{path}: the first line has no known column ({', '.join(cells)[:200]}). If it is a header, map its names: "
         "data.sources.<name>.columns={instruction: …, output: …}; if it is a row, name the columns: "
         "data.sources.<name>.fields=[instruction, output]."
     )

@@ -1,8 +1,9 @@
-"""Judging a batch of rows: every filter, then the sketches for the search for duplicates. Pure, so it runs anywhere."""
+"""Applies all filters to a batch of rows, and makes its sketches for the search for duplicates."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.core.console import plural
 from harness.core.errors import EnvironmentFault
 from harness.data.dedupe import DedupeConfig, Sketches, sketch
 from harness.data.filters.protocol import Filter, Judgement
@@ -21,15 +22,21 @@ class FilterOutcome:
 
 @dataclass(frozen=True)
 class FilteredBatch:
-    """A batch after the filters: rows as they go on (redacted where configured), their outcomes, their sketches."""
+    """A batch after all filters."""
 
     rows: list[DataRow]
+    """Redacted where configured."""
+
     outcomes: list[list[FilterOutcome]]
+    """For each row, what the filters found."""
+
     sketches: Sketches
 
 
 class FilterChain:
-    """All filters with their actions. Pickles to worker processes; a batch's result depends on the batch alone."""
+    """All filters in order, each with its action. It is pickled to worker processes, and the result for a batch depends
+    on the batch alone.
+    """
 
     def __init__(
         self,
@@ -37,7 +44,7 @@ class FilterChain:
         dedupe: DedupeConfig,
         by_source: Mapping[str, Mapping[str, str]] | None = None,
     ):
-        """`by_source` holds, by source and filter name, the actions that replace the filters' own."""
+        """`by_source` holds actions that replace those of the filters, by source and filter name."""
         self._filters = list(filters)
         self._dedupe = dedupe
         self._by_source = {source: dict(actions) for source, actions in (by_source or {}).items()}
@@ -56,18 +63,18 @@ class FilterChain:
         return FilteredBatch(current, outcomes, sketch(current, self._dedupe, self._without))
 
     def _action(self, code: str, action: str, row: DataRow, judgement: Judgement) -> str:
-        """What is done with the row: a finding that should be masked and cannot be removes it."""
+        """What is done with the row. It is dropped when its finding should be masked and cannot be."""
         wanted = self._by_source.get(row["source"], {}).get(code.split(" ")[0], action)
         return "drop" if wanted == "redact" and judgement.redacted is None else wanted
 
     @property
     def codes(self) -> dict[str, str]:
-        """Reason code to action."""
+        """Action by reason code."""
         return {filter_.code: action for filter_, action in self._filters}
 
     @property
     def notes(self) -> list[str]:
-        """What the filters did not look for, in words."""
+        """What the filters did not look for: one sentence each."""
         return [note for filter_, _ in self._filters if hasattr(filter_, "notes") for note in filter_.notes()]
 
     def _without(self, answer: str) -> str:
@@ -78,17 +85,17 @@ class FilterChain:
 
 
 def judge_conversations(filter_: Filter, rows: Sequence[DataRow]) -> list[Judgement]:
-    """The filter's judgements; a conversation of several turns is judged exchange by exchange.
+    """One judgement for each row. A conversation of several turns is judged exchange by exchange.
 
-    Raises EnvironmentFault for a filter that does not return one judgement a row.
+    Raises EnvironmentFault for a filter that does not return one judgement for each row.
     """
     parts = [exchanges(row) for row in rows]
     whole = [part for pieces in parts for part in pieces]
     found = filter_.judge(whole)
     if not isinstance(found, list) or [type(judgement) for judgement in found] != [Judgement] * len(whole):
         raise EnvironmentFault(
-            f"filter '{filter_.code}' of {type(filter_).__module__} does not return one Judgement for each of the "
-            f"{len(whole)} rows it was given. Mend its method 'judge', or turn it off: "
+            f"filter '{filter_.code}' of {type(filter_).__module__} does not return one Judgement for each of its "
+            f"{plural(len(whole), 'row')}. Fix its method 'judge', or turn it off: "
             f"audit.filters.{filter_.code.split(' ')[0]}=null"
         )
     judgements: list[Judgement] = []
@@ -101,6 +108,7 @@ def judge_conversations(filter_: Filter, rows: Sequence[DataRow]) -> list[Judgem
 
 
 def _collate(row: DataRow, pieces: Sequence[DataRow], found: Sequence[Judgement]) -> Judgement:
+    """The judgement on a conversation, from those on its exchanges (`pieces`)."""
     reasons = [f"exchange {n}: {j.reason}" for n, j in enumerate(found, 1) if j.reason is not None]
     if not reasons:
         return Judgement()

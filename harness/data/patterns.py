@@ -1,8 +1,8 @@
-"""Pattern report: openings, closings, phrases, lengths and formats that a set or one of its sources overuses.
+"""The pattern report: openings, closings, phrases, lengths and formats that the rows or one of their sources overuse.
 
-A model learns "Sure, here is" from 14% of the answers as surely as it learns the facts. Memory is bounded by a
-sample of each source: the rows whose hash is smallest, which is the same sample in any order of rows and in any
-number of processes (bottom-k sketch, Cohen and Kaplan 2007). A source of at most `rows_per_source` rows is read whole.
+A model learns "Sure, here is" from 14% of the answers as surely as it learns the facts. A sample of each source bounds
+the memory: the rows with the smallest hashes, which are the same for any order of the rows and any number of processes
+(bottom-k sketch, Cohen and Kaplan 2007). A source of at most `rows_per_source` rows is read in full.
 """
 
 import heapq
@@ -24,11 +24,8 @@ from harness.data.row import DataRow, answer_of
 from harness.data.words import Hashes
 from harness.stats.proportion import wilson_interval
 
-# What the pattern report looks at in one answer.
-
-
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_KEPT = 3000  # characters of an answer that phrases are looked for in
+_KEPT = 3000  # phrases are looked for in this many characters of an answer
 FORMATS = {
     "a bulleted list": re.compile(r"^[ \t]*[-*•]\s+\S.*\n[ \t]*[-*•]\s+\S", re.M),
     "a numbered list": re.compile(r"^[ \t]*1[.)]\s+\S.*\n(?:.*\n){0,20}?[ \t]*2[.)]\s+\S", re.M),
@@ -44,7 +41,9 @@ FORMATS = {
 
 @dataclass(frozen=True, order=True)
 class Features:
-    """Openings and closings are lower-case words; `text` is the beginning of the answer, for phrases."""
+    """What the report uses of an answer: its first and last words (lower case), its length in words, its formats, and
+    its beginning (`text`), in which phrases are looked for.
+    """
 
     opening: str
     closing: str
@@ -77,18 +76,16 @@ def _is_json(answer: str) -> bool:
     return True
 
 
-# Frequent word sequences: how many answers hold each, every answer counted once. Counting is by 64-bit hashes in
-# arrays, since the sequences of a sample as text would take gigabytes; only the frequent ones are looked up again.
-
-
+# Frequent word sequences are counted by 64-bit hashes in arrays, since all sequences of a sample would take gigabytes
+# as text. Only the frequent ones are looked up again. An answer counts once for each sequence.
 PatternCounts = dict[str, int]
 
 
 def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, int]) -> dict[str, PatternCounts]:
-    """For each source, in how many of its texts the phrases stand that are frequent in one of the sources.
+    """For each source, the number of its texts that hold each phrase which is frequent in any source.
 
-    `least` is the number of texts of a source that makes a phrase frequent. Sequences that stand together in nearly
-    the same texts are joined to one phrase, counted by its rarest part.
+    `least` is the number of texts of a source that makes a phrase frequent. Sequences of n words that overlap and are
+    in nearly the same number of texts are joined to one phrase, which counts as often as its rarest part.
     """
     hashed = {source: _document_frequencies(rows, n) for source, rows in texts.items()}
     frequent = [values[counts >= least[source]] for source, (values, counts) in hashed.items()]
@@ -105,7 +102,7 @@ def phrase_counts(texts: Mapping[str, Sequence[str]], n: int, least: dict[str, i
 
 
 def joined(totals: dict[str, int]) -> dict[str, list[str]]:
-    """Phrases with the sequences they are made of: neighbours that overlap in all words but one, as frequent ±20%."""
+    """Phrases, each with the sequences it joins: neighbours that overlap in all words but one, as frequent ±20%."""
     begins, ends = defaultdict(list), defaultdict(list)
     for gram in totals:
         begins[gram.rsplit(" ", 1)[0]].append(gram)
@@ -204,22 +201,32 @@ class PatternConfig(Group):
 
 @dataclass(frozen=True)
 class Pattern:
-    """`share` of the source's answers has it (of `rows`); `share_elsewhere` of the others, None for one source.
-
-    `apart` says that the source deviates from the rest. Shares of a sampled source are estimates: `low` to `high`
-    is their 95% interval. Lengths are medians in words, in the place of shares.
-    """
+    """A pattern in the answers of a source, or of all sources. For lengths, medians in words replace the shares."""
 
     kind: str
     text: str
     source: str
+
     share: float
+    """Share of the source's answers that have it: an estimate where the source is sampled."""
+
     rows: int
+    """Rows of the source."""
+
     low: float
+    """Lower end of the 95% interval of `share`; for lengths, the 5% quantile."""
+
     high: float
+    """Upper end of the 95% interval of `share`; for lengths, the 95% quantile."""
+
     share_elsewhere: float | None
+    """Share in the other sources; None for all sources."""
+
     apart: bool
+    """Whether the source deviates significantly from the others."""
+
     examples: tuple[str, ...]
+    """Ids of rows."""
 
     def sentence(self) -> str:
         """The finding for a person: `14% of answers start with 'sure, here is'`."""
@@ -239,14 +246,14 @@ class Pattern:
 
 @dataclass
 class _Sample:
-    """The rows of one source with the smallest hashes (kept negated: the largest is on top); `seen` counts all."""
+    """The rows of a source with the smallest hashes, negated so that the largest is on top. `seen` counts all rows."""
 
     seen: int = 0
     heap: list[tuple[int, str, Features]] = field(default_factory=list)
 
 
 class PatternCounter:
-    """Reads rows in any order and number of parts."""
+    """Collects the sample of each source from rows that come in any order and in any number of parts."""
 
     def __init__(self, config: PatternConfig):
         self.config = config
@@ -264,12 +271,12 @@ class PatternCounter:
                 take(sample.heap, (key, name, features))
 
     def report(self) -> list[Pattern]:
-        """Patterns by kind: those that set a source apart first, then by share."""
+        """The patterns by kind; within a kind, those that set a source apart first, then by share."""
         return _Report(self.config, self._sources).patterns()
 
 
 class _Report:
-    """Shares of one moment: per source from its sample, over all sources weighted by what each has seen."""
+    """Shares for each source from its sample, and over all sources weighted by their numbers of rows."""
 
     def __init__(self, config: PatternConfig, sources: dict[str, _Sample]):
         self.config = config
@@ -293,7 +300,7 @@ class _Report:
         return phrase_counts(texts, self.config.phrase_words, {name: self._least(name) for name in self.rows})
 
     def _least(self, source: str) -> int:
-        """The answers of a source that make a pattern of it worth a look."""
+        """The fewest answers of a source that must have a pattern for it to count as frequent."""
         return max(
             2, min(self.config.min_rows, len(self.rows[source])), round(self.config.min_share * len(self.rows[source]))
         )
@@ -309,7 +316,7 @@ class _Report:
         return sorted(shown, key=lambda p: (not p.apart, -p.share, p.text))
 
     def _of_text(self, kind: str, text: str, counts: dict[str, dict[str, int]], tests: int) -> list[Pattern]:
-        """The pattern over all sources, and in each source that it sets apart."""
+        """The pattern over all sources where it is frequent, and in each source that it sets apart."""
         in_all = self._share(text, counts, self.rows)
         found = []
         if (
@@ -336,7 +343,7 @@ class _Report:
     def _is_apart(
         self, text: str, name: str, counts: dict[str, dict[str, int]], share: float, elsewhere: float, tests: int
     ) -> bool:
-        """Much more frequent here than elsewhere, and not by chance (Fisher's exact test, Bonferroni)."""
+        """Whether it is much more frequent here than elsewhere, and not by chance (Fisher's exact test, Bonferroni)."""
         from scipy.stats import fisher_exact
 
         if share < self.config.lift * elsewhere:
@@ -369,7 +376,7 @@ class _Report:
         return tuple(row for row, _ in zip(found, range(self.config.examples), strict=False))
 
     def _lengths(self) -> list[Pattern]:
-        """The median over all, and of each source that is `length_ratio` times longer or shorter than the others."""
+        """The median over all sources, and in each that is `length_ratio` times longer or shorter than the others."""
         words = {name: [f.words for _, _, f in rows] for name, rows in self.rows.items()}
         found = [self._length(ALL, [w for ws in words.values() for w in ws], None, False)] if words else []
         for name, own in words.items():

@@ -92,7 +92,8 @@ def _error(turns: Sequence[tuple[Any, Any]], messages: Sequence[dict[str, Any]])
             return f"turn {number} is a system message; only the first turn can be one"
     roles = [message["role"] for message in messages if message["role"] != "system"]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        return f"the turns do not alternate between user and assistant, ending with assistant ({', '.join(roles) or 'none'})"
+        shown = ", ".join(roles) or "none"
+        return f"the turns do not alternate between user and assistant, from user to assistant ({shown})"
     return None
 
 

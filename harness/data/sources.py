@@ -64,7 +64,7 @@ def _explained(name: str, source: SourceConfig) -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether there is no network, or nothing at that address: a private dataset gives the same error as a missing one."""
+    """Whether there is no network, or no such dataset: the hub gives the same error for a private and a missing one."""
     from datasets.exceptions import DatasetNotFoundError
 
     # The hub library has its own HTTP client, whose errors share no base class with those of other clients.
@@ -151,7 +151,7 @@ def require_usable(origins: Sequence[Origin], policy: LicencePolicy) -> None:
     if errors:
         raise DataError(
             "; ".join(errors)
-            + ". Leave the source out, or set what the model is for: audit.licences.intended_use=research"
+            + ". Leave the source out, or, if the model is for research only, set audit.licences.intended_use=research"
         )
 
 

@@ -1,4 +1,4 @@
-"""The rows between reading and writing: on disk with what the filters found, and the numbers that decide on each."""
+"""The rows between reading and writing: on disk with what the filters found, and what decides where each row goes."""
 
 import json
 import random
@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.config.data import AuditConfig, DataConfig
 from harness.config.group import Count, Group, Positive
+from harness.core.console import plural
 from harness.core.errors import DataError
 from harness.data.dedupe import Duplicate, Duplicates, DuplicatesFound, Indices
 from harness.data.engine import filter_rows
@@ -25,9 +26,6 @@ from harness.data.sources import Malformed, Origin, read_rows_of
 from harness.data.tally import Tally
 from harness.records.stages import FilterFinding
 
-# Answers far longer or shorter than the others of their source: what an absolute limit cannot know.
-
-
 OUTLIER = "outlier"
 
 
@@ -38,10 +36,10 @@ class OutlierConfig(Group):
     """What happens to the row."""
 
     spread: Positive = 3.0
-    """Interquartile ranges of log length beyond the quartiles; 3 is Tukey's “far out” (1977)."""
+    """Distance from the quartiles of the log length, in interquartile ranges; 3 is Tukey's “far out” (1977)."""
 
     min_rows: Count = 100
-    """Fewest rows of a source that is looked at."""
+    """Fewest rows of a source whose answers are checked."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,11 @@ class Outlier:
     @property
     def reason(self) -> str:
         beyond = "more than" if self.kind == "long" else "fewer than"
-        return f"{self.words} words, {beyond} the {self.limit:.0f} at which the usual lengths of its source end"
+        return f"{plural(self.words, 'word')}, {beyond} the usual limit of its source ({self.limit:.0f})"
 
 
 class Lengths:
-    """Words of each answer, in the order of the rows: four bytes a row."""
+    """The length of each answer in words, in the order of the rows: four bytes for each row."""
 
     def __init__(self, config: OutlierConfig):
         self._config = config
@@ -72,7 +70,7 @@ class Lengths:
         self._words.append(len(answer.split()))
 
     def outliers(self, sources: Sequence[Indices]) -> dict[int, Outlier]:
-        """Outliers by row number; `sources` holds the row numbers of each source."""
+        """Outliers by row number. `sources` holds the row numbers of each source."""
         words = np.frombuffer(self._words, np.uint32) if self._words else np.zeros(0, np.uint32)
         found: dict[int, Outlier] = {}
         for rows in sources:
@@ -83,18 +81,19 @@ class Lengths:
         return found
 
     def _fences(self, words: Any) -> tuple[float, float]:
-        """The shortest and the longest usual length. Where nearly all answers are equally long, half a doubling is
-        taken as the least range, so that one word more is no outlier."""
+        """The shortest and the longest usual length. The interquartile range counts as at least half a doubling, so
+        that one more word is not an outlier where nearly all answers are equally long.
+        """
         first, third = np.quantile(np.log2(words + 1.0), [0.25, 0.75])
         reach = self._config.spread * max(third - first, 0.5)
         return float(2 ** (first - reach) - 1), float(2 ** (third + reach) - 1)
 
 
-# Rows on disk while the audit needs them: memory stays bounded, and any order can be read back.
-
-
 class RowStore:
-    """Numbered JSON values in a SQLite file. Numbers start at 0 and have no gaps."""
+    """Numbered JSON values in a SQLite file: memory stays bounded, and they can be read in any order.
+
+    Numbers start at 0 and have no gaps.
+    """
 
     def __init__(self, path: Path):
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -114,7 +113,7 @@ class RowStore:
         self._count += len(bodies)
 
     def get(self, numbers: Sequence[int]) -> Iterator[Any]:
-        """The values of these numbers, in this order."""
+        """The values with these numbers, in this order."""
         query = "SELECT body FROM rows WHERE number = ?"
         for number in numbers:
             (body,) = self._connection.execute(query, (int(number) + 1,)).fetchone()
@@ -128,23 +127,27 @@ class RowStore:
         self._connection.close()
 
 
-_FAULTS_SHOWN = 10
+_ERRORS_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class MixPlan:
-    """Where every row goes: numbers of training and validation rows in writing order, reasons of all others."""
+    """Where every row goes, by row number."""
 
     train: list[int]
+    """Training rows, in the order in which they are written."""
+
     validation: list[int]
     duplicates: dict[int, Duplicate]
     outliers: dict[int, Outlier]
     found: DuplicatesFound
+
     unused: frozenset[int]
+    """Rows that the mix leaves out."""
 
 
 class StagedRows:
-    """What the audit holds of the rows between reading and writing."""
+    """All rows after the filters, with what the audit needs to decide on each."""
 
     def __init__(self, data: DataConfig, config: AuditConfig, filters: FilterChain, folder: Path):
         self.data, self.config, self.filters, self.folder = data, config, filters, folder
@@ -166,7 +169,7 @@ class StagedRows:
             part.close()
 
     def stage(self, origins: Sequence[Origin]) -> None:
-        """Reads and judges everything; raises DataError that lists malformed rows where they are errors."""
+        """Reads and filters all rows. Raises DataError that lists malformed rows, unless they go to the quarantine."""
         batches = self._batches(origins)
         for done in filter_rows(batches, self.filters, self.config.engine, self.config.workers, self.folder):
             self._take(done)
@@ -190,15 +193,15 @@ class StagedRows:
 
     @property
     def _stopped(self) -> bool:
-        """Once a malformed row was met that is an error, the rest is read only to tell all faults."""
+        """Whether a malformed row has ended the audit. The rest is then only read to report all malformed rows."""
         return bool(len(self.malformed)) and self.config.malformed == "error"
 
-    def _set_aside(self, fault: Malformed) -> None:
+    def _set_aside(self, place: Malformed) -> None:
         empty = dict.fromkeys(("instruction", "input", "topic"), "")
-        place = fault.where.split()[-1]
-        row = {"id": f"{fault.source}-{place}", "source": fault.source, **empty, "output": fault.text}
-        self.malformed.append([{**row, "reasons": [f"malformed: {fault}"]}])
-        self.tally.add({**row, "output": ""}, [FilterOutcome("malformed", self.config.malformed, str(fault))])
+        number = place.where.split()[-1]
+        row = {"id": f"{place.source}-{number}", "source": place.source, **empty, "output": place.text}
+        self.malformed.append([{**row, "reasons": [f"malformed: {place}"]}])
+        self.tally.add({**row, "output": ""}, [FilterOutcome("malformed", self.config.malformed, str(place))])
 
     def _take(self, done: FilteredBatch) -> None:
         found = list(zip(done.rows, done.outcomes, strict=True))
@@ -212,7 +215,7 @@ class StagedRows:
                 self.tally.add(row, outcomes)
 
     def plan(self) -> MixPlan:
-        """Duplicates first, then lengths, then the mix of what is left, then the split."""
+        """Decides on every row: duplicates first, then outliers, then the mix of what is left, then the split."""
         live = np.frombuffer(self.live, np.int8).astype(bool) if self.live else np.zeros(0, bool)
         found = self.duplicates.find(live)
         duplicates = {duplicate.row: duplicate for duplicate in found.duplicates}
@@ -245,7 +248,7 @@ class StagedRows:
         return sorted(chosen)
 
     def kept(self, plan: MixPlan, numbers: Sequence[int]) -> Iterator[DataRow]:
-        """Rows by number, each with its `flags`: what was found in it and did not remove it."""
+        """Rows by number, each with its `flags`: the findings that did not remove it."""
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
             flags = [f"{o['code']}: {o['reason']}" for o in body["outcomes"]]
             flags += [self._duplicate_reason(plan.duplicates[number])] if number in plan.duplicates else []
@@ -253,7 +256,7 @@ class StagedRows:
             yield {**body["row"], "flags": flags}
 
     def quarantined(self, plan: MixPlan) -> Iterator[DataRow]:
-        """Rows that are not kept, with all their reasons; malformed ones last."""
+        """The rows that are not kept, with all their reasons; malformed ones last."""
         kept = {*plan.train, *plan.validation}
         for number, body in enumerate(self.rows):
             if number not in kept:
@@ -268,16 +271,16 @@ class StagedRows:
         yield from self.malformed
 
     def findings(self, plan: MixPlan) -> list[FilterFinding]:
-        """What was found, duplicates and outliers included."""
+        """What was found, including duplicates and outliers."""
         numbers = sorted({*plan.duplicates, *plan.outliers})
         for number, body in zip(numbers, self.rows.get(numbers), strict=True):
-            found = self._found_late(plan, number)
+            found = self._found_among_all(plan, number)
             shown = not any(o["code"] == "personal_data" and o["action"] != "redact" for o in body["outcomes"])
             self.tally.add(body["row"], found, shown)
         return self.tally.findings()
 
-    def _found_late(self, plan: MixPlan, number: int) -> list[FilterOutcome]:
-        """What only all rows together show of one."""
+    def _found_among_all(self, plan: MixPlan, number: int) -> list[FilterOutcome]:
+        """What the comparison with all other rows found in a row."""
         found = []
         if duplicate := plan.duplicates.get(number):
             reason = self._duplicate_reason(duplicate).removeprefix("duplicate: ")
@@ -287,7 +290,7 @@ class StagedRows:
         return found
 
     def conflicts(self, plan: MixPlan) -> Iterator[DataRow]:
-        """Questions with several answers, one list of rows each."""
+        """Questions with several answers, each with the list of its answers."""
         for numbers in plan.found.conflicts:
             rows = [body["row"] for body in self.rows.get(numbers)]
             answers = [{key: row[key] for key in ("id", "source", "output")} for row in rows]
@@ -299,16 +302,17 @@ class StagedRows:
         return f"duplicate: of row {of['source']}/{of['id']} ({similarity})"
 
     def why_empty(self, plan: MixPlan) -> str:
+        """Why no row is left to train on."""
         codes = Counter(row["reasons"][0].split(":")[0] for row in self.quarantined(plan))
         if not codes:
-            return "the sources hold no rows"
+            return "the sources have no rows"
         return "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
 
 
-def _malformed_text(faults: list[str]) -> str:
-    shown = "\n".join(f"  - {fault.removeprefix('malformed: ')}" for fault in faults[:_FAULTS_SHOWN])
-    more = f"\n  … and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+def _malformed_text(reasons: list[str]) -> str:
+    shown = "\n".join(f"  - {reason.removeprefix('malformed: ')}" for reason in reasons[:_ERRORS_SHOWN])
+    more = f"\n  … and {len(reasons) - _ERRORS_SHOWN} more" if len(reasons) > _ERRORS_SHOWN else ""
     return (
-        f"{len(faults)} malformed row{'s' if len(faults) > 1 else ''}:\n{shown}{more}\n"
-        "Mend them, or set them aside with audit.malformed=quarantine."
+        f"{plural(len(reasons), 'malformed row')}:\n{shown}{more}\n"
+        "Fix them, or move them to the quarantine with audit.malformed=quarantine."
     )

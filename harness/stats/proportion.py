@@ -16,7 +16,9 @@ def cohen_kappa(left: Sequence[Hashable], right: Sequence[Hashable]) -> float:
     Raises ValueError for no items or unequal lengths, MissingDependency without scikit-learn.
     """
     if not left or len(left) != len(right):
-        raise ValueError(f"both raters need the same number of ratings, and at least one, got {len(left)} and {len(right)}")
+        raise ValueError(
+            f"both raters need the same number of ratings, and at least one, got {len(left)} and {len(right)}"
+        )
     codes = {label: code for code, label in enumerate(dict.fromkeys((*left, *right)))}
     if len(codes) == 1:
         return math.nan

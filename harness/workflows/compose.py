@@ -29,7 +29,7 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
 
     A `data_file` replaces all configured sources: it becomes the only one, by the name of LONE_SOURCE.
     """
-    from harness.data.settings import faults as audit_faults
+    from harness.data.settings import setting_errors as audit_faults
 
     arguments, faults = _parsed_overrides(overrides)
     values = composed(arguments)

@@ -19,7 +19,7 @@ from harness.data.filtering import FilterChain, judge_conversations
 from harness.data.filters.behavior import BehaviorConflict, BehaviorConflictConfig
 from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.row import DataRow, from_turns
-from harness.data.settings import FILTERS, config_class, faults, filter_class, filters_of
+from harness.data.settings import FILTERS, config_class, filter_class, filters_of, setting_errors
 from harness.data.tables import QUARANTINE, TRAIN, read_parquet, read_rows
 from harness.records.stages import Dataset
 
@@ -229,7 +229,7 @@ def test_limits(tmp_path: Path, limits: dict[str, Any], broken: list[str]) -> No
 def test_faults_in_the_parts_settings_are_told_with_their_key(
     audit_values: dict[str, Any], data_values: dict[str, Any], told: str
 ) -> None:
-    found = faults(audit_values, data_values)
+    found = setting_errors(audit_values, data_values)
     assert len(found) == 1
     assert found[0].startswith(told)
 

@@ -9,7 +9,7 @@ from test_audit import Audited, reasons, row, run, sentence
 
 from harness.config.data import AuditConfig, DataConfig
 from harness.data.filtering import FilterOutcome
-from harness.data.settings import faults
+from harness.data.settings import setting_errors
 from harness.data.tally import Tally
 
 USUAL = 120
@@ -55,7 +55,7 @@ def test_two_broken_behaviours_in_one_row_are_one_row() -> None:
 
 @pytest.mark.parametrize("values", [{"spread": 0}, {"action": "redact"}, {"sprad": 2}])
 def test_wrong_settings_are_told(values: dict[str, Any]) -> None:
-    found = faults(
+    found = setting_errors(
         AuditConfig().model_dump() | {"outliers": values}, DataConfig(sources={"a": {"path": "x"}}).model_dump()
     )
     assert len(found) == 1

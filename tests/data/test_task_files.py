@@ -9,7 +9,7 @@ import pytest
 from harness.behavior.registry import behavior_folders
 from harness.cli import main
 from harness.core.errors import ConfigError
-from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, task_faults
+from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, task_errors
 from harness.workflows.compose import config_for
 from harness.workflows.run import check
 
@@ -53,7 +53,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         GOOD | {"id": "own-5", "details": {"a": 1}},
     ]
     broken = RULES.replace("\\bplease", "(please")
-    faults = task_faults(make(tmp_path, broken, items))
+    faults = task_errors(make(tmp_path, broken, items))
     for number, told in enumerate(
         [
             "is not a regular expression",
@@ -81,20 +81,20 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 def test_items_that_are_none(tmp_path: Path, items: str, told: str) -> None:
     task = make(tmp_path, RULES, "")
     (task / "items.jsonl").write_bytes(items.encode("latin-1"))
-    assert any(told in fault for fault in task_faults(task))
+    assert any(told in fault for fault in task_errors(task))
 
 
 def test_a_task_without_items(tmp_path: Path) -> None:
     task = make(tmp_path, RULES, [GOOD])
     (task / "items.jsonl").unlink()
-    (fault,) = task_faults(task)
+    (fault,) = task_errors(task)
     assert "does not exist" in fault
 
 
 def test_a_schema_that_is_none_is_named(tmp_path: Path) -> None:
     broken = RECORD.replace("type: integer", "type: whole")
     assert any(
-        "not a valid JSON Schema" in fault and "berth" in fault for fault in task_faults(make(tmp_path, broken, []))
+        "not a valid JSON Schema" in fault and "berth" in fault for fault in task_errors(make(tmp_path, broken, []))
     )
 
 
@@ -108,7 +108,7 @@ def test_a_schema_that_is_none_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_right_answer_that_is_wrong_itself(tmp_path: Path, details: dict[str, str], told: str) -> None:
-    faults = task_faults(make(tmp_path, RECORD, [GOOD | {"details": details}]))
+    faults = task_errors(make(tmp_path, RECORD, [GOOD | {"details": details}]))
     assert any(told in fault for fault in faults)
 
 
@@ -126,7 +126,7 @@ def test_a_right_answer_that_is_wrong_itself(tmp_path: Path, details: dict[str, 
     ],
 )
 def test_a_faulty_rule_is_named(tmp_path: Path, rule: str, told: str) -> None:
-    faults = task_faults(make(tmp_path, f"kind: rules\nrules: [{rule}]\n", [GOOD]))
+    faults = task_errors(make(tmp_path, f"kind: rules\nrules: [{rule}]\n", [GOOD]))
     assert any(told in fault for fault in faults), faults
 
 

@@ -179,7 +179,7 @@ def _ner_model(name: str) -> Any:
     except OSError:
         installed = ", ".join(installed_ner_models()) or "none"
         raise UsageError(
-            f"audit.filters.personal_data.ner_model: the spaCy model '{name}' is not installed (installed: {installed}). "
+            f"audit.filters.personal_data.ner_model: spaCy model '{name}' is not installed (installed: {installed}). "
             f"Install it with: python -m spacy download {name}. Without ner_model, names are not looked for."
         ) from None
 
