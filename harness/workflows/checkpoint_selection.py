@@ -1,4 +1,4 @@
-"""A checkpoint of an unfinished training, judged by the policy of the gate on a few items a task."""
+"""Evaluates the checkpoints of a running training by the gate's policy, on a few items per task."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 def limited_config(config: Config) -> Config:
-    """The configuration with at most train.eval_limit items a task, and without what no verdict rests on."""
+    """The configuration with at most train.eval_limit items per task.
+
+    The repeat check, the LLM judge and further baselines are left out: they do not decide which checkpoint is kept.
+    """
     most = config.train.eval_limit
 
     def few(task: TaskConfig) -> TaskConfig:
@@ -34,15 +37,15 @@ def limited_config(config: Config) -> Config:
     tasks = [few(task) for task in config.suite.tasks]
     suite = config.suite.model_copy(update={"tasks": tasks, "aa": False, "judge": None})
     domain_tasks = [few(task) for task in config.domain_tasks]
-    gate = config.gate.model_copy(update={"baselines": []})  # those were asked all their items
+    gate = config.gate.model_copy(update={"baselines": []})  # they were evaluated on all items
     return config.model_copy(update={"suite": suite, "domain_tasks": domain_tasks, "gate": gate})
 
 
 @contextmanager
 def server_between_checkpoints(config: Config) -> Iterator["PersistentServer | None"]:
-    """The server that stays up between the checkpoints of a training; None where each is to have its own.
+    """A server that stays up between the checkpoints of a training; None where each checkpoint starts its own.
 
-    On a GPU it would hold the memory that the training needs.
+    By default only on a CPU: on a GPU the server would hold the memory that the training needs.
     """
     from harness.serve.session import PersistentServer
 
@@ -57,9 +60,9 @@ def server_between_checkpoints(config: Config) -> Iterator["PersistentServer | N
 def judge_checkpoint(
     config: Config, base: Path, step: int, folder: Path, work: Path, kept: "PersistentServer | None" = None
 ) -> EvaluatedCheckpoint:
-    """The checkpoint in `folder` against the base model, served as any other; evaluations go to `work`.
+    """Evaluates the checkpoint in `folder` against the base model; the evaluations are written to `work`.
 
-    Raises EvidenceFault when the policy cannot judge what was measured.
+    Raises EvidenceFault when the verdict is INVALID.
     """
     free_memory()
     few = limited_config(config)
@@ -73,13 +76,16 @@ def judge_checkpoint(
 
     verdict = reach_decision(few.gate, (BASE, CANDIDATE), evaluations).verdict
     if verdict.verdict == "INVALID":
-        raise EvidenceFault(f"the checkpoint of step {step} cannot be judged: {'; '.join(verdict.reasons)}")
-    found = checkpoint_result(step, verdict)
-    say(f"  step {step}: worst guard {100 * found.slack:+.1f} points from its limit, targets {found.target:.1%}")
-    return found
+        raise EvidenceFault(f"the checkpoint of step {step} has an INVALID verdict: {'; '.join(verdict.reasons)}")
+    result = checkpoint_result(step, verdict)
+    say(
+        f"  step {step}: weakest guard {100 * result.slack:+.1f} points from its limit, mean target {result.target:.1%}"
+    )
+    return result
 
 
 def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
+    """The pretrained model in `base` as a checkpoint, under the candidate's prompt contract."""
     digest = weights_sha256(base)
     return Checkpoint(
         path=str(base),
@@ -92,7 +98,7 @@ def base_checkpoint(base: Path, contract_sha256: str) -> Checkpoint:
 
 
 def checkpoint_result(step: int, verdict: Verdict) -> EvaluatedCheckpoint:
-    """What decides which checkpoint is kept."""
+    """The numbers that decide which checkpoint is kept."""
     guards = [metric for metric in verdict.metrics if metric.role == "guard"]
     targets = [metric.candidate for metric in verdict.metrics if metric.role == "target"]
     return EvaluatedCheckpoint(

@@ -1,4 +1,4 @@
-"""`harness ci`: a candidate against what is in production, evaluated where that is not done, and decided."""
+"""`harness ci`: compares a candidate with the model in production, evaluates what is missing, and decides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,8 +35,10 @@ from harness.workflows.interim_looks import looks_of
 
 @dataclass(frozen=True)
 class CandidatePair:
-    """What is compared: the name it was given, and its checkpoint. `further` are the policy's further baselines that
-    can be served, by the policy's names."""
+    """The two models of a comparison: their names as typed, and their checkpoints, the baseline first.
+
+    `further` holds the policy's further baselines that can be served, by the policy's names.
+    """
 
     baseline: str
     candidate: str
@@ -45,8 +47,10 @@ class CandidatePair:
 
     @property
     def by_label(self) -> dict[str, Checkpoint]:
-        """The models by their names on the server and in the report: the baseline first, the candidate last. A model
-        that is several baselines is there once."""
+        """The models by their names on the server and in the report: the baseline first, the candidate last.
+
+        A model that serves as several baselines appears once. Raises UsageError when two models share a name.
+        """
         baseline, candidate = self.checkpoints
         baselines = {self.baseline: baseline}
         for name, found in self.further.items():
@@ -54,9 +58,9 @@ class CandidatePair:
                 baselines[name] = found
         labels = [label_of(name) for name in (*baselines, self.candidate)]
         if labels[0] == labels[-1]:
-            raise UsageError(f"candidate and baseline are both {labels[0]}: name two models")
+            raise UsageError(f"candidate and baseline are both {labels[0]}; name two different models")
         if len(set(labels)) < len(labels):
-            raise UsageError(f"two of these models have one name: {', '.join(labels)}")
+            raise UsageError(f"two of these models share a name: {', '.join(labels)}. Rename one of the folders")
         return dict(zip(labels, [*baselines.values(), candidate], strict=True))
 
     @property
@@ -71,7 +75,7 @@ class CandidatePair:
 def decide_candidate(
     candidate: str, against: str, policy: str, config: Config, out: Path, command: str
 ) -> tuple[Verdict, Path]:
-    """The verdict on a candidate, with all its files in `out`; returns it and the report's path."""
+    """Decides on a candidate and writes all files to `out`; returns the verdict and the report's path."""
     rules = policy_named(policy)
     runs = Path(config.runs_dir)
     further = further_baselines(rules, runs)
@@ -95,10 +99,9 @@ def _resolved_checkpoint(name: str, config: Config) -> Checkpoint:
 
 
 def promoted_entry(candidate: str, against: str, config: Config) -> HistoryEntry | None:
-    """The entry that put this very model (weights, an adapter's base too, and prompt contract) where the alias
-    `against` points.
+    """The entry of the alias `against` where it already points to the candidate: same weights, base and contract.
 
-    None for another model, and where `against` is no alias: two names of one model are a mistake there.
+    None for another model, and where `against` is not an alias: naming one model twice is a mistake there.
     """
     current = current_of(read_history(registry_folder(config.runs_dir)), against)
     if current is None:
@@ -110,15 +113,18 @@ def promoted_entry(candidate: str, against: str, config: Config) -> HistoryEntry
 
 
 def _servable_baselines(further: Mapping[str, Path]) -> dict[str, Path]:
-    """The checkpoints beside evaluations of runs and promoted models; an evaluation named as such stays what it is."""
+    """The checkpoints of the further baselines that are runs or promoted models; evaluation folders are left out."""
     named = {name: at for name, at in further.items() if at.name == CANDIDATE != Path(name).name}
     runs = {name: RunFolder.of_evaluation(at) for name, at in named.items()}
     return {name: run.checkpoint for name, run in runs.items() if run is not None and run.is_run}
 
 
 def _evidence_paths(out: Path, pair: CandidatePair, baseline: Path, candidate: Path, runs: Path) -> EvidencePaths:
-    """Where the decision's evidence lies; data and checkpoint are known of a model that a run here trained, be it
-    named by another folder with the same weights."""
+    """The folders of the decision's evidence.
+
+    Data and checkpoint are known for a model that a run on this machine trained, even where another folder with the
+    same weights was named.
+    """
     checkpoint = Path(pair.checkpoints[1].path)
     data = data_beside(checkpoint)
     if (data / AUDIT).is_file():
@@ -127,23 +133,22 @@ def _evidence_paths(out: Path, pair: CandidatePair, baseline: Path, candidate: P
 
 
 def ci_config(candidate: str, overrides: list[str], runs: Path, smoke: bool) -> Config:
-    """The configuration of the run that a candidate comes from, or the composed one where overrides are given.
+    """The configuration of the candidate's run; the composed one where overrides are given.
 
-    A model that no run here made is judged under the defaults, and that is said.
+    A model from elsewhere is evaluated under the default configuration, and a line says so.
     """
     recorded = None if overrides else _recorded_config(candidate, runs)
     here = {"runs_dir": str(runs)}
     if recorded is None:
         if not overrides:
-            say(f"· {candidate} comes from no run with a config.yaml: it is judged under the default configuration")
+            say(f"· {candidate} does not come from a run with a config.yaml, so the default configuration applies")
         return config_for([*(["suite=smoke"] if smoke else []), *overrides]).model_copy(update=here)
     config = validate(Config, read_yaml(recorded)).model_copy(update=here)
     return config.model_copy(update={"suite": config_for(["suite=smoke"]).suite}) if smoke else config
 
 
 def _recorded_config(candidate: str, runs: Path) -> Path | None:
-    """config.yaml of the run or promoted model that RUN, ALIAS, RUN/checkpoint, any of them @ALPHA, or a scaled copy
-    means."""
+    """config.yaml of the run or promoted model behind RUN, ALIAS, RUN/checkpoint, a scaled copy, or any @ALPHA."""
     name = resolved(split_alpha(candidate)[0], registry_folder(runs))
     named = [folder.resolve() for folder in (Path(name), runs / name) if folder.is_dir()]
     homes = [home for folder in named for home in (folder, folder.parent, origin_of(folder).parent)]
@@ -152,14 +157,14 @@ def _recorded_config(candidate: str, runs: Path) -> Path | None:
 
 
 def out_folder(candidate: str, against: str, runs: Path) -> Path:
-    """Where the decision on a run lies, so that `harness promote` finds it; `ci-report` for any other candidate."""
+    """The folder for the decision: for a run, where `harness promote` looks for it; else `ci-report`."""
     named = Path(candidate).parent if Path(candidate).name == CHECKPOINT else Path(candidate)
     run = next((run for run in (RunFolder(named), RunFolder(runs / named)) if run.is_run), None)
     return Path("ci-report") if run is None or "/" in against else run.against(against).path
 
 
 def _require_one_contract(pair: CandidatePair) -> None:
-    """Models that carry contracts must carry the same: none is judged under a prompt it was not made for."""
+    """Raises EvidenceFault when prompt contracts differ: a model is only evaluated under the prompt it was made for."""
     named = {pair.baseline: pair.checkpoints[0], **pair.further}
     candidate = pair.checkpoints[1]
     for name, other in named.items():
@@ -167,13 +172,14 @@ def _require_one_contract(pair: CandidatePair) -> None:
         if len({Contract.load(Path(c.path)).digest for c in carried}) > 1:
             first, second = (c.contract_sha256[:12] for c in (other, candidate))
             raise EvidenceFault(
-                f"the prompt contracts differ: {name} was trained and is served under {first}, "
-                f"{pair.candidate} under {second}; one cannot replace the other behind the same clients"
+                f"the prompt contracts differ: {name} was trained and is served under {first}, {pair.candidate} under "
+                f"{second}, so one cannot replace the other for the same clients. Train {pair.candidate} with the "
+                f"template of {name}"
             )
 
 
 def _require_other_baselines(pair: CandidatePair) -> None:
-    """A further baseline that is the candidate itself is a fault, since no test against it can fail."""
+    """Raises EvidenceFault when a further baseline is the candidate itself: no test against it could fail."""
     for name, found in pair.further.items():
         if _same_model(found, pair.checkpoints[1]):
             raise EvidenceFault(f"the further baseline {name} is the candidate itself; name another candidate")
@@ -186,11 +192,11 @@ def _same_model(one: Checkpoint, other: Checkpoint) -> bool:
 def evaluated(
     pair: CandidatePair, config: Config, policy: GateConfig, further: Mapping[str, Path] = MappingProxyType({})
 ) -> tuple[Path, Path, dict[str, Path]]:
-    """The evaluation folders of baseline, candidate and `further` baselines; what was evaluated under these settings
-    is not done again.
+    """The evaluation folders of baseline, candidate and `further` baselines. Existing evaluations under the same
+    settings are reused.
 
-    Where the policy has looks, the candidate's answers are looked at in their order, however many are known: a decision
-    never depends on what was answered before.
+    Where the policy has interim looks, the candidate is never reused as a whole: its answers are examined look by look,
+    so the decision does not depend on how many were cached.
     """
     named, beside = pair.by_label, pair.further_labels
     baseline, *_, candidate = named
@@ -205,9 +211,9 @@ def evaluated(
 def _evaluate_missing(
     named: Mapping[str, Checkpoint], config: Config, looks: InterimLooks | None, known: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """Evaluations in a folder of their own for these models and looks: those of another decision stay as they are."""
-    asked = [config.model_dump(exclude={"runs_dir"}), [found.model_dump() for found in named.values()]]
-    digest = store.sha256_json([*asked, looks.identity] if looks else asked)
+    """Evaluates the models without a `known` evaluation, in a folder that only this set of models and looks uses."""
+    inputs = [config.model_dump(exclude={"runs_dir"}), [found.model_dump() for found in named.values()]]
+    digest = store.sha256_json([*inputs, looks.identity] if looks else inputs)
     folder = Path(config.runs_dir).resolve() / f"evaluate-{digest[:10]}"
     with store.locked(folder):
         place = RunFolder(folder)
@@ -216,8 +222,8 @@ def _evaluate_missing(
 
 
 def _own_evaluation(checkpoint: Checkpoint, holder: Checkpoint, config: Config) -> Path | None:
-    """The evaluation that lies beside a run's (or the registry's) checkpoint, if made under the same settings and
-    without requests that failed and may succeed another time."""
+    """The evaluation beside the checkpoint of a run or of the registry; None unless it was made under the same settings
+    and every request succeeded."""
     folder = RunFolder.of_checkpoint(Path(checkpoint.path)).candidate
     manifest = store.read_manifest(folder)
     if manifest is None:

@@ -1,6 +1,6 @@
-"""Composition of the configuration: the only file that sees Hydra.
+"""Composes the configuration; the only module that uses Hydra.
 
-A `conf/` folder in the working directory is searched before the shipped one, group by group and file by file.
+A `conf/` folder in the working directory is searched before the shipped one, file by file.
 """
 
 import secrets
@@ -21,32 +21,32 @@ from harness.core.errors import ConfigError, HarnessError, UsageError, nearest
 Overrides = Sequence[str]
 
 
-LONE_SOURCE = "input"
+LONE_SOURCE = "input"  # the source of `harness audit --input FILE`
 
 
 def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
-    """The validated configuration; raises ConfigError with every fault found.
+    """The validated configuration. Raises ConfigError that lists every error.
 
-    A `data_file` replaces all configured sources: it becomes the only one, by the name of LONE_SOURCE.
+    A `data_file` replaces all configured sources; the new source is named LONE_SOURCE.
     """
-    from harness.data.settings import setting_errors as audit_faults
+    from harness.data.settings import setting_errors
 
-    arguments, faults = _parsed_overrides(overrides)
+    arguments, errors = _parsed_overrides(overrides)
     values = composed(arguments)
     if data_file is not None:
         _use_only(data_file, values["data"])
-    faults += audit_faults(values.get("audit"), values.get("data"))
+    errors += setting_errors(values.get("audit"), values.get("data"))
     try:
         _add_task_rules(values)
     except ConfigError as error:
-        faults += error.errors
-    faults += [f"{key}: a value is needed: {key}=…" for key in _missing(values)]
+        errors += error.errors
+    errors += [f"{key} has no value. Set it: {key}=VALUE" for key in _missing(values)]
     try:
         config = validate(Config, values)
     except ConfigError as error:
-        raise ConfigError([*faults, *error.errors]) from None
-    if faults:
-        raise ConfigError(faults)
+        raise ConfigError([*errors, *error.errors]) from None
+    if errors:
+        raise ConfigError(errors)
     return config
 
 
@@ -57,7 +57,7 @@ def _use_only(path: Path, data: dict[str, Any]) -> None:
 
 
 def composed(arguments: Sequence[str], file: str = "config") -> dict[str, Any]:
-    """The resolved configuration as a plain dictionary, not yet validated; `file` is where it begins under conf/."""
+    """The resolved configuration as a plain dictionary, not yet validated. `file` is its first file under conf/."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
@@ -75,7 +75,7 @@ def composed(arguments: Sequence[str], file: str = "config") -> dict[str, Any]:
 
 
 def search_user_conf_first() -> None:
-    """Puts the working directory's `conf/` in front of Hydra's search path, if there is one."""
+    """Puts the working directory's `conf/`, if it exists, in front of Hydra's search path."""
     from hydra.core.config_search_path import ConfigSearchPath
     from hydra.core.plugins import Plugins
     from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -89,6 +89,7 @@ def search_user_conf_first() -> None:
 
 
 def user_conf() -> list[Path]:
+    """The `conf/` folder of the working directory; empty without one."""
     folder = (Path.cwd() / "conf").resolve()
     return [folder] if folder.is_dir() and folder != resources.CONF.resolve() else []
 
@@ -98,47 +99,49 @@ def _roots() -> list[Path]:
 
 
 def choices(group: str) -> list[str]:
-    """Names of a configuration group, from the user's folder and the shipped one."""
+    """The options of a configuration group, from the user's folder and the shipped one."""
     folders = [root / group for root in _roots()]
     return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
 
 
 def groups() -> list[str]:
+    """The names of all configuration groups."""
     return sorted(path.name for path in resources.CONF.iterdir() if path.is_dir())
 
 
 def _parsed_overrides(overrides: Overrides) -> tuple[list[str], list[str]]:
-    """Overrides as Hydra takes them, and the faults found: a faulty one is left out so that the rest is checked.
+    """The overrides in the form that Hydra takes, and the errors in them.
 
-    An unknown key is left in, so that it is reported with all other faults, not alone.
+    A wrong override is left out, so that the rest can be checked. An unknown key is kept: validation reports it
+    together with all other errors.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
-    faults: list[str] = []
+    errors: list[str] = []
     arguments: list[str] = []
     for text in overrides:
         try:
             override = parser.parse_override(text)
         except HydraException:
-            faults.append(f"{text}: not an override; write key=value (quote values with spaces or commas)")
+            errors.append(f"{text} is not an override; write key=value (quote values with spaces or commas)")
             continue
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override():
-            faults.append(f"{text}: several values need a sweep: add -m")
+            errors.append(f"{text}: several values need a sweep; add -m")
         elif key in groups() and not isinstance(value, dict):
             if value is not None and str(value) not in choices(key):
-                faults.append(f"{key}={value}: no such {key}. {nearest(str(value), choices(key))}")
+                errors.append(f"{key}={value}: there is no such {key}. {nearest(str(value), choices(key))}")
             else:
                 arguments.append(text)
         else:
             arguments.append(_settable(text))
-    return arguments, faults
+    return arguments, errors
 
 
 def _settable(override: str) -> str:
-    """`a.b=c` as `++a.b=c`: files state only what differs from the defaults, so the key may be in none of them."""
+    """`a.b=c` as `++a.b=c`: configuration files hold only what differs from the defaults, so they may lack the key."""
     key, _, value = override.partition("=")
     option = key in groups() and not value.lstrip().startswith("{")
     return override if option or override.startswith(("+", "~", "hydra")) else f"++{override}"
@@ -151,13 +154,16 @@ def _missing(values: Any, prefix: str = "") -> list[str]:
 
 
 def gate_values(policy: str) -> dict[str, Any]:
-    """The values of a policy, by its name under conf/gate or by path, with the rules of the tasks (task_gate.py)."""
+    """The values of a policy (a name under conf/gate, or a path), with the rules of the tasks added (task_gate.py).
+
+    Raises ConfigError or UsageError when there is no such policy.
+    """
     path = Path(policy)
     if path.suffix == ".yaml" and path.resolve().parent in [root / "gate" for root in _roots()]:
         path = Path(policy := path.stem)
     if path.suffix not in (".yaml", ".yml"):
         if policy not in choices("gate"):
-            raise ConfigError([f"policy={policy}: no such policy. {nearest(policy, choices('gate'))}"])
+            raise ConfigError([f"policy={policy}: there is no such policy. {nearest(policy, choices('gate'))}"])
         values = composed([], f"gate/{policy}").get("gate")
     else:
         if not path.is_file():
@@ -165,7 +171,7 @@ def gate_values(policy: str) -> dict[str, Any]:
         values = read_yaml(path)
         if isinstance(values, dict) and "defaults" in values:
             raise ConfigError(
-                [f"{path}: defaults: only a policy under conf/gate/ can extend another; move the file there"]
+                [f"{path}: defaults: only a policy under conf/gate/ can extend another one; move the file there"]
             )
     return with_task_rules(values) if isinstance(values, dict) else {}
 
@@ -176,16 +182,18 @@ def _add_task_rules(values: dict[str, Any]) -> None:
 
 
 def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> list[int]:
-    """Runs `job` on every combination under Hydra's configured sweeper and launcher; returns the exit codes.
+    """Runs `job` on every combination with Hydra's configured sweeper and launcher; returns the jobs' exit codes.
 
-    A job that raises HarnessError is reported and counted with its code; the others go on.
+    A job that raises an error is reported with its exit code, and the others continue.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     search_user_conf_first()
-    folder = runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"  # another may begin now
+    folder = (
+        runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    )  # another sweep may start in the same second
     quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
     arguments = ["harness", "--multirun", *map(_settable, overrides), f"hydra.sweep.dir={folder}", *quiet]
 
@@ -208,13 +216,13 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
         try:
             hydra.main(config_path=str(resources.CONF), config_name="config", version_base="1.3")(task)()
         except SystemExit as exit_:
-            raise ConfigError(["the sweep's overrides cannot be composed (see above)"]) from exit_
+            raise ConfigError(["the sweep's overrides cannot be composed (see the message above)"]) from exit_
     return [int(path.read_text()) for path in sorted(folder.glob("*/exit_code"))]
 
 
 @contextmanager
 def patch_argv(arguments: list[str]) -> Iterator[None]:
-    """Hydra's entry point reads sys.argv."""
+    """Replaces sys.argv, which Hydra's entry point reads."""
     before, sys.argv = sys.argv, arguments
     try:
         yield

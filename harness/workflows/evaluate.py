@@ -1,4 +1,4 @@
-"""What is evaluated: the items of a configuration, and checkpoints that are named by hand."""
+"""`harness evaluate`: evaluates named checkpoints; and the evaluation items of a configuration."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -20,9 +20,10 @@ SMOKE = TaskConfig(name="general_smoke")
 
 
 def evaluation_items(config: Config) -> list[dict[str, Any]]:
-    """Every item the run evaluates on: of folders under tasks/ by their files, of stock tasks as lm-eval loads them.
+    """Every evaluation item of a run: from the files of the folders under tasks/, and from stock tasks as lm-eval loads
+    them.
 
-    Those of the smoke suite are always among them: a candidate may be held against them later (`harness ci --smoke`).
+    The items of the smoke suite are always included, since `harness ci --smoke` may evaluate the model on them later.
     """
     found = {task.name: domain_items([task]) for task in [*config.tasks, SMOKE]}
     items = [{**item, "task": name} for name, own in found.items() for item in own]
@@ -45,16 +46,23 @@ def _loaded_tasks(tasks: tuple[Any, ...], hub_dir: str | None) -> dict[str, Any]
 
 
 def tasks_of(config: Config) -> Callable[[], dict[str, Any]]:
-    """Loads the configuration's tasks, once a process: before training, so that an unknown task costs no training."""
+    """A function that loads the configuration's tasks, once per process.
+
+    It is also called before training, so that an unknown task costs no training.
+    """
     return lambda: _loaded_tasks(tuple(config.tasks), config.hub_dir)
 
 
 def hub_folder(config: Config) -> Path | None:
+    """The mirror of datasets that the configuration names; None for the hub itself."""
     return Path(config.hub_dir) if config.hub_dir else None
 
 
 def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
-    """Evaluates checkpoints made anywhere; one folder each under runs/evaluate-<digest>/eval."""
+    """Evaluates checkpoints from anywhere; returns their folders under runs/evaluate-<digest>/eval, in order.
+
+    Raises UsageError when two checkpoints share a name, and EvidenceFault when a checkpoint was trained on an item.
+    """
     check_task_files(task.name for task in config.tasks)
     if config.suite.judge is not None:
         from harness.evaluate.judging import require_judge
@@ -63,9 +71,9 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     runs = Path(config.runs_dir)
     checkpoints = {label_of(name): resolve_checkpoint(name, config.model, config.template, runs) for name in names}
     if len(checkpoints) < len(names):
-        raise UsageError(f"two checkpoints share a name: {', '.join(names)}")
+        raise UsageError(f"two checkpoints share a name: {', '.join(names)}. Rename one of the folders")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
-        raise UsageError("'base' is the name of the pretrained model on the server; rename the adapter's folder")
+        raise UsageError("the server uses the name 'base' for the pretrained model; rename the adapter's folder")
     items = domain_items(config.tasks)
     for found in checkpoints.values():
         data = data_beside(Path(found.path))
@@ -82,6 +90,6 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
 
 
 def label_of(name: str) -> str:
-    """A short name for a checkpoint: the run's or folder's own."""
+    """A short name for a checkpoint: that of its run or folder."""
     path = Path(name).resolve() if Path(name).exists() else Path(name)
     return path.parent.name if path.name == CHECKPOINT else path.name

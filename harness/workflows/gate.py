@@ -1,7 +1,7 @@
-"""The one flow of decisions: evaluate → compare → decide → write.
+"""How every decision is reached: evaluate → compare → decide → write.
 
-`harness run`, `gate` and `ci`, and the choice among the checkpoints of a training, differ in where their evaluations
-come from. All of them call `reach_decision` with a function that makes or finds these; those with files call
+`harness run`, `gate`, `ci` and the selection of training checkpoints differ only in where their evaluations come from.
+All call `reach_decision` with a function that makes or finds the evaluations; those that keep files call
 `write_decision`.
 """
 
@@ -31,7 +31,7 @@ from harness.workflows.compose import gate_values
 
 @dataclass(frozen=True)
 class Decision:
-    """A policy applied to a comparison. `paths` is what it rests on; None where no evaluation could be used."""
+    """A policy applied to a comparison. `paths` is its evidence; None where no evaluation could be used."""
 
     policy: GateConfig
     comparison: Comparison
@@ -45,10 +45,11 @@ def reach_decision(
     evaluations: Callable[[], EvidencePaths],
     items_sha256: str | None = None,
 ) -> Decision:
-    """The decision on the candidate against the baseline, the two `names`.
+    """The decision on a candidate against a baseline; `names` are baseline and candidate.
 
-    `evaluations` makes or finds the evaluations. `items_sha256` is the digest of all items of the run's configuration,
-    where it is known. Evidence that cannot be trusted gives an INVALID verdict with the reason, not an exception.
+    `evaluations` makes or finds the evaluations. `items_sha256` is the digest of all evaluation items of the run's
+    configuration, where it is known. Evidence that cannot be trusted gives an INVALID verdict with the reason, not an
+    exception.
     """
     paths = None
     try:
@@ -62,9 +63,10 @@ def reach_decision(
 def compared(
     paths: EvidencePaths, names: tuple[str, str], policy: GateConfig | None = None, items_sha256: str | None = None
 ) -> Comparison:
-    """The comparison of two evaluations, and with every further one. `names` tell them apart where both have one label.
+    """The comparison of the candidate with the baseline and every further baseline.
 
-    Where the candidate's training data are known, items they were not checked against are among its faults.
+    `names` label the two evaluations where both have the same label. Where the candidate's training data are known,
+    the comparison's faults include the items that the data were not checked against.
     Raises EvidenceFault when an evaluation or the audit of the data cannot be trusted.
     """
     fields = policy.fields if policy else FIELDS
@@ -73,8 +75,8 @@ def compared(
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
     others = {name: read_evidence(folder, fields) for name, folder in paths.further}
     comparison = compare_all(before, after, others, policy)
-    faults = contamination_gaps(paths.data, after, items_sha256) if paths.data is not None else []
-    return comparison.model_copy(update={"faults": [*comparison.faults, *faults]})
+    gaps = contamination_gaps(paths.data, after, items_sha256) if paths.data is not None else []
+    return comparison.model_copy(update={"faults": [*comparison.faults, *gaps]})
 
 
 def _incomparable(names: tuple[str, str], fault: str) -> Comparison:
@@ -83,10 +85,10 @@ def _incomparable(names: tuple[str, str], fault: str) -> Comparison:
 
 
 def write_decision(decision: Decision, out: Path, command: str, runs: Path, name: str | None = None) -> Path:
-    """compare.json, verdict.json, policy.json, evidence.json and report/ in `out`; returns the report's page.
+    """Writes compare.json, verdict.json, policy.json, evidence.json and report/ to `out`; returns the report's page.
 
-    `command` is what the user typed: evidence and report repeat it. `runs` is where further baselines are looked for.
-    Without evaluations to rest on there is no evidence.json.
+    `command` is what the user typed; evidence and report repeat it. Further baselines are looked for in `runs`.
+    A decision without evaluations has no evidence.json.
     """
     folder = RunFolder(out)
     write_verdict(decision.policy, decision.comparison, out, decision.verdict)
@@ -98,9 +100,9 @@ def write_decision(decision: Decision, out: Path, command: str, runs: Path, name
 
 
 def write_verdict(policy: GateConfig, comparison: Comparison, out: Path, reached: Verdict | None = None) -> Verdict:
-    """compare.json, verdict.json and policy.json; the verdict holds the digest of the comparison it was reached on.
+    """Writes compare.json, verdict.json and policy.json; returns the verdict with the digest of compare.json.
 
-    `reached` is the policy's verdict on the comparison where it is known already.
+    `reached` is the verdict where it is known already.
     """
     folder = RunFolder(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -113,16 +115,16 @@ def write_verdict(policy: GateConfig, comparison: Comparison, out: Path, reached
 
 
 def policy_named(name: str) -> GateConfig:
-    """The policy of a name under conf/gate, or of a path; raises ConfigError that lists its faults."""
+    """The policy of a name under conf/gate, or of a path. Raises ConfigError that lists its errors."""
     return validate(GateConfig, gate_values(name))
 
 
 def evaluations_named(
     baseline: str, candidate: str, runs: Path, policy: GateConfig | None = None, anchors: Sequence[str] = ()
 ) -> EvidencePaths:
-    """Two evaluations by name or folder, with those of the policy's further baselines and of `anchors`.
+    """Finds two evaluations by name or folder, and those of the policy's further baselines and of `anchors`.
 
-    Raises UsageError where a name leads to none, EvidenceFault where a run holds other weights than were evaluated.
+    Raises UsageError where a name has no evaluation, EvidenceFault where a run's weights are not those evaluated.
     """
     sides = [resolve_evaluation(name, runs) for name in (baseline, candidate)]
     names = dict.fromkeys([*(policy.baselines if policy else []), *anchors])
@@ -133,7 +135,7 @@ def evaluations_named(
 def gate_evaluations(
     baseline: str, candidate: str, policy: str, out: Path | None, runs: Path, anchors: Sequence[str] = ()
 ) -> tuple[Verdict, Path | None]:
-    """`harness gate`: the verdict on two evaluations; with `out`, its files and report are written there."""
+    """`harness gate`: the verdict on two evaluations; writes its files and report to `out`, where given."""
     rules = policy_named(policy)
     names = (baseline, candidate)
     decision = reach_decision(rules, names, lambda: evaluations_named(*names, runs, rules, anchors))
@@ -148,12 +150,12 @@ def gate_evaluations(
 def compare_evaluations(
     baseline: str, candidate: str, runs: Path, policy: GateConfig | None = None, anchors: Sequence[str] = ()
 ) -> Comparison:
-    """`harness compare`: the comparison of two evaluations by name or folder, and with all further baselines."""
+    """`harness compare`: the comparison of two evaluations by name or folder, with all further baselines."""
     return compared(evaluations_named(baseline, candidate, runs, policy, anchors), (baseline, candidate), policy)
 
 
 def write_comparison(policy: GateConfig | None, comparison: Comparison, out: Path) -> None:
-    """compare.json and summary.md; with a policy its verdict and report too."""
+    """Writes compare.json and summary.md to `out`; with a policy also the verdict and the report."""
     if policy is not None:
         write_verdict(policy, comparison, out)
         write_report(out)
@@ -165,30 +167,30 @@ def write_comparison(policy: GateConfig | None, comparison: Comparison, out: Pat
 
 
 def further_baselines(policy: GateConfig, runs: Path) -> dict[str, Path]:
-    """The evaluations of the policy's further baselines; raises UsageError that lists those without one."""
-    faults: list[str] = []
+    """The evaluations of the policy's further baselines. Raises UsageError that lists every baseline without one."""
+    missing: list[str] = []
     found: dict[str, Path] = {}
     for name in policy.baselines:
         try:
             found[name] = baseline_folder(name, runs)
         except UsageError as error:
-            faults.append(f"  - baseline {name}: {error}")
-    if faults:
-        raise UsageError("\n".join([f"policy {policy.name} names baselines that have no evaluation:", *faults]))
+            missing.append(f"  - {error}")
+    if missing:
+        raise UsageError("\n".join([f"policy {policy.name} names baselines without an evaluation:", *missing]))
     return found
 
 
 def baseline_folder(name: str, runs: Path) -> Path:
-    """The evaluation of a further baseline; raises UsageError that says how to set it where there is none."""
+    """The evaluation of a further baseline. Raises UsageError that says how to set one where there is none."""
     try:
         return resolve_evaluation(name, runs)
     except UsageError as error:
-        message = f"the further baseline '{name}' has no evaluation: {error}"
-        if Path(name).name == name:
-            message += f" An alias is set once by: harness promote RUN --alias {name}"
+        message = f"the further baseline {name} has no evaluation. {error}"
+        if Path(name).name == name and "harness promote" not in message:
+            message += f" If {name} is meant as an alias, set it once: harness promote RUN --alias {name}"
         raise UsageError(message) from None
 
 
 def with_further(paths: EvidencePaths, further: Mapping[str, Path]) -> EvidencePaths:
-    """The same paths with these further baselines, by the policy's names for them."""
+    """The same paths with these further baselines, which are keyed by the policy's names."""
     return replace(paths, further=tuple(further.items()))

@@ -1,5 +1,7 @@
-"""A policy's interim looks as the rule by which an evaluation stops: the candidate's items grow, the baselines have
-all."""
+"""Turns a policy's interim looks into a stopping rule for an evaluation.
+
+The candidate is evaluated on a growing number of items, the baselines on all of them.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -25,10 +27,10 @@ def looks_of(
     known: Mapping[str, Path] = MappingProxyType({}),
     beside: Mapping[str, str] = MappingProxyType({}),
 ) -> InterimLooks | None:
-    """The policy's looks at the candidate; None where the policy has none.
+    """The policy's interim looks at the candidate; None where the policy has none.
 
-    The policy's further baselines, by its names for them, are evaluations that are `known`, or the labels of models
-    that are evaluated `beside` the candidate.
+    The policy's further baselines, keyed by its names, are evaluations that are `known`, or labels of models that are
+    evaluated `beside` the candidate.
     """
     if policy.sequential is None:
         return None
@@ -59,9 +61,9 @@ def looks_of(
 def _decided_tasks(
     policy: GateConfig, suite: SuiteConfig, baselines: Sequence[Evidence], candidate: Evidence
 ) -> set[str]:
-    """Tasks whose verdict no further item changes; none where the candidate cannot be compared with every baseline.
+    """The tasks whose verdict no further item can change; none where the candidate cannot be compared with a baseline.
 
-    A further baseline that is the first one itself is tested once, as the gate does.
+    A further baseline that is the first baseline itself is tested once, as in the gate.
     """
     first, *others = baselines
     distinct = [first, *(other for other in others if other.sha256 != first.sha256)]

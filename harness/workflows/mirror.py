@@ -1,12 +1,12 @@
-"""`harness mirror`: copies of the datasets that tasks read, for machines without a network, with digests.
+"""`harness mirror`: copies the datasets that tasks read, with digests, for machines without a network.
 
-Tasks are loaded through the copy while it is made: whatever their code asks for is fetched, and what is left works.
+Tasks are loaded through the copy while it is made: whatever their code reads is fetched, so the copy is complete.
 """
 
 import glob
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ DESCRIPTIONS = ["README.md", ".huggingface.yaml", "dataset_infos.json"]
 
 @dataclass
 class Mirror:
-    """The copies in a folder: each dataset's commit, licence and configurations, each file's digest.
+    """A folder of copies: the commit, licence and configurations of each dataset, and the digest of each file.
 
-    mirror.json is written after each dataset, so that an interrupted call is continued by the next.
+    mirror.json is written after each dataset, so that the next call continues an interrupted one.
     """
 
     folder: Path
@@ -40,57 +40,57 @@ class Mirror:
         return cls(folder, datasets, files)
 
     def fetch(self, dataset: str, name: str | None) -> None:
-        """Copies what one configuration of a dataset needs, unless it is here. Raises MissingData."""
-        told = self.datasets.get(dataset)
-        if told is not None and {name or "", ALL_FILES} & set(told["configs"]):
+        """Copies the files of one configuration of a dataset, unless they are here. Raises MissingData."""
+        known = self.datasets.get(dataset)
+        if known is not None and {name or "", ALL_FILES} & set(known["configs"]):
             return
         if why := unreachable():
             raise MissingData(f"its dataset {dataset} cannot be fetched from the hub ({why})")
         say(f"· mirror {dataset}{f' ({name})' if name and name != ALL_FILES else ''}")
         with explained(dataset, name, None):
-            commit = told["revision"] if told else _commit(dataset)
+            commit = known["revision"] if known else _commit(dataset)
             licence = download(dataset, name, commit, self.folder / dataset)
-        configs = sorted({*(told["configs"] if told else []), name or ""})
+        configs = sorted({*(known["configs"] if known else []), name or ""})
         self.datasets[dataset] = {"revision": commit, "licence": licence, "configs": configs}
         self.note(dataset)
 
     def note(self, part: str) -> None:
-        """Puts the files of a dataset, or of nltk's data, into mirror.json."""
+        """Records the files of a dataset, or of nltk's data, in mirror.json."""
         files = sorted(p for p in (self.folder / part).rglob("*") if p.is_file() and ".cache" not in p.parts)
         for path in files:
-            told = {"sha256": store.sha256_file(path), "bytes": path.stat().st_size}
-            self.files[path.relative_to(self.folder).as_posix()] = told
+            record = {"sha256": store.sha256_file(path), "bytes": path.stat().st_size}
+            self.files[path.relative_to(self.folder).as_posix()] = record
         store.write_json(self.folder / MIRROR, {"schema": 1, "datasets": self.datasets, "files": self.files})
 
     def damaged(self) -> list[str]:
-        """Files that are missing, or differ from their digests."""
+        """The files that are missing or do not match their digests."""
         return [
             name
-            for name, told in self.files.items()
-            if not (self.folder / name).is_file() or store.sha256_file(self.folder / name) != told["sha256"]
+            for name, record in self.files.items()
+            if not (self.folder / name).is_file() or store.sha256_file(self.folder / name) != record["sha256"]
         ]
 
     def repair(self) -> None:
-        """Damaged files are removed, and what they belong to is fetched again, at the same commit."""
+        """Removes damaged files, and fetches their datasets again at the same commit."""
         damaged = self.damaged()
         for name in damaged:
             (self.folder / name).unlink(missing_ok=True)
             del self.files[name]
         if any(name.startswith(f"{NLTK}/") for name in damaged):  # fetched again with the task that needs it
             shutil.rmtree(self.folder / NLTK)
-            self.files = {name: told for name, told in self.files.items() if not name.startswith(f"{NLTK}/")}
-        for dataset, told in self.datasets.items():
+            self.files = {name: file for name, file in self.files.items() if not name.startswith(f"{NLTK}/")}
+        for dataset, record in self.datasets.items():
             if any(name.startswith(f"{dataset}/") for name in damaged):
-                say(f"· {dataset}: files are missing or damaged")
-                configs, told["configs"] = told["configs"], []
+                say(f"· {dataset}: files are missing or damaged; fetching them again")
+                configs, record["configs"] = record["configs"], []
                 for config in configs:
                     self.fetch(dataset, config or None)
 
 
 def mirror(names: Sequence[str], folder: Path) -> Mirror:
-    """Copies everything that suites and tasks need into `folder`, and loads them from there.
+    """Copies the datasets of suites and tasks into `folder`, and loads the tasks from there.
 
-    Raises ConfigError for unknown names, NetworkFault that lists every dataset which cannot be fetched.
+    Raises ConfigError for unknown names, NetworkFault that lists every dataset that cannot be fetched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with store.locked(folder), store.disk_full_translated(folder):
@@ -103,19 +103,22 @@ def mirror(names: Sequence[str], folder: Path) -> Mirror:
 
 
 def verified(folder: Path) -> Mirror:
-    """The mirror in a folder, every file's digest checked. Raises DataError that lists what differs."""
+    """The mirror in a folder, with every digest checked. Raises DataError that lists the damaged files."""
     made = Mirror.at(folder)
     if not made.files:
-        raise DataError(f"{folder} has no {MIRROR}: it was not made by `harness mirror`, and nothing can be verified")
+        raise DataError(
+            f"{folder} has no {MIRROR}, so there is nothing to verify. Make it with: harness mirror NAME… --to {folder}"
+        )
     if damaged := made.damaged():
         lines = "\n".join(f"  - {name}" for name in damaged)
-        mend = "The same command with the names of suites or tasks, without --verify, fetches them again."
-        raise DataError(f"{folder}: {len(damaged)} files are missing or were changed:\n{lines}\n{mend}")
+        count = f"{_file_count(damaged)} {'is' if len(damaged) == 1 else 'are'}"
+        fix = f"Fetch the data again: harness mirror NAME… --to {folder}"
+        raise DataError(f"{folder}: {count} missing or changed:\n{lines}\n{fix}")
     return made
 
 
 def named_tasks(names: Sequence[str]) -> list[TaskConfig]:
-    """The tasks of suites (names under conf/suite) and tasks by name, each once, whole."""
+    """The tasks of suites (names under conf/suite) and single tasks, each once, with all items."""
     suites = choices("suite")
     found = [
         task.name
@@ -132,9 +135,9 @@ def _commit(dataset: str) -> str:
 
 
 def download(dataset: str, name: str | None, commit: str, folder: Path) -> str:
-    """Fetches the files of one configuration at a commit into `folder`; returns the licence that its card states.
+    """Fetches the files of one configuration at a commit into `folder`; returns the licence that the card states.
 
-    Raises MissingData when a file did not come: the hub's library returns what is there when the network fails.
+    Raises MissingData when a file is missing afterwards: the hub's library does not raise when the network fails.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import filter_repo_objects
@@ -171,9 +174,9 @@ def _card(path: Path) -> dict[str, Any]:
 
 
 def patterns(configs: list[dict[str, Any]], name: str | None) -> list[str] | None:
-    """Globs of the files that one configuration needs (None: all files), from the `configs` of a dataset's card.
+    """Globs of the files that one configuration needs, from the `configs` of a dataset's card; None means all files.
 
-    `datasets` reads all splits of a configuration, and opens the first configuration's files to learn their format.
+    `datasets` reads all splits of a configuration, and the first configuration's files to detect the format.
     """
     chosen = [config for config in configs if config.get("config_name") == (name or _default(configs))]
     if not chosen:
@@ -189,7 +192,7 @@ def _default(configs: list[dict[str, Any]]) -> str | None:
 
 
 def _globs(config: dict[str, Any]) -> list[str]:
-    """A configuration's data files: a glob, a list of globs, or a list of {split, path}, in its `data_dir`."""
+    """The globs of a configuration's data files, from a glob, a list of globs, or a list of {split, path}."""
     files = config.get("data_files")
     folder = str(config.get("data_dir") or "").strip("/")
     parts = [files] if isinstance(files, str) else [
@@ -204,16 +207,20 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _file_count(files: Collection[object]) -> str:
+    return f"{len(files)} file{'' if len(files) == 1 else 's'}"
+
+
 def summary(made: Mirror) -> str:
-    """A line a dataset: commit, licence, files, size; and a total."""
+    """One line per dataset (files, size, commit, licence), and a total."""
     lines = []
-    for dataset, told in sorted(made.datasets.items()):
+    for dataset, record in sorted(made.datasets.items()):
         sizes = [one["bytes"] for name, one in made.files.items() if name.startswith(f"{dataset}/")]
-        size = f"{len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB"
-        lines.append(f"{dataset}: {size}, commit {told['revision'][:12]}, licence {told['licence']}")
+        size = f"{_file_count(sizes)}, {sum(sizes) / 2**20:.1f} MiB"
+        lines.append(f"{dataset}: {size}, commit {record['revision'][:12]}, licence {record['licence']}")
     nltk = [one["bytes"] for name, one in made.files.items() if name.startswith(f"{NLTK}/")]
-    lines += [f"{NLTK}: {len(nltk)} files"] if nltk else []
+    lines += [f"{NLTK}: {_file_count(nltk)}"] if nltk else []
     total = sum(one["bytes"] for one in made.files.values()) / 2**20
     return "\n".join(
-        [*lines, f"{made.folder}: {len(made.files)} files, {total:.1f} MiB; use it with hub_dir={made.folder}"]
+        [*lines, f"{made.folder}: {_file_count(made.files)}, {total:.1f} MiB; use it with hub_dir={made.folder}"]
     )

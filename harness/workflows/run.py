@@ -1,4 +1,4 @@
-"""`harness run`: data → train → evaluate → compare → gate → report → track. The only file that sees every stage."""
+"""`harness run`: data → train → evaluate → compare → gate → report → track. The only module that uses every stage."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ OPTIONAL = ("conflicts.jsonl", "validation.parquet")
 
 @dataclass(frozen=True)
 class Run:
-    """A run and the configuration that names it: the same configuration always means the same folder."""
+    """A run: its configuration, and the id and folder that follow from it; equal configurations share a folder."""
 
     config: Config
     id: str
@@ -84,7 +84,7 @@ class Run:
 
 
 def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
-    """Everything from data to verdict; returns the verdict and the report's path. Unchanged stages are reused.
+    """Runs everything from data to verdict; returns the verdict and the report's path. Unchanged stages are reused.
 
     `command` is what the user typed; the report repeats it.
     """
@@ -103,16 +103,16 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
 
 
 def train(run: Run) -> Checkpoint:
-    """The stages up to a checkpoint."""
+    """Runs the stages up to a checkpoint. Raises LimitsBroken when the data break the audit's limits."""
     sources = check(run.config)
     _write_config(run)
     return train_stage(run, _within_limits(audit_stage(run, sources)))
 
 
 def dry_run(run: Run) -> TrainingPlan:
-    """`harness train --dry-run`: audits the data (a training after it reuses them) and plans the training on them.
+    """`harness train --dry-run`: audits the data, which a later training reuses, and plans the training.
 
-    Raises LimitsBroken where training would.
+    Raises LimitsBroken when the data break the audit's limits.
     """
     sources = check(run.config)
     _within_limits(audit_stage(run, sources))
@@ -126,14 +126,14 @@ def _within_limits(dataset: Dataset) -> Dataset:
 
 
 def check(config: Config) -> list[Origin]:
-    """Finds every fault that can be known before work starts: files, behaviours, template, tracker, port.
+    """Finds every error that can be found before work starts: files, behaviours, template, tracker, port.
 
-    Returns the sources with their files. Raises ConfigError that lists the faults.
+    Returns the sources with their files. Raises ConfigError that lists every error.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     sources: list[Origin] = []
     if config.hub_dir is not None and not Path(config.hub_dir).is_dir():
-        faults.append(f"hub_dir: {config.hub_dir} is not a folder")
+        errors.append(f"hub_dir: {config.hub_dir} is not a folder; make it with: harness mirror NAME… --to DIR")
     probes: list[Callable[[], object]] = [
         lambda: sources.extend(usable_sources(config.data, config.audit, hub_folder(config))),
         *(lambda rule=rule: load_behavior(rule.name) for rule in config.audit.rules),
@@ -147,18 +147,18 @@ def check(config: Config) -> list[Origin]:
         try:
             probe()
         except ConfigError as error:
-            faults += error.errors
+            errors += error.errors
         except UsageError as error:
-            faults.append(str(error))
-    if faults:
-        raise ConfigError(faults)
+            errors.append(str(error))
+    if errors:
+        raise ConfigError(errors)
     check_tracker(config.tracker)
     usable_port(config.serve)
     return sources
 
 
 def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
-    """data/: audited and mixed rows. `sources` are those that `check` found."""
+    """Writes data/: audited and mixed rows. `sources` are those that `check` returned."""
     config = run.config
     items = evaluation_items(config)
     origins = sources or usable_sources(config.data, config.audit, hub_folder(config))
@@ -185,12 +185,12 @@ def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
 
 
 def audit_alone(config: Config, out: Path) -> Dataset:
-    """The audit of the configured sources into `out`, with kept.jsonl and quarantine.jsonl."""
+    """`harness audit`: audits the configured sources into `out`, with kept.jsonl and quarantine.jsonl."""
     out.mkdir(parents=True, exist_ok=True)
     with store.disk_full_translated(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         made = Path(folder)
         dataset = audit(config.data, config.audit, evaluation_items(config), made, hub_folder(config), json_lines=True)
-        for name in OPTIONAL:  # of an earlier audit into the same folder
+        for name in OPTIONAL:  # left by an earlier audit into the same folder
             (out / name).unlink(missing_ok=True)
         for path in made.iterdir():
             path.replace(out / path.name)
@@ -198,9 +198,9 @@ def audit_alone(config: Config, out: Path) -> Dataset:
 
 
 def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
-    """checkpoint/: the weights with tokenizer, template and contract; with alpha below 1 made from those in trained/.
+    """Writes checkpoint/: weights, tokenizer, template and contract. With alpha below 1 it is scaled from trained/.
 
-    An unfinished training lies in .training/ until it is done.
+    An unfinished training stays in .training/ until it is done.
     """
     config, place = run.config, run.folder
     base = local_model(config.model)
@@ -232,7 +232,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
 
 
 def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, Any]:
-    """Everything the weights depend on; an unfinished training goes on only where nothing of it changed."""
+    """Everything the weights depend on. An unfinished training resumes only where none of it changed."""
     installed = store.versions()
     accelerate = config.accelerate_config and store.sha256_file(accelerate_file(config.accelerate_config))
     inputs: dict[str, Any] = {
@@ -253,7 +253,7 @@ def training_inputs(config: Config, base: Path, dataset: Dataset) -> dict[str, A
 
 
 def scale_stage(run: Run, trained: Path, base: Path) -> Path:
-    """checkpoint/ beside trained/, as base + alpha · (trained − base)."""
+    """Writes checkpoint/ from the weights in trained/, as base + alpha · (trained − base)."""
     alpha, dtype = run.config.alpha, run.config.model.dtype
     fingerprint = (store.read_manifest(trained) or {})["fingerprint"]
     code = code_digest("harness.checkpoint.scaling:scale")
@@ -263,9 +263,12 @@ def scale_stage(run: Run, trained: Path, base: Path) -> Path:
 
 
 def decision_stage(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdict, Path]:
-    """eval/, then the decision with its files and report. Evidence that cannot be trusted gives an INVALID verdict."""
+    """Writes eval/, then the decision with its files and report; returns the verdict and the report's path.
+
+    Evidence that cannot be trusted gives an INVALID verdict.
+    """
     place, policy = run.folder, run.config.gate
-    # A verdict never outlives the checkpoint and the evaluations it was reached on.
+    # An earlier verdict is removed first: it must not outlive the checkpoint and evaluations it rests on.
     for path in (place.verdict, place.comparison, place.policy):
         path.unlink(missing_ok=True)
     shutil.rmtree(place.report, ignore_errors=True)
@@ -276,13 +279,13 @@ def decision_stage(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdi
         return with_further(EvidencePaths.of_run(place.path), further)
 
     decision = reach_decision(policy, (BASE, CANDIDATE), evaluations, store.sha256_json(evaluation_items(run.config)))
-    if decision.paths is None:  # what was made before the evaluation failed is evidence too
+    if decision.paths is None:  # the stages before a failed evaluation are evidence too
         decision = replace(decision, paths=EvidencePaths.of_run(place.path))
     return decision.verdict, write_decision(decision, place.path, command, run.runs, run.config.name)
 
 
 def evaluate_stage(run: Run, candidate: Checkpoint, further: dict[str, Path]) -> dict[str, Path]:
-    """eval/base and eval/candidate, on one server where they share a base model."""
+    """Writes eval/base and eval/candidate, on one server where they share a base model; returns their folders."""
     config, place = run.config, run.folder
     sides = {BASE: base_checkpoint(local_model(config.model), candidate.contract_sha256), CANDIDATE: candidate}
     looks = looks_of(config.gate, config.suite, BASE, CANDIDATE, further)
@@ -290,7 +293,7 @@ def evaluate_stage(run: Run, candidate: Checkpoint, further: dict[str, Path]) ->
 
 
 def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dict[str, Any]:
-    """What run.json holds: what was asked, stage fingerprints, digests of everything written."""
+    """The content of run.json: the configuration, stage fingerprints, and digests of everything written."""
     folder = run.folder.path
     stages = {path.parent.relative_to(folder).as_posix(): path.parent for path in folder.rglob(store.MANIFEST)}
     manifests = {name: store.read_manifest(path) or {} for name, path in stages.items()}
@@ -312,7 +315,7 @@ def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dic
 
 
 def _already_recorded(folder: RunFolder, finished: dict[str, Any]) -> bool:
-    """Whether the run stands there already with the same stages, outputs and verdict, and was tracked."""
+    """Whether run.json exists with the same stages, outputs and verdict: the run was then tracked already."""
     try:
         earlier = json.loads(folder.record.read_text())
     except (OSError, ValueError):

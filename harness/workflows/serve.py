@@ -1,4 +1,4 @@
-"""`serve`: the vLLM server for production, exactly as the evaluation starts it."""
+"""`harness serve`: starts the vLLM server for production exactly as an evaluation does."""
 
 import os
 import shlex
@@ -17,21 +17,21 @@ from harness.workflows.verify_template import KEY_VARIABLE, Model, plan_for, tok
 
 
 def serve(name: str, config: Config) -> NoReturn:
-    """Becomes the server (the same process, so that signals and exit code are its own).
+    """Replaces this process with the server, so that signals and the exit code are the server's own.
 
-    Raises UsageError without a key in the environment, EvidenceFault when the prompt contract has faults.
+    Raises UsageError without a key in the environment, EvidenceFault when the prompt contract has errors.
     """
     if not os.environ.get(KEY_VARIABLE):
         raise UsageError(
-            f"the server takes its key from the environment: set {KEY_VARIABLE} (for example "
-            f"export {KEY_VARIABLE}=$(openssl rand -hex 32)), and give the same to its clients"
+            f"the server needs a key in the environment variable {KEY_VARIABLE}. Set it, for example with: "
+            f"export {KEY_VARIABLE}=$(openssl rand -hex 32), and give the same key to the clients"
         )
     command, environment = prepared(name, config)
     os.execve(command[0], command, environment)  # noqa: S606
 
 
 def command_line(name: str, config: Config) -> str:
-    """The shell command that starts the server: the environment it needs, then vLLM's own command."""
+    """The shell command that starts the server: the environment variables it needs, then vLLM's own command."""
     command, environment = prepared(name, config)
     needed = {k: v for k, v in environment.items() if os.environ.get(k) != v and k != KEY_VARIABLE}
     settings = [f'{KEY_VARIABLE}="${KEY_VARIABLE}"', *(f"{k}={shlex.quote(v)}" for k, v in sorted(needed.items()))]
@@ -39,9 +39,9 @@ def command_line(name: str, config: Config) -> str:
 
 
 def prepared(name: str, config: Config) -> tuple[list[str], Mapping[str, str]]:
-    """Command and environment of the server for a model, after the checks that need no server.
+    """The command and the environment of a model's server, after the checks that need no server.
 
-    The contract is the evaluation's: the one the model carries, or the configured template where it has none.
+    As in an evaluation, the contract is the one saved with the model, or the configured template where there is none.
     """
     folder, base = locate(name, config.model, Path(config.runs_dir))
     model = Model(folder, base, contract_of(folder, base, config.template))
@@ -53,5 +53,5 @@ def prepared(name: str, config: Config) -> tuple[list[str], Mapping[str, str]]:
 
 
 def _prompt_folder(model: Model, config: Config) -> Path:
-    """Where the server reads template and stop ids: beside the runs, for as long as it is served."""
+    """The folder from which the server reads template and stop ids. It lies beside the runs and is kept."""
     return Path(config.runs_dir).resolve() / "serving" / model.contract.digest[:16]

@@ -1,4 +1,4 @@
-"""`template verify`: static, checkpoint, live and numerical checks of any model folder, adapter, hub id or server."""
+"""`harness template verify`: checks the prompt contract of a model statically, in its checkpoint, and on a server."""
 
 import os
 import time
@@ -30,7 +30,7 @@ KEY_VARIABLE = "VLLM_API_KEY"
 
 @dataclass(frozen=True)
 class VerificationStep:
-    """One group of checks: what it found, and how long it took (seconds)."""
+    """One group of checks: the problems it found, and how long it took (seconds)."""
 
     name: str
     seconds: float
@@ -40,7 +40,7 @@ class VerificationStep:
 
 @dataclass(frozen=True)
 class Model:
-    """What is verified: its folder, its base model's (the same for a full model), and its contract."""
+    """The model to verify: its folder, its base model's folder (the same for a full model), and its contract."""
 
     folder: Path
     base: Path
@@ -48,7 +48,7 @@ class Model:
 
 
 def model_of(name: str, config: Config) -> Model:
-    """The model that `name` means, under the contract it carries, or else under its own stock template as it is."""
+    """The model that `name` means, with the contract saved in it, or else with its own stock template."""
     folder, base = locate(name, config.model, Path(config.runs_dir))
     if (folder / CONTRACT).is_file():
         return Model(folder, base, Contract.load(folder))
@@ -57,8 +57,8 @@ def model_of(name: str, config: Config) -> Model:
 
 
 def contract_for(name: str | None, config: Config) -> tuple[Contract, list[Problem]]:
-    """The contract of a model, or (without one) that of the configured template on the configured model; with the
-    notes and faults of its static checks."""
+    """The contract of a model, or that of the configured template and model without a `name`; and the problems that its
+    static checks found."""
     if name is None:
         tokenizer = load_tokenizer(local_model(config.model))
         contract = make_contract(config.template, tokenizer)
@@ -71,7 +71,7 @@ def contract_for(name: str | None, config: Config) -> tuple[Contract, list[Probl
 def verify(
     name: str, config: Config, server: str | None, served_as: str | None, static_only: bool
 ) -> list[VerificationStep]:
-    """Runs all checks; with `server` against that one, else against a server started for it."""
+    """Runs all checks: against the running `server`, where given, else against a server started for them."""
     model = model_of(name, config)
     tokenizer = tokenizer_of(model)
     steps = [
@@ -90,7 +90,7 @@ def verify(
 
 
 def endpoint_of(url: str, served_as: str | None) -> Endpoint:
-    """A running server; its key is taken from the environment. Raises UsageError when the model must be named."""
+    """A running server, with the key from the environment. Raises UsageError for a missing or wrong model name."""
     endpoint = Endpoint(url.rstrip("/"), os.environ.get(KEY_VARIABLE, ""), ())
     models = _served_names(endpoint)
     if served_as is None and len(models) != 1:
@@ -101,39 +101,41 @@ def endpoint_of(url: str, served_as: str | None) -> Endpoint:
 
 
 def _served_names(endpoint: Endpoint) -> list[str]:
-    """The names of a server's models; raises ServerFault or UsageError when it cannot be asked."""
+    """The names of a server's models. Raises ServerFault or UsageError when the server does not list them."""
     import httpx
 
     url = endpoint.url
     try:
         answer = httpx.get(f"{url}/v1/models", headers=endpoint.headers, timeout=30, trust_env=False)
         if answer.status_code == 401:
-            raise UsageError(f"the server at {url} wants a key: put it into the environment as {KEY_VARIABLE}")
+            raise UsageError(f"the server at {url} needs a key: set the environment variable {KEY_VARIABLE}")
         models = [str(entry["id"]) for entry in answer.json()["data"]] if answer.status_code == 200 else []
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise UsageError(f"--server {url} is not an address such as http://127.0.0.1:8000 ({error})") from None
+        raise UsageError(
+            f"--server {url} is not a valid address ({error}); write one such as http://127.0.0.1:8000"
+        ) from None
     except httpx.TransportError as error:
-        raise ServerFault(f"no server answers at {url} ({type(error).__name__})") from None
+        raise ServerFault(f"there is no server at {url} ({type(error).__name__})") from None
     except (ValueError, KeyError, TypeError):
         models = []
     if not models:
-        raise ServerFault(f"the server at {url} does not list its models; it has to be a vLLM server")
+        raise ServerFault(f"the server at {url} does not list its models at /v1/models; it must be a vLLM server")
     return models
 
 
 def print_steps(steps: Sequence[VerificationStep]) -> int:
-    """Prints what was found; returns the exit code: 12 when there is a fault, else 0."""
+    """Prints the results; returns the exit code: 12 when a problem is more than a note, else 0."""
     for step in steps:
-        faults = [p for p in step.problems if p.severity == "error"]
-        outcome = f"{len(faults)} fault{'s' if len(faults) != 1 else ''}" if faults else "ok"
+        count = sum(problem.severity != "note" for problem in step.problems)
+        outcome = f"{count} error{'s' if count != 1 else ''}" if count else "ok"
         print(f"{step.name}: {outcome} ({step.seconds:.1f} s{', ' + step.detail if step.detail else ''})")
         for problem in step.problems:
             print(f"  {problem.severity}: {problem.check}: {problem.message}")
-    return 12 if any(p.severity == "error" for step in steps for p in step.problems) else 0
+    return 12 if any(p.severity != "note" for step in steps for p in step.problems) else 0
 
 
 def tokenizer_of(model: Model) -> Any:
-    """The model's own tokenizer, or its base model's where it brings none."""
+    """The model's own tokenizer, or its base model's where it has none."""
     return load_tokenizer(tokenizer_folder(model.folder, model.base))
 
 
@@ -147,7 +149,7 @@ def _servable(model: Model) -> list[Problem]:
     if not is_adapter(model.folder):
         return []
     reasons = reasons_to_merge(model.folder, model.base)
-    text = "an adapter server cannot take it; the harness merges it into the base model: "
+    text = "vLLM cannot serve this adapter as such, so the harness merges it into the base model: "
     return [Problem("checkpoint", "note", text + "; ".join(reasons))] if reasons else []
 
 
@@ -181,7 +183,7 @@ def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: 
 
 
 def plan_for(model: Model, config: Config, prompt: Path) -> ServerPlan:
-    """How this one model is served: as an adapter on its base where that is possible, else merged, or as it is."""
+    """The server for one model: an adapter on its base, a merged adapter where that is impossible, or a full model."""
     folder = write_prompt(model.contract, prompt)
     kwargs = model.contract.template_kwargs
     if not is_adapter(model.folder):

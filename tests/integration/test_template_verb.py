@@ -119,7 +119,7 @@ class TestBadInput:
         monkeypatch.setenv("VLLM_API_KEY", "wrong")
         code, printed = verify(harness, served, served.adapter)
         assert code == 2
-        assert "wants a key" in printed
+        assert "needs a key" in printed
         assert "VLLM_API_KEY" in printed
 
     def test_a_model_without_a_template(self, harness: Harness, served: Served) -> None:

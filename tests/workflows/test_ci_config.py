@@ -36,7 +36,7 @@ def test_a_model_from_elsewhere_is_judged_under_the_defaults_and_that_is_said(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ci_config("owner/model", [], runs, smoke=False) == config_for([]).model_copy(update={"runs_dir": str(runs)})
-    assert "owner/model comes from no run" in capsys.readouterr().err
+    assert "owner/model does not come from a run" in capsys.readouterr().err
 
 
 def test_smoke_takes_the_smoke_suite_and_keeps_the_run_s_own_tasks(runs: Path) -> None:
