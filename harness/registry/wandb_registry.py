@@ -12,6 +12,7 @@ from harness.checkpoint.history import HistoryEntry
 from harness.config.experiment import TrackerConfig, read_yaml, validate
 from harness.core.console import say
 from harness.core.errors import ConfigError, EnvironmentFault, MissingDependency
+from harness.core.layout import CONFIG
 from harness.lineage.verify import Link
 from harness.registry.files import FileRegistry
 from harness.registry.protocol import AuditInfo, PromotionRequest
@@ -99,7 +100,7 @@ class WandbRegistry:
 
     def _tracking(self, entry: HistoryEntry) -> tuple[str, TrackerConfig]:
         """Name and tracker settings of the promoted run; raises EnvironmentFault when it was not tracked with W&B."""
-        path: Path = self.files.model_folder(entry) / "config.yaml"
+        path: Path = self.files.model_folder(entry) / CONFIG
         try:
             values = read_yaml(path)
             name, tracker = str(values["name"]), validate(TrackerConfig, values["tracker"])
