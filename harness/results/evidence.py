@@ -164,7 +164,7 @@ def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
     try:
         record = load(Evaluation, folder / EVALUATION)
     except (DataError, UnicodeDecodeError) as error:
-        raise EvidenceFault(f"{folder / 'evaluation.json'} is damaged: {error}") from None
+        raise EvidenceFault(f"{folder / EVALUATION} is damaged: {error}") from None
     found = {
         task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
         for task, identity in record.tasks.items()
