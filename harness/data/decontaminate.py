@@ -103,7 +103,7 @@ class ItemIndex:
         return np.asarray(weighs[starts] | weighs[starts + 1] | weighs[starts + 2], bool)
 
     def candidates(self, tokens: Tokens) -> Iterator[Candidate]:
-        """The candidates by row. A changed word destroys at most three trigrams (Ukkonen, 1992); the others must match."""
+        """The candidates by row. A changed word destroys at most three trigrams (Ukkonen, 1992); the rest must match"""
         found = grams(tokens, GRAM)
         maybe = np.flatnonzero(self._known[found.hashes >> np.uint64(64 - self._bits)])
         first = np.searchsorted(self._hashes, found.hashes[maybe], "left")

@@ -1,4 +1,4 @@
-"""Runs the filters on batches of rows: in this process, in worker processes, or on Ray Data. The results are the same."""
+"""Runs the filters on batches of rows, in this process, in worker processes or on Ray Data, with the same results."""
 
 import json
 import logging
