@@ -50,6 +50,8 @@ def audit(options: argparse.Namespace) -> int:
 
 def _print_counts(dataset: "Dataset") -> None:
     """Rows read, kept and quarantined by source, then rows by finding."""
+    from harness.core.console import plural
+
     for source in dataset.sources:
         quarantined = sum(source.quarantined.values())
         reasons = ", ".join(f"{code} {n}" for code, n in source.quarantined.items())
@@ -57,4 +59,4 @@ def _print_counts(dataset: "Dataset") -> None:
         print(f"{counts} ({reasons})" if reasons else counts)
     for finding in dataset.findings:
         if finding.rows:
-            print(f"{finding.code}: {finding.rows} rows found ({finding.action})")
+            print(f"{finding.code}: {plural(finding.rows, 'row')} found ({finding.action})")

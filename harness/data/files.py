@@ -144,7 +144,7 @@ def _list_items(path: Path, file: IO[str], text: str) -> Iterator[SourceRecord]:
         at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr]
         if text.startswith("]", at):
             if rest := (text[at + 1 :] + file.read()).strip():
-                raise DataError(f"{path} is damaged: the list of {plural(number, 'row')} is followed by {rest[:60]!r}")
+                raise DataError(f"{path} is damaged: its list of {plural(number, 'row')} is followed by {rest[:60]!r}")
             return
         try:
             value, at = decoder.raw_decode(text, at)

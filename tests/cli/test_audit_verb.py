@@ -58,8 +58,8 @@ def test_a_broken_policy_ends_with_10_and_names_every_limit(harness: Harness, tm
     write(tmp_path / "rows.jsonl", [*GOOD, MAIL, "{cut"])
     code, printed = harness("audit", "--input", "rows.jsonl", "--out", "checked", "audit=strict")
     assert code == 10
-    assert "limit broken: personal_data: 1 rows found, at most 0 allowed" in printed
-    assert "limit broken: malformed: 1 rows found, at most 0 allowed" in printed
+    assert "limit broken: personal_data: 1 row found, at most 0 allowed" in printed
+    assert "limit broken: malformed: 1 row found, at most 0 allowed" in printed
     reasons = {row["id"]: row["reasons"] for row in lines(tmp_path / "checked" / "quarantine.jsonl")}
     assert reasons["input-4"][0].startswith("personal_data: ")
     assert reasons["input-5"][0].startswith("malformed: ")

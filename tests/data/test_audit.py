@@ -216,7 +216,7 @@ def test_the_card_tells_the_counts(tmp_path: Path) -> None:
     card = (audited.folder / "data_card.md").read_text()
     assert "2 rows kept, 1 quarantined" in card
     assert "| mine | domain | CC0-1.0 | 3 | 2 | duplicate: 1 |" in card
-    assert "Decontaminated against 1 evaluation items" in card
+    assert "Decontaminated against 1 evaluation item\n" in card
 
 
 def test_all_missing_files_are_named(tmp_path: Path) -> None:

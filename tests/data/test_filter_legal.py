@@ -127,7 +127,7 @@ def test_own_texts_can_be_looked_for(tmp_path: Path) -> None:
     judged = legal(fingerprints=[str(path)]).judge([row(f"So: {words(secret, 50, 120)}"), row("So it is.")])
     assert [bool(j.reason and "words of handbook" in j.reason) for j in judged] == [True, False]
     path.write_text("{}")
-    with pytest.raises(DataError, match="no fingerprint file"):
+    with pytest.raises(DataError, match="not a fingerprint file"):
         Fingerprints.load(path)
 
 

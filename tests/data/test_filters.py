@@ -199,9 +199,9 @@ def test_all_reasons_of_a_row_are_told(tmp_path: Path) -> None:
     [
         ({"max_rows": {"duplicate": 2}}, []),
         ({"max_rows": {"duplicate": 1}}, ["duplicate: 2 rows found, at most 1 allowed"]),
-        ({"max_share": {"duplicate": 0.4}}, ["duplicate: 50.00% of 4 rows found, at most 40.00% allowed"]),
-        ({"max_rows": {"behavior": 0}}, ["behavior: 1 rows found, at most 0 allowed"]),
-        ({"max_rows": {"behavior disclaimer": 0, "malformed": 0}}, ["behavior disclaimer: 1 rows found"]),
+        ({"max_share": {"duplicate": 0.4}}, ["duplicate: found in 50.00% of 4 rows, at most 40.00% allowed"]),
+        ({"max_rows": {"behavior": 0}}, ["behavior: 1 row found, at most 0 allowed"]),
+        ({"max_rows": {"behavior disclaimer": 0, "malformed": 0}}, ["behavior disclaimer: 1 row found"]),
     ],
 )
 def test_limits(tmp_path: Path, limits: dict[str, Any], broken: list[str]) -> None:
@@ -222,7 +222,11 @@ def test_limits(tmp_path: Path, limits: dict[str, Any], broken: list[str]) -> No
         ({"licences": {"intended_use": "fun"}}, {}, "audit.licences.intended_use: "),
         ({"patterns": {"top": 0}}, {}, "audit.patterns.top: "),
         ({"limits": {"max_rows": {"toxic": 0}}}, {}, "audit.limits.max_rows.toxic: unknown reason code."),
-        ({}, {"sources": {"a": {"actions": {"quality": "redact"}}}}, "data.sources.a.actions.quality: quality cannot"),
+        (
+            {},
+            {"sources": {"a": {"actions": {"quality": "redact"}}}},
+            "data.sources.a.actions.quality: the filter quality cannot redact; it can drop or flag",
+        ),
         ({}, {"sources": {"a": {"actions": {"qualty": "drop"}}}}, "data.sources.a.actions.qualty: unknown filter."),
     ],
 )  # fmt: skip

@@ -65,7 +65,7 @@ def test_ranks_that_are_no_numbers_come_last() -> None:
 def test_a_second_list_in_a_file_is_not_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[{"instruction": "a", "output": "b"}]\n[{"instruction": "c", "output": "d"}]')
-    with pytest.raises(DataError, match="after the list of 1 rows follows"):
+    with pytest.raises(DataError, match="its list of 1 row is followed by"):
         list(read_records(path, {"instruction", "output"}, []))
 
 

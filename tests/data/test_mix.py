@@ -52,11 +52,11 @@ def test_counts(config: DataConfig, available: dict[str, int], counts: dict[str,
 @pytest.mark.parametrize(
     ("config", "available", "told"),
     [
-        (data(a={"rows": 10}, b={"rows": 9}), {"a": 30, "b": 7}, r"b \(needed 9, available 7\)$"),
+        (data(a={"rows": 10}, b={"rows": 9}), {"a": 30, "b": 7}, r"of b \(needed 9, available 7\)\. "),
         (data({"rows": 80}, a={"weight": 1}, b={"weight": 1}), {"a": 30, "b": 50}, r"a \(needed 40, available 30\)"),
         (data({"replay": 0.5}, a={}, r=REPLAY), {"a": 40, "r": 39}, r"r \(needed 40, available 39\)"),
-        (data(a={"weight": 1}, b={"weight": 9}), {"a": 5, "b": 0}, r"no row is left of: b"),
-        (data({"rows": 5}, a={"weight": 1}, b={"rows": 9}), {"a": 50, "b": 10}, r"leaves nothing"),
+        (data(a={"weight": 1}, b={"weight": 9}), {"a": 5, "b": 0}, r"no row is left of b"),
+        (data({"rows": 5}, a={"weight": 1}, b={"rows": 9}), {"a": 50, "b": 10}, r"data\.mix\.rows=5 leaves no rows"),
         (data(a={"rows": 9}, b={"rows": 9}), {"a": 1, "b": 2}, r"a \(needed 9, available 1\), b \(needed 9,"),
     ],
 )  # fmt: skip

@@ -29,7 +29,7 @@ def flags(audited: Audited) -> list[str]:
 def test_far_longer_and_far_shorter_answers_are_flagged_and_kept(tmp_path: Path) -> None:
     audited = run(tmp_path, rows(400, 1))
     assert audited.record.rows == USUAL + 2
-    flagged = {flag.split(": ")[1].split(" words")[0] for flag in flags(audited)}
+    flagged = {flag.split(": ")[1].split(" word")[0] for flag in flags(audited)}
     assert flagged == {"400", "1"}
     finding = next(f for f in audited.record.findings if f.code == "outlier")
     assert finding.kinds == {"long": 1, "short": 1}
@@ -38,7 +38,7 @@ def test_far_longer_and_far_shorter_answers_are_flagged_and_kept(tmp_path: Path)
 def test_they_can_be_dropped_and_limited(tmp_path: Path) -> None:
     audited = run(tmp_path, rows(400), outliers={"action": "drop"}, limits={"max_rows": {"outlier": 0}})
     assert [reason.split(":")[0] for reason in reasons(audited)] == ["outlier"]
-    assert audited.record.broken_limits[0].startswith("outlier: 1 rows found")
+    assert audited.record.broken_limits[0].startswith("outlier: 1 row found")
 
 
 def test_small_sources_and_lengths_within_the_usual_spread_are_left_alone(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_best_ranked_replies_of_a_tree(tmp_path: Path) -> None:
         ([{"role": "assistant", "content": "hi"}, {"role": "user", "content": "hi"}], "alternate"),
         ([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}], "'tool'"),
         ([{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}], "no text"),
-        ([{"role": "user", "content": "hi"}, "x"], "no object"),
+        ([{"role": "user", "content": "hi"}, "x"], "not a JSON object"),
     ],
 )
 def test_a_conversation_that_is_none_says_why(tmp_path: Path, turns: Any, why: str) -> None:
@@ -188,7 +188,7 @@ def test_a_damaged_json_list_says_which_row(tmp_path: Path) -> None:
 
 def test_a_damaged_parquet_file(tmp_path: Path) -> None:
     (tmp_path / "rows.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(DataError, match="no readable Parquet"):
+    with pytest.raises(DataError, match="not a readable Parquet"):
         read(tmp_path / "rows.parquet")
 
 
@@ -228,6 +228,15 @@ def test_columns_of_an_unknown_table_must_be_named(tmp_path: Path) -> None:
     assert texts(rows) == [{"instruction": "1", "input": "", "output": "4"}]
     rows, _ = read(tmp_path / "rows.csv", fields=["instruction", "x", "y", "output"])
     assert [row["instruction"] for row in rows] == ["a", "1"]
+
+
+def test_another_delimiter_is_recognised_and_can_be_set(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("Instruction;Input;Output\n1,5 kg?;;Yes, 1,5 kg.\n")
+    with pytest.raises(DataError, match=r"separated by ';'.*data\.sources\.<name>\.delimiter=';'"):
+        read(tmp_path / "rows.csv")
+    columns = {"instruction": "Instruction", "input": "Input", "output": "Output"}
+    rows, _ = read(tmp_path / "rows.csv", delimiter=";", columns=columns)
+    assert texts(rows) == [{"instruction": "1,5 kg?", "input": "", "output": "Yes, 1,5 kg."}]
 
 
 def test_defaults_fill_what_is_absent(tmp_path: Path) -> None:

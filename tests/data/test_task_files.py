@@ -61,7 +61,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
             "line 3: instruction is missing",
             "line 4: topic is empty",
             "line 5: id is not text",
-            "line 6: details has other keys",
+            "line 6: details must have the keys of the items before ([]), not ['a']",
         ]
     ):
         assert told in faults[number]
@@ -71,9 +71,9 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("items", "told"),
     [
-        ("", "holds no items"),
+        ("", "items.jsonl is empty"),
         ("not json\n", "line 1: not JSON"),
-        ("[1]\n", "line 1: an item is a JSON object"),
+        ("[1]\n", "line 1: not a JSON object"),
         ('\n{"id": "a"}\n', "line 2: instruction is missing"),
         ("\xff\n", "line 1: not JSON"),
     ],

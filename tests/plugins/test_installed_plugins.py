@@ -134,7 +134,7 @@ def test_a_limit_and_the_action_of_a_source_take_the_filter_by_name(harness: Cal
     )
     assert code == 10, printed
     assert "input: 3 read, 3 kept, 0 quarantined" in printed
-    assert "shouting: 1 rows found, at most 0 allowed" in printed
+    assert "shouting: 1 row found, at most 0 allowed" in printed
 
 
 def test_faults_name_the_installed_ones_too(harness: Call, project: Path) -> None:
@@ -145,7 +145,7 @@ def test_faults_name_the_installed_ones_too(harness: Call, project: Path) -> Non
     assert "audit.filters.shouting.shar: unknown key. Did you mean 'share'?" in printed
     assert "audit.filters.shoutin: unknown filter. Did you mean 'shouting'?" in printed
     assert "tracker.kind: no such tracker is installed. Did you mean 'csv'? (given: 'cvs')" in printed
-    assert "data.sources.input.actions.shouting: shouting cannot redact; it can drop, flag" in printed
+    assert "data.sources.input.actions.shouting: the filter shouting cannot redact; it can drop or flag" in printed
     assert "audit.limits.max_rows.shoutin: unknown reason code. Did you mean 'shouting'?" in printed
     (project / "tasks" / "verse" / "behavior.yaml").write_text("kind: haiko\n")
     code, printed = harness("score", "verse", "answers.jsonl")

@@ -181,7 +181,7 @@ class Legal:
             for name, words in known.runs(text, self.config.verbatim_words).items()
         )
         longest = max(runs, key=lambda run: run[1], default=None)
-        return [("licensed_text", f"about {longest[1]} words from {longest[0]}")] if longest else []
+        return [("licensed_text", f"about {longest[1]} words of {longest[0]}")] if longest else []
 
 
 @lru_cache(maxsize=4)
