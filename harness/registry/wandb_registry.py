@@ -16,7 +16,7 @@ from harness.core.layout import CONFIG
 from harness.lineage.verify import Link
 from harness.registry.files import FileRegistry
 from harness.registry.protocol import AuditInfo, PromotionRequest
-from harness.track.wandb_tracker import _artifact_name
+from harness.track.wandb_tracker import artifact_name
 
 
 class WandbRegistry:
@@ -77,16 +77,16 @@ class WandbRegistry:
             except EnvironmentFault as fault:
                 yield Link(name, f"not checked: {fault}")
                 continue
-            artifact_name = str(artifact.qualified_name)
-            problem = f"{artifact_name} lacks the alias; run: harness registry publish registry=wandb"
-            yield Link(name, artifact_name, "" if entry.alias in artifact.aliases else problem)
+            full_name = str(artifact.qualified_name)
+            problem = f"{full_name} lacks the alias; run: harness registry publish registry=wandb"
+            yield Link(name, full_name, "" if entry.alias in artifact.aliases else problem)
 
     def _artifact(self, entry: HistoryEntry) -> Any:
         """The version of the run's model artifact with the entry's weights. Raises EnvironmentFault without one."""
         name, tracker = self._tracking(entry)
         api, wandb = _api()
         entity = f"{api.default_entity}/" if api.default_entity else ""
-        path = f"{entity}{tracker.project}/{_artifact_name(f'{name}-model')}"
+        path = f"{entity}{tracker.project}/{artifact_name(f'{name}-model')}"
         try:
             for version in api.artifacts(type_name="model", name=path):
                 if version.metadata.get("sha256") == entry.digests.get("checkpoint", entry.digests["weights"]):

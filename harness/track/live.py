@@ -1,4 +1,4 @@
-"""The curve of a training while it runs, for those who watch it."""
+"""Reports the curve of a training to a tracker while it runs."""
 
 import json
 import threading
@@ -13,15 +13,18 @@ LAST_WAIT_S = 30.0
 
 
 class TrainingCurve:
-    """The rows that training adds to train.jsonl; after an interruption it is cut, and steps are done again."""
+    """Reads the rows that training appends to train.jsonl.
+
+    After an interruption the file is cut back to the last checkpoint, and the steps after it are repeated.
+    """
 
     def __init__(self, path: Path):
         self._path, self._read, self._step = path, 0, 0
 
     def report(self, tracker: Tracker) -> None:
-        """Hands on the rows that are complete and of a later step than all before; what is no row is left out.
+        """Reports the complete rows of later steps than all before; a line that is not a row is left out.
 
-        What is no row may be the rest of one: the file was cut and grew again, so it is read from its beginning.
+        Such a line may be the rest of a row, where the file was cut and grew again, so the file is read from its start.
         """
         rows = [_point_or_none(line) for line in self._lines()]
         if None in rows:
@@ -52,17 +55,17 @@ def _point_or_none(line: bytes) -> tuple[int, dict[str, float]] | None:
 
 
 def curve_point(line: str | bytes) -> tuple[int, dict[str, float]]:
-    """The step of a row of train.jsonl, and its numbers as `train/<name>`."""
+    """The step of a row of train.jsonl, and its numbers, keyed `train/<name>`."""
     values = {key: float(value) for key, value in json.loads(line).items() if isinstance(value, int | float)}
     return int(values["step"]), {f"train/{key}": value for key, value in values.items() if key != "step"}
 
 
 @contextmanager
 def live_curve(path: Path, opened: Callable[[], Tracker]) -> Iterator[None]:
-    """Reports what training writes to `path` while the block runs, to the tracker that `opened` returns.
+    """While the block runs, reports what training writes to `path` to the tracker that `opened` returns.
 
-    In a thread of its own: a server that is slow, silent or gone keeps nobody waiting. It reads the file, which rank 0
-    writes whatever launched the training.
+    This happens in a thread of its own, so that a slow or silent server never delays the training. The thread reads the
+    file, which rank 0 writes however the training was launched.
     """
     over, codes = threading.Event(), [1]
     thread = threading.Thread(
@@ -84,5 +87,5 @@ def _follow(curve: TrainingCurve, opened: Callable[[], Tracker], over: threading
             curve.report(tracker)
         curve.report(tracker)
     finally:
-        over.wait()  # the exit code is known then
+        over.wait()  # only then is the exit code known
         tracker.finish(codes[-1])

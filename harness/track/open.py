@@ -1,4 +1,4 @@
-"""Opening a tracker. One that fails never stops the run it watches."""
+"""Opens a tracker. A tracker that fails never stops the run."""
 
 import sys
 from collections.abc import Callable
@@ -19,9 +19,9 @@ TRACKERS = {"none": "harness.track.tracker:NoTracker", "wandb": "harness.track.w
 
 
 class SafeTracker(Tracker):
-    """Another tracker until its first failure: then one warning on stderr, and nothing more is kept.
+    """Passes every call to another tracker until that one fails; then prints one warning and tracks nothing more.
 
-    Every method of Tracker is handed on by `_attempt` (see below the class).
+    `_attempt` passes the calls on; the loop below the class defines every method of Tracker by it.
     """
 
     def __init__(self, start: Callable[[], Tracker]):
@@ -37,15 +37,15 @@ class SafeTracker(Tracker):
             self._tracker = NoTracker()
         try:
             getattr(tracker, method)(*arguments, **named)
-        except Exception as error:  # whatever a tracker raises, the run goes on
+        except Exception as error:  # the run continues whatever a tracker raises
             self._stop(error)
 
     def _stop(self, error: Exception) -> None:
         broken, self._tracker = self._tracker, NoTracker()
-        with suppress(Exception):  # keeps what was tracked so far
+        with suppress(Exception):  # saves what was tracked so far
             broken.finish(1)
         reason = " ".join(str(error).split()) or "no message"
-        print(f"warning: tracking stopped, the run goes on: {type(error).__name__}: {reason}", file=sys.stderr)
+        print(f"warning: tracking stopped, the run continues: {type(error).__name__}: {reason}", file=sys.stderr)
 
 
 for _method in [name for name in vars(Tracker) if not name.startswith("_")]:
@@ -55,10 +55,10 @@ for _method in [name for name in vars(Tracker) if not name.startswith("_")]:
 def open_tracker(
     config: TrackerConfig, *, folder: Path, group: str, stage: str, run_name: str, settings: dict[str, object]
 ) -> Tracker:
-    """The tracker of one stage; its files go under `folder`. Raises what `check_tracker` raises.
+    """The tracker of one stage; its files are written under `folder`. Raises what `check_tracker` raises.
 
-    The run's id is `run_name`: an interrupted stage that starts again goes on in the same run of the tracker.
-    `settings` reach it without secrets.
+    The tracker's run has the id `run_name`, so an interrupted stage continues in the same run when it starts again.
+    Secrets are removed from `settings`.
     """
     tracker_class = check_tracker(config)
     if config.kind == "none":
@@ -70,8 +70,11 @@ def open_tracker(
 
 
 def check_tracker(config: TrackerConfig) -> Any:
-    """The class of the tracker. Raises EnvironmentFault when it cannot work here: no wandb, online without a key, an
-    installed package that cannot be used."""
+    """The class of the tracker.
+
+    Raises EnvironmentFault when it cannot work here: wandb is missing, it is online without a key, or a plugin cannot
+    be used.
+    """
     if config.kind == "wandb" and find_spec("wandb") is None:
         raise MissingDependency("wandb", "tracker=wandb", "engine")
     found = plugins.load("trackers", config.kind, TRACKERS, Tracker)
@@ -80,7 +83,7 @@ def check_tracker(config: TrackerConfig) -> Any:
 
         if not logged_in():
             raise EnvironmentFault(
-                "tracker.mode=online needs a W&B key, and there is none. Set WANDB_API_KEY, run `wandb login`, "
-                "or keep tracker.mode=offline and upload later with `wandb sync`"
+                "tracker.mode=online needs a W&B key, and there is none. Set WANDB_API_KEY or run `wandb login`; "
+                "or use tracker.mode=offline and upload later with `wandb sync`"
             )
     return found

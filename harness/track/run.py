@@ -1,4 +1,4 @@
-"""A finished run in W&B: one W&B run a stage, grouped by experiment, artifacts linked by what they were made from."""
+"""Reports a finished run to the tracker: one tracker run per stage, grouped by experiment, with linked artifacts."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,18 +19,16 @@ from harness.track.live import curve_point, live_curve
 from harness.track.open import open_tracker
 from harness.track.tracker import Artifact, Tracker
 
-# Answers of base and candidate side by side, as a table: what changed comes first.
-
-
-CELL_CHARACTERS = 2000  # characters of a cell
+CELL_CHARACTERS = 2000  # longer cells of a samples table are cut
 Key = tuple[str, str]
 SampleRow = dict[str, Any]
 
 
 def side_by_side(base: Path, candidate: Path, task: str, limit: int) -> tuple[list[str], list[list[object]]]:
-    """(columns, rows) of the items that both evaluation folders hold: prompt, target, answers, and each metric twice.
+    """(columns, rows) of a table of both models' answers, for the items that both evaluation folders hold.
 
-    At most `limit` rows, items with a changed metric before the others.
+    Each row has prompt, target, both answers, and each metric of both. There are at most `limit` rows; items with a
+    changed metric come first.
     """
     left, right = (dict(_samples(folder / f"samples_{task}.jsonl")) for folder in (base, candidate))
     keys = [key for key in right if key in left]
@@ -71,7 +69,7 @@ def _shown_prompt(row: SampleRow) -> str:
 
 
 def _shown_answer(row: SampleRow) -> str:
-    """The filtered answer; for a choice, the one that the model finds likeliest."""
+    """The filtered answer; for a multiple-choice item, the choice that the model finds most likely."""
     found = row.get("filtered_resps") or [""]
     if len(found) > 1 and isinstance(found[0], list | tuple):
         return f"choice {max(range(len(found)), key=lambda index: float(found[index][0]))}"
@@ -80,7 +78,7 @@ def _shown_answer(row: SampleRow) -> str:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder with what its stages recorded, and its artifacts: each is known with all it was made from."""
+    """A run folder with the records of its stages, and its artifacts with their inputs."""
 
     folder: RunFolder
     config: Config
@@ -93,13 +91,13 @@ class FinishedRun:
 
     @cached_property
     def model(self) -> Artifact:
-        """Known by the digest that the registry knows it by."""
+        """The model, with the digest that the registry records."""
         folder = self.folder.checkpoint
         return self._made("model", folder, weights_sha256(folder), (self.dataset,), base_model=self.base_sha256)
 
     @cached_property
     def evaluation(self) -> Artifact | None:
-        """None where an INVALID verdict came before any evaluation."""
+        """None where the verdict is INVALID because there is no evaluation."""
         record = self.folder.candidate / EVALUATION
         if not record.is_file():
             return None
@@ -115,7 +113,7 @@ class FinishedRun:
 
     @property
     def base_sha256(self) -> str:
-        """The weights that training started from."""
+        """The digest of the weights that training started from; '' where it is unknown."""
         return str((read_manifest(self.folder.training) or {}).get("inputs", {}).get("base", ""))
 
     def _made(self, kind: str, path: Path, sha256: str, inputs: tuple[Artifact, ...] = (), **digests: str) -> Artifact:
@@ -124,7 +122,7 @@ class FinishedRun:
 
 
 def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
-    """Reports the stages of a run folder to the configured tracker: audit, train, evaluate, gate."""
+    """Reports the stages audit, train, evaluate and gate of a run folder to the configured tracker."""
     if config.tracker.kind == "none":
         return
     place = RunFolder(folder)
@@ -137,9 +135,9 @@ def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
 
 @contextmanager
 def live_tracking(folder: Path, config: Config, fingerprint: str, curve: Path) -> Iterator[None]:
-    """While the block trains, its curve goes to the W&B run that `track_run` completes afterwards.
+    """While the block trains, reports the curve to the tracker run that `track_run` completes afterwards.
 
-    Online only: offline nobody can watch, and one folder a stage is written at the end.
+    Only online: offline nobody can watch, and each stage is written as one folder at the end.
     """
     if config.tracker.kind == "none" or config.tracker.mode == "offline":
         yield
@@ -149,11 +147,11 @@ def live_tracking(folder: Path, config: Config, fingerprint: str, curve: Path) -
 
 
 def open_stage(folder: Path, config: Config, stage: str, fingerprints: Sequence[str] = ()) -> Tracker:
-    """The tracker of one stage of a run. Its name holds the digest of the stage's inputs, so a stage that is done
-    again with other inputs is another W&B run, and one that was interrupted is the same; and the stage's place, so
-    that a sync of all folders, in the order of their names, finds what a stage used.
+    """The tracker of one stage of a run.
 
-    `fingerprints` are those of a stage that is not done yet.
+    The tracker run's name holds the digest of the stage's inputs: an interrupted stage continues in its own run, and a
+    stage repeated with other inputs gets another. It also holds the stage's position, so that `wandb sync` uploads
+    the folders in the order of the stages, each after its inputs. `fingerprints` are those of an unfinished stage.
     """
     digest = sha256_json([stage, *(fingerprints or _fingerprints(folder, stage))])
     return open_tracker(

@@ -1,4 +1,4 @@
-"""Experiment tracking: W&B, what an installed package brings, or nothing. A tracker that fails stops no run."""
+"""The interface of an experiment tracker, and the tracker that keeps nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from pathlib import Path
 class Artifact:
     """A finished file or folder (kind: dataset, model, evaluation, verdict), and the artifacts it was made from.
 
-    `path` is where it stays: nothing is copied, and an offline run is uploaded later from there. `digests` name what
-    it was made from beside `inputs`, and is kept in no artifact of its own (the base model, the prompt contract).
+    `path` must stay valid: nothing is copied, and an offline run is uploaded from there later. `digests` holds the
+    inputs that are not artifacts themselves: the base model, the prompt contract.
     """
 
     name: str
@@ -22,34 +22,34 @@ class Artifact:
 
 
 class Tracker:
-    """Where one stage of a run reports to. As it stands it keeps nothing: a tracker overrides what it can keep.
+    """Receives what one stage of a run reports. The methods here do nothing: a tracker overrides those it supports.
 
-    The class of a kind is opened once a stage: `__init__(self, config: TrackerConfig, *, folder, group, stage,
-    run_name, settings)`. Files go under `folder` (a Path). `group` is the experiment, `stage` one of audit, train,
-    evaluate and gate. `run_name` is the same when an interrupted stage starts again. `settings` is the whole
+    A tracker's class is built once per stage: `__init__(self, config: TrackerConfig, *, folder, group, stage, run_name,
+    settings)`. Files are written under `folder` (a Path). `group` is the experiment, `stage` one of audit, train,
+    evaluate and gate. `run_name` stays the same when an interrupted stage starts again. `settings` is the whole
     configuration as plain values, without secrets.
     """
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        """A point of the history; `step` never falls."""
+        """One point of the history; `step` never decreases."""
 
     def summary(self, values: dict[str, float]) -> None:
         """Final values, keyed `suite/task/metric`."""
 
     def table(self, name: str, columns: list[str], rows: list[list[object]]) -> None:
-        """Samples of one task."""
+        """A table of samples of one task."""
 
     def artifact(self, made: Artifact, alias: str = "") -> None:
-        """What the stage made. `alias` names this version beside `latest` (candidate, production)."""
+        """An output of the stage. `alias` (candidate, production) names this version, besides `latest`."""
 
     def alert(self, title: str, text: str) -> None:
-        """Tells the people who watch the project."""
+        """Notifies the people who watch the project."""
 
     def view(self, keys: list[str]) -> None:
-        """Saves a comparison of the experiment's runs on these summary keys, where the tracker can."""
+        """Saves a view that compares the experiment's runs by these summary keys, where the tracker supports it."""
 
     def finish(self, exit_code: int) -> None:
-        """Ends the record; nothing may follow."""
+        """Ends the tracker run; no call may follow."""
 
 
 class NoTracker(Tracker):

@@ -1,4 +1,4 @@
-"""One W&B run a stage. Offline it writes to the run folder only, and `wandb sync` uploads that later."""
+"""Tracks each stage as one W&B run. Offline, it writes only to the run folder; `wandb sync` uploads that later."""
 
 import os
 import re
@@ -11,15 +11,16 @@ from typing import Any
 from harness.config.experiment import TrackerConfig
 from harness.track.tracker import Artifact, Tracker
 
-# A saved W&B view that puts the runs of an experiment beside each other (extra package `wandb-workspaces`). Building
-# it needs no network; saving does, and could not be tried against a server here.
-
-
-PANELS_SHOWN = 40
+INIT_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 300.0
+PANELS_SHOWN = 40  # metrics of a saved view
 
 
 def comparison_view(entity: str, project: str, group: str, keys: Sequence[str]) -> Any:
-    """The view: each `suite/task/metric` of `keys` as bars over runs, what the gate found, and the loss curve."""
+    """A view of an experiment: each `suite/task/metric` of `keys` as bars over runs, their changes, and the loss curve.
+
+    Needs the package `wandb-workspaces`. Saving the view needs a server; that has not been tried.
+    """
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
@@ -36,18 +37,10 @@ def comparison_view(entity: str, project: str, group: str, keys: Sequence[str]) 
     )
 
 
-def can_save_views() -> bool:
-    return find_spec("wandb_workspaces") is not None
-
-
-INIT_TIMEOUT_S = 30.0
-FINISH_TIMEOUT_S = 300.0
-
-
 class WandbTracker(Tracker):
-    """Any failure surfaces as wandb's own exception; SafeTracker keeps it from the run.
+    """A W&B run for one stage. Failures raise wandb's own exceptions; SafeTracker catches them.
 
-    `folder` is where the files stay: an offline run names them by absolute path.
+    The files stay in `folder`: an offline run refers to them by absolute path.
     """
 
     def __init__(
@@ -72,7 +65,7 @@ class WandbTracker(Tracker):
         self._first_step = int(self._run.starting_step)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        """A run that goes on keeps the steps it has: W&B takes none twice."""
+        """A continued run keeps the steps it has, since W&B accepts each step once."""
         if step >= self._first_step:
             self._run.log(values, step=step)
 
@@ -95,19 +88,18 @@ class WandbTracker(Tracker):
         self._run.alert(title=title[:63], text=text, level="ERROR")
 
     def view(self, keys: list[str]) -> None:
-        """Only online: a view lives on the server (docs/wandb.md says how to make it by hand)."""
-
-        if not self._run.offline and can_save_views():
+        """Only online: views live on the server. docs/wandb.md says how to make one by hand."""
+        if not self._run.offline and find_spec("wandb_workspaces") is not None:
             comparison_view(self._run.entity, self._run.project, self._run.group, keys).save()
 
     def finish(self, exit_code: int) -> None:
         self._run.finish(exit_code=exit_code)
 
     def _use(self, used: Artifact) -> None:
-        """Declares an input: built again from the same files, it has the digest of the version on the server.
+        """Declares an input. Built again from the same files, it has the digest of the version on the server.
 
-        `use_artifact` refuses to be called offline. What it does with an artifact that is not on the server yet is
-        done here as well: the record says so, and the sync declares the use (and uploads what it does not find).
+        `use_artifact` cannot be called offline. The call below records the same: the sync then declares the use, and
+        uploads the artifact where the server lacks it.
         """
         with _staged_in(self._staging):
             if self._run.offline:
@@ -117,22 +109,22 @@ class WandbTracker(Tracker):
 
 
 def _draft(made: Artifact) -> Any:
-    """W&B's artifact; the same files under the same names always have the same digest there."""
+    """The W&B artifact. The same files under the same names always have the same digest there."""
     import wandb
 
-    inputs = [_artifact_name(used.name) for used in made.inputs]
+    inputs = [artifact_name(used.name) for used in made.inputs]
     metadata = {"sha256": made.sha256, "inputs": inputs, **made.digests}
-    artifact = wandb.Artifact(_artifact_name(made.name), type=made.kind, metadata=metadata)
+    artifact = wandb.Artifact(artifact_name(made.name), type=made.kind, metadata=metadata)
     root = made.path.resolve()
     for file in _files_below(root):
         inside = file.name if root.is_file() else file.relative_to(root).as_posix()
-        # Run folders never change once complete: no second copy in W&B's staging folder or cache.
+        # A complete run folder never changes, so W&B needs no copy in its staging folder or cache.
         artifact.add_file(str(file), name=inside, policy="immutable", skip_cache=True)
     return artifact
 
 
 def logged_in() -> bool:
-    """Whether wandb finds a key for its server (environment or netrc), without asking anybody."""
+    """Whether wandb finds a key for its server (environment or netrc), without a prompt."""
     import wandb
     from wandb.sdk.lib import wbauth
 
@@ -142,12 +134,12 @@ def logged_in() -> bool:
 
 
 def _wandb_settings() -> Any:
-    """Quiet, and nothing about this machine, its code or its command line leaves it."""
+    """Settings for a silent run that sends nothing about this machine, its code or its command line."""
     import wandb
 
     return wandb.Settings(
         silent=True,
-        reinit="create_new",  # the run of one stage is never taken for that of another, nor for a caller's own
+        reinit="create_new",  # never reuse the run of another stage, or of a caller
         console="off",
         save_code=False,
         disable_code=True,
@@ -166,7 +158,7 @@ def _wandb_settings() -> Any:
 
 @contextmanager
 def _staged_in(folder: Path) -> Iterator[None]:
-    """W&B copies tables to a folder in the user's home; samples belong in the run folder. A user's own choice stays."""
+    """Keeps W&B's copies of tables in the run folder, not in the user's home; WANDB_DATA_DIR takes precedence."""
     chosen = "WANDB_DATA_DIR" in os.environ
     os.environ.setdefault("WANDB_DATA_DIR", str(folder))
     try:
@@ -184,10 +176,10 @@ def _files_below(path: Path) -> list[Path]:
 
 
 def _run_id(name: str) -> str:
-    """`name` without what W&B forbids in an id, at most 128 characters; its end, the digest, stays."""
+    """`name` as a W&B id: allowed characters only, the last 128 of them, which include the digest."""
     return re.sub(r"[^\w.-]+", "-", name)[-128:]
 
 
-def _artifact_name(name: str) -> str:
-    """`name` with W&B's characters only, at most 128 of them."""
+def artifact_name(name: str) -> str:
+    """`name` as the name of a W&B artifact: allowed characters only, at most 128."""
     return re.sub(r"[^\w.-]+", "-", name)[:128]

@@ -126,7 +126,7 @@ def test_release_is_default_against_production_and_an_anchor() -> None:
 def test_an_anchor_that_nobody_set_is_told_with_how_to_set_it(tmp_path: Path) -> None:
     sides = [str(one_task(GOOD, label=name).write(tmp_path / name)) for name in ("base", "mine")]
     one_task(GOOD).write(tmp_path / "production")
-    with pytest.raises(UsageError, match=r"'anchor' has no evaluation.*harness promote RUN --alias anchor"):
+    with pytest.raises(UsageError, match=r"anchor has no evaluation.*harness promote RUN --alias anchor"):
         compare_evaluations(sides[0], sides[1], tmp_path, policy(baselines=["production", "anchor"]))
 
 

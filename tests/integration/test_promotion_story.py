@@ -106,7 +106,7 @@ def test_looks_decide_where_everything_was_answered_before(story: Story, told: d
         assert told[act].code == 0, told[act].said
     assert "start vLLM" not in told["half in looks"].said
     assert stops(story.project / "in-looks-again") == {"agree": 30, "cite": 30}
-    assert "stopped early (agree, cite) and cannot be a baseline" in told["half in looks promoted"].said
+    assert "stopped early (agree, cite). It cannot be a baseline" in told["half in looks promoted"].said
 
 
 def test_those_who_watch_see_the_curve_in_the_run_that_is_completed_later(story: Story) -> None:

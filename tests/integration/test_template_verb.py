@@ -101,7 +101,7 @@ class TestBadInput:
     def test_no_server_there(self, harness: Harness, served: Served) -> None:
         code, printed = harness("template", "verify", str(served.adapter), "--server", "http://127.0.0.1:9")
         assert code == 3
-        assert "no server answers at http://127.0.0.1:9" in printed
+        assert "there is no server at http://127.0.0.1:9" in printed
 
     def test_no_address(self, harness: Harness, served: Served) -> None:
         code, printed = harness("template", "verify", str(served.adapter), "--server", "localhost")

@@ -196,7 +196,7 @@ def test_the_installed_tracker_gets_every_stage(site: Path, tmp_path: Path) -> N
     assert track("file").stderr == ""
     assert (tmp_path / "values.csv").read_text() == "train,train/n,2.0\ngate,gate/n,2.0\n"
     failed = track("fil")
-    assert failed.stderr.count("warning: tracking stopped, the run goes on: KeyError: 'file'") == 2
+    assert failed.stderr.count("warning: tracking stopped, the run continues: KeyError: 'file'") == 2
 
 
 def test_the_doctor_knows_the_installed_tracker(installed: Path, project: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_failure_is_one_warning_and_the_run_goes_on(tmp_path: Path, capsys: py
     tracker.finish(0)
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
-    assert errors[0].startswith("warning: tracking stopped, the run goes on: FileExistsError")
+    assert errors[0].startswith("warning: tracking stopped, the run continues: FileExistsError")
 
 
 def test_a_failure_in_the_middle_keeps_what_came_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
