@@ -1,4 +1,4 @@
-"""What the gate hands on: the comparison of two evaluations, and the verdict on it."""
+"""Records of the gate: the comparison of two evaluations, and the verdict on it."""
 
 from datetime import date
 from typing import Literal
@@ -46,10 +46,10 @@ class Stratum(Record):
 
 
 class Adjusted(Record):
-    """What guessing does not explain of the flips on multiple choice, as shares of all items."""
+    """Flips on multiple choice beyond those that guessing explains, as shares of all items."""
 
     forgetting: float
-    """Share of items known before and no longer."""
+    """Share of items that the baseline knew and the candidate does not."""
 
     forgetting_low: float
     """Lower limit of the 95% interval of `forgetting`."""
@@ -58,7 +58,7 @@ class Adjusted(Record):
     """Upper limit of the 95% interval of `forgetting`."""
 
     transfer: float
-    """Share of items not known before and known now."""
+    """Share of items that the candidate knows and the baseline did not."""
 
     transfer_low: float
     """Lower limit of the 95% interval of `transfer`."""
@@ -105,7 +105,7 @@ class Measured(Record):
     """Mean of the candidate, as the task reports it."""
 
     delta: float
-    """Difference of the means, turned so that larger is better."""
+    """Difference of the means; positive: the candidate is better."""
 
     ci_low: float
     """Lower limit of the 95% interval of `delta`."""
@@ -123,7 +123,7 @@ class Measured(Record):
     """Whether higher or lower values are better."""
 
     beyond_chance: Adjusted | None = None
-    """What guessing does not explain of the flips; null: not multiple choice."""
+    """Flips beyond those that guessing explains; null: not multiple choice."""
 
     relative_drop: Relative | None = None
     """Share of the baseline's score that was lost; null: its mean is 0, or scores can be negative."""
@@ -137,7 +137,7 @@ class Measured(Record):
 
 
 class MetricComparison(Measured):
-    """One measured metric with what the tests need."""
+    """One measured metric, with the data that the tests need."""
 
     lowest: float = 0.0
     """Lowest value of an item on either side."""
@@ -146,7 +146,7 @@ class MetricComparison(Measured):
     """Highest value of an item on either side."""
 
     differences: list[float] | None = None
-    """Differences item by item, larger is better; null: the counts of a right/wrong metric say everything."""
+    """Difference of each item; positive: better. Null: the counts of a right/wrong metric are enough."""
 
     clusters: list[int] | None = None
     """Number of each item's cluster; null: items are independent."""
@@ -158,17 +158,17 @@ class MetricComparison(Measured):
     """Pairs of each task of a group; null: not a group."""
 
     equal_weights: bool = False
-    """Whether the tasks of a group count the same, not by their size."""
+    """Whether the tasks of a group have equal weight, whatever their size."""
 
     effective_n: float | None = None
-    """Independent items that the candidate's mean is worth; null: `n`."""
+    """Number of independent items equivalent to those of the candidate's mean; null: `n`."""
 
     planned_baseline: float | None = None
     """Baseline's mean over all planned items of a task that ended early; null: not measured."""
 
     @property
     def reference(self) -> float:
-        """The baseline's mean that relative margins refer to: over all planned items, wherever the task stopped."""
+        """The baseline's mean for relative margins: over all planned items, even if the task ended early."""
         return self.baseline if self.planned_baseline is None else self.planned_baseline
 
 
@@ -209,10 +209,10 @@ class Flip(Record):
 
 
 class Forgetting(Record):
-    """Loss of ability over the tasks of a suite; differences are candidate − baseline, larger is better."""
+    """Loss of ability over the tasks of a suite; a positive difference favours the candidate."""
 
     tasks: int
-    """Tasks that were counted."""
+    """Number of tasks counted."""
 
     worst: str
     """Task and metric that fell most."""
@@ -227,7 +227,7 @@ class Forgetting(Record):
     """Upper limit of the 95% interval of the smallest true difference."""
 
     mean: float
-    """Mean difference; every task counts the same."""
+    """Mean difference over tasks of equal weight."""
 
     mean_low: float
     """Lower limit of the 95% interval of `mean`."""
@@ -236,7 +236,7 @@ class Forgetting(Record):
     """Upper limit of the 95% interval of `mean`."""
 
     fell: int
-    """Tasks whose score is lower."""
+    """Number of tasks with a lower score."""
 
     fell_low: int
     """Fewest tasks that truly fell, at 95%."""
@@ -249,7 +249,7 @@ class Stopped(Record):
     """A task that the sequential rule ended early."""
 
     items: int
-    """Items asked."""
+    """Items evaluated."""
 
     planned: int
     """Items planned."""
@@ -313,7 +313,7 @@ class MetricVerdict(Measured):
     """guard: must not fall; target: must be reached; info: decides nothing."""
 
     margin: float | None
-    """Tolerated drop, or demanded gain, in the metric's own unit; null: none."""
+    """Tolerated drop, or required gain, in the metric's own unit; null: none."""
 
     floor: float | None
     """Value to reach, in the metric's own unit; null: none."""
@@ -325,7 +325,7 @@ class MetricVerdict(Measured):
     """P-value of the test that the limits are met; null: not tested."""
 
     p_harm: float | None
-    """P-value of a fall; adjusted by Holm over guards, by Benjamini-Hochberg over slices shown."""
+    """P-value of the test for a drop; adjusted by Holm over guards, by Benjamini-Hochberg over shown slices."""
 
     verdict: VerdictName
     """The verdict on this metric."""
@@ -334,7 +334,7 @@ class MetricVerdict(Measured):
     """Why, in one sentence."""
 
     n_needed: int | None
-    """Items that would decide an inconclusive metric; null: not needed, or unknown."""
+    """Total number of items that would decide an inconclusive metric; null: not needed, or unknown."""
 
     against: str | None = None
     """Baseline of this line; null: the verdict's own."""
@@ -347,7 +347,7 @@ class MetricVerdict(Measured):
 
 
 class Waiver(Record):
-    """A waiver of the policy that this verdict used, or could not use because it had expired."""
+    """A waiver of the policy that the verdict used, or could not use because it had expired."""
 
     rule: str
     """Glob of the rule that grants it."""
@@ -359,13 +359,13 @@ class Waiver(Record):
     """Why it was granted."""
 
     expires: date
-    """Last day on which it holds (UTC)."""
+    """Last day on which the waiver is valid (UTC)."""
 
     used_for: Literal["missing", "inconclusive"]
-    """What it lets pass: a missing metric or an inconclusive one."""
+    """What the waiver lets pass: a missing metric or an inconclusive one."""
 
     expired: bool
-    """Whether it had expired on the day of the verdict."""
+    """Whether the waiver had expired on the day of the verdict."""
 
 
 class Verdict(Record):
@@ -384,7 +384,7 @@ class Verdict(Record):
     """Name of the policy."""
 
     reasons: list[str]
-    """What decided the verdict, in sentences."""
+    """Reasons for the verdict, in sentences."""
 
     baseline: Side
     """The model compared against."""
@@ -393,7 +393,7 @@ class Verdict(Record):
     """The model that may replace it."""
 
     metrics: list[MetricVerdict]
-    """One line for each metric and rule, then the metrics that are only shown."""
+    """One line for each metric and rule, then metrics that are only shown."""
 
     policy_sha256: str = ""
     """Digest of the policy's values."""
@@ -408,10 +408,10 @@ class Verdict(Record):
     """Waivers that the verdict used, or could not use."""
 
     notes: list[str] = []
-    """What to know beside the reasons: waivers, tasks that ended early, noise."""
+    """Notes besides the reasons: waivers, tasks that ended early, noise."""
 
     forgetting: Forgetting | None = None
     """Loss of ability over the tasks; null: no task counts."""
 
     decided_on: date | None = None
-    """Day of the decision (UTC), as of which waivers were judged."""
+    """Day of the decision (UTC), on which waivers must be valid."""
