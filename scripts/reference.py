@@ -47,18 +47,18 @@ FILES = {
 WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", Any: "any value"}
 VERDICT = "10 FAIL, 11 INCONCLUSIVE, 12 INVALID"
 OWN_CODES = {
-    "run": f"{VERDICT}; 10 too when the data break a limit of the audit",
-    "audit": "10 when the data break a limit of the audit",
-    "train": "10 when the data break a limit of the audit",
-    "evaluate": "12 when the prompt contract has a fault",
-    "compare": "12 when the evaluations cannot be compared",
+    "run": f"{VERDICT}; also 10 if the data exceed a limit of the audit",
+    "audit": "10 if the data exceed a limit of the audit",
+    "train": "10 if the data exceed a limit of the audit",
+    "evaluate": "12 if the prompt contract is unsound",
+    "compare": "12 if the evaluations cannot be compared",
     "gate": VERDICT,
     "ci": VERDICT,
-    "serve": "12 when the prompt contract has a fault",
-    "template": "12 when a check finds a fault",
-    "promote": "10, 11 or 12 when the promotion is refused: the code of the gravest reason",
-    "registry": "12 when the history or a model was changed",
-    "verify": "12 when a link of the chain is broken",
+    "serve": "12 if the prompt contract is unsound",
+    "template": "12 if a check fails",
+    "promote": "10, 11 or 12 if the promotion is refused: the code of the most serious reason",
+    "registry": "12 if the history or a model was changed",
+    "verify": "12 if a link of the chain is broken",
 }
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 

@@ -1,3 +1,3 @@
-"""The command line."""
+"""The command line: one module per family of verbs."""
 
 from harness.cli.entry import main as main

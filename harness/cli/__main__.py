@@ -1,4 +1,4 @@
-"""`python -m harness.cli` is `harness`."""
+"""`python -m harness.cli` does the same as `harness`."""
 
 import sys
 

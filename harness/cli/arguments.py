@@ -1,4 +1,4 @@
-"""What the verbs share: the parser and its error messages, common options, checks of key=value settings."""
+"""The parser of all verbs with its error messages, common options, and checks of key=value settings."""
 
 import argparse
 import difflib
@@ -18,13 +18,13 @@ MODEL = "run, model or adapter folder, hub id, or 'base'"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with one message for an error: what is wrong, what is near, an example. It exits with 2."""
+    """An argument parser that exits with 2 and one message: what is wrong, the nearest valid name, an example."""
 
     example = ""
-    verbs: Mapping[str, "Parser"] = MappingProxyType({})  # the parser of every verb: another one may have an option
+    verbs: Mapping[str, "Parser"] = MappingProxyType({})  # all verbs' parsers, to find which verb has an option
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses unknown arguments: left to argparse, the program would report them, which knows no verb's options."""
+        """Rejects unknown arguments itself: the main parser would report them without the verb's options."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             flags = [one.partition("=")[0] for one in unknown if one.startswith("-")]
@@ -32,11 +32,11 @@ class Parser(argparse.ArgumentParser):
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
-        """argparse's own message, and the help of every argument that it names."""
+        """Exits with argparse's message and the help of every argument that it names."""
         words = set(re.findall(r"[\w.-]+", message))
         named = [a for a in self._actions if words & {a.metavar or a.dest, *a.option_strings}]
-        told = message if self.prog == PROGRAM else f"{self._verb()}: {message}"
-        self._fail("\n".join([told, *map(_explained, named)]))
+        message = message if self.prog == PROGRAM else f"{self._verb()}: {message}"
+        self._fail("\n".join([message, *map(_help_line, named)]))
 
     def options(self) -> list[str]:
         return [name for action in self._actions for name in action.option_strings]
@@ -48,33 +48,33 @@ class Parser(argparse.ArgumentParser):
         return self.prog.removeprefix(PROGRAM).strip()
 
     def _no_option(self, flag: str) -> str:
-        told = f"there is no {flag} before the verb" if self.prog == PROGRAM else f"{self._verb()} has no {flag}"
+        wrong = f"there is no {flag} before the verb" if self.prog == PROGRAM else f"{self._verb()} has no {flag}"
         if having := [verb for verb, parser in self.verbs.items() if flag in parser.options()]:
             has = "has" if len(having) == 1 else "have"
-            return f"{told}; {', '.join(having)} {has} it: {PROGRAM} {having[0]} … {flag}"
+            return f"{wrong}; {', '.join(having)} {has} it: {PROGRAM} {having[0]} … {flag}"
         own = [option for option in self.options() if option.startswith("--")]
-        close = difflib.get_close_matches(flag, own, n=1, cutoff=0.75)  # the dashes are always alike
-        return f"{told}. Did you mean '{close[0]}'?" if close else f"{told}. Valid: {', '.join(own)}."
+        close = difflib.get_close_matches(flag, own, n=1, cutoff=0.75)  # high: the dashes are always alike
+        return f"{wrong}. Did you mean '{close[0]}'?" if close else f"{wrong}. Valid: {', '.join(own)}."
 
     def _no_argument(self, values: Sequence[str]) -> str:
         taken = [str(action.metavar or action.dest) for action in self._actions if not action.option_strings]
-        told = f"{self._verb()} does not take {', '.join(map(repr, values))}"
-        return f"{told}. It takes {' and '.join(taken) or 'only options and key=value settings'}."
+        wrong = f"{self._verb()} does not take {', '.join(map(repr, values))}"
+        return f"{wrong}. It takes {' and '.join(taken) or 'only options and key=value settings'}."
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Where a choice is not known, argparse lists all of them; this names the nearest."""
+        """For an unknown choice, names the nearest valid one instead of listing all."""
         if action.choices is not None and value not in action.choices:
             what = str(action.metavar or action.dest).lower()
             raise argparse.ArgumentError(None, f"there is no {what} {value!r}. {nearest(value, action.choices)}")
 
 
-def _explained(action: argparse.Action) -> str:
+def _help_line(action: argparse.Action) -> str:
     name = " ".join([*action.option_strings[-1:], *([] if action.nargs == 0 else [str(action.metavar or action.dest)])])
     return f"  {name}: {action.help or 'one of ' + ', '.join(action.choices or ())}"
 
 
 def add_verb(subparsers: Subparsers, name: str, work: Verb, does: str, usage: str, example: str) -> Parser:
-    """A verb's parser, to add its arguments to. `does` is its line in `harness --help`."""
+    """Creates the parser of a verb, for its arguments. `does` is its line in `harness --help`."""
     parser = subparsers.add_parser(
         name,
         help=does,
@@ -95,17 +95,17 @@ def add_runs_dir(parser: Parser) -> None:
 
 
 def existing_folder(name: str, runs: Path, what: str, holding: str) -> Path:
-    """The folder that a path, or the name of a run, stands for.
+    """The folder given by its path or by the name of a run.
 
-    Raises UsageError for anything else: it says `what` was expected, and names the nearest run `holding` that file.
+    Raises UsageError for anything else, with `what` was expected and the nearest run that has the file `holding`.
     """
     if folder := next((path for path in (Path(name), runs / name) if path.is_dir()), None):
         return folder
     known = [path.parent.name for path in runs.glob(f"*/{holding}")]
-    raise UsageError(f"{name}: no such {what}. {nearest(name, known) if known else f'{runs} holds none.'}")
+    raise UsageError(f"{name}: no such {what}. {nearest(name, known) if known else f'There is none in {runs}.'}")
 
 
 def refuse_settings(verb: str, settings: Sequence[str]) -> None:
     """Raises UsageError for key=value settings of a verb that reads no configuration."""
     if settings:
-        raise UsageError(f"{verb} reads no configuration; it does not take: {', '.join(settings)}")
+        raise UsageError(f"{verb} reads no configuration, so it does not take {', '.join(settings)}")

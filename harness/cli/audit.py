@@ -1,10 +1,11 @@
-"""`harness audit`: the training data of an experiment, or any file, checked."""
+"""`harness audit`: checks the training data of an experiment, or any file."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_verb
+from harness.core.console import plural
 from harness.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,15 +20,15 @@ def register(subparsers: Subparsers) -> None:
         example="harness audit --input rows.jsonl --out checked audit=strict",
     )  # fmt: skip
     parser.add_argument(
-        "--input", type=Path, metavar="FILE", help="audit only this file or folder; its settings: data.sources.input"
+        "--input", type=Path, metavar="FILE", help="audit only this file or folder; its settings are data.sources.input"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write to (default with --input: audit; else the run's)"
+        "--out", type=Path, metavar="DIR", help="folder to write to (default with --input: audit; else the run folder)"
     )
 
 
 def audit(options: argparse.Namespace) -> int:
-    """FAIL where the data break a limit of the audit, else DONE."""
+    """FAIL if the data exceed a limit of the audit, else DONE."""
     from harness.core.store import locked
     from harness.workflows.compose import config_for
     from harness.workflows.run import Run, audit_alone, audit_stage
@@ -49,8 +50,7 @@ def audit(options: argparse.Namespace) -> int:
 
 
 def _print_counts(dataset: "Dataset") -> None:
-    """Rows read, kept and quarantined by source, then rows by finding."""
-    from harness.core.console import plural
+    """Prints rows read, kept and quarantined by source, then rows by finding."""
 
     for source in dataset.sources:
         quarantined = sum(source.quarantined.values())

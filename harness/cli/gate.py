@@ -1,4 +1,4 @@
-"""`harness compare` and `harness gate`: two evaluations side by side, and the verdict of a policy on them."""
+"""`harness compare` and `harness gate`: compare two evaluations, and decide on them by a policy."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def register(subparsers: Subparsers) -> None:
         "--plan", action="store_true", help="show what the policy can decide on suite=NAME, before any run"
     )
     parser.add_argument(
-        "--like", metavar="RUN", help="with --plan: the run or gate folder whose measured discordance to plan with"
+        "--like", metavar="RUN", help="with --plan: a run or gate folder; plan with its measured discordance"
     )
 
 
@@ -38,20 +38,20 @@ def _add_evaluations(parser: Parser, nargs: str | None) -> None:
     parser.add_argument("candidate", nargs=nargs, metavar="CANDIDATE", help=side)
     parser.add_argument(
         "--anchor", action="append", default=[], metavar="BASELINE",
-        help="a further baseline, against which no guard may fail (repeatable)",
+        help="a further baseline that no guard may fall against (repeatable)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write the results to")
     add_runs_dir(parser)
 
 
 def compare(options: argparse.Namespace) -> int:
-    """INVALID when the evidence cannot be compared, else DONE: a comparison decides nothing, even with a policy."""
+    """INVALID if the evidence cannot be compared, else DONE: a comparison decides nothing, even with a policy."""
     from harness.report.markdown import print_comparison
     from harness.workflows.gate import compare_evaluations, policy_named, write_comparison
 
     name, others = _policy(options.overrides)
     if others:
-        raise UsageError(f"compare takes policy=NAME or policy=PATH only, not: {', '.join(others)}")
+        raise UsageError(f"compare takes only policy=NAME or policy=PATH, not {', '.join(others)}")
     policy = policy_named(name) if name else None
     comparison = compare_evaluations(options.baseline, options.candidate, options.runs_dir, policy, options.anchor)
     if options.out is not None:
@@ -70,9 +70,11 @@ def gate(options: argparse.Namespace) -> int:
     if options.plan:
         return _plan(options, name or "default", others)
     if others:
-        raise UsageError(f"gate takes policy=NAME or policy=PATH, not: {', '.join(others)}")
+        raise UsageError(f"gate takes only policy=NAME or policy=PATH, not {', '.join(others)}")
     if options.candidate is None:
-        raise UsageError("name what to compare: harness gate BASELINE CANDIDATE, or harness gate --plan suite=NAME")
+        raise UsageError(
+            "gate needs two evaluations: harness gate BASELINE CANDIDATE. Without any: harness gate --plan suite=NAME"
+        )
     verdict, report = gate_evaluations(
         options.baseline, options.candidate, name or "default", options.out, options.runs_dir, options.anchor
     )
@@ -87,7 +89,7 @@ def _plan(options: argparse.Namespace, policy: str, overrides: Sequence[str]) ->
     from harness.workflows.gate import policy_named
 
     if options.baseline is not None:
-        raise UsageError("harness gate --plan takes no evaluations; an earlier comparison is given with --like RUN")
+        raise UsageError("gate --plan takes no evaluations. To plan with an earlier comparison, use --like RUN.")
     config = config_for(overrides)
     like = earlier(options.like, options.runs_dir) if options.like else None
     print_plan(plan(policy_named(policy), config.suite.name, task_sizes(config), like), like is not None)

@@ -1,4 +1,4 @@
-"""`harness mirror`: copies of datasets for machines without a network."""
+"""`harness mirror`: copies datasets for machines without a network."""
 
 import argparse
 from pathlib import Path
@@ -14,9 +14,9 @@ def register(subparsers: Subparsers) -> None:
         usage="SUITE... --to DIR [options]",
         example="harness mirror general --to hub   (then, anywhere: harness evaluate base suite=general hub_dir=hub)",
     )  # fmt: skip
-    parser.add_argument("names", nargs="*", metavar="SUITE", help="a suite, or tasks and groups of lm-eval by name")
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to copy to, your later hub_dir")
-    parser.add_argument("--verify", action="store_true", help="only check the digests of the copies; no network")
+    parser.add_argument("names", nargs="*", metavar="SUITE", help="a suite, or an lm-eval task or group")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to copy to; use it as hub_dir")
+    parser.add_argument("--verify", action="store_true", help="only check the digests of the copies; needs no network")
 
 
 def mirror(options: argparse.Namespace) -> int:
@@ -24,6 +24,6 @@ def mirror(options: argparse.Namespace) -> int:
 
     refuse_settings("mirror", options.overrides)
     if not options.names and not options.verify:
-        raise UsageError("name what to mirror: harness mirror SUITE --to DIR, or a task or group of lm-eval")
+        raise UsageError("mirror needs a suite, or an lm-eval task or group: harness mirror SUITE --to DIR")
     print(summary(verified(options.to) if options.verify else mirror(options.names, options.to)))
     return ExitCode.DONE

@@ -1,4 +1,4 @@
-"""The whole command line: what every family of verbs registers."""
+"""The parser of the whole command line, with the verbs of all families."""
 
 import argparse
 
@@ -14,7 +14,7 @@ exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 envi
 
 
 def parser() -> Parser:
-    """The parser of all verbs. It imports nothing heavy: a verb's work is imported when it is called."""
+    """The parser of all verbs. Imports nothing heavy: a verb's work is imported when the verb is called."""
     program = Parser(
         prog=PROGRAM,
         description="Fine-tune a language model to follow your organisation's rules, and prove that it does.",

@@ -1,4 +1,4 @@
-"""`harness promote`, `harness registry` and `harness verify`: aliases, and the evidence behind them."""
+"""`harness promote`, `harness registry` and `harness verify`: manage aliases and check the evidence behind them."""
 
 import argparse
 import getpass
@@ -44,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
     for parser in (promoting, managing):
         parser.add_argument("--alias", default="production", metavar="NAME", help="default: production")
         parser.add_argument("--why", default="", metavar="TEXT", help="the reason, kept in the history")
-        parser.add_argument("--who", metavar="NAME", help="who decides (default: the CI job's user, else you)")
+        parser.add_argument("--who", metavar="NAME", help="who decides (default: the user of the CI job, else you)")
     checking = add_verb(
         subparsers, "verify", verify,
         does="check a run's whole chain of evidence, offline",
@@ -60,7 +60,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """INVALID when a link of the chain is broken, else DONE."""
+    """INVALID if a link of the chain is broken, else DONE."""
     from harness.checkpoint.alias import registry_folder, require_promoted, resolved
     from harness.lineage.verify import broken_links, verify_evidence
 
@@ -92,7 +92,7 @@ def registry(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    """Where every alias is, then the history, newest last."""
+    """Prints the model of every alias, then the history, newest last."""
     found = _registry(options)
     entries = found.history()
     for alias in sorted({entry.alias for entry in entries}):
@@ -112,7 +112,7 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    """INVALID when the history is broken, or lacks the entry of --head."""
+    """INVALID if the history is broken or lacks the entry of --head."""
     found = _registry(options)
     links = found.verify()
     for link in links:
@@ -164,10 +164,10 @@ def _registry(options: argparse.Namespace, *also: str) -> "Registry":
 
 
 def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:
-    """The key=value arguments; raises UsageError for a key that is not known here."""
+    """The key=value settings; raises UsageError for an unknown key."""
     pairs = dict(text.split("=", 1) for text in options.overrides)
     if unknown := sorted(set(pairs) - set(known)):
-        raise UsageError(f"it takes {' and '.join(f'{name}=' for name in known)}, not: {', '.join(unknown)}")
+        raise UsageError(f"unknown setting {', '.join(unknown)}. Valid: {', '.join(f'{name}=' for name in known)}.")
     return pairs
 
 

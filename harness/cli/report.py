@@ -1,4 +1,4 @@
-"""`harness report`: a run's reports, written again from its records."""
+"""`harness report`: writes a run's reports again from its records."""
 
 import argparse
 

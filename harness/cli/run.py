@@ -1,4 +1,4 @@
-"""`harness run` and `harness train`: an experiment from its data to a verdict, or up to the checkpoint."""
+"""`harness run` and `harness train`: run an experiment up to its verdict, or up to its checkpoint."""
 
 import argparse
 import shlex
@@ -29,7 +29,7 @@ def register(subparsers: Subparsers) -> None:
         "launcher=accelerate num_processes=2 train.sequences_per_step=2",
     )  # fmt: skip
     parser.add_argument(
-        "--dry-run", action="store_true", help="show steps, tokens, parameters, memory and time instead of training"
+        "--dry-run", action="store_true", help="show steps, tokens, parameters, memory and time; train nothing"
     )
 
 
@@ -65,9 +65,9 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _with_experiment(overrides: Sequence[str]) -> Sequence[str]:
-    """The overrides; raises UsageError with the known experiments where none is named."""
+    """The overrides; raises UsageError with the known experiments if none is named."""
     if not any(override.startswith("experiment=") for override in overrides):
         from harness.workflows.compose import choices
 
-        raise UsageError(f"name what to run: experiment=NAME, one of: {', '.join(choices('experiment'))}")
+        raise UsageError(f"name an experiment: experiment=NAME, one of: {', '.join(choices('experiment'))}")
     return overrides

@@ -1,4 +1,4 @@
-"""`harness serve`: the vLLM server exactly as the evaluation starts it."""
+"""`harness serve`: starts the vLLM server exactly as an evaluation does."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from harness.core.errors import ExitCode
 def register(subparsers: Subparsers) -> None:
     parser = add_verb(
         subparsers, "serve", serve,
-        does="start the vLLM server exactly as the evaluation does",
+        does="start the vLLM server exactly as an evaluation does",
         usage="RUN [options] [key=value ...]",
         example="harness serve runs/NAME serve.port=8000   (key: VLLM_API_KEY in the environment)",
     )  # fmt: skip
@@ -18,7 +18,7 @@ def register(subparsers: Subparsers) -> None:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Becomes the server: it returns only with --print."""
+    """Replaces this process by the server; returns only with --print."""
     from harness.workflows.compose import config_for
     from harness.workflows.serve import command_line, serve
 

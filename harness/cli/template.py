@@ -1,4 +1,4 @@
-"""`harness template`: the prompt contract, shown as a card or verified."""
+"""`harness template`: shows or verifies the prompt contract."""
 
 import argparse
 
@@ -15,12 +15,12 @@ def register(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument(
         "action", choices=("show", "verify"), metavar="ACTION",
-        help="show: print the contract's card; verify: check it statically, in the checkpoint, and on a server",
+        help="show: print the contract's card; verify: check the contract itself, the checkpoint and a server",
     )  # fmt: skip
     parser.add_argument("checkpoint", nargs="?", metavar="RUN", help=MODEL)
     parser.add_argument("--server", metavar="URL", help="check this running server instead of starting one")
     parser.add_argument("--model", metavar="NAME", help="the model's name on that server")
-    parser.add_argument("--static", action="store_true", help="check only what needs no server")
+    parser.add_argument("--static", action="store_true", help="run only the checks that need no server")
 
 
 def template(options: argparse.Namespace) -> int:
@@ -33,5 +33,5 @@ def template(options: argparse.Namespace) -> int:
         print(contract_card(*contract_for(options.checkpoint, config)))
         return ExitCode.DONE
     if options.checkpoint is None:
-        raise UsageError("name what to verify: harness template verify RUN")
+        raise UsageError("template verify needs a run or model: harness template verify RUN")
     return print_steps(verify(options.checkpoint, config, options.server, options.model, options.static))

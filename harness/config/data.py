@@ -1,4 +1,4 @@
-"""Configuration of the sources, the mix and the audit; experiment.py validates it with the rest."""
+"""The configuration of the sources, the mix and the audit: groups `data` and `audit`."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ class SourceConfig(Group):
     """Rows of one origin: a file, a folder of files, or a dataset on the hub."""
 
     path: str | None = None
-    """File or folder to read; a relative path starts at the working directory, else at the shipped files."""
+    """File or folder to read; a relative path is looked up in the working directory, then in the shipped files."""
 
     hub: str | None = None
     """Hub id (`owner/name`) of the dataset; with `path`, that local copy is read instead."""
@@ -69,9 +69,9 @@ class SourceConfig(Group):
     @model_validator(mode="after")
     def _some_origin(self) -> "SourceConfig":
         if self.path is None and self.hub is None:
-            raise ValueError("give a path (file or folder) or hub (a dataset id)")
+            raise ValueError("set path (a file or folder) or hub (a dataset id)")
         if self.rows is not None and self.weight is not None:
-            raise ValueError("give rows or weight, not both")
+            raise ValueError("set rows or weight, not both")
         return self
 
 
@@ -82,13 +82,13 @@ class MixConfig(Group):
     """
 
     rows: Count | None = None
-    """Total number of rows that exact counts and weights share; null: as many as the weights allow."""
+    """Total number of rows, for exact counts and weights together; null: as many as the weights allow."""
 
     replay: Annotated[float, Field(ge=0, lt=1)] | Literal["all"] = 0.05
     """Share of replay rows in the mix, where no source has a weight; all: every replay row."""
 
     sampling: Literal["random", "first", "by_topic"] = "random"
-    """Rows taken of a larger source: at random, the first ones, or at random with every topic's share kept."""
+    """How rows are chosen from a larger source: at random, the first ones, or at random with topic shares kept."""
 
 
 class DataConfig(Group):
@@ -98,7 +98,7 @@ class DataConfig(Group):
     """The sources by name."""
 
     allow_unlicensed: list[str] = []
-    """Sources that may be used although no licence is named."""
+    """Sources that may be used without a licence."""
 
     mix: MixConfig = MixConfig()
     """How much of each source is trained on."""
@@ -113,7 +113,7 @@ class DataConfig(Group):
     @classmethod
     def _some_source(cls, sources: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
         if not sources:
-            raise ValueError("name at least one source")
+            raise ValueError("give at least one source")
         return sources
 
     @model_validator(mode="after")
@@ -121,9 +121,9 @@ class DataConfig(Group):
         weighted = [name for name, source in self.sources.items() if source.weight is not None]
         bare = [n for n, s in self.sources.items() if s.weight is None and s.rows is None]
         if weighted and bare:
-            raise ValueError(f"give every source a weight or rows, or none: {', '.join(bare)} has neither")
+            raise ValueError(f"set weight or rows for every source, or for none: {', '.join(bare)} has neither")
         if self.mix.rows is not None and not weighted:
-            raise ValueError("mix.rows is the total that weights share out: give sources.<name>.weight")
+            raise ValueError("mix.rows is a total that weights divide: set sources.<name>.weight")
         return self
 
 
@@ -141,26 +141,26 @@ class BehaviorRule(Group):
 
 
 class LimitConfig(Group):
-    """What the audit tolerates; a broken limit ends it with exit code 10."""
+    """What the audit tolerates; if a limit is exceeded, the audit ends with exit code 10."""
 
     max_rows: dict[str, Annotated[int, Field(ge=0)]] = {}
-    """Most rows that a reason code may find, kept or not."""
+    """Most rows that may have a reason code, kept or not."""
 
     max_share: dict[str, Share] = {}
-    """Largest share of the rows read that a reason code may find, kept or not."""
+    """Largest share of the rows read that may have a reason code, kept or not."""
 
 
 class AuditConfig(Group):
     """What happens to rows before training."""
 
     malformed: Literal["error", "quarantine"] = "error"
-    """A record that is not a row: error stops the audit, quarantine sets the record aside."""
+    """A record that cannot be read as a row: error stops the audit, quarantine sets the record aside."""
 
     behaviors: list[str | BehaviorRule] = []
     """Behaviours that answers must show: names of domain tasks, or groups with `sources` and `topics`."""
 
     filters: dict[str, dict[str, Any] | None] = {}
-    """Settings of each filter; a filter that is absent or null is off."""
+    """Settings by filter; a filter that is absent or null is off."""
 
     dedupe: dict[str, Any] = {}
     """Settings of the search for duplicates."""
@@ -169,25 +169,25 @@ class AuditConfig(Group):
     """Settings of the search for evaluation items among the rows."""
 
     licences: dict[str, Any] = {}
-    """What the model is for, and which licences that allows."""
+    """The use of the model, and which licences that use allows."""
 
     outliers: dict[str, Any] = {}
     """Settings of the search for answers of unusual length."""
 
     patterns: dict[str, Any] = {}
-    """Settings of the report on wordings that many answers share."""
+    """Settings of the report on phrases that many answers share."""
 
     limits: LimitConfig = LimitConfig()
-    """What the audit tolerates; a broken limit ends it with exit code 10."""
+    """What the audit tolerates; if a limit is exceeded, the audit ends with exit code 10."""
 
     engine: Literal["local", "ray"] = "local"
     """What runs the filters: processes on this machine, or Ray; results are the same."""
 
     workers: Count = 1
-    """Processes of the local engine; on Ray its scheduler decides; results are the same."""
+    """Processes of the local engine; Ray decides by itself; results are the same."""
 
     batch_rows: Count = 2000
-    """Rows that one process handles at a time; bounds memory; results are the same."""
+    """Rows that one process handles at a time, to bound memory; results are the same."""
 
     @property
     def rules(self) -> list[BehaviorRule]:

@@ -1,6 +1,6 @@
-"""One typed class a configuration group. `validate` reports every fault at once, before any work starts.
+"""The configuration: one typed class per group. `validate` reports all errors at once, before any work starts.
 
-Composition (YAML, overrides) happens in compose.py; this file knows plain dictionaries only.
+workflows/compose.py composes YAML files and overrides; this module sees plain dictionaries only.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class ModelConfig(Group):
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelConfig":
         if self.path is None and (self.wheel is None or self.gguf_file is None):
-            raise ValueError("give model.path (hub id or folder), or model.wheel with model.gguf_file")
+            raise ValueError("set model.path (hub id or folder), or model.wheel and model.gguf_file")
         return self
 
 
@@ -54,13 +54,13 @@ class TemplateConfig(Group):
     """Jinja file, shipped or your own; null: the model's own template."""
 
     system_policy: Literal["none", "fixed", "required"] = "none"
-    """none: no system message is added; fixed: `system` comes first; required: a request must bring one."""
+    """none: no system message is added; fixed: `system` is always added; required: every request must have one."""
 
     system: str | None = None
     """Text of the system message; only with `system_policy: fixed`."""
 
     end_of_turn: str | None = None
-    """Special token that ends an answer; null: found by rendering a conversation."""
+    """Special token that ends an answer; null: determined by rendering a conversation."""
 
     kwargs: dict[str, str | bool | int] = {}
     """Arguments for the template, such as `enable_thinking`."""
@@ -71,7 +71,7 @@ class TemplateConfig(Group):
     @model_validator(mode="after")
     def _one_policy(self) -> "TemplateConfig":
         if (self.system is not None) != (self.system_policy == "fixed"):
-            raise ValueError("template.system is the text of template.system_policy=fixed: give both or neither")
+            raise ValueError("template.system and template.system_policy=fixed belong together: set both or neither")
         return self
 
 
@@ -91,7 +91,7 @@ class ServeConfig(Group):
     """Longest sequence the server accepts, in tokens: prompt and answer; at least `template.max_length`."""
 
     max_num_seqs: Count = 256
-    """Most sequences that the server computes in one batch; fewer take less memory and are slower."""
+    """Most sequences that the server computes in one batch; fewer need less memory and are slower."""
 
     kv_cache_gib: Count = 4
     """Memory for the key-value cache in GiB; CPU only."""
@@ -122,7 +122,7 @@ class TaskConfig(Group):
     """Name of a domain task, or of an lm-eval task or group."""
 
     limit: Count | None = None
-    """Items to ask, drawn with the suite's seed (of a group: from each of its tasks); null: all."""
+    """Number of items, drawn with the suite's seed (for a group: from each of its tasks); null: all."""
 
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Examples in the prompt; null: the task's own setting."""
@@ -132,7 +132,7 @@ class TaskConfig(Group):
 
 
 class JudgeConfig(Group):
-    """A language model that judges answers by a task's rubric; its judgements decide nothing."""
+    """A language model that judges answers by a task's rubric; its judgements do not affect the verdict."""
 
     url: str | None = None
     """OpenAI-compatible server of the judge; null: the server of the evaluation."""
@@ -144,7 +144,7 @@ class JudgeConfig(Group):
     @classmethod
     def _without_password(cls, url: str | None) -> str | None:
         if url and "@" in url.split("//", 1)[-1].split("/", 1)[0]:
-            raise ValueError("holds a user or password, which would be written down; give the key in the environment")
+            raise ValueError("contains a user or password, which would be written down; put the key in the environment")
         return url
 
 
@@ -164,7 +164,7 @@ class SuiteConfig(Group):
     """Tasks of the suite to leave out."""
 
     aa: bool = False
-    """Whether each model is asked twice, to measure what share of items changes by chance."""
+    """Whether each model is queried twice, to measure the share of items that change by chance."""
 
     judge: JudgeConfig | None = None
     """Language model that judges answers by a task's rubric; null: none."""
@@ -173,11 +173,11 @@ class SuiteConfig(Group):
     @classmethod
     def _distinct(cls, tasks: list[TaskConfig]) -> list[TaskConfig]:
         if not tasks:
-            raise ValueError("name at least one task")
+            raise ValueError("give at least one task")
         names = [task.name for task in tasks]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"tasks named twice: {', '.join(twice)}")
+            raise ValueError(f"these tasks are listed twice: {', '.join(twice)}")
         return tasks
 
     @model_validator(mode="after")
@@ -186,7 +186,7 @@ class SuiteConfig(Group):
         if unknown := [name for name in self.skip if name not in names]:
             raise ValueError(f"skip names no task of the suite: {', '.join(unknown)}. {nearest(unknown[0], names)}")
         if set(names) <= set(self.skip):
-            raise ValueError("skip leaves no task")
+            raise ValueError("skip leaves no task; keep at least one")
         return self
 
 
@@ -206,7 +206,7 @@ class TrackerConfig(Group):
     """Items of each task in the table that shows both models' answers."""
 
     options: dict[str, Any] = Field(default={}, exclude_if=lambda options: not options)
-    """Settings of an installed tracker. They are written to the run folder: keep keys in the environment."""
+    """Settings of an installed tracker. They are written to the run folder, so keep keys in the environment."""
 
     @field_validator("kind")
     @classmethod
@@ -218,18 +218,18 @@ class TrackerConfig(Group):
     @model_validator(mode="after")
     def _options_of_a_plugin(self) -> "TrackerConfig":
         if self.options and self.kind in SHIPPED_TRACKERS:
-            raise ValueError(f"tracker.options are for trackers of installed packages; {self.kind!r} takes none")
+            raise ValueError(f"tracker.options is only for trackers from installed packages; {self.kind!r} takes none")
         return self
 
 
 class EvaluationConfig(Group):
-    """What an evaluation is made from: the part of an experiment's configuration that `evaluate` sees."""
+    """The part of an experiment's configuration that an evaluation depends on."""
 
     model: ModelConfig
     """The pretrained model."""
 
     template: TemplateConfig
-    """The prompt template of a model that carries no contract."""
+    """The prompt template for a model without a saved contract."""
 
     serve: ServeConfig
     """The server."""
@@ -241,17 +241,17 @@ class EvaluationConfig(Group):
     """Every task to evaluate: domain tasks first, then the suite's."""
 
     gate: GateConfig
-    """The policy, whose error rates say what the suite can show."""
+    """The policy, whose error rates decide what the suite can show."""
 
     hub_dir: str | None
     """Folder of dataset copies; null: the hub."""
 
     runs_dir: str
-    """Folder of all runs, where finished evaluations and journals are looked for."""
+    """Folder of all runs, where finished evaluations and journals are found."""
 
 
 class TrainingConfig(Group):
-    """What a training is made from: the part of an experiment's configuration that `train` sees."""
+    """The part of an experiment's configuration that a training depends on."""
 
     model: ModelConfig
     """The pretrained model."""
@@ -263,23 +263,23 @@ class TrainingConfig(Group):
     """Method, hyperparameters and limits."""
 
     launcher: Literal["none", "accelerate"]
-    """none: this process trains; accelerate: `num_processes` do."""
+    """none: this process trains; accelerate: `num_processes` processes train."""
 
     num_processes: Count
     """Processes that share each step."""
 
     accelerate_config: str | None
-    """A configuration file of accelerate's, by path or shipped name; null: none."""
+    """An accelerate configuration file: a path, or a shipped name; null: none."""
 
     roles: dict[str, Literal["domain", "replay"]]
     """Role of every data source, by name."""
 
 
 class Config(Group):
-    """The whole configuration of an experiment: what `config.yaml` of a run holds."""
+    """The whole configuration of an experiment, as in a run's `config.yaml`."""
 
     name: str
-    """Name of the experiment: begins the name of the run folder and is the W&B group."""
+    """Name of the experiment: the run folder's name begins with it, and it is the W&B group."""
 
     domain_tasks: list[TaskConfig] = []
     """Tasks that the experiment trains for; evaluated beside the suite."""
@@ -288,7 +288,7 @@ class Config(Group):
     """Folder of local dataset copies, laid out as `<owner>/<dataset>`; null: datasets come from the hub."""
 
     runs_dir: str = "runs"
-    """Folder that holds the run folders; earlier runs in it are reused; the registry lies beside it."""
+    """Folder of the run folders; earlier runs in it are reused; the registry is next to it."""
 
     launcher: Literal["none", "accelerate"] = "none"
     """accelerate: training runs in `num_processes` processes."""
@@ -300,7 +300,7 @@ class Config(Group):
     """Accelerate's configuration: a file, or the shipped `fsdp`; needs `launcher: accelerate`."""
 
     alpha: Share = 1.0
-    """Part of the trained change that is kept: 0 is the base model, 1 the trained one."""
+    """Share of the trained change that is kept: 0 is the base model, 1 the trained one."""
 
     model: ModelConfig
     """The pretrained model."""
@@ -342,7 +342,7 @@ class Config(Group):
         if self.launcher == "none" and (self.num_processes > 1 or self.accelerate_config):
             raise ValueError("num_processes and accelerate_config need launcher=accelerate")
         if self.train.sequences_per_step % self.num_processes:
-            raise ValueError("train.sequences_per_step is not a multiple of num_processes: the steps would differ")
+            raise ValueError("train.sequences_per_step must be a multiple of num_processes")
         unknown = sorted(set(self.train.source_weights) - set(self.data.sources))
         if unknown:
             raise ValueError(f"train.source_weights names no source of data.sources: {', '.join(unknown)}")
@@ -356,7 +356,7 @@ class Config(Group):
 
     @property
     def training(self) -> TrainingConfig:
-        """The part of it that trainings depend on."""
+        """The part of the configuration that a training depends on."""
         return TrainingConfig(
             model=self.model,
             template=self.template,
@@ -369,7 +369,7 @@ class Config(Group):
 
     @property
     def evaluation(self) -> EvaluationConfig:
-        """The part of it that evaluations depend on."""
+        """The part of the configuration that an evaluation depends on."""
         return EvaluationConfig(
             model=self.model,
             template=self.template,
@@ -386,7 +386,7 @@ GroupT = TypeVar("GroupT", bound=BaseModel)
 
 
 def validate(model: type[GroupT], values: Mapping[str, Any], context: dict[str, Any] | None = None) -> GroupT:
-    """`values` as a `model`; raises ConfigError that lists every fault with its key and the mend."""
+    """`values` as a `model`; raises ConfigError that lists all errors, each with its key and a fix."""
     try:
         return model.model_validate(values, context=context)
     except ValidationError as error:
@@ -401,7 +401,7 @@ def _error_line(model: type[BaseModel], item: dict[str, Any]) -> str:
         hint = nearest(str(location[-1]), owner.model_fields) if owner else ""
         return f"{key}: unknown key. {hint}"
     if item["type"] == "missing":
-        return f"{key}: missing; give it a value"
+        return f"{key}: missing; set a value"
     return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_value_text(item['input'])})"
 
 
@@ -410,7 +410,7 @@ def _value_text(value: Any) -> str:
 
 
 def _class_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
-    """The group class that the keys of `location` lead to, through lists, dictionaries and unions."""
+    """The group class at the keys `location`, looked up through lists, dictionaries and unions."""
     current: Any = model
     for part in location:
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -424,7 +424,7 @@ def _class_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | 
 
 
 def read_yaml(path: Path) -> Any:
-    """The plain values of a YAML file, numbers read as Hydra reads them; raises ConfigError when it is broken."""
+    """The plain values of a YAML file, with numbers as Hydra reads them; raises ConfigError for a broken file."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -436,7 +436,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def resolve_path(path: str, *roots: Path) -> Path:
-    """A relative path as seen from the working directory, else from the first of `roots` that has it."""
+    """A relative path resolved against the working directory, else against the first of `roots` that has it."""
     for root in (Path.cwd(), *roots):
         if (candidate := root / Path(path).expanduser()).exists():
             return candidate.resolve()

@@ -1,4 +1,4 @@
-"""The gate's policy: what is demanded of which metric, and what happens when that cannot be shown."""
+"""The configuration of the gate: a policy, its rules and their margins."""
 
 import re
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from harness.config.group import Count, Group
 
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 Power = Annotated[float, Field(gt=0.5, lt=1)]
-FIELD_NAME = re.compile(r'[^"\\\x00-\x1f]+')  # what the reader of samples takes as a name in JSON
+FIELD_NAME = re.compile(r'[^"\\\x00-\x1f]+')  # field names that the reader of samples supports
 MARGIN = re.compile(r"(?P<size>\d+(?:\.\d+)?)\s*(?P<unit>points?|units?|%\s*of\s+baseline)")
 MARGIN_FORMS = "'2 points' (of 100 on the metric's range), '5% of baseline', or '0.3 units' (of the metric itself)"
 
 
 def _field_name(name: str) -> str:
     if not FIELD_NAME.fullmatch(name):
-        raise ValueError("is no name of a field: it is empty, or holds a quote, a backslash or a control character")
+        raise ValueError("is not a field name: it is empty, or contains a quote, a backslash or a control character")
     return name
 
 
@@ -42,10 +42,10 @@ class Tolerance:
 
 
 def parse_margin(text: object) -> Tolerance:
-    """The margin in its unit; raises ValueError when the unit is missing or the size is not larger than 0."""
+    """The margin with its unit; raises ValueError if the unit is missing or the size is not larger than 0."""
     found = MARGIN.fullmatch(text.strip()) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(f"a margin needs a unit: write {MARGIN_FORMS}, not {text!r}")
+        raise ValueError(f"a margin needs a unit: use {MARGIN_FORMS}, not {text!r}")
     size = float(found["size"])
     if size <= 0:
         raise ValueError(f"a margin must be larger than 0, not {text!r}")
@@ -55,7 +55,7 @@ def parse_margin(text: object) -> Tolerance:
 
 
 class WaiverConfig(Group):
-    """Lets a metric be missing or inconclusive for a time; shown in every output."""
+    """Lets a metric be missing or inconclusive until a date; shown in every output."""
 
     name: Annotated[str, Field(min_length=1)]
     """Name of the waiver in the verdict."""
@@ -68,26 +68,26 @@ class WaiverConfig(Group):
 
 
 class SequentialConfig(Group):
-    """Interim looks at a task's items in seeded random order; the error rates are kept."""
+    """Interim looks at a task's items in seeded random order, at unchanged error rates."""
 
     looks: Annotated[int, Field(ge=2, le=20)] = 4
-    """Equally spaced looks at the items, the last of them at all items."""
+    """Number of equally spaced looks; the last one is at all items."""
 
 
 class RuleConfig(Group):
-    """What the gate demands of some metrics."""
+    """What the gate requires of some metrics."""
 
     metric: str
-    """Glob over `suite/task/metric` that says which metrics the rule is for."""
+    """Glob over `suite/task/metric`: the metrics that the rule applies to."""
 
     role: Literal["guard", "target", "info"]
     """guard: must not fall; target: must be reached; info: shown, decides nothing."""
 
     direction: Literal["higher", "lower"] | None = None
-    """Whether higher or lower values are better; null: as the task says."""
+    """Whether higher or lower values are better; null: as the task defines it."""
 
     margin: str | list[str] | None = None
-    """Tolerated drop (guard) or demanded gain (target), with its unit; of several forms the strictest counts."""
+    """Tolerated drop (guard) or required gain (target), with its unit; of several forms the strictest counts."""
 
     floor: float | None = None
     """Value that a target must surely reach, in the metric's own unit."""
@@ -111,16 +111,16 @@ class RuleConfig(Group):
     """Field of an item's document that groups dependent items; null: items are independent."""
 
     slices: list[str] = []
-    """Globs of slices that must meet the rule too; other slices are only shown."""
+    """Globs of slices that must also meet the rule; other slices are only shown."""
 
     optional: bool = False
-    """Whether the rule applies only where its task was evaluated."""
+    """Whether the rule applies only if its task was evaluated."""
 
     on_missing: Literal["block"] | WaiverConfig = "block"
     """What happens when no metric matches: the verdict is INVALID, or a waiver lets it pass."""
 
     on_inconclusive: Literal["block"] | WaiverConfig = "block"
-    """What happens when the evidence does not decide: it counts, or a waiver lets it pass."""
+    """What happens when the evidence is inconclusive: it counts, or a waiver lets it pass."""
 
     @field_validator("margin", mode="before")
     @classmethod
@@ -134,21 +134,21 @@ class RuleConfig(Group):
     def _decidable(self) -> "RuleConfig":
         limits = [limit for limit in (self.floor, self.ceiling) if limit is not None]
         if self.role == "guard" and not self.margins:
-            raise ValueError(f"a guard needs a margin, the drop it tolerates: {MARGIN_FORMS}")
+            raise ValueError(f"a guard needs a margin, the drop that it tolerates: {MARGIN_FORMS}")
         if self.role == "guard" and limits:
             raise ValueError("a guard has no floor or ceiling; add a target rule for it")
         if self.role == "target" and not self.margins and not limits:
             raise ValueError("a target needs a floor (or a ceiling), or a margin to improve by")
         if self.floor is not None and self.direction == "lower":
-            raise ValueError("a metric of which less is better has a ceiling, not a floor")
+            raise ValueError("a metric where lower is better takes a ceiling, not a floor")
         if self.ceiling is not None and self.direction != "lower":
             raise ValueError("a ceiling needs direction: lower")
         if not self.range[0] < self.range[1]:
-            raise ValueError("range is [lowest, highest]")
+            raise ValueError("range must be [lowest, highest]")
         if any(m.size >= {"points": 100, "units": self.width, "relative": 1}[m.unit] for m in self.margins):
-            raise ValueError(f"a margin tolerates less than everything: {self.margin}")
+            raise ValueError(f"the margin {self.margin} would tolerate any value; use a smaller one")
         if any(not self.range[0] <= limit <= self.range[1] for limit in limits):
-            raise ValueError(f"a floor or ceiling lies within range {list(self.range)}")
+            raise ValueError(f"floor and ceiling must lie within range {list(self.range)}")
         return self
 
     @property
@@ -166,7 +166,7 @@ class RuleConfig(Group):
 
 
 class GateConfig(Group):
-    """A policy: what is demanded of a candidate, and with which error rates.
+    """A policy: what a candidate must show, and at which error rates.
 
     Of the rules that match a metric, the first guard and the first target apply, unless an info rule precedes them.
     """
@@ -181,55 +181,55 @@ class GateConfig(Group):
     """Roles of which at least one metric must have been measured; else the verdict is INVALID."""
 
     baselines: list[str] = []
-    """Further baselines, by alias or run, that no guard may fall against."""
+    """Further baselines (aliases or runs) that no guard may fall against."""
 
     alpha_pass: Alpha = 0.05
-    """Chance of passing a metric that is worse than its limit."""
+    """Probability of passing a metric that is worse than its limit."""
 
     alpha_fail: Alpha = 0.05
-    """Chance of failing a metric that did not get worse."""
+    """Probability of failing a metric that did not get worse."""
 
     power: Power = 0.9
-    """Chance of a decision that the needed number of items is computed for."""
+    """Probability of a decision for which the needed number of items is computed."""
 
     minimum_n: Count = 1
-    """Fewest items with which a metric can pass; with fewer it is INCONCLUSIVE."""
+    """Fewest items with which a metric can pass; with fewer items it is INCONCLUSIVE."""
 
     slice_key: FieldName = "slice"
     """Field of an item's document that names its slice."""
 
     sequential: SequentialConfig | None = None
-    """Interim looks, so that a clear task ends early; null: none."""
+    """Interim looks, so that a clear task can end early; null: none."""
 
     task_rules: Annotated[Literal["default", "strict", "smoke"], Field(exclude=True)] = "default"
-    """Section of each tasks/<name>/gate.yaml whose rules joined. They stand in `rules`, so it is not recorded."""
+    """Section of each tasks/<name>/gate.yaml whose rules are added to `rules`. Not recorded, since the rules are."""
 
     @field_validator("rules")
     @classmethod
     def _some_rule(cls, rules: list[RuleConfig]) -> list[RuleConfig]:
         if not any(rule.role != "info" for rule in rules):
-            raise ValueError("an empty policy decides nothing: add a guard or a target")
+            raise ValueError("a policy without a guard or target decides nothing: add one")
         return rules
 
     @model_validator(mode="after")
     def _none_shadowed(self) -> "GateConfig":
-        if faults := [told for index in range(len(self.rules)) if (told := shadow(self.rules, index))]:
-            raise ValueError("; ".join(faults))
+        if errors := [error for index in range(len(self.rules)) if (error := shadow(self.rules, index))]:
+            raise ValueError("; ".join(errors))
         return self
 
     @property
     def fields(self) -> list[str]:
-        """The fields of documents that clusters and slices are read from."""
+        """The fields of an item's document that name clusters and slices, sorted."""
         return sorted({self.slice_key, *(rule.cluster for rule in self.rules if rule.cluster)})
 
 
 def shadow(rules: Sequence[RuleConfig], index: int) -> str | None:
-    """Why a deciding rule can never apply: an earlier one takes every metric that it could match."""
+    """Why a deciding rule can never apply: an earlier rule takes all its metrics. None if it can."""
     rule = rules[index]
     for earlier in rules[:index]:
         if rule.role != "info" and earlier.role in ("info", rule.role) and fnmatchcase(rule.metric, earlier.metric):
             return (
                 f"the {rule.role} rule '{rule.metric}' never applies: the {earlier.role} rule '{earlier.metric}' "
-                "before it takes its metrics; put the deciding rule first"
+                "before it takes all its metrics. Put the deciding rule first."
             )
     return None

@@ -1,4 +1,4 @@
-"""What every configuration group is, and the kinds of numbers in them."""
+"""The base class of configuration groups, and the types of numbers in them."""
 
 from typing import Annotated
 
@@ -10,9 +10,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Group(BaseModel):
-    """A configuration group: unknown keys are faults, values never change after validation.
+    """A configuration group: unknown keys are errors, and values are frozen.
 
-    The string under a field is its description, which the reference pages show (scripts/reference.py).
+    The docstring of a field is its description in the reference pages (scripts/reference.py).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)

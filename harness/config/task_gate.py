@@ -1,11 +1,11 @@
-"""The rules that tasks bring to a policy: `tasks/<name>/gate.yaml`, and how its rules join those of the policy.
+"""Gate rules that a task brings along, in `tasks/<name>/gate.yaml`, and how they join the rules of a policy.
 
-    rules of the policy                  the first rule that matches a metric speaks for it, in this order
+    rules of the policy                  the first rule that matches a metric applies, in this order
     rules of every task's gate.yaml      except those that a rule of the policy replaces
-    the policy's catch-all (*/*/*)       and what stands after it
+    the policy's catch-all (*/*/*)       and all rules after it
 
-What comes out is an ordinary policy. A run, a verdict and an alias record it whole, so that a later change of a
-gate.yaml alters no evidence.
+The result is an ordinary policy. Runs, verdicts and aliases record all of it, so a later change of a gate.yaml does not
+alter any evidence.
 """
 
 from collections.abc import Mapping
@@ -25,50 +25,50 @@ DEFAULT = "default"
 
 
 class TaskRule(RuleConfig):
-    """A rule of a gate.yaml: `metric` is a metric of the task, or a glob over its metrics.
+    """A rule in a gate.yaml: `metric` is a metric of the task, or a glob over its metrics.
 
-    It is due where the task was evaluated, and it only adds a demand: every other metric is left to the policy.
+    It applies only if the task was evaluated, and only adds a requirement: other metrics are left to the policy.
     """
 
     role: Literal["guard", "target"]
-    """What the rule demands: no regression, or a floor."""
+    """guard: must not fall; target: must be reached."""
 
     optional: Literal[True] = True
-    """The rule applies only if its task was evaluated."""
+    """Always true: the rule applies only if its task was evaluated."""
 
     @field_validator("metric")
     @classmethod
     def _of_the_task(cls, metric: str) -> str:
         if "/" in metric:
-            raise ValueError("name the metric alone, such as 'recall': the suite and the task are added")
+            raise ValueError("give the metric alone, such as 'recall': suite and task are added")
         return metric
 
 
 class TaskGate(Group):
-    """A gate.yaml. A policy takes the section that its `task_rules` names, or `default` where the file lacks it."""
+    """A gate.yaml. A policy uses the section that its `task_rules` names, or `default` if the file lacks it."""
 
     default: list[TaskRule]
-    """Rules of every policy that names no other section."""
+    """Rules for policies with `task_rules: default`, and for those whose own section is missing."""
 
     strict: list[TaskRule] | None = None
-    """Rules of policies with `task_rules: strict`; null: those of `default`."""
+    """Rules for policies with `task_rules: strict`; null: those of `default`."""
 
     smoke: list[TaskRule] | None = None
-    """Rules of policies with `task_rules: smoke`; null: those of `default`."""
+    """Rules for policies with `task_rules: smoke`; null: those of `default`."""
 
     @field_validator("default", "strict", "smoke")
     @classmethod
     def _none_shadowed(cls, rules: list[TaskRule] | None) -> list[TaskRule] | None:
-        if faults := [told for index in range(len(rules or [])) if (told := shadow(rules or [], index))]:
-            raise ValueError("; ".join(faults))
+        if errors := [error for index in range(len(rules or [])) if (error := shadow(rules or [], index))]:
+            raise ValueError("; ".join(errors))
         return rules
 
 
 def with_task_rules(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a policy with the rules of every task that has a gate.yaml.
+    """The values of a policy, plus the rules of every task that has a gate.yaml.
 
-    Returns a policy that is itself faulty as it is: validating it tells why. Raises ConfigError with every fault of
-    every gate.yaml, by file and key.
+    An invalid policy is returned unchanged: its validation reports why. Raises ConfigError with all errors of all
+    gate.yaml files, by file and key.
     """
     rules = policy.get("rules") or []
     try:
@@ -85,20 +85,20 @@ def with_task_rules(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _task_rules(section: str) -> list[dict[str, Any]]:
-    """The rules of all gate.yaml files as a policy writes them, by the name of the task."""
+    """The rules of all gate.yaml files in the form of a policy's rules, sorted by task."""
     files = {
         path.parent.name: path for root in resources.task_roots() for path in root.glob(f"*/{resources.TASK_GATE}")
     }
-    rules, faults = [], []
+    rules, errors = [], []
     for task, path in sorted(files.items()):
         try:
             chosen = _section(path, section)
         except ConfigError as error:
-            faults += error.errors
+            errors += error.errors
             continue
         rules += [{**rule, "metric": f"*/{task}/{rule['metric']}", "optional": True} for rule in chosen]
-    if faults:
-        raise ConfigError(faults)
+    if errors:
+        raise ConfigError(errors)
     return rules
 
 
@@ -107,15 +107,16 @@ def _section(path: Path, section: str) -> list[dict[str, Any]]:
     try:
         validate(TaskGate, values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {fault}" for fault in error.errors) from None
+        raise ConfigError(f"{path}: {line}" for line in error.errors) from None
     chosen: list[dict[str, Any]] | None = values.get(section)
     return values[DEFAULT] if chosen is None else chosen
 
 
 def _replaces(own: RuleConfig, brought: Mapping[str, Any]) -> bool:
-    """Whether a rule of the policy speaks for the metric of a task's rule, in whatever suite.
+    """Whether a rule of the policy replaces a task's rule, because it covers the same metric in any suite.
 
-    A rule for one suite replaces it too: both could not speak for one metric, and what decides nothing is a fault.
+    A rule for a single suite replaces it too: only one rule can apply to a metric, and a rule that never applies is an
+    error.
     """
     if own.role not in ("info", brought["role"]) or _catches_all(own.metric):
         return False

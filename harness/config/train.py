@@ -1,4 +1,4 @@
-"""Configuration of training; experiment.py validates it with the rest."""
+"""The configuration of training: group `train`."""
 
 from typing import Annotated, Literal
 
@@ -18,13 +18,13 @@ class LoraConfig(Group):
     """
 
     r: Count = 16
-    """Rank of the adapter's matrices: more parameters, more memory."""
+    """Rank of the adapter's matrices; a higher rank has more parameters and takes more memory."""
 
     alpha: Positive = 32.0
     """Scale of the adapter: its output is multiplied by alpha / r."""
 
     dropout: Share = 0.0
-    """Share of the adapter's inputs that are zeroed at random in training."""
+    """Share of the adapter's inputs that are set to zero at random in training."""
 
     target_modules: str | list[str] = "all-linear"
     """Layers that get an adapter: `all-linear`, names, or a regular expression, as peft takes them."""
@@ -33,7 +33,7 @@ class LoraConfig(Group):
     """Whether the scale is alpha / √r instead of alpha / r, for large ranks."""
 
     dora: bool = False
-    """Whether a magnitude of every output is trained too (DoRA)."""
+    """Whether the magnitude of every output is trained too (DoRA)."""
 
 
 class TrainConfig(Group):
@@ -49,13 +49,13 @@ class TrainConfig(Group):
     """Highest learning rate, reached after the warm-up."""
 
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    """Course of the learning rate after the warm-up: down to 0 (linear, cosine) or constant."""
+    """Learning rate after the warm-up: falls to 0 (linear, cosine) or stays constant."""
 
     warmup_ratio: Share = 0.05
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps during which the learning rate rises from 0."""
 
     epochs: Positive = 2.0
-    """Passes over the data; a fraction ends within a pass."""
+    """Passes over the data; with a fraction, the last pass is cut short."""
 
     sequence_length: Count = 2048
     """Length of a training sequence in tokens; rows are packed into sequences."""
@@ -64,34 +64,34 @@ class TrainConfig(Group):
     """Packed sequences of one optimiser step, over all processes: the batch size."""
 
     parts_at_once: Steps = 0
-    """Parts of a step that a CPU computes side by side; 0: one a core; more take more memory."""
+    """Parts of a step that a CPU computes in parallel; 0: one per core; more parts take more memory."""
 
     too_long: Literal["error", "drop", "split"] = "error"
     """What happens to a row longer than `sequence_length`: an error, dropped, or split between turns."""
 
     train_on: Literal["all", "last"] = "all"
-    """Answers of a conversation that are learned: all, or the last one."""
+    """Answers of a conversation that are trained on: all, or the last one."""
 
     source_weights: dict[str, Positive] = {}
-    """Factor of the loss by source; 1 where a source is not named."""
+    """Weight of the loss by source; 1 for a source that is not listed."""
 
     l2_to_start: NotNegative = 0.0
-    """Coefficient of a penalty on the squared change of the weights, against forgetting; 0: none."""
+    """Coefficient of a penalty on the squared change of the weights, against forgetting; 0: no penalty."""
 
     kl_to_base: NotNegative = 0.0
-    """Coefficient of a penalty on leaving the base model's predictions on replay rows; 0: none."""
+    """Coefficient of a penalty on the divergence from the base model's predictions on replay rows; 0: no penalty."""
 
     weight_decay: NotNegative = 0.0
-    """Decoupled weight decay of AdamW: the share of a weight removed a step, times the learning rate."""
+    """Decoupled weight decay of AdamW: each step removes this share of a weight, times the learning rate."""
 
     max_grad_norm: Positive = 1.0
     """Largest L2 norm of a step's gradient; a larger gradient is scaled down to it."""
 
     gradient_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass: less memory, slower steps."""
+    """Whether activations are recomputed in the backward pass: less memory, slower steps."""
 
     save_every: Steps = 100
-    """Optimiser steps between saved states that an interrupted training goes on from; 0: never."""
+    """Optimiser steps between saved states, from which an interrupted training resumes; 0: never."""
 
     eval_every: Steps = 0
     """Optimiser steps between evaluations of the checkpoint against the base model; 0: never."""
@@ -116,5 +116,5 @@ class TrainConfig(Group):
                 "with train.method=full use train.l2_to_start"
             )
         if self.l2_to_start and self.lora.dora and self.method != "full":
-            raise ValueError("train.l2_to_start is not defined for train.lora.dora=true; use one of the two")
+            raise ValueError("train.l2_to_start is not defined for train.lora.dora=true; use only one of them")
         return self

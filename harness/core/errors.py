@@ -168,9 +168,10 @@ class PromptMismatch(EvidenceFault):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """'Did you mean …?' for a misspelt name, or the list of valid names if none is similar."""
+    """'Did you mean …?' for a misspelt or abbreviated name, or the list of valid names if none is similar."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    initials = [full for full in names if "_" in full and "".join(part[:1] for part in full.split("_")) == name]
+    close = initials or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"
     return f"Valid: {', '.join(names)}." if names else "There is none."

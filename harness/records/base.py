@@ -1,4 +1,4 @@
-"""What every record is: frozen fields, saved as JSON and read back."""
+"""The base class of records, and reading them from JSON."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +9,7 @@ from harness.core.errors import DataError
 
 
 class Record(BaseModel):
-    """A frozen record; the string under a field is its description in the reference pages (scripts/reference.py)."""
+    """A frozen record. The docstring of a field is its description in the reference pages (scripts/reference.py)."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True, use_attribute_docstrings=True
@@ -23,7 +23,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def load(kind: type[RecordT], path: Path) -> RecordT:
-    """The record in a JSON file; raises DataError when it is missing or not one."""
+    """The record in a JSON file; raises DataError if the file is missing or holds no such record."""
     try:
         return kind.model_validate_json(path.read_text())
     except FileNotFoundError:

@@ -58,7 +58,7 @@ class Adjusted(Record):
     """Upper limit of the 95% interval of `forgetting`."""
 
     transfer: float
-    """Share of items not known before and known now."""
+    """Share of items that the candidate knows and the baseline did not."""
 
     transfer_low: float
     """Lower limit of the 95% interval of `transfer`."""
@@ -137,7 +137,7 @@ class Measured(Record):
 
 
 class MetricComparison(Measured):
-    """One measured metric with what the tests need."""
+    """One measured metric, with the data that the tests need."""
 
     lowest: float = 0.0
     """Lowest value of an item on either side."""
@@ -168,7 +168,7 @@ class MetricComparison(Measured):
 
     @property
     def reference(self) -> float:
-        """The baseline's mean that relative margins refer to: over all planned items, wherever the task stopped."""
+        """The baseline's mean for relative margins: over all planned items, even if the task ended early."""
         return self.baseline if self.planned_baseline is None else self.planned_baseline
 
 
@@ -212,7 +212,7 @@ class Forgetting(Record):
     """Loss of ability over the tasks of a suite; positive differences are in favour of the candidate."""
 
     tasks: int
-    """Tasks that were counted."""
+    """Number of tasks counted."""
 
     worst: str
     """Task and metric that fell most."""
@@ -227,7 +227,7 @@ class Forgetting(Record):
     """Upper limit of the 95% interval of the smallest true difference."""
 
     mean: float
-    """Mean difference; every task counts the same."""
+    """Mean difference over tasks of equal weight."""
 
     mean_low: float
     """Lower limit of the 95% interval of `mean`."""
@@ -236,7 +236,7 @@ class Forgetting(Record):
     """Upper limit of the 95% interval of `mean`."""
 
     fell: int
-    """Tasks whose score is lower."""
+    """Number of tasks with a lower score."""
 
     fell_low: int
     """Fewest tasks that lost ability, at 95%."""
@@ -313,7 +313,7 @@ class MetricVerdict(Measured):
     """guard: must not fall; target: must be reached; info: decides nothing."""
 
     margin: float | None
-    """Tolerated drop, or demanded gain, in the metric's own unit; null: none."""
+    """Tolerated drop, or required gain, in the metric's own unit; null: none."""
 
     floor: float | None
     """Value to reach, in the metric's own unit; null: none."""
@@ -325,7 +325,7 @@ class MetricVerdict(Measured):
     """P-value of the test that the limits are met; null: not tested."""
 
     p_harm: float | None
-    """P-value of a fall; adjusted by Holm over guards, by Benjamini-Hochberg over slices shown."""
+    """P-value of the test for a drop; adjusted by Holm over guards, by Benjamini-Hochberg over shown slices."""
 
     verdict: VerdictName
     """The verdict on this metric."""
@@ -334,7 +334,7 @@ class MetricVerdict(Measured):
     """Why, in one sentence."""
 
     n_needed: int | None
-    """Items that would decide an inconclusive metric; null: not needed, or unknown."""
+    """Total number of items that would decide an inconclusive metric; null: not needed, or unknown."""
 
     against: str | None = None
     """Baseline of this line; null: the verdict's own."""
@@ -347,7 +347,7 @@ class MetricVerdict(Measured):
 
 
 class Waiver(Record):
-    """A waiver of the policy that this verdict used, or could not use because it had expired."""
+    """A waiver of the policy that the verdict used, or could not use because it had expired."""
 
     rule: str
     """Glob of the rule that grants it."""
@@ -359,13 +359,13 @@ class Waiver(Record):
     """Why it was granted."""
 
     expires: date
-    """Last day on which it holds (UTC)."""
+    """Last day on which the waiver is valid (UTC)."""
 
     used_for: Literal["missing", "inconclusive"]
-    """What it lets pass: a missing metric or an inconclusive one."""
+    """What the waiver lets pass: a missing metric or an inconclusive one."""
 
     expired: bool
-    """Whether it had expired on the day of the verdict."""
+    """Whether the waiver had expired on the day of the verdict."""
 
 
 class Verdict(Record):
@@ -384,7 +384,7 @@ class Verdict(Record):
     """Name of the policy."""
 
     reasons: list[str]
-    """What decided the verdict, in sentences."""
+    """Reasons for the verdict, in sentences."""
 
     baseline: Side
     """The model compared against."""
@@ -393,7 +393,7 @@ class Verdict(Record):
     """The model that may replace it."""
 
     metrics: list[MetricVerdict]
-    """One line for each metric and rule, then the metrics that are only shown."""
+    """One line for each metric and rule, then metrics that are only shown."""
 
     policy_sha256: str = ""
     """Digest of the policy's values."""
@@ -408,7 +408,7 @@ class Verdict(Record):
     """Waivers that the verdict used, or could not use."""
 
     notes: list[str] = []
-    """What to know beside the reasons: waivers, tasks that ended early, noise."""
+    """Notes besides the reasons: waivers, tasks that ended early, noise."""
 
     forgetting: Forgetting | None = None
     """Loss of ability over the tasks; null: no task counts."""

@@ -1,6 +1,6 @@
-"""What stages hand to each other: frozen records and their JSON.
+"""Records that the stages of a run write and read.
 
-A missing number is None with a reason beside it, never 0.
+A missing number is None with a reason next to it, never 0.
 """
 
 from typing import Literal
@@ -34,20 +34,20 @@ class SourceCount(Record):
     """Rows kept."""
 
     quarantined: dict[str, int]
-    """Rows set aside, by the first reason."""
+    """Rows set aside, by their first reason."""
 
     origin: str = ""
     """Where the rows come from, as configured; else the hub id."""
 
 
 class FilterFinding(Record):
-    """What one filter found, in rows kept or not."""
+    """The rows that one filter found, kept or not."""
 
     code: str
     """Reason code of the filter."""
 
     action: str
-    """What was done with the rows."""
+    """What the audit did with the rows: drop, redact or flag."""
 
     rows: int
     """Rows found."""
@@ -78,7 +78,7 @@ class Dataset(Record):
     """Digest of the evaluation items that rows were checked against."""
 
     evaluation_items: int
-    """Evaluation items that rows were checked against."""
+    """Number of evaluation items that rows were checked against."""
 
     covered: dict[str, int] = {}
     """Those evaluation items, by task."""
@@ -90,19 +90,19 @@ class Dataset(Record):
     """Digest of the validation rows; empty without any."""
 
     findings: list[FilterFinding] = []
-    """What each filter found."""
+    """The findings of each filter."""
 
     conflicts: int = 0
-    """Questions with several different answers; they are in conflicts.jsonl."""
+    """Questions with different answers, listed in conflicts.jsonl."""
 
     patterns: list[str] = []
-    """Wordings that many answers share, in words."""
+    """Descriptions of phrases that many answers share."""
 
     notes: list[str] = []
-    """What the audit did not check, in words."""
+    """Descriptions of what the audit did not check."""
 
     broken_limits: list[str] = []
-    """Limits of the audit that were broken, in words."""
+    """Descriptions of the audit's limits that were exceeded."""
 
 
 class Checkpoint(Record):
@@ -131,7 +131,7 @@ class LongRows(Record):
     """Rows longer than the sequence length."""
 
     policy: Literal["error", "drop", "split"]
-    """What was done with them."""
+    """train.too_long: what was done with the rows."""
 
     limit: int
     """Sequence length in tokens."""
@@ -150,7 +150,7 @@ class EvaluatedCheckpoint(Record):
     """Optimiser step of the checkpoint."""
 
     slack: float
-    """How far the worst guard is above its margin, as a share of the metric's range; negative: below."""
+    """Distance of the worst guard from its margin, as a share of the metric's range; negative: it is exceeded."""
 
     target: float
     """Mean of the targets' values."""
@@ -163,7 +163,7 @@ class EvaluatedCheckpoint(Record):
 
 
 class TrainingSummary(Record):
-    """What training did; the curve is in train.jsonl beside it."""
+    """Summary of a training; the loss curve is in train.jsonl next to it."""
 
     rows: int
     """Rows trained on."""
@@ -175,22 +175,22 @@ class TrainingSummary(Record):
     """Tokens in one pass over the data."""
 
     supervised_tokens: int
-    """Tokens in one pass that the loss is taken on."""
+    """Tokens in one pass that have a loss."""
 
     steps: int
     """Optimiser steps done."""
 
     first_loss: float
-    """Loss of the first step, in nats a supervised token."""
+    """Loss of the first step, in nats per supervised token."""
 
     final_loss: float
-    """Loss of the last step, in nats a supervised token."""
+    """Loss of the last step, in nats per supervised token."""
 
     seconds: float
-    """Time of all steps in seconds, over interruptions."""
+    """Total time of all steps in seconds, without interruptions."""
 
     tokens_per_s: float
-    """Tokens a second."""
+    """Tokens per second."""
 
     trained_parameters: int
     """Parameters that were trained."""
@@ -205,22 +205,22 @@ class TrainingSummary(Record):
     """Method of the training: lora, qlora or full."""
 
     padding_share: float | None = None
-    """Share of the sequences' length that holds no row."""
+    """Share of the sequences' total length that holds no row."""
 
     validation_rows: int = 0
     """Rows that the validation loss was measured on."""
 
     validation_loss: float | None = None
-    """Loss of the kept weights on the validation rows, in nats a supervised token."""
+    """Loss of the kept weights on the validation rows, in nats per supervised token."""
 
     base_validation_loss: float | None = None
-    """Loss of the base model on the validation rows, in nats a supervised token."""
+    """Loss of the base model on the validation rows, in nats per supervised token."""
 
     order_sha256: str = ""
-    """Digest of every token in the order of training."""
+    """Digest of every token in training order."""
 
     resumed_at: list[int] = []
-    """Steps at which an interrupted training went on."""
+    """Steps at which an interrupted training was resumed."""
 
     kept_step: int | None = None
     """Step whose weights were kept."""
@@ -235,19 +235,19 @@ class TrainingSummary(Record):
     """Rows trained on, by source."""
 
     peak_memory_gib: float | None = None
-    """Largest memory of a process in GiB."""
+    """Peak memory of a process in GiB."""
 
     processes: int = 1
     """Training processes."""
 
     parts_at_once: int | None = None
-    """Parts of a step that were computed side by side; the last bits of the weights depend on it."""
+    """Parts of a step that were computed in parallel; the last bits of the weights depend on it."""
 
     threads: list[int] = []
-    """PyTorch's threads in a process, at the start and at each resumption; the last bits depend on them."""
+    """PyTorch's threads per process, at the start and at each resumption; the last bits depend on them."""
 
     hardware: dict[str, str] = {}
-    """Machine that trained."""
+    """The machine that trained."""
 
     versions: dict[str, str] = {}
     """Versions of the libraries."""
@@ -272,11 +272,11 @@ class TaskScore(Record):
     """Standard error of the value; null: not computed."""
 
     n: int
-    """Items that the value rests on."""
+    """Number of items behind the value."""
 
 
 class Evaluation(Record):
-    """One model on one list of tasks; its samples are beside it in samples_<task>.jsonl."""
+    """One model on one list of tasks; its samples are in samples_<task>.jsonl next to it."""
 
     label: str
     """Label of the model."""
@@ -309,22 +309,22 @@ class Evaluation(Record):
     """Distinct requests."""
 
     reused_requests: int = 0
-    """Requests that an earlier process had answered."""
+    """Requests that an earlier process had already completed."""
 
     failed_requests: int = 0
-    """Requests without an answer after all retries."""
+    """Requests that got no answer after all retries."""
 
     refused_requests: int = 0
-    """Requests that the server refused for good."""
+    """Requests that the server refused."""
 
     merged_requests: int = 0
-    """Continuations whose first token would have merged with the prompt."""
+    """Continuations whose first token would have merged with the end of the prompt."""
 
     aa_flip_share: dict[str, float] | None = None
-    """Share of items that change when the same model is asked twice, by task; null: not measured."""
+    """Share of items that change when the same model is queried twice, by task; null: not measured."""
 
     judge_fault: str | None = None
-    """Why the suite's judge could not be asked; null: no fault."""
+    """Why the suite's judge could not be used; null: no error."""
 
 
 class TaskIdentity(Record):
@@ -343,7 +343,7 @@ class TaskIdentity(Record):
     """Digest of the samples file."""
 
     asked: int
-    """Items that were asked."""
+    """Items that were requested."""
 
     scored: int
     """Items that got a score."""
@@ -352,19 +352,19 @@ class TaskIdentity(Record):
     """Items that got no score."""
 
     lower_is_better: list[str] = []
-    """Metrics of which lower values are better."""
+    """Metrics for which lower values are better."""
 
     failures: dict[str, int] = {}
     """Items without a score, by reason."""
 
     planned: int | None = None
-    """Items of a task that is evaluated in looks; null: no looks."""
+    """Planned items of a task with interim looks; null: no looks."""
 
     stopped_at: int | None = None
-    """Items asked until a task in looks ended; null: no looks."""
+    """Items requested until a task with interim looks ended; null: no looks."""
 
     order_seed: int | None = None
-    """Seed of the random order of the items of a task in looks; null: no looks."""
+    """Seed of the random order of the items of a task with interim looks; null: no looks."""
 
     undirected: list[str] = []
-    """Metrics of which the task does not say whether higher or lower is better."""
+    """Metrics without a stated direction: whether higher or lower is better."""

@@ -29,9 +29,9 @@ def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, nu
 
     async def check_all() -> int:
         found = await asyncio.gather(*map(check, endpoint.models), return_exceptions=True)
-        for fault in found:
-            if isinstance(fault, BaseException):
-                raise fault
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
         return sum(count for count in found if isinstance(count, int))
 
     return asyncio.run(check_all())
@@ -43,23 +43,23 @@ async def live_check(client: Client, renderer: Renderer, numbers: References | N
     Returns the number of prompts compared. Raises PromptMismatch with the first difference of each conversation.
     """
     accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
-    found = await asyncio.gather(*(_golden_faults(client, renderer, golden) for golden in accepted))
-    faults = [fault for of_one in found for fault in of_one[:1]]
-    if not faults:
+    found = await asyncio.gather(*(_golden_mismatches(client, renderer, golden) for golden in accepted))
+    mismatches = [line for of_one in found for line in of_one[:1]]
+    if not mismatches:
         checks = (
-            _acceptance_faults(client, renderer),
-            _stop_faults(client, renderer),
-            _sampling_faults(client, renderer),
-            _number_faults(client, numbers),
+            _acceptance_mismatches(client, renderer),
+            _stop_mismatches(client, renderer),
+            _sampling_mismatches(client, renderer),
+            _number_mismatches(client, numbers),
         )
-        faults += [fault for of_one in await asyncio.gather(*checks) for fault in of_one]
-    if faults:
-        more = f"\n… and {len(faults) - 2} more" if len(faults) > 2 else ""
-        raise PromptMismatch("\n".join(faults[:2]) + more)
+        mismatches += [line for of_one in await asyncio.gather(*checks) for line in of_one]
+    if mismatches:
+        more = f"\n… and {len(mismatches) - 2} more" if len(mismatches) > 2 else ""
+        raise PromptMismatch("\n".join(mismatches[:2]) + more)
     return sum(3 if golden.untrainable is None else 2 for golden in accepted)
 
 
-async def _golden_faults(client: Client, renderer: Renderer, golden: Golden) -> list[str]:
+async def _golden_mismatches(client: Client, renderer: Renderer, golden: Golden) -> list[str]:
     """Differences in /tokenize of the prompt and of the finished conversation, and in the prompt of a generation."""
     asked = _asked(golden)
     generating = {**asked, **({"tool_choice": "none"} if golden.tools else {})}
@@ -86,7 +86,7 @@ def _asked(golden: Golden) -> dict[str, Any]:
     return {**kwargs, **({"tools": golden.tools} if golden.tools else {})}
 
 
-async def _acceptance_faults(client: Client, renderer: Renderer) -> list[str]:
+async def _acceptance_mismatches(client: Client, renderer: Renderer) -> list[str]:
     """Conversations that the template refuses (such as one without a required system message) but not the server."""
     refused = [golden for golden in renderer.contract.golden if golden.refused is not None]
     accepted = await asyncio.gather(*(_accepts(client, golden) for golden in refused))
@@ -110,24 +110,24 @@ async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]
     return (await client.generate(messages, max_tokens=1, temperature=0.0, **settings)).prompt_ids
 
 
-async def _stop_faults(client: Client, renderer: Renderer) -> list[str]:
+async def _stop_mismatches(client: Client, renderer: Renderer) -> list[str]:
     """Stop ids that do not end an answer. The model is forced to say nothing else; the request names no stop ids."""
     golden, stops = _first(renderer), renderer.contract.stop_ids
     settings = {"temperature": 0.0, "max_tokens": 4}
     forced = ({**settings, "logit_bias": {str(stop): FORCED}} for stop in stops)
     answers = await asyncio.gather(*(client.generate(golden.question, **asked) for asked in forced))
-    faults = []
+    mismatches = []
     for stop, answer in zip(stops, answers, strict=True):
         if answer.finish_reason != "stop" or len(answer.ids) > 1:
             token = renderer.decode([stop])
-            faults.append(
+            mismatches.append(
                 f"the server does not stop at {token!r} ({stop}), a stop id of the contract; answers run on.\n"
                 "Likely cause: it reads its stop ids from the checkpoint's generation_config.json"
             )
-    return faults
+    return mismatches
 
 
-async def _sampling_faults(client: Client, renderer: Renderer) -> list[str]:
+async def _sampling_mismatches(client: Client, renderer: Renderer) -> list[str]:
     """Whether an answer changes when the contract's sampling parameters are left to the server's defaults.
 
     All probability is put on a few tokens, some of them from the prompt, so that a repetition penalty or a temperature
@@ -159,14 +159,14 @@ def _same_ids(answers: Sequence[Generation]) -> bool:
     return all(answer.ids == answers[0].ids for answer in answers)
 
 
-async def _number_faults(client: Client, numbers: References | None) -> list[str]:
+async def _number_mismatches(client: Client, numbers: References | None) -> list[str]:
     if numbers is None or not numbers.candidate:
         return []
     expected = enumerate(numbers.candidate)
     asks = (_logprobs(client, number, reference, numbers.base) for number, reference in expected)
     served = await asyncio.gather(*asks)
-    fault = explain(client.model, numbers.candidate, served, numbers.base)
-    return [fault] if fault else []
+    difference = explain(client.model, numbers.candidate, served, numbers.base)
+    return [difference] if difference else []
 
 
 async def _logprobs(client: Client, number: int, reference: Reference, base: Sequence[Reference]) -> dict[int, float]:

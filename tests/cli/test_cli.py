@@ -209,7 +209,7 @@ def test_audit_of_good_rows(audit_rows: Callable[..., tuple[int, str]], tmp_path
 def test_report_of_a_missing_run(harness: Harness) -> None:
     code, printed = harness("report", "yesterday")
     assert code == 2
-    assert "yesterday: no such run folder. runs holds none." in printed
+    assert "yesterday: no such run folder. There is none in runs." in printed
 
 
 def test_report_of_a_misspelt_run_names_the_nearest(harness: Harness, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`harness doctor`: what is told of a machine, and the command that mends what is missing."""
+"""`harness doctor`: what is reported of a machine, and the command that fixes what is missing."""
 
 import json
 import subprocess
@@ -62,9 +62,9 @@ def test_the_json_and_the_exit_code(capsys: pytest.CaptureFixture[str], monkeypa
 
 
 def test_only_what_is_missing_fails() -> None:
-    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "WARN", "", "mend")]) == 0
-    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "MISSING", "", "mend")]) == 3
-    assert "→ mend" in table([DoctorFinding("b", "MISSING", "gone", "mend")])
+    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "WARN", "", "fix")]) == 0
+    assert exit_code([DoctorFinding("a", "OK", ""), DoctorFinding("b", "MISSING", "", "fix")]) == 3
+    assert "→ fix" in table([DoctorFinding("b", "MISSING", "gone", "fix")])
 
 
 def test_packages_out_of_their_range_and_missing_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_the_state_of_the_dataset_copies(tmp_path: Path, monkeypatch: pytest.Mon
     assert rows("hub_dir=hub")["nltk data"].state == "OK"
     listed: dict[str, Any] = {"schema": 1, "datasets": {}, "files": {"a/b/test.jsonl": {"sha256": "x", "bytes": 2}}}
     (tmp_path / "hub" / "mirror.json").write_text(json.dumps(listed))
-    assert "a mirror of 1 files" in rows("hub_dir=hub")["hub_dir"].found
+    assert "a mirror of 1 file," in rows("hub_dir=hub")["hub_dir"].found
     (folder / "test.jsonl").write_text("cut")
     told = rows("hub_dir=hub")["hub_dir"]
     assert (told.state, told.repair) == ("MISSING", "harness mirror general --to hub"), (

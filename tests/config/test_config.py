@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.config.experiment import Config, validate
 from harness.config.gate import GateConfig
+from harness.config.train import TrainConfig
 from harness.core import resources
 from harness.core.errors import ConfigError
 from harness.workflows import compose
@@ -131,6 +132,11 @@ def test_a_sweep_over_keys_that_no_file_states(tmp_path: Path) -> None:
 def test_a_sweep_over_an_unknown_key_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(["experiment=finance_disclaimer", "train.epoch=1,2"], tmp_path, lambda config: 0) == [2, 2]
     assert "train.epoch: unknown key. Did you mean 'epochs'?" in capsys.readouterr().err
+
+
+def test_the_initials_of_a_key_name_it() -> None:
+    with pytest.raises(ConfigError, match=r"lr: unknown key\. Did you mean 'learning_rate'\?"):
+        validate(TrainConfig, {"lr": 1e-3})
 
 
 def test_several_values_need_a_sweep() -> None:

@@ -69,7 +69,7 @@ def test_a_source_too_small_is_named(config: DataConfig, available: dict[str, in
     ("mix", "sources", "told"),
     [
         ({}, {"a": {"weight": 1}, "b": {}}, "b has neither"),
-        ({"rows": 5}, {"a": {}}, "weights share out"),
+        ({"rows": 5}, {"a": {}}, "weights divide"),
         ({}, {"a": {"weight": 1, "rows": 3}}, "not both"),
         ({"replay": 1.5}, {"a": {}}, "replay"),
     ],

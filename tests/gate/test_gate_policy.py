@@ -34,7 +34,7 @@ def reasons(verdict: Verdict) -> str:
 @pytest.mark.parametrize("name", ['a "quoted" field', "back\\slash", "two\nlines", ""])
 def test_fields_that_no_document_can_have(name: str) -> None:
     rule = {"metric": "*", "role": "guard", "margin": "2 points", "cluster": name}
-    with pytest.raises(ConfigError, match=r"(?s)cluster: .*is no name of a field.*slice_key: .*is no name of a field"):
+    with pytest.raises(ConfigError, match=r"(?s)cluster: .*is not a field name.*slice_key: .*is not a field name"):
         validate(GateConfig, {"name": "p", "slice_key": name, "rules": [rule]})
 
 

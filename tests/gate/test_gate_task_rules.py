@@ -172,7 +172,7 @@ def test_ones_own_gate_file_replaces_the_shipped_one_and_a_folder_without_one_do
         ("default:\n  - {metric: pass, role: guard, margin: 5}\n", "default.0.margin: a margin needs a unit"),
         (
             "default:\n  - {metric: '*/refund/pass', role: target, floor: 0.9}\n",
-            "default.0.metric: name the metric alone",
+            "default.0.metric: give the metric alone",
         ),
         ("default:\n  - {metric: pass, role: info}\n", "default.0.role: "),
         (GATE.replace("role", "optional: false, role"), "default.0.optional: "),
