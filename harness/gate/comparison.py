@@ -139,8 +139,16 @@ class _Measure:
         field = self._cluster(f"{self._suite}/{task}/{first.metric}")
         self._errors |= dict.fromkeys(error for part in parts if field and (error := part.cluster_error(field)))
         clusters = _clusters(parts, field)
-        strata = _strata(parts) if len(parts) > 1 or task != first.task else None
+        strata = None
+        if len(parts) > 1 or task != first.task:
+            signs = [(part.task, np.sign(part.difference)) for part in parts]
+            strata = [
+                Stratum(task=name, lost=int((sign < 0).sum()), gained=int((sign > 0).sum()), n=len(sign))
+                for name, sign in signs
+            ]
         weights = _weights(parts, equally)
+        # The tests take weighted differences for cluster sums; strata have weights of their own.
+        kept = difference if clusters is None else weights * difference
         metric = MetricComparison(
             suite=self._suite,
             task=task,
@@ -159,7 +167,7 @@ class _Measure:
             relative_drop=_relative(weights * before, weights * after, first.direction, clusters is not None),
             lowest=float(min(before.min(), after.min())),
             highest=float(max(before.max(), after.max())),
-            differences=None if binary and clusters is None else _kept(difference, weights, clusters).tolist(),
+            differences=None if binary and clusters is None else kept.tolist(),
             clusters=None if clusters is None else clusters.tolist(),
             clustered_by=field if clusters is not None else None,
             strata=strata,
@@ -178,25 +186,12 @@ def _weights(parts: Sequence[Pairs], equally: bool) -> Any:
     return np.repeat(of_parts, sizes)
 
 
-def _kept(difference: Any, weights: Any, clusters: Any) -> Any:
-    """The differences as the tests take them: weighted for cluster sums; strata have weights of their own."""
-    return difference if clusters is None else weights * difference
-
-
 def _effective(after: Any, weights: Any, clusters: Any) -> float | None:
     """The effective sample size (Kish 1965); None where items are independent and weigh the same."""
     if clusters is not None and len(set(clusters.tolist())) > 1:
         return float(effective_items(weights * after, clusters))
     unequal = clusters is None and np.ptp(weights) > 0
     return float(weights.sum() ** 2 / (weights**2).sum()) if unequal else None
-
-
-def _strata(parts: Sequence[Pairs]) -> list[Stratum]:
-    signs = [(part.task, np.sign(part.difference)) for part in parts]
-    return [
-        Stratum(task=task, lost=int((sign < 0).sum()), gained=int((sign > 0).sum()), n=len(sign))
-        for task, sign in signs
-    ]
 
 
 def _clusters(parts: Sequence[Pairs], field: str | None) -> Any:
@@ -241,7 +236,12 @@ def _forgetting(
     pairs: Sequence[Pairs], metrics: Sequence[MetricComparison], policy: GateConfig | None
 ) -> Forgetting | None:
     """Forgetting over the tasks that a guard covers; without a policy, over each task's first right/wrong metric."""
-    guarded = {covered for metric in metrics for covered in _guarded(metric, policy)}
+    guarded: set[tuple[str, str]] = set()
+    if policy is not None:
+        for metric in metrics:
+            if metric.slice == "all" and any(rule.role == "guard" for rule in rules_for(policy, metric)):
+                tasks = [part.task for part in metric.strata] if metric.strata else [metric.task]
+                guarded |= {(task, metric.metric) for task in tasks}
     chosen: dict[str, Pairs] = {}
     for one in pairs:
         counts = one.binary if policy is None else (one.task, one.metric) in guarded
@@ -253,13 +253,6 @@ def _forgetting(
     worst = list(chosen.values())[summary.worst_index]
     values = {name: value for name, value in vars(summary).items() if name not in ("worst", "worst_index")}
     return Forgetting(worst=f"{worst.task}/{worst.metric}", worst_delta=summary.worst, **values)
-
-
-def _guarded(metric: MetricComparison, policy: GateConfig | None) -> list[tuple[str, str]]:
-    """(task, metric) where a guard applies to it; of a group, those of its tasks."""
-    if policy is None or metric.slice != "all" or all(rule.role != "guard" for rule in rules_for(policy, metric)):
-        return []
-    return [(part.task, metric.metric) for part in metric.strata] if metric.strata else [(metric.task, metric.metric)]
 
 
 def _flips(pairs: Pairs) -> Iterator[Flip]:

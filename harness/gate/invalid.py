@@ -25,9 +25,16 @@ def invalid_reasons(policy: GateConfig, comparison: Comparison, today: date) -> 
         if name not in compared
     ]
     for other in comparison.others:
-        against = f"against {other.baseline.label}: "
-        reasons += [against + reason for reason in other.faults]
-        reasons += [against + reason for reason in _missing_guards(policy, comparison, other)]
+        found = list(other.faults)
+        measured = {(metric.key, metric.slice) for metric in other.metrics}
+        for metric in comparison.metrics:
+            guarded = any(rule.role == "guard" for rule in rules_for(policy, metric))
+            if guarded and (metric.key, metric.slice) not in measured:
+                found.append(f"the guard {metric.key} was not measured on this baseline")
+        for metric in other.metrics:
+            for rule in rules_for(policy, metric):
+                found += _misfits(rule, metric) if rule.role == "guard" else []
+        reasons += [f"against {other.baseline.label}: {reason}" for reason in found]
     return list(dict.fromkeys(reasons))
 
 
@@ -60,19 +67,6 @@ def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> It
             yield f"policy {policy.name} requires a {role}, but none was measured"
     if not roles:
         yield "no metric was tested: no guard or target of the policy matches any"
-
-
-def _missing_guards(policy: GateConfig, comparison: Comparison, other: Comparison) -> Iterator[str]:
-    """Guards of the main comparison that a further baseline has no metric for."""
-    measured = {(metric.key, metric.slice) for metric in other.metrics}
-    for metric in comparison.metrics:
-        guarded = any(rule.role == "guard" for rule in rules_for(policy, metric))
-        if guarded and (metric.key, metric.slice) not in measured:
-            yield f"the guard {metric.key} was not measured on this baseline"
-    for metric in other.metrics:
-        for rule in rules_for(policy, metric):
-            if rule.role == "guard":
-                yield from _misfits(rule, metric)
 
 
 def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:

@@ -35,7 +35,11 @@ def directions_of(baseline: Evidence, candidate: Evidence, policy: GateConfig | 
         stated = [side.identities[task] for side in sides if name not in side.identities[task].undirected]
         if stated:
             return "lower" if any(name in identity.lower_is_better for identity in stated) else "higher"
-        return _ruled(policy, keys_of(candidate, task, metric)) or _registered(name)
+        keys = keys_of(candidate, task, metric)
+        for rule in policy.rules if policy else []:
+            if rule.direction is not None and any(fnmatchcase(key, rule.metric) for key in keys):
+                return rule.direction
+        return "higher" if name in HIGHER else "lower" if name in LOWER else None
 
     return direction
 
@@ -50,16 +54,6 @@ def is_gated(policy: GateConfig | None, keys: Sequence[str]) -> bool:
     """Whether a deciding rule matches any of the keys, before an info rule does."""
     matching = (next((r for r in policy.rules if fnmatchcase(key, r.metric)), None) for key in keys) if policy else ()
     return any(rule is not None and rule.role != "info" for rule in matching)
-
-
-def _ruled(policy: GateConfig | None, keys: Sequence[str]) -> Direction | None:
-    rules = policy.rules if policy else []
-    matching = (rule for rule in rules if any(fnmatchcase(key, rule.metric) for key in keys))
-    return next((rule.direction for rule in matching if rule.direction is not None), None)
-
-
-def _registered(name: str) -> Direction | None:
-    return "higher" if name in HIGHER else "lower" if name in LOWER else None
 
 
 MUST_MATCH = {

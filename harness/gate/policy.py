@@ -41,12 +41,14 @@ def unmatched(rules: Iterable[RuleConfig], metrics: Sequence[Measured], tasks: I
     """Rules that match no metric; an optional rule counts only if its task is among the evaluated `tasks`."""
     keys = {metric.key for metric in metrics}
     names = set(tasks)
-    return [
-        rule
-        for rule in rules
-        if not any(fnmatchcase(key, rule.metric) for key in keys)
-        and (not rule.optional or (rule.role != "info" and any(fnmatchcase(n, _task(rule.metric)) for n in names)))
-    ]
+    found = []
+    for rule in rules:
+        parts = rule.metric.split("/")  # suite/task/metric
+        task = parts[1] if len(parts) == 3 else "?*"
+        expected = not rule.optional or (rule.role != "info" and any(fnmatchcase(name, task) for name in names))
+        if expected and not any(fnmatchcase(key, rule.metric) for key in keys):
+            found.append(rule)
+    return found
 
 
 def unsliced(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
@@ -78,9 +80,3 @@ def overruled(policy: GateConfig, metrics: Sequence[Measured]) -> list[str]:
             f"the {first.role} rule '{first.metric}' before it already matches {key}"
         )
     return errors
-
-
-def _task(pattern: str) -> str:
-    """The task part of a pattern `suite/task/metric`."""
-    parts = pattern.split("/")
-    return parts[1] if len(parts) == 3 else "?*"

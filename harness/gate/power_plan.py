@@ -74,7 +74,11 @@ def plan(
     for rule in policy.rules:
         matched = list(_lines(policy, rule, suite, sizes, like))
         lines += [line for line in matched if line.role != "info"]
-        lines += [] if matched or rule.optional else [_without_task(rule, suite)]
+        if not matched and not rule.optional:
+            why = f"INVALID: suite={suite} has no task with this metric, unless one of its groups holds it"
+            if isinstance(rule.on_missing, WaiverConfig):
+                why += f"; waived until {rule.on_missing.expires.isoformat()}"
+            lines.append(PlanLine(rule.metric, rule.role, None, _limit(rule), {}, {}, 0, None, why, "invalid"))
     roles = {line.role for line in lines}
     for role in policy.require:
         if role not in roles:
@@ -82,13 +86,6 @@ def plan(
             why += "" if suite == "full" else "; use suite=full"
             lines.append(PlanLine("*/*/*", role, None, "required", {}, {}, 0, None, why, "invalid"))
     return lines
-
-
-def _without_task(rule: RuleConfig, suite: str) -> PlanLine:
-    why = f"INVALID: suite={suite} has no task with this metric, unless one of its groups holds it"
-    if isinstance(rule.on_missing, WaiverConfig):
-        why += f"; waived until {rule.on_missing.expires.isoformat()}"
-    return PlanLine(rule.metric, rule.role, None, _limit(rule), {}, {}, 0, None, why, "invalid")
 
 
 def _lines(
@@ -131,40 +128,34 @@ def _line(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known:
 
 def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known: Expected | None) -> PlanLine:
     alpha, power = _alpha(policy, rule, n), rule.power or policy.power
-    margin = _margin(rule, known)
+    if known is not None:
+        margin = rule.margin_of(known.baseline) or None
+    else:  # the strictest of the margins that are not relative to the baseline
+        fixed = [one.on_scale(0.0, rule.width) for one in rule.margins if one.unit != "relative"]
+        margin = min(fixed, default=None)
     if margin is None:
         why = "the margin is relative to the baseline, whose mean is unknown: give --like RUN"
         return PlanLine(name, "guard", n, _limit(rule), {}, {}, 0, None, why)
     design = known.design if known else 1.0
     spreads = (min(1.0, known.discordance),) if known else DISCORDANCES
     effective_n = None if n is None else max(1, int(n / design))
-    detectable = {}
+    detectable, chance = {}, None
     if effective_n is not None:
         detectable = {psi: detectable_margin(effective_n, psi, alpha, power) for psi in spreads}
+        chance = _power(effective_n, margin, spreads[-1], alpha)
     needed = {psi: math.ceil(SPARE * design * n_for_noninferiority(margin, psi, alpha, power)) for psi in spreads}
     min_items = max(math.ceil(design * math.log(alpha) / math.log(1 - margin)), rule.minimum_n or policy.minimum_n)
-    chance = None if effective_n is None else _power(effective_n, margin, spreads[-1], alpha)
     outlook, outcome = _outlook(n, min_items, chance, power)
-    outlook += ("" if known else _left_out(rule)) + _of_slices(rule, min_items)
+    shares = [f"{100 * one.size:g}% of baseline" for one in rule.margins if one.unit == "relative"]
+    if shares and not known:
+        outlook += f"; {' and '.join(shares)} may be stricter, and is not planned without --like RUN"
+    outlook += _of_slices(rule, min_items)
     return PlanLine(name, "guard", n, _limit(rule), detectable, needed, min_items, chance, outlook, outcome)
 
 
 def _of_slices(rule: RuleConfig, min_items: int) -> str:
     """What a slice needs; how many of the items it has is not known beforehand."""
     return f"; each slice of {' and '.join(rule.slices)} needs at least {min_items:,} items" if rule.slices else ""
-
-
-def _left_out(rule: RuleConfig) -> str:
-    shares = [f"{100 * margin.size:g}% of baseline" for margin in rule.margins if margin.unit == "relative"]
-    return f"; {' and '.join(shares)} may be stricter, and is not planned without --like RUN" if shares else ""
-
-
-def _margin(rule: RuleConfig, known: Expected | None) -> float | None:
-    """The strictest margin; without a known baseline, the strictest of those that are not relative to it."""
-    if known is not None:
-        return rule.margin_of(known.baseline) or None
-    fixed = [margin.on_scale(0.0, rule.width) for margin in rule.margins if margin.unit != "relative"]
-    return min(fixed, default=None)
 
 
 def _outlook(n: int | None, min_items: int, chance: float | None, power: float) -> tuple[str, Outlook]:

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 from harness.config.gate import GateConfig, RuleConfig
 from harness.core.console import plural
-from harness.gate import reasons
 from harness.gate.sequential import LookProgress, looks_at, settled
 from harness.gate.significance import floor_bounds, gain_p, items_for_floor, items_to_decide, pass_p, shortfall_p
 from harness.records.gate import Comparison, MetricComparison, MetricVerdict, VerdictName
+
+SHARED = frozenset(MetricComparison.model_fields)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +64,17 @@ def apply_rule(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVe
     if one.metric.n < minimum and line.verdict == "PASS":
         reason = f"{line.reason}; the policy requires at least {minimum} items"
         line = line.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "n_needed": minimum})
-    if line.verdict == "INCONCLUSIVE" and (why := _stopped_undecided(policy, one, levels)):
-        line = line.model_copy(update={"reason": f"{line.reason}; {why}"})
-    return line
-
-
-def _stopped_undecided(policy: GateConfig, one: RuledMetric, levels: Levels) -> str | None:
-    """Why the evaluation stopped too early for this rule: its looks counted fewer guards or other baselines."""
     early = one.comparison.stopped.get(one.metric.task)
-    if early is None or settled(policy, one.rule, LookProgress.of(one.metric, early.planned), levels.guards):
-        return None
-    return (
+    if line.verdict != "INCONCLUSIVE" or early is None:
+        return line
+    if settled(policy, one.rule, LookProgress.of(one.metric, early.planned), levels.guards):
+        return line
+    # The evaluation stopped too early for this rule: its looks counted fewer guards or other baselines.
+    why = (
         f"the evaluation stopped after {early.items} of {early.planned} items before this was decided: name every "
         "baseline in the policy before the candidate is evaluated, or evaluate the candidate on all items"
     )
+    return line.model_copy(update={"reason": f"{line.reason}; {why}"})
 
 
 def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdict:
@@ -84,7 +82,7 @@ def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdic
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
     p_pass = pass_p(metric, margin, width)
-    tolerated = reasons.amount(margin, width)
+    tolerated = amount(margin, width)
     judged = f"the policy tolerates {tolerated}"
     needed = None
     if p_pass <= levels.passing:
@@ -97,8 +95,8 @@ def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdic
     else:
         verdict = "INCONCLUSIVE"
         needed = items_to_decide(metric, margin, width, levels.passing, one.rule.power or policy.power)
-        judged += f"; not enough evidence to rule out such a loss{reasons.needs(needed, metric.n)}"
-    reason = f"{reasons.change(metric, one.name, width)}; {judged}; {reasons.facts(metric, width)}"
+        judged += f"; not enough evidence to rule out such a loss{needs(needed, metric.n)}"
+    reason = f"{change(metric, one.name, width)}; {judged}; {facts(metric, width)}"
     return _line(one, levels, verdict, reason, p_pass, levels.p_harm, needed)
 
 
@@ -111,7 +109,7 @@ def _target(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdi
         parts.append(_improvement(one, levels))
     verdict = max((name for name, _, _ in parts), key=["PASS", "INCONCLUSIVE", "FAIL"].index)
     share = (one.metric.candidate - one.rule.range[0]) / one.rule.width
-    shown = reasons.value(1 - share if one.rule.ceiling is not None else share, one.rule)
+    shown = value(1 - share if one.rule.ceiling is not None else share, one.rule)
     reason = f"{one.name} is {shown} on {plural(one.metric.n, 'item')}: " + "; ".join(text for _, text, _ in parts)
     needed = max((n for _, _, n in parts if n), default=None) if verdict == "INCONCLUSIVE" else None
     return _line(one, levels, verdict, reason, None, None, needed)
@@ -124,7 +122,7 @@ def _floor(policy: GateConfig, one: RuledMetric, levels: Levels) -> tuple[Verdic
     floor = (limit - rule.range[0]) / rule.width
     floor = floor if rule.floor is not None else 1 - floor
     low, high = floor_bounds(metric, rule.range[0], rule.width, (levels.passing, levels.failing))
-    worst, best, limit_text = (reasons.value(share, rule) for share in (low, high, floor))
+    worst, best, limit_text = (value(share, rule) for share in (low, high, floor))
     is_floor = rule.floor is not None
     name = f"the floor of {limit_text}" if is_floor else f"the ceiling of {limit_text}"
     if low >= floor:
@@ -139,25 +137,23 @@ def _floor(policy: GateConfig, one: RuledMetric, levels: Levels) -> tuple[Verdic
     if 0 < floor < 1 and share != floor:
         needed = items_for_floor(share, floor, levels.passing, rule.power or policy.power)
     between = f"{worst} and {best}" if is_floor else f"{best} and {worst}"
-    text = f"{name} lies between the bounds {between}{reasons.needs(needed, metric.n)}"
+    text = f"{name} lies between the bounds {between}{needs(needed, metric.n)}"
     return "INCONCLUSIVE", text, needed
 
 
 def _improvement(one: RuledMetric, levels: Levels) -> tuple[VerdictName, str, int | None]:
     metric, width = one.metric, one.rule.width
     margin = one.rule.margin_of(metric.reference) or 0.0
-    moved = reasons.amount(abs(metric.delta) / width, width)
-    change = (
-        f"improved by {moved}" if metric.delta > 0 else f"got worse by {moved}" if metric.delta else "did not change"
-    )
-    demanded = reasons.amount(margin, width)
+    size = amount(abs(metric.delta) / width, width)
+    moved = f"improved by {size}" if metric.delta > 0 else f"got worse by {size}" if metric.delta else "did not change"
+    demanded = amount(margin, width)
     if gain_p(metric, margin, width) <= levels.passing:
-        return "PASS", f"{change}; a gain of more than {demanded} is shown", None
+        return "PASS", f"{moved}; a gain of more than {demanded} is shown", None
     if shortfall_p(metric, margin, width) <= levels.failing:
-        return "FAIL", f"{change}; the policy demands {demanded}, and a gain that large is ruled out", None
+        return "FAIL", f"{moved}; the policy demands {demanded}, and a gain that large is ruled out", None
     return (
         "INCONCLUSIVE",
-        f"{change}; the policy demands {demanded}, and such a gain is neither shown nor ruled out",
+        f"{moved}; the policy demands {demanded}, and such a gain is neither shown nor ruled out",
         None,
     )
 
@@ -184,4 +180,44 @@ def _line(
     )  # fmt: skip
 
 
-SHARED = frozenset(MetricComparison.model_fields)
+def amount(share: float, width: float) -> str:
+    """A difference, given as a share of the metric's range: '2.1 points' for a range of 1, else in its own unit."""
+    return f"{100 * share:.1f} points" if width == 1 else f"{share * width:.4g}"
+
+
+def change(metric: MetricComparison, name: str, width: float) -> str:
+    """'gsm8k fell by 2.1 points'; where lower is better, it also says which of the two is better."""
+    size = abs(metric.candidate - metric.baseline) / width
+    if not metric.delta:
+        return f"{name} did not change"
+    verb = "rose" if metric.candidate > metric.baseline else "fell"
+    judged = {("rose", "lower"): ", which is worse", ("fell", "lower"): ", which is better"}
+    return f"{name} {verb} by {amount(size, width)}{judged.get((verb, metric.direction), '')}"
+
+
+def facts(metric: MetricComparison, width: float) -> str:
+    """'95% interval −3.4 to −0.8 points; 41 of 1319 items got worse, 12 got better'."""
+    shares = (metric.ci_low / width, metric.ci_high / width)
+    ends = (f"{100 * share:.1f}" if width == 1 else f"{share * width:.4g}" for share in shares)
+    low, high = (end.replace("-", "−") for end in ends)
+    text = f"95% interval {low} to {high}" + (" points" if width == 1 else "")
+    text += f" ({metric.interval_doubt})" if metric.interval_doubt else ""
+    if metric.only_baseline_right is None:
+        text += f" on {plural(metric.n, 'item')}"
+    else:
+        lost, gained = metric.only_baseline_right, metric.only_candidate_right
+        text += f"; {lost} of {plural(metric.n, 'item')} got worse, {gained} got better"
+    return f"{text}, clustered by {metric.clustered_by}" if metric.clustered_by else text
+
+
+def value(share: float, rule: RuleConfig) -> str:
+    """A mean in the metric's own unit. `share` is its share of the rule's range, counted from the end that is worse."""
+    from_lowest = 1 - share if rule.ceiling is not None else share
+    return f"{from_lowest:.1%}" if rule.range == (0.0, 1.0) else f"{rule.range[0] + from_lowest * rule.width:.4g}"
+
+
+def needs(needed: int | None, n: int) -> str:
+    """'; needs about 29 items in all (25 more)'; '' where the number is not known."""
+    if not needed:
+        return ""
+    return f"; needs about {needed:,} items in all ({needed - n:,} more)" if needed > n else "; needs more items"

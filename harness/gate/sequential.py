@@ -123,6 +123,7 @@ class _DecidingRules:
         cls, policy: GateConfig, suite: SuiteConfig, counts: Iterable[LookProgress], groups: Mapping[str, Sequence[str]]
     ) -> "_DecidingRules":
         progress = list(counts)
+        measured = {(one.task, one.metric) for one in progress}
         above = {
             (group, one.metric): _rules(policy, suite.name, group, one.metric)
             for group, tasks in groups.items()
@@ -132,7 +133,11 @@ class _DecidingRules:
         return cls(
             rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in progress],
             sliced=[_rules(policy, suite.name, one.task, one.metric, name) for one in progress for name in one.slices],
-            above=[rules for key, rules in above.items() if _pooled(key, groups, progress)],
+            above=[  # a group is compared where all its tasks have the metric
+                rules
+                for (group, metric), rules in above.items()
+                if all((task, metric) in measured for task in groups[group])
+            ],
             pooled=frozenset(task for (group, _), rules in above.items() if rules for task in groups[group]),
         )
 
@@ -149,12 +154,6 @@ class _DecidingRules:
 
 def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
     return [rule for rule in rules if rule.role == "guard"]
-
-
-def _pooled(key: tuple[str, str], groups: Mapping[str, Sequence[str]], counts: Sequence[LookProgress]) -> bool:
-    """Whether a (group, metric) will be compared: all tasks of the group have the metric."""
-    measured = {(one.task, one.metric) for one in counts}
-    return all((task, key[1]) in measured for task in groups[key[0]])
 
 
 def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str = "all") -> list[RuleConfig]:

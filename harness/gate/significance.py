@@ -136,7 +136,11 @@ def items_to_decide(metric: MetricComparison, margin: float, width: float, alpha
 
     Where the sample is that large already, the models seem to differ: then the items that decide at the observed Δ.
     """
-    spread, design = _spread(metric, width), metric.n / (metric.effective_n or metric.n)
+    if metric.only_baseline_right is not None and metric.only_candidate_right is not None and width == 1:
+        spread = (metric.only_baseline_right + metric.only_candidate_right) / metric.n
+    else:
+        spread = min(1.0, float(np.var(differences(metric) / width)))
+    design = metric.n / (metric.effective_n or metric.n)
     needed = math.ceil(n_for_noninferiority(margin, spread, alpha, power) * design)
     if needed > metric.n:
         return needed
@@ -173,7 +177,7 @@ def untestable_reason(metric: MetricComparison) -> str | None:
     """Why the metric's items allow no test; None where they do."""
     if not _counted(metric) and metric.n < 2:
         return "was measured on a single item, which allows no test"
-    if not _several(metric.clusters):
+    if metric.clusters is not None and len(set(metric.clusters)) <= 1:
         return f"was measured on a single cluster of {metric.clustered_by}, which allows no test"
     if metric.equal_weights and metric.clusters is None and not _stratified(metric):
         return "weighs its tasks equally, but one of them has a single item, which allows no test"
@@ -185,10 +189,6 @@ def _counted(metric: MetricComparison) -> bool:
     return plain and metric.only_baseline_right is not None
 
 
-def _several(clusters: Sequence[int] | None) -> bool:
-    return clusters is None or len(set(clusters)) > 1
-
-
 def _stratified(metric: MetricComparison) -> bool:
     return metric.strata is not None and len(metric.strata) > 1 and all(stratum.n > 1 for stratum in metric.strata)
 
@@ -196,10 +196,3 @@ def _stratified(metric: MetricComparison) -> bool:
 def _labels(strata: Sequence[Stratum]) -> Any:
     """The number of each item's stratum, in the order of the differences."""
     return np.repeat(np.arange(len(strata)), [stratum.n for stratum in strata])
-
-
-def _spread(metric: MetricComparison, width: float) -> float:
-    """Variance of the differences; of a right/wrong metric the share of items that changed."""
-    if metric.only_baseline_right is not None and metric.only_candidate_right is not None and width == 1:
-        return (metric.only_baseline_right + metric.only_candidate_right) / metric.n
-    return min(1.0, float(np.var(differences(metric) / width)))

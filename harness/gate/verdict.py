@@ -8,8 +8,7 @@ from harness.core.errors import ExitCode
 from harness.core.store import sha256_json
 from harness.gate.invalid import invalid_reasons, waived_as_missing
 from harness.gate.policy import is_shown, rules_for
-from harness.gate.reasons import change, facts
-from harness.gate.rules import Levels, RuledMetric, apply_rule
+from harness.gate.rules import SHARED, Levels, RuledMetric, apply_rule, change, facts
 from harness.gate.significance import fail_p
 from harness.records.gate import EXIT_CODES, Comparison, MetricComparison, MetricVerdict, Verdict, VerdictName, Waiver
 from harness.stats.proportion import benjamini_hochberg, holm
@@ -47,9 +46,14 @@ def decide(policy: GateConfig, comparison: Comparison, today: date | None = None
     waivers = waived_as_missing(policy, comparison, today)
     lines: list[MetricVerdict] = []
     for one, line in zip(ruled, judged, strict=True):
-        used = _waiver(one, line, today)
-        waivers += [used] if used else []
-        lines.append(line.model_copy(update={"waived": used.name}) if used and not used.expired else line)
+        granted = one.rule.on_inconclusive
+        if line.verdict == "INCONCLUSIVE" and isinstance(granted, WaiverConfig):
+            expired = today > granted.expires
+            waivers.append(
+                Waiver(rule=one.rule.metric, used_for="inconclusive", expired=expired, **granted.model_dump())
+            )
+            line = line if expired else line.model_copy(update={"waived": granted.name})
+        lines.append(line)
     worst, reasons = _overall(lines)
     return _verdict(policy, comparison, worst, reasons, [*lines, *_shown(policy, comparison)], waivers, today)
 
@@ -82,26 +86,15 @@ def _levels(policy: GateConfig, ruled: Sequence[RuledMetric]) -> list[Levels]:
     return [Levels.of(policy, one, len(guards), raw.get(id(one)), adjusted.get(id(one))) for one in ruled]
 
 
-def _waiver(one: RuledMetric, line: MetricVerdict, today: date) -> Waiver | None:
-    granted = one.rule.on_inconclusive
-    if line.verdict != "INCONCLUSIVE" or not isinstance(granted, WaiverConfig):
-        return None
-    return Waiver(
-        rule=one.rule.metric, used_for="inconclusive", expired=today > granted.expires, **granted.model_dump()
-    )
-
-
 def _overall(lines: Sequence[MetricVerdict]) -> tuple[VerdictName, list[str]]:
     """The worst verdict that is not waived; waivers alone pass nothing."""
     counted = [line for line in lines if line.waived is None]
-    worst: VerdictName = max((line.verdict for line in counted), key=_severity, default="INCONCLUSIVE")
+    worst: VerdictName = max(
+        (line.verdict for line in counted), key=lambda name: ExitCode(EXIT_CODES[name]).severity, default="INCONCLUSIVE"
+    )
     if not counted:
         return worst, ["no metric passed: every gated metric is inconclusive and waived"]
     return worst, [line.reason for line in counted if line.verdict == worst]
-
-
-def _severity(verdict: VerdictName) -> int:
-    return ExitCode(EXIT_CODES[verdict]).severity
 
 
 def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
@@ -109,21 +102,30 @@ def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
     shown = [m for m in comparison.metrics if is_shown(policy, m) and not rules_for(policy, m)]
     slices = [metric for metric in shown if metric.slice != "all"]
     adjusted = dict(zip(map(id, slices), benjamini_hochberg([fail_p(m) for m in slices]), strict=True))
-    return [_information(metric, adjusted.get(id(metric)), policy.alpha_fail) for metric in shown]
-
-
-def _information(metric: MetricComparison, p_harm: float | None, alpha: float) -> MetricVerdict:
-    name = metric.key if metric.slice == "all" else f"{metric.key} [{metric.slice}]"
-    share = metric.lowest >= 0 and metric.highest <= 1
-    width = 1.0 if share else metric.highest - metric.lowest or 1.0
-    reason = f"{change(metric, name, width)}; shown for information; {facts(metric, width)}"
-    if p_harm is not None and p_harm <= alpha:
-        reason += f"; a significant fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
-    return MetricVerdict(
-        **{name: getattr(metric, name) for name in MetricVerdict.model_fields if name in type(metric).model_fields},
-        role="info", margin=None, floor=None, p_noninferior=None, p_harm=p_harm, verdict="PASS", reason=reason,
-        n_needed=None,
-    )  # fmt: skip
+    lines = []
+    for metric in shown:
+        name = metric.key if metric.slice == "all" else f"{metric.key} [{metric.slice}]"
+        share = metric.lowest >= 0 and metric.highest <= 1
+        width = 1.0 if share else metric.highest - metric.lowest or 1.0
+        reason = f"{change(metric, name, width)}; shown for information; {facts(metric, width)}"
+        p_harm = adjusted.get(id(metric))
+        if p_harm is not None and p_harm <= policy.alpha_fail:
+            reason += f"; a significant fall, allowing for the number of slices (adjusted p = {p_harm:.3g})"
+        measured = {name: getattr(metric, name) for name in MetricVerdict.model_fields if name in SHARED}
+        lines.append(
+            MetricVerdict(
+                **measured,
+                role="info",
+                margin=None,
+                floor=None,
+                p_noninferior=None,
+                p_harm=p_harm,
+                verdict="PASS",
+                reason=reason,
+                n_needed=None,
+            )
+        )
+    return lines
 
 
 def _verdict(

@@ -66,22 +66,17 @@ def task_failures(folder: Path) -> list[TaskFailures]:
     """Failed answers by task, from an evaluation folder's samples; tasks without graded answers are left out."""
     tasks = []
     for path in sorted(folder.glob("samples_*.jsonl")):
-        rows = _rows(path)
+        try:
+            read = [json.loads(line) for line in path.read_bytes().decode().split("\n") if line.strip()]
+        except ValueError:  # a damaged file, which the verdict reports
+            continue
+        rows = [row for row in read if isinstance(row, dict) and isinstance(row.get("doc"), dict)]
         graded = [row for row in rows if isinstance(row.get("findings"), list)]
         failed = [row for row in graded if not all(finding["pass"] for finding in row["findings"])]
         if graded:
             shown = [_broken_answer(row) for row in failed[:SHOWN]]
             tasks.append(TaskFailures(path.stem.removeprefix("samples_"), len(graded), len(failed), shown))
     return tasks
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a samples file; none of a damaged one, which the verdict reports."""
-    try:
-        rows = [json.loads(line) for line in path.read_bytes().decode().split("\n") if line.strip()]
-    except ValueError:
-        return []
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("doc"), dict)]
 
 
 def _broken_answer(row: dict[str, Any]) -> BrokenAnswer:

@@ -37,7 +37,17 @@ def code_quality(verdict: Verdict) -> str:
     blocking = [(wording.metric_name(m), m.verdict, m.reason) for m in _not_passed(verdict)]
     if not blocking and verdict.verdict != "PASS":
         blocking = [("evidence", verdict.verdict, reason) for reason in verdict.reasons]
-    return json.dumps([_finding(verdict.policy, *one) for one in blocking], indent=2, ensure_ascii=False) + "\n"
+    findings = [
+        {
+            "description": wording.one_line(f"{outcome}: {reason}"),
+            "check_name": f"gate {wording.one_line(verdict.policy)}",
+            "fingerprint": hashlib.sha256(f"{verdict.policy}|{name}".encode("utf-8", "replace")).hexdigest(),
+            "severity": SEVERITIES[outcome],
+            "location": {"path": f"gate/{wording.one_line(name)}", "lines": {"begin": 1}},
+        }
+        for name, outcome, reason in blocking
+    ]
+    return json.dumps(findings, indent=2, ensure_ascii=False) + "\n"
 
 
 def open_metrics(verdict: Verdict) -> str:
@@ -63,25 +73,12 @@ def _command(level: str, title: str, text: str) -> str:
     return f"::{level} title={shown}::{wording.one_line(text).replace('%', '%25')}"
 
 
-def _finding(policy: str, name: str, outcome: str, reason: str) -> dict[str, Any]:
-    return {
-        "description": wording.one_line(f"{outcome}: {reason}"),
-        "check_name": f"gate {wording.one_line(policy)}",
-        "fingerprint": hashlib.sha256(f"{policy}|{name}".encode("utf-8", "replace")).hexdigest(),
-        "severity": SEVERITIES[outcome],
-        "location": {"path": f"gate/{wording.one_line(name)}", "lines": {"begin": 1}},
-    }
-
-
 def _labels(metric: MetricVerdict) -> str:
     pairs = {"metric": f"{metric.suite}/{metric.task}/{metric.metric}", "slice": metric.slice, "role": metric.role}
     if metric.against is not None:
         pairs["against"] = metric.against
-    return ",".join(f'{name}="{_escaped(value)}"' for name, value in pairs.items())
-
-
-def _escaped(text: str) -> str:
-    return wording.one_line(text).replace("\\", "\\\\").replace('"', '\\"')
+    escaped = (wording.one_line(text).replace("\\", "\\\\").replace('"', '\\"') for text in pairs.values())
+    return ",".join(f'{name}="{text}"' for name, text in zip(pairs, escaped, strict=True))
 
 
 def write_junit(verdict: Verdict, path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.console import plural
-from harness.records.gate import Flip, MetricVerdict, Role, Verdict
+from harness.records.gate import Flip, Role
 from harness.report import wording
 from harness.report.domain import SliceRow, slice_rows
 from harness.report.plots import forest, loss_curve
@@ -36,11 +36,6 @@ class FlipGroup:
 
 def write_html(view: RunView, path: Path) -> None:
     """Writes the report page of `view`; the same view gives the same bytes."""
-    page = _environment().get_template("index.html.jinja").render(_context(view))
-    path.write_text(page, encoding="utf-8")
-
-
-def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -59,21 +54,30 @@ def _environment() -> Any:
         counts=_counts,
         duration=_duration,
     )
-    return environment
+    page = environment.get_template("index.html.jinja").render(_context(view))
+    path.write_text(page, encoding="utf-8")
 
 
 def _context(view: RunView) -> dict[str, Any]:
     metrics = wording.worst_first(view.verdict)
+    deciding = [metric for metric in view.verdict.metrics if metric.role != "info"]
+    passed = sum(metric.verdict == "PASS" for metric in deciding)
+    tally = f"{passed} of {plural(len(deciding), 'deciding metric')} passed."
+    # Guards and targets have separate drawings: a target often moves thirty times as far as a guard may.
+    drawings = {
+        "Differences": forest([metric for metric in metrics if metric.role != "target"], "guards"),
+        "Differences of targets": forest([metric for metric in metrics if metric.role == "target"], "targets"),
+    }
     return {
         "view": view,
         "verdict": view.verdict,
         "metrics": metrics,
-        "tally": _tally(view.verdict),
+        "tally": tally if deciding else "No deciding metric was tested.",
         "forgetting": wording.forgetting_text(view.verdict.forgetting) if view.verdict.forgetting else None,
         "slice_lines": wording.slices(view.verdict),
         "incomparable": [reason for reason in view.comparison.faults if reason not in view.verdict.reasons],
         "not_drawn": [wording.metric_name(metric) for metric in metrics if not wording.is_share(metric)],
-        "forests": _forests(metrics),
+        "forests": {title: drawing for title, drawing in drawings.items() if drawing is not None},
         "loss": loss_curve(view.curve),
         "flip_groups": _flip_groups(view.comparison.flips),
         "slices": _by_metric(slice_rows(view.evaluations)),
@@ -81,24 +85,6 @@ def _context(view: RunView) -> dict[str, Any]:
         "roles": ROLES,
         "say": wording,
     }
-
-
-def _forests(metrics: list[MetricVerdict]) -> dict[str, Any]:
-    """Separate drawings of guards and targets: a target often moves thirty times as far as a guard may."""
-    drawings = {
-        "Differences": forest([metric for metric in metrics if metric.role != "target"], "guards"),
-        "Differences of targets": forest([metric for metric in metrics if metric.role == "target"], "targets"),
-    }
-    return {title: drawing for title, drawing in drawings.items() if drawing is not None}
-
-
-def _tally(verdict: Verdict) -> str:
-    """`3 of 4 deciding metrics passed.`, or that none was tested."""
-    deciding = [metric for metric in verdict.metrics if metric.role != "info"]
-    if not deciding:
-        return "No deciding metric was tested."
-    passed = sum(metric.verdict == "PASS" for metric in deciding)
-    return f"{passed} of {plural(len(deciding), 'deciding metric')} passed."
 
 
 def _flip_groups(flips: list[Flip]) -> list[FlipGroup]:

@@ -85,16 +85,13 @@ def _table(metrics: list[MetricVerdict], limit: int) -> list[str]:
     rows = [
         [column.capitalize() if column != "n" else column for column in wording.COLUMNS],
         ["---:" if column in wording.NUMBERS else "---" for column in wording.COLUMNS],
-        *(_cells(metric) for metric in metrics[:limit]),
     ]
+    for metric in metrics[:limit]:
+        name, *facts, outcome = wording.cells(metric)
+        rows.append([code(name), *facts, outcome if metric.role == "info" else f"**{outcome}**"])
     more = len(metrics) - limit
     cut = [f"{more} more are in verdict.json."] if more > 0 else []
     return [*(f"| {' | '.join(row)} |" for row in rows), "", *cut]
-
-
-def _cells(metric: MetricVerdict) -> list[str]:
-    name, *facts, outcome = wording.cells(metric)
-    return [code(name), *facts, outcome if metric.role == "info" else f"**{outcome}**"]
 
 
 def _flips(metrics: list[MetricVerdict], rows: int) -> list[str]:
@@ -126,22 +123,18 @@ def print_comparison(comparison: Comparison) -> None:
     for one in (comparison, *comparison.others):
         against = "" if one is comparison else f" (against {one.baseline.label})"
         for metric in one.metrics:
-            print(wording.one_line(_line(metric, against)))
+            numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f}"
+            facts = [f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]  n={metric.n}"]
+            facts += [f"interval {metric.interval_doubt}"] if metric.interval_doubt else []
+            if metric.only_baseline_right is not None:
+                facts.append(f"1->0 {metric.only_baseline_right}, 0->1 {metric.only_candidate_right}")
+            facts += [text] if (text := wording.extras_text(metric)) else []
+            facts += ["lower is better"] if metric.direction == "lower" else []
+            print(wording.one_line(f"{wording.measured_name(metric)}{against}: {numbers} {'; '.join(facts)}"))
         if one.forgetting is not None:
             print(wording.one_line(f"{wording.forgetting_text(one.forgetting)}{against}"))
         for reason in one.faults:
             print(wording.one_line(f"not comparable{against}: {reason}"))
-
-
-def _line(metric: MetricComparison, against: str) -> str:
-    numbers = f"{metric.baseline:.3f} -> {metric.candidate:.3f}  {metric.delta:+.3f}"
-    facts = [f"[{metric.ci_low:+.3f}, {metric.ci_high:+.3f}]  n={metric.n}"]
-    facts += [f"interval {metric.interval_doubt}"] if metric.interval_doubt else []
-    if metric.only_baseline_right is not None:
-        facts.append(f"1->0 {metric.only_baseline_right}, 0->1 {metric.only_candidate_right}")
-    facts += [text] if (text := wording.extras_text(metric)) else []
-    facts += ["lower is better"] if metric.direction == "lower" else []
-    return f"{wording.measured_name(metric)}{against}: {numbers} {'; '.join(facts)}"
 
 
 def _comparison_table(metrics: list[MetricComparison]) -> list[str]:

@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from harness.config.experiment import Config
 from harness.core.console import plural
 from harness.core.layout import RunFolder
-from harness.records.gate import MetricVerdict
-from harness.records.stages import SourceCount
 from harness.report import wording
 from harness.report.markdown import escape
 from harness.report.view import RunView
@@ -41,14 +39,25 @@ def model_card(view: RunView, config: Config) -> str:
 
 
 def _front_matter(view: RunView, config: Config) -> str:
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
     base = config.model.path or ""
     hub = [source.hub for source in config.data.sources.values() if source.hub]
     data = ModelCardData(
         base_model=base if _HUB_ID.fullmatch(base) and not Path(base).exists() else None,
         datasets=hub or None,
-        eval_results=[_eval_result(metric) for metric in view.verdict.metrics],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=wording.one_line(metric.task),
+                dataset_name=f"{wording.one_line(metric.suite)}/{wording.one_line(metric.task)}",
+                dataset_config=None if metric.slice == "all" else wording.one_line(metric.slice),
+                metric_type=wording.one_line(metric.metric),
+                metric_name=wording.one_line(wording.metric_name(metric)),
+                metric_value=round(metric.candidate, 4),
+            )
+            for metric in view.verdict.metrics
+        ],
         library_name="peft",
         license="other",
         license_name="base-model-and-training-data",
@@ -60,20 +69,6 @@ def _front_matter(view: RunView, config: Config) -> str:
     if not view.verdict.metrics:
         data.eval_results, data.model_name = None, None
     return str(data.to_yaml()).strip()
-
-
-def _eval_result(metric: MetricVerdict) -> Any:
-    from huggingface_hub import EvalResult
-
-    return EvalResult(
-        task_type="text-generation",
-        dataset_type=wording.one_line(metric.task),
-        dataset_name=f"{wording.one_line(metric.suite)}/{wording.one_line(metric.task)}",
-        dataset_config=None if metric.slice == "all" else wording.one_line(metric.slice),
-        metric_type=wording.one_line(metric.metric),
-        metric_name=wording.one_line(wording.metric_name(metric)),
-        metric_value=round(metric.candidate, 4),
-    )
 
 
 def _title(view: RunView, _: Config) -> Iterator[str]:
@@ -88,16 +83,13 @@ def _title(view: RunView, _: Config) -> Iterator[str]:
 def _model(view: RunView, config: Config) -> Iterator[str]:
     yield "## Model"
     yield ""
-    yield f"- a LoRA adapter (safetensors) on {escape(_base(config))}, in {config.model.dtype}"
+    base = config.model.path or f"{Path(config.model.gguf_file or '').name} of {config.model.wheel}"
+    yield f"- a LoRA adapter (safetensors) on {escape(base)}, in {config.model.dtype}"
     if view.training is not None:
         trained, total = view.training.trained_parameters, view.training.total_parameters
         yield f"- {trained:,} trained parameters of {total:,}"
     yield f"- run {escape(view.run_id)}, {view.created}"
     yield "- licence: that of the base model, with those of the training data below"
-
-
-def _base(config: Config) -> str:
-    return config.model.path or f"{Path(config.model.gguf_file or '').name} of {config.model.wheel}"
 
 
 def _results(view: RunView, _: Config) -> Iterator[str]:
@@ -135,18 +127,15 @@ def _data(view: RunView, _: Config) -> Iterator[str]:
     yield ""
     yield "| source | role | licence | read | kept | quarantined |"
     yield "|---|---|---|---:|---:|---:|"
-    yield from (_source(source) for source in view.dataset.sources)
+    for source in view.dataset.sources:
+        texts = (escape(source.source), source.role, escape(source.licence))
+        numbers = (source.read, source.kept, sum(source.quarantined.values()))
+        yield f"| {' | '.join([*texts, *map(str, numbers)])} |"
     yield ""
     yield (
         f"Checked for overlap with {plural(view.dataset.evaluation_items, 'evaluation item')} "
         f"(digest {view.dataset.decontaminated_against[:16]})."
     )
-
-
-def _source(source: SourceCount) -> str:
-    numbers = (source.read, source.kept, sum(source.quarantined.values()))
-    texts = (escape(source.source), source.role, escape(source.licence))
-    return f"| {' | '.join([*texts, *map(str, numbers)])} |"
 
 
 def _template(view: RunView, _: Config) -> Iterator[str]:
@@ -182,11 +171,12 @@ def _limits(view: RunView, config: Config) -> Iterator[str]:
     yield "## Limits"
     yield ""
     tasks = sorted({metric.task for metric in view.verdict.metrics})
+    names = [f"{metric.suite}/{metric.task}/{metric.metric}" for metric in view.verdict.metrics]
     yield f"- Measured: {escape(', '.join(tasks)) or 'nothing'}, and nothing else."
     unmeasured = sorted(
         rule.metric
         for rule in config.gate.rules
-        if rule.role != "info" and not any(_matches(metric, rule.metric) for metric in view.verdict.metrics)
+        if rule.role != "info" and not any(fnmatchcase(name, rule.metric) for name in names)
     )
     if unmeasured:
         yield f"- Named by the policy but not measured: {escape(', '.join(unmeasured))}."
@@ -195,12 +185,6 @@ def _limits(view: RunView, config: Config) -> Iterator[str]:
     smallest = min((metric.n for metric in view.verdict.metrics), default=None)
     if smallest is not None:
         yield f"- The smallest sample has {plural(smallest, 'item')}; it cannot show effects smaller than its interval."
-
-
-def _matches(metric: MetricVerdict, glob: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    return fnmatchcase(f"{metric.suite}/{metric.task}/{metric.metric}", glob)
 
 
 def _serving(view: RunView, _: Config) -> Iterator[str]:

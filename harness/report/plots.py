@@ -71,7 +71,9 @@ def _interval(axes: Any, y: float, metric: MetricVerdict) -> None:
     for limit in _limits(metric):
         axes.plot([100 * limit, 100 * limit], [y - 0.2, y + 0.14], color=TEXT, linewidth=1.6, dashes=(1.5, 1))
     outcome = "info" if metric.role == "info" else metric.verdict
-    for x, side, text in ((0.005, "left", _shortened(metric_name(metric))), (0.995, "right", outcome)):
+    name = one_line(metric_name(metric))
+    name = name if len(name) <= _LABEL_CHARS else f"{name[: _LABEL_CHARS - 1]}…"
+    for x, side, text in ((0.005, "left", name), (0.995, "right", outcome)):
         axes.text(
             x, y + 0.26, text, transform=axes.get_yaxis_transform(), ha=side, color=TEXT, fontsize=8, parse_math=False
         )
@@ -87,11 +89,6 @@ def _limits(metric: MetricVerdict) -> list[float]:
     if metric.ceiling is not None:
         limits.append(metric.baseline - metric.ceiling)
     return limits
-
-
-def _shortened(name: str) -> str:
-    text = one_line(name)
-    return text if len(text) <= _LABEL_CHARS else f"{text[: _LABEL_CHARS - 1]}…"
 
 
 @contextmanager

@@ -57,7 +57,9 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
         console = Console(highlight=False, markup=False, emoji=False, width=LOG_WIDTH)
     if verdict.metrics:
         _print_metrics(console, wording.worst_first(verdict))
-    for text in [*verdict.reasons, *verdict.notes, *_fallen_slices(verdict)]:
+    # Slices whose fall is significant, allowing for their number
+    fallen = [m for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
+    for text in [*verdict.reasons, *verdict.notes, *(metric.reason for metric in fallen)]:
         console.print(f"- {wording.one_line(text)}", soft_wrap=True)
     if verdict.forgetting is not None:
         console.print(wording.one_line(wording.forgetting_text(verdict.forgetting)), soft_wrap=True)
@@ -66,14 +68,16 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
     console.print(verdict.verdict, style=f"bold {STYLES[verdict.verdict]}")
 
 
-def _fallen_slices(verdict: Verdict) -> list[str]:
-    """The reasons of slices whose fall is significant, allowing for their number."""
-    return [m.reason for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
-
-
 def _print_metrics(console: Any, metrics: list[MetricVerdict]) -> None:
     """A table where it fits, else two lines a metric."""
-    table = _table(metrics)
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in wording.COLUMNS:
+        table.add_column(column, no_wrap=True, justify="right" if column in wording.NUMBERS else "left")
+    for metric in metrics:
+        table.add_row(*wording.cells(metric), style=_style(metric))
     unlimited = console.options.update_width(10_000)
     if console.measure(table, options=unlimited).maximum <= console.width:
         console.print(table)
@@ -84,18 +88,6 @@ def _print_metrics(console: Any, metrics: list[MetricVerdict]) -> None:
         console.print(
             "  " + ", ".join(f"{column} {fact}" for column, fact in zip(wording.COLUMNS[1:-1], facts, strict=True))
         )
-
-
-def _table(metrics: list[MetricVerdict]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in wording.COLUMNS:
-        table.add_column(column, no_wrap=True, justify="right" if column in wording.NUMBERS else "left")
-    for metric in metrics:
-        table.add_row(*wording.cells(metric), style=_style(metric))
-    return table
 
 
 def _style(metric: MetricVerdict) -> str:

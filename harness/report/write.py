@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,23 +66,27 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
         raise EvidenceFault(f"{'; '.join(problems)}; run harness gate again")
     if problems := decision_mismatches(folder):
         raise EvidenceFault(f"{folder / VERDICT} was edited: {'; '.join(problems)}; run harness gate again")
+    sides = {"baseline": verdict.baseline, "candidate": verdict.candidate}
+    digests = {f"{side} weights": found.weights_sha256 for side, found in sides.items()}
+    digests |= {f"{side} prompt contract": found.contract_sha256 for side, found in sides.items()}
+    decided = datetime.fromtimestamp((folder / VERDICT).stat().st_mtime, UTC)
     place = RunFolder(folder)
     trained, audited = place.training_record, place.audit
     evaluations = sorted(place.evaluations.glob(f"*/{EVALUATION}"))
     return RunView(
         name=name or folder.name,
         run_id=folder.name,
-        created=_created(folder),
+        created=decided.isoformat(timespec="seconds"),
         verdict=verdict,
         comparison=load(Comparison, place.comparison),
         dataset=load(Dataset, audited) if audited.is_file() else None,
         training=load(TrainingSummary, trained) if trained.is_file() else None,
-        curve=_curve(place.curve),
+        curve=[json.loads(row) for row in place.curve.read_text().splitlines()] if place.curve.is_file() else [],
         evaluations=[load(Evaluation, path) for path in evaluations],
         failures=task_failures(place.candidate),
-        contract=_contract(folder),
+        contract=Contract.load(place.checkpoint) if (place.checkpoint / CONTRACT).is_file() else None,
         commands=[recorded["command"]] if recorded.get("command") else [],
-        digests=_digests(verdict),
+        digests=digests,
     )
 
 
@@ -95,25 +100,3 @@ def _recorded(folder: Path) -> dict[str, Any]:
     if edited:
         raise EvidenceFault(f"{folder}: {' and '.join(edited)} changed after the run: run.json has another digest")
     return record
-
-
-def _created(folder: Path) -> str:
-    from datetime import UTC, datetime
-
-    moment = datetime.fromtimestamp((folder / VERDICT).stat().st_mtime, UTC)
-    return moment.isoformat(timespec="seconds")
-
-
-def _curve(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
-def _contract(folder: Path) -> Contract | None:
-    checkpoint = RunFolder(folder).checkpoint
-    return Contract.load(checkpoint) if (checkpoint / CONTRACT).is_file() else None
-
-
-def _digests(verdict: Verdict) -> dict[str, str]:
-    sides = {"baseline": verdict.baseline, "candidate": verdict.candidate}
-    weights = {f"{name} weights": side.weights_sha256 for name, side in sides.items()}
-    return weights | {f"{name} prompt contract": side.contract_sha256 for name, side in sides.items()}

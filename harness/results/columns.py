@@ -183,7 +183,8 @@ def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: 
     twice = np.flatnonzero(same & ((number == before) | (before == NONE)))
     if len(twice):
         index = order[twice[0] + 1]
-        line, item = _line_of(path, int(places[index])), items[index].decode(errors="replace")
+        line = path.read_bytes()[: int(places[index])].count(b"\n") + 1
+        item = items[index].decode(errors="replace")
         raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
 
 
@@ -193,7 +194,3 @@ def _require_same(path: Path, items: Any, group: Any, first: Any, digests: Any, 
     if len(odd):
         item = items[odd[0]].decode(errors="replace")
         raise EvidenceFault(f"{path}: the {what} of item {item[:12]} differ between its repeated samples")
-
-
-def _line_of(path: Path, place: int) -> int:
-    return path.read_bytes()[:place].count(b"\n") + 1

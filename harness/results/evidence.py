@@ -169,25 +169,26 @@ def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
         task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
         for task, identity in record.tasks.items()
     }
+    # The samples say how many items were scored, whatever the record says.
+    identities = {
+        task: identity.model_copy(update={"scored": min(identity.scored, _items(found[task]))})
+        for task, identity in record.tasks.items()
+    }
+    reported = {
+        group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
+    }
     return Evidence(
         label=record.label,
         suite=record.suite,
         weights_sha256=record.weights_sha256,
         contract_sha256=record.contract_sha256,
-        identities={task: _counted(identity, found[task]) for task, identity in record.tasks.items()},
+        identities=identities,
         groups=record.groups,
         samples=found,
         sha256=sha256_json([sha256_file(folder / EVALUATION), _digests(record.tasks)]),
         flip_share=record.aa_flip_share or {},
-        equal_weights=equally_weighted(record.groups, found, _reported(record)),
+        equal_weights=equally_weighted(record.groups, found, reported),
     )
-
-
-def _reported(record: Evaluation) -> dict[str, dict[str, float]]:
-    """The means of groups as the record has them."""
-    return {
-        group: {score.metric: score.value for score in record.scores if score.task == group} for group in record.groups
-    }
 
 
 def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Column]:
@@ -207,11 +208,6 @@ def _unedited(path: Path, fields: Sequence[str], digest: str) -> dict[str, Colum
 def _scored(columns: Mapping[str, Column]) -> dict[str, Column]:
     """The columns without metrics that lm-eval computes over pairs or lists, which have no score for an item."""
     return {metric: column for metric, column in columns.items() if not column.aggregate}
-
-
-def _counted(identity: TaskIdentity, columns: Mapping[str, Column]) -> TaskIdentity:
-    """The identity with `scored` as the samples show it, whatever the record says."""
-    return identity.model_copy(update={"scored": min(identity.scored, _items(columns))})
 
 
 def _items(columns: Mapping[str, Column]) -> int:
@@ -238,11 +234,12 @@ def _lm_eval_output(folder: Path, results: Path, fields: Sequence[str]) -> Evide
     identities = {task: _identity(record, task, read) for task, read in samples.items()}
     groups = dict(_groups(results, record))
     columns = {task: _scored(read.columns) for task, read in samples.items()}
+    template, system = record.chat_template_sha, record.system_instruction_sha
     return Evidence(
         label=record.model_name or folder.name,
         suite="lm_eval",
         weights_sha256="",
-        contract_sha256=_prompt_digest(record),
+        contract_sha256=sha256_json([template, system]) if system else template or "",
         identities=identities,
         groups=groups,
         samples=columns,
@@ -267,12 +264,6 @@ def _require_reported(record: ResultsFile, results: Path, task: str, columns: Ma
                 f"{column.path}: {metric} averages to {column.values.mean():.4f}, but {results.name} says {value:.4f}; "
                 "one of them was edited"
             )
-
-
-def _prompt_digest(record: ResultsFile) -> str:
-    """The digest of chat template and system message; the template's alone where there is no system message."""
-    template, system = record.chat_template_sha, record.system_instruction_sha
-    return sha256_json([template, system]) if system else template or ""
 
 
 def _groups(results: Path, record: ResultsFile) -> Iterator[tuple[str, list[str]]]:

@@ -33,7 +33,13 @@ def noninferiority_p_continuous(d: FloatArray, margin: float, seed: int) -> floa
     sample = require_sample(d)
     require_open_unit("margin", margin)
     unseen = unseen_drop_p(sample, margin, len(sample))
-    return unseen if without_spread(sample) else max(unseen, _above_p(sample, -margin, seed))
+    if without_spread(sample):
+        return unseen
+    leaning = skewed(sample)
+    if len(sample) < FEW_ITEMS:
+        p = sign_flip_p(sample, margin, seed)
+        return max(unseen, p, bca_p(sample, -margin, seed)) if leaning else max(unseen, p)
+    return max(unseen, bca_p(sample, -margin, seed) if leaning else t_p(sample, -margin))
 
 
 def harm_p_continuous(d: FloatArray, seed: int) -> float:
@@ -50,15 +56,6 @@ def harm_p_continuous(d: FloatArray, seed: int) -> float:
     return max(p, bca_p(gains, 0.0, seed)) if skewed(gains) else p
 
 
-def _above_p(sample: FloatArray, bound: float, seed: int) -> float:
-    """One-sided p of H0: mean ≤ bound."""
-    leaning = skewed(sample)
-    if len(sample) < FEW_ITEMS:
-        p = sign_flip_p(sample, -bound, seed)
-        return max(p, bca_p(sample, bound, seed)) if leaning else p
-    return bca_p(sample, bound, seed) if leaning else t_p(sample, bound)
-
-
 def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, float]:
     """Two-sided interval for the mean: t for 200 items or more, BCa bootstrap for 50 to 199 items.
 
@@ -70,7 +67,10 @@ def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, 
     sample = require_sample(d)
     require_open_unit("level", level)
     if without_spread(sample):
-        return _unseen_interval(sample, level)
+        # The Clopper–Pearson limit of 0 in n for the items that differ, times the most they can move the mean
+        mean = float(sample.mean())
+        reach = (1 - ((1 - level) / 2) ** (1 / len(sample))) * _farthest(sample)
+        return mean - reach, mean + reach
     student = t_interval(sample, level)
     if len(sample) < FEW_FOR_BOOTSTRAP:
         corrected = hall_interval(sample, level)
@@ -147,10 +147,3 @@ def _require_spread(d: FloatArray) -> FloatArray:
 def _farthest(sample: FloatArray) -> float:
     """How far an item outside the sample could lie from the mean."""
     return max(1.0, float(np.abs(sample).max())) + abs(float(sample.mean()))
-
-
-def _unseen_interval(sample: FloatArray, level: float) -> tuple[float, float]:
-    """Clopper–Pearson limit of 0 in n for the items that differ, times the most they can move the mean."""
-    mean = float(sample.mean())
-    reach = (1 - ((1 - level) / 2) ** (1 / len(sample))) * _farthest(sample)
-    return mean - reach, mean + reach

@@ -70,7 +70,12 @@ def _bootstrap(d: FloatArray, seed: int, draws: int) -> tuple[FloatArray, FloatA
     sample = require_sample(d)
     if np.ptp(sample) <= 1e-12 * max(1.0, float(np.abs(sample).max())):
         raise ValueError("all differences are equal: the sample has no standard error")
-    means = _bootstrap_means(sample, seed, draws)
+    generator = np.random.default_rng(seed)
+    blocks = []
+    for size in _blocks(draws, len(sample)):
+        picked = generator.integers(0, len(sample), size=(size, len(sample)))
+        blocks.append(sample[picked].mean(axis=1))
+    means = np.concatenate(blocks)
     centred = sample - sample.mean()
     acceleration = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
     below = float(np.mean(means < sample.mean()) + np.mean(means == sample.mean()) / 2)
@@ -89,15 +94,6 @@ def _bca_share(bias: float, acceleration: float, z: float) -> float:
     if scale <= 0:
         return 1.0 if moved > 0 else 0.0
     return float(norm.cdf(bias + moved / scale))
-
-
-def _bootstrap_means(sample: FloatArray, seed: int, draws: int) -> FloatArray:
-    generator = np.random.default_rng(seed)
-    blocks = []
-    for size in _blocks(draws, len(sample)):
-        picked = generator.integers(0, len(sample), size=(size, len(sample)))
-        blocks.append(sample[picked].mean(axis=1))
-    return np.concatenate(blocks)
 
 
 def _hits(values: FloatArray, threshold: float, seed: int, draws: int) -> int:

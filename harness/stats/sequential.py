@@ -117,9 +117,14 @@ def paired_at_look(plan: LookPlan, look: int, b: int, c: int, margin: float) -> 
     """
     p_values = _paired_p(plan, look, b, c, margin)
     decision = decide_look(plan, look, *p_values)
-    if decision is None and not _paired_open(plan, look, b, c, margin):
-        return "INCONCLUSIVE"
-    return decision
+    if decision is not None:
+        return decision
+    for later in range(look + 1, len(plan.counts)):
+        rest = plan.counts[later] - plan.counts[look]
+        for lost, won in ((0, rest), (rest, 0)):
+            if decide_look(plan, later, *_paired_p(plan, later, b + lost, c + won, margin)) in ("PASS", "FAIL"):
+                return None
+    return "INCONCLUSIVE"
 
 
 def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> LookDecision | None:
@@ -141,16 +146,6 @@ def floor_at_look(plan: LookPlan, look: int, successes: int, floor: float) -> Lo
 
 def _paired_p(plan: LookPlan, look: int, b: int, c: int, margin: float) -> tuple[float, float]:
     return noninferiority_p(b, c, plan.counts[look], margin), mcnemar_midp_harm(b, c)
-
-
-def _paired_open(plan: LookPlan, look: int, b: int, c: int, margin: float) -> bool:
-    """Whether a later look could still decide, if all remaining items were gained, or all lost."""
-    for later in range(look + 1, len(plan.counts)):
-        rest = plan.counts[later] - plan.counts[look]
-        for lost, won in ((0, rest), (rest, 0)):
-            if decide_look(plan, later, *_paired_p(plan, later, b + lost, c + won, margin)) in ("PASS", "FAIL"):
-                return True
-    return False
 
 
 def _floor_p(plan: LookPlan, look: int, successes: int, floor: float) -> tuple[float, float]:
