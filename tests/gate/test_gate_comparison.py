@@ -281,7 +281,7 @@ def test_an_anchor_with_other_weights_than_it_was_evaluated_with_is_refused(tmp_
     (tmp_path / "run" / "checkpoint").mkdir()
     (tmp_path / "run" / "checkpoint" / "model.safetensors").write_bytes(b"others")
     anchor = str(tmp_path / "run" / "eval" / "candidate")
-    with pytest.raises(EvidenceFault, match="not the ones"):
+    with pytest.raises(EvidenceFault, match="made with other weights"):
         compare_evaluations(str(tmp_path / "base"), str(tmp_path / "mine"), tmp_path, policy(), [anchor])
 
 

@@ -203,7 +203,7 @@ def test_the_doctor_knows_the_installed_tracker(installed: Path, project: Path) 
     from harness.cli import doctor
 
     row = doctor.tracker(config_for(["tracker.kind=csv", "tracker.options={file: values.csv}"]))
-    assert (row.state, row.found) == ("OK", "csv, of an installed package")
+    assert (row.state, row.found) == ("OK", "csv, from an installed package")
 
 
 def test_options_are_refused_where_nothing_reads_them(

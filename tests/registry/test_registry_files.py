@@ -418,5 +418,5 @@ class TestTampering:
 
 @pytest.mark.parametrize("alias", ["", "Production", "../x", "a b", "-x", "x" * 64, "base"])
 def test_no_such_alias(alias: str, runs: Path, registry: FileRegistry) -> None:
-    with pytest.raises(UsageError, match="is no alias"):
+    with pytest.raises(UsageError, match="cannot be an alias"):
         promote(registry, write_run(runs / "first", 220), None, AuditInfo(alias, "ada", ""))
