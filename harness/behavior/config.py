@@ -52,6 +52,6 @@ class PhraseList(BaseModel):
                 yield match
 
     def first(self, text: str) -> str | None:
-        """The first wording found, as it stands in the lower-case text."""
+        """The first wording found, in lower case."""
         found = min(self.matches(text), key=lambda match: match.start(), default=None)
         return found[0].strip() if found else None

@@ -1,4 +1,4 @@
-"""Legal: notices and markings, verbatim licence text, and which licences a source may stand under."""
+"""Legal: notices and markings, verbatim licence text, and which licences a source may have."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""The mix written is the mix asked for, or an error says which source is too small; validation never leaks."""
+"""The mix written is the configured mix, or an error says which source is too small; validation never leaks."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Lengths that are odd among the others of their source."""
+"""Answers of unusual length among the others of their source."""
 
 from pathlib import Path
 from typing import Any

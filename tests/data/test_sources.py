@@ -1,4 +1,4 @@
-"""Sources: every format gives the rows a person would write down, and nothing that is no row is lost."""
+"""Sources: every format gives the rows a person would write down, and nothing that cannot be read as a row is lost."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Faulty domain tasks: everything wrong in one message, before anything is trained or served."""
+"""Domain tasks with errors: all of them in one message, before anything is trained or served."""
 
 import json
 from pathlib import Path
