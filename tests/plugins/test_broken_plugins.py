@@ -112,7 +112,7 @@ def test_what_is_not_named_is_not_imported(install: Install, graded: Callable[[]
     install("behaviors", "broken", "import nowhere_to_be_found\n")
     code, printed = graded()
     assert code == 2
-    assert "kind: 'mine' is not a behaviour." in printed
+    assert "kind: there is no kind 'mine'." in printed
     assert "broken" in printed.split("Valid: ")[1]
     assert "mine_module" not in sys.modules
 
@@ -120,13 +120,13 @@ def test_what_is_not_named_is_not_imported(install: Install, graded: Callable[[]
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        (("action: Literal", "act: Literal"), "Config needs a field action: Literal[…] of drop, redact, flag"),
-        (('"flag"] = "drop"', '"burn"] = "drop"'), "Config needs a field action"),
+        (("action: Literal", "act: Literal"), "Config needs the field action: Literal[…] of drop, redact, flag"),
+        (('"flag"] = "drop"', '"burn"] = "drop"'), "Config needs the field action"),
         (
             ("class Config(Group)", "from pydantic import BaseModel\nclass Config(BaseModel)"),
             "harness.config.group.Gro",
         ),
-        (('code = "mine"', 'code = "other"'), "its attribute 'code' is 'other'; it has to be 'mine'"),
+        (('code = "mine"', 'code = "other"'), "its attribute 'code' is 'other'; it must be 'mine'"),
         (('code = "mine"', ""), "its attribute 'code' is 'None'"),
         (("def judge", "def judged"), "it has no method 'judge'"),
     ],
@@ -142,7 +142,7 @@ def test_a_filter_that_cannot_be_used(install: Install, change: tuple[str, str],
 def test_a_filter_that_loses_rows_is_named(install: Install) -> None:
     install("filters", "mine", FILTER)
     row = {"id": "1", "source": "s", "topic": "", "instruction": "q", "input": "", "output": "a"}
-    with pytest.raises(EnvironmentFault, match=r"'mine' of mine_module .* 1 rows .* audit.filters.mine=null"):
+    with pytest.raises(EnvironmentFault, match=r"'mine' of mine_module .* 1 row given.* audit.filters.mine=null"):
         judge_conversations(make_filter("mine", {}), [row])
 
 
@@ -158,7 +158,7 @@ def test_a_filter_set_to_null_is_off(install: Install) -> None:
 
 def test_a_reason_code_of_the_audit_is_no_filter_s_name(install: Install) -> None:
     install("filters", "duplicate", FILTER.replace('"mine"', '"duplicate"'))
-    with pytest.raises(EnvironmentFault, match="the audit itself counts rows as 'duplicate'"):
+    with pytest.raises(EnvironmentFault, match="'duplicate' is a reason code of the audit itself"):
         make_filter("duplicate", {})
 
 
