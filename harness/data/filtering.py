@@ -94,8 +94,8 @@ def judge_conversations(filter_: Filter, rows: Sequence[DataRow]) -> list[Judgem
     found = filter_.judge(whole)
     if not isinstance(found, list) or [type(judgement) for judgement in found] != [Judgement] * len(whole):
         raise EnvironmentFault(
-            f"filter '{filter_.code}' of {type(filter_).__module__} does not return one Judgement for each of its "
-            f"{plural(len(whole), 'row')}. Fix its method 'judge', or turn it off: "
+            f"filter '{filter_.code}' of {type(filter_).__module__} does not return one Judgement for each row "
+            f"({plural(len(whole), 'row')} given). Fix its method 'judge', or turn it off: "
             f"audit.filters.{filter_.code.split(' ')[0]}=null"
         )
     judgements: list[Judgement] = []

@@ -142,7 +142,7 @@ def test_a_filter_that_cannot_be_used(install: Install, change: tuple[str, str],
 def test_a_filter_that_loses_rows_is_named(install: Install) -> None:
     install("filters", "mine", FILTER)
     row = {"id": "1", "source": "s", "topic": "", "instruction": "q", "input": "", "output": "a"}
-    with pytest.raises(EnvironmentFault, match=r"'mine' of mine_module .* 1 row.* audit.filters.mine=null"):
+    with pytest.raises(EnvironmentFault, match=r"'mine' of mine_module .*1 row given.* audit.filters.mine=null"):
         judge_conversations(make_filter("mine", {}), [row])
 
 
