@@ -69,10 +69,21 @@ class HistoryEntry(Record):
 
 def read_history(registry: Path) -> list[HistoryEntry]:
     """All entries, oldest first. Raises EvidenceFault when a line was changed, removed, added or moved."""
-    entries, breaks = read_lines(_lines(registry / HISTORY), str(registry / HISTORY))
+    entries, breaks = read_lines(history_lines(registry), str(registry / HISTORY))
     if breaks:
         raise EvidenceFault("\n".join(["the registry's history was edited:", *(f"  - {line}" for line in breaks)]))
     return entries
+
+
+def history_lines(registry: Path) -> list[str]:
+    """The lines of history.jsonl, none without the file. Raises EvidenceFault when it is not text."""
+    path = registry / HISTORY
+    try:
+        return [line for line in path.read_text().split("\n") if line]
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise EvidenceFault(f"{path} is damaged: {error}") from None
 
 
 def read_lines(lines: Iterable[str], where: str) -> tuple[list[HistoryEntry], list[str]]:
@@ -139,12 +150,3 @@ def valid_alias(alias: str) -> str:
             "'base' is reserved for the base model"
         )
     return alias
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text().split("\n") if line]
-    except FileNotFoundError:
-        return []
-    except UnicodeDecodeError as error:
-        raise EvidenceFault(f"{path} is damaged: {error}") from None

@@ -38,7 +38,10 @@ def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
         reasons.append("DoRA")
     if config.get("bias", "none") != "none":
         reasons.append("trained biases")
-    if not _same_tokenizer(adapter, base):
+    own = tokenizer_folder(adapter, base)
+    whole = all((folder / "tokenizer.json").is_file() for folder in (own, base))
+    same_files = own == base or (whole and _tokenizer_files(own) == _tokenizer_files(base))
+    if not same_files and tokenizer_sha256(load_tokenizer(own)) != tokenizer_sha256(load_tokenizer(base)):
         reasons.append("its own tokenizer (added tokens?); a server would use the base model's")
     return reasons
 
@@ -55,20 +58,24 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
     def work(target: Path) -> None:
         with timed("merge adapter and base model (once)"):
-            _merge(adapter, base, target, dtype, contract)
+            tokenizer = load_tokenizer(tokenizer_folder(adapter, base))
+            whole = with_adapter(load_model(base, dtype), adapter, base)
+            try:
+                model = whole.merge_and_unload()
+                model.save_pretrained(target, safe_serialization=True)
+            except (ValueError, RuntimeError, KeyError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise DataError(f"{adapter} cannot be merged into {base}: {reason}") from None
+            if contract is None:
+                tokenizer.save_pretrained(target)
+            else:
+                write_prompt_side(contract, tokenizer, target)
+                References(candidate=references(model, contract)).save(target)
             write_origin(target, adapter)
 
     home = cache_dir() / "merged"
     folder, _ = stage(home, home / inputs["adapter"][:16] / "model", "merge", inputs, work, origins_are_here)
     return folder
-
-
-def _same_tokenizer(adapter: Path, base: Path) -> bool:
-    own = tokenizer_folder(adapter, base)
-    whole = all((folder / "tokenizer.json").is_file() for folder in (own, base))
-    if own == base or (whole and _tokenizer_files(own) == _tokenizer_files(base)):
-        return True
-    return tokenizer_sha256(load_tokenizer(own)) == tokenizer_sha256(load_tokenizer(base))
 
 
 def _tokenizer_files(folder: Path) -> list[str]:
@@ -77,19 +84,3 @@ def _tokenizer_files(folder: Path) -> list[str]:
     settings = json.loads(texts[0])
     settings.pop("chat_template", None)
     return [json.dumps(settings, sort_keys=True), *texts[1:]]
-
-
-def _merge(adapter: Path, base: Path, target: Path, dtype: str, contract: Contract | None) -> None:
-    tokenizer = load_tokenizer(tokenizer_folder(adapter, base))
-    whole = with_adapter(load_model(base, dtype), adapter, base)
-    try:
-        model = whole.merge_and_unload()
-        model.save_pretrained(target, safe_serialization=True)
-    except (ValueError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DataError(f"{adapter} cannot be merged into {base}: {reason}") from None
-    if contract is None:
-        tokenizer.save_pretrained(target)
-        return
-    write_prompt_side(contract, tokenizer, target)
-    References(candidate=references(model, contract)).save(target)

@@ -44,13 +44,10 @@ def _source(folder: Path) -> Path | None:
         return None
     if not isinstance(origin["made_from"], str):
         raise EvidenceFault(f"{path} is damaged (made_from is not a path): make the checkpoint again")
-    return _beside(folder, (folder / origin["made_from"]).resolve())
-
-
-def _beside(folder: Path, source: Path) -> Path:
-    """The source itself; if it is gone, the copy that the registry keeps beside the checkpoint made from it, if any."""
+    source = (folder / origin["made_from"]).resolve()
     if source.is_dir():
         return source
+    # the copy that the registry keeps beside the checkpoint made from it, if any
     names = {SCALED: (TRAINED,), TRAINED: ()}.get(folder.name, (SCALED, TRAINED))
     return next((kept for name in names if (kept := folder.with_name(name)).is_dir()), source)
 

@@ -96,14 +96,13 @@ def _record(folder: Path, base: Path, template: TemplateConfig) -> Checkpoint:
 
 
 def contract_of(folder: Path, base: Path, template: TemplateConfig) -> Contract:
-    """The contract saved with a checkpoint; without one, that of the configured template on its tokenizer."""
+    """The contract saved with a checkpoint; without one, that of the configured template on its tokenizer.
+
+    A contract that is made here is cached by content, as making it needs transformers.
+    """
     if (folder / CONTRACT).is_file():
         return Contract.load(folder)
-    return _made_contract(tokenizer_folder(folder, base), template)
-
-
-def _made_contract(tokenizer: Path, template: TemplateConfig) -> Contract:
-    """The contract of the configured template on a tokenizer; cached by content, as making it needs transformers."""
+    tokenizer = tokenizer_folder(folder, base)
     inputs = {
         "template": [template.model_dump(), template.file and read_template(template.file)],
         "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
@@ -115,8 +114,8 @@ def _made_contract(tokenizer: Path, template: TemplateConfig) -> Contract:
         make_contract(template, load_tokenizer(tokenizer)).save(target)
 
     home = cache_dir() / "contracts"
-    folder, _ = stage(home, home / sha256_json(inputs)[:16] / "contract", "contract", inputs, work)
-    return Contract.load(folder)
+    made, _ = stage(home, home / sha256_json(inputs)[:16] / "contract", "contract", inputs, work)
+    return Contract.load(made)
 
 
 def _require_same_weights(evaluation: Path) -> None:

@@ -3,7 +3,6 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoint.origin import ORIGIN, origins_are_here, write_origin
 from harness.core.code_digest import code_digest
@@ -74,47 +73,29 @@ def _scale_adapter(folder: Path, alpha: float, out: Path) -> None:
         raise DataError(f"{folder}: an adapter with trained biases cannot be scaled")
     name = "adapter_model.safetensors"
     weights = load_file(folder / name)
-    made = {key: value * alpha if _is_b(key) else value for key, value in weights.items()}
-    save_file({key: value.to(weights[key].dtype) for key, value in made.items()}, out / name, {"format": "pt"})
-
-
-def _is_b(key: str) -> bool:
-    return "lora_B" in key or "lora_embedding_B" in key
+    for key, value in weights.items():
+        if "lora_B" in key or "lora_embedding_B" in key:
+            weights[key] = (value * alpha).to(value.dtype)
+    save_file(weights, out / name, {"format": "pt"})
 
 
 def _interpolate(folder: Path, base: Path, alpha: float, out: Path) -> None:
     """Interpolates every tensor between base model and checkpoint in fp32; stored in the checkpoint's dtype."""
-    from safetensors.torch import save_file
-
-    of_base = _files_by_tensor(base)
-    for path in sorted(folder.glob("*.safetensors")):
-        made = {key: _between(of_base, key, value, alpha, base) for key, value in _tensors(path)}
-        save_file(made, out / path.name, {"format": "pt"})
-
-
-def _between(of_base: dict[str, Path], key: str, tuned: Any, alpha: float, base: Path) -> Any:
     from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
 
-    if key not in of_base:
-        raise DataError(f"{base} has no tensor {key}: it is not the base model of this checkpoint")
-    with safe_open(of_base[key], "pt") as file:
-        start = file.get_tensor(key)
-    if start.shape != tuned.shape:
-        raise DataError(f"{key} has a different shape in {base}: it is not the base model of this checkpoint")
-    return start.float().lerp(tuned.float(), alpha).to(tuned.dtype)
-
-
-def _files_by_tensor(folder: Path) -> dict[str, Path]:
-    from safetensors import safe_open
-
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    of_base: dict[str, Path] = {}
+    for path in sorted(base.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
-    return found
-
-
-def _tensors(path: Path) -> list[tuple[str, Any]]:
-    from safetensors.torch import load_file
-
-    return list(load_file(path).items())
+            of_base |= dict.fromkeys(file.keys(), path)
+    for path in sorted(folder.glob("*.safetensors")):
+        made = {}
+        for key, tuned in load_file(path).items():
+            if key not in of_base:
+                raise DataError(f"{base} has no tensor {key}: it is not the base model of this checkpoint")
+            with safe_open(of_base[key], "pt") as file:
+                start = file.get_tensor(key)
+            if start.shape != tuned.shape:
+                raise DataError(f"{key} has a different shape in {base}: it is not the base model of this checkpoint")
+            made[key] = start.float().lerp(tuned.float(), alpha).to(tuned.dtype)
+        save_file(made, out / path.name, {"format": "pt"})

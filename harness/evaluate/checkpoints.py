@@ -4,8 +4,8 @@ An evaluation whose inputs are unchanged is reused. Finished requests are answer
 started only if requests are left.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -30,7 +30,6 @@ from harness.serve.server import BASE
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
     from harness.evaluate.journal import Journal
-    from harness.evaluate.plan import RequestPlan
     from harness.evaluate.server_evaluation import ServerEvaluation
     from harness.prompt.render import Renderer
     from harness.serve.session import LiveServer, PersistentServer
@@ -99,42 +98,32 @@ def evaluate_checkpoints(
     contract = contract_of(Path(last.path), Path(last.base_path), config.template)
     job = Job(checkpoints, contract, config, out, log, load, looks, kept)
     missing = [label for label in checkpoints if label not in known]
-    done = {label: folder for label in missing if (folder := _reusable(job, label))}
-    waiting = [label for label in missing if label not in done]
-    sound = cache(lambda: _require_all_saved(checkpoints[label] for label in waiting))
+    done: dict[str, Path] = {}
+    for label in missing:
+        with suppress(_NotEvaluatedError):  # there is no finished evaluation, or another run is replacing it
+            done[label] = _finished(job, label, _refuse)
+    waiting = {label: checkpoints[label] for label in missing if label not in done}
+    by_base: dict[str, dict[str, Checkpoint]] = {}  # groups that share a server: a base model and its adapters
+    for label, checkpoint in waiting.items():
+        by_base.setdefault(checkpoint.base_path, {})[label] = checkpoint
+
+    @cache
+    def sound() -> None:
+        for checkpoint in waiting.values():
+            require_saved(Path(checkpoint.path), Path(checkpoint.base_path))
+
     if done:
         say(f"· evaluation of {', '.join(done)} (unchanged, reused)")
     folders = {**known, **done}
-    for group in sorted(_by_base(checkpoints, waiting), key=lambda group: not all(map(job.gets_all_items, group))):
+    for group in sorted(by_base.values(), key=lambda group: not all(map(job.gets_all_items, group))):
         folders |= _evaluate(job, group, sound, folders)
     return {label: folders[label] for label in checkpoints}
-
-
-def _by_base(checkpoints: Mapping[str, Checkpoint], labels: Sequence[str]) -> list[dict[str, Checkpoint]]:
-    """The labelled checkpoints in groups that share a server: a base model and its adapters."""
-    groups: dict[str, dict[str, Checkpoint]] = {}
-    for label in labels:
-        groups.setdefault(checkpoints[label].base_path, {})[label] = checkpoints[label]
-    return list(groups.values())
-
-
-def _require_all_saved(checkpoints: Iterable[Checkpoint]) -> None:
-    for checkpoint in checkpoints:
-        require_saved(Path(checkpoint.path), Path(checkpoint.base_path))
 
 
 def require_saved(folder: Path, base: Path) -> None:
     """Raises EvidenceFault when the template, tokenizer or stop ids in a folder differ from the contract in it."""
     if (folder / CONTRACT).is_file():
         require_sound(check_saved(folder, base, Contract.load(folder)), f"the checkpoint in {folder}")
-
-
-def _reusable(job: Job, label: str) -> Path | None:
-    """The finished evaluation of a label; None when there is none, or another run is replacing it."""
-    try:
-        return _finished(job, label, _refuse)
-    except _NotEvaluatedError:
-        return None
 
 
 class _NotEvaluatedError(Exception):
@@ -156,10 +145,6 @@ def _finished(job: Job, label: str, work: Callable[[Path], None], accept: Callab
     return folder
 
 
-def _never(folder: Path) -> bool:
-    return False
-
-
 def _evaluate(
     job: Job, group: Mapping[str, Checkpoint], sound: Callable[[], None], done: Mapping[str, Path]
 ) -> dict[str, Path]:
@@ -169,7 +154,10 @@ def _evaluate(
     `sound` checks the checkpoints' files while the server starts, and raises when they do not match their contract.
     """
     from harness.evaluate.judging import sample_judge
+    from harness.evaluate.plan import RequestPlan
     from harness.evaluate.server_evaluation import ServerEvaluation
+    from harness.evaluate.tasks.load import seeded_samples
+    from harness.evaluate.tasks.suite import suite_statement
     from harness.serve.session import LiveServer, ServedGroup
 
     title = f"evaluate {', '.join(group)}: {', '.join(task.name for task in job.config.tasks)}"
@@ -186,7 +174,10 @@ def _evaluate(
         if not all(len(one.journal or ()) for one in answers.values()):
             _start_early(job, server)
         sound()
-        plan = _plan(job, renderer())
+        loaded = job.load()
+        say(f"  {suite_statement(job.config, loaded)}")
+        samples = seeded_samples(loaded, job.config.tasks, job.config.suite.seed)
+        plan = RequestPlan(loaded, samples, renderer())
         folders: dict[str, Path] = {}
         for whole in (True, False):
             if part := {label: one for label, one in answers.items() if job.gets_all_items(label) == whole}:
@@ -234,9 +225,8 @@ def _write_all(
     """Evaluates models on all items, or on those that the looks need; their evaluation folders by label."""
     asked_items = evaluation.ask_all(looks, done)
     repeats = evaluation.repeat_check(asked_items) if job.config.suite.aa else {}
-    accept = (
-        _is_final if looks is None else _never
-    )  # a stopped evaluation is valid only for the evaluations that the looks saw
+    # A stopped evaluation is valid only for the evaluations that the looks saw.
+    accept: Callable[[Path], bool] = _is_final if looks is None else lambda _: False
     folders = {}
     for label in evaluation.answers:
         weights = job.checkpoints[label].weights_sha256
@@ -248,32 +238,18 @@ def _write_all(
 def _start_early(job: Job, server: "LiveServer") -> None:
     """Starts the server before the requests are known, as the journal of a model is empty and some are sure to be left.
 
-    Tasks that may fail to load are loaded first.
+    Tasks that may fail to load are loaded first: those that are not known by name, or have no local data.
     """
-    if not _surely_loadable(job.config):
-        job.load()
-    server.begin()
-
-
-def _surely_loadable(config: EvaluationConfig) -> bool:
-    """Whether all tasks are known by name and have local data, so that nothing should keep them from loading."""
     from harness.behavior.registry import behavior_folders
     from harness.evaluate.tasks.index import datasets_of, stock_index
 
-    names = [task.name for task in config.tasks]
+    names = [task.name for task in job.config.tasks]
+    hub_dir = job.config.hub_dir or ""
     datasets = datasets_of(names)
     known = all(name in behavior_folders() or name in stock_index() for name in names)
-    return known and datasets is not None and all(Path(config.hub_dir or "", dataset).is_dir() for dataset in datasets)
-
-
-def _plan(job: Job, renderer: "Renderer") -> "RequestPlan":
-    from harness.evaluate.plan import RequestPlan
-    from harness.evaluate.tasks.load import seeded_samples
-    from harness.evaluate.tasks.suite import suite_statement
-
-    loaded = job.load()
-    say(f"  {suite_statement(job.config, loaded)}")
-    return RequestPlan(loaded, seeded_samples(loaded, job.config.tasks, job.config.suite.seed), renderer)
+    if not known or datasets is None or not all(Path(hub_dir, dataset).is_dir() for dataset in datasets):
+        job.load()
+    server.begin()
 
 
 def _renderer(contract: Contract, group: Mapping[str, Checkpoint]) -> "Renderer":

@@ -77,15 +77,14 @@ class RequestDispatcher:
                     asyncio.run(self._until_empty(waiting, server.endpoint(), bar))
                 except ServerGone as gone:
                     server.stop()
-                    self._after_death(waiting, f"{gone} (its logs: {server.logs})", bar)
-
-    def _after_death(self, waiting: "deque[PendingQuestion]", gone: str, bar: Any) -> None:
-        self.restarts += 1
-        if self.restarts > RESTARTS:
-            while waiting:
-                self._finish(waiting.popleft(), RequestFailure(f"{gone} {self.restarts} times", refused=False), bar)
-        elif waiting:
-            say(f"  {gone}; restarting it ({plural(len(waiting), 'question')} left)")
+                    self.restarts += 1
+                    died = f"{gone} (its logs: {server.logs})"
+                    if self.restarts > RESTARTS:
+                        failure = RequestFailure(f"{died} {self.restarts} times", refused=False)
+                        while waiting:
+                            self._finish(waiting.popleft(), failure, bar)
+                    elif waiting:
+                        say(f"  {died}; restarting it ({plural(len(waiting), 'question')} left)")
 
     async def _until_empty(self, waiting: "deque[PendingQuestion]", endpoint: Endpoint, bar: Any) -> None:
         """Finishes every waiting question: most at once, then those that may have killed the server, one by one."""
@@ -113,7 +112,10 @@ class RequestDispatcher:
         bar: Any,
         alone: bool = False,
     ) -> None:
-        """Workers take questions off the queue; those in flight when the server dies are put back."""
+        """Workers take questions off the queue; those in flight when the server dies are put back.
+
+        A question that was sent alone is the cause, and fails.
+        """
         in_flight: list[PendingQuestion] = []
 
         async def work() -> None:
@@ -130,21 +132,14 @@ class RequestDispatcher:
                     group.create_task(work())
         except ExceptionGroup as failures:
             first = min(failures.exceptions, key=lambda error: isinstance(error, ServerGone))
-            if isinstance(first, ServerGone):
-                self._put_back(in_flight, waiting, alone, bar)
+            for pending in in_flight if isinstance(first, ServerGone) else ():
+                self.deaths[pending] += 1
+                if alone:
+                    reason = f"the vLLM server died each of the {self.deaths[pending]} times that it got this request"
+                    self._finish(pending, RequestFailure(reason, refused=False), bar)
+                else:
+                    waiting.append(pending)
             raise first from None
-
-    def _put_back(
-        self, in_flight: Sequence[PendingQuestion], waiting: "deque[PendingQuestion]", alone: bool, bar: Any
-    ) -> None:
-        """Questions that were in flight wait again. One that was sent alone is the cause, and fails."""
-        for pending in in_flight:
-            self.deaths[pending] += 1
-            if alone:
-                reason = f"the vLLM server died each of the {self.deaths[pending]} times that it got this request"
-                self._finish(pending, RequestFailure(reason, refused=False), bar)
-            else:
-                waiting.append(pending)
 
     async def _answer(
         self, pending: PendingQuestion, client: Client, endpoint: Endpoint

@@ -42,20 +42,17 @@ class Journal:
     def lookup(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, JournalEntry]]:
         """The stored answers among these keys, as (key, entry)."""
         for key in keys:
-            if (entry := self._entry(key)) is not None:
-                yield key, entry
-
-    def _entry(self, key: bytes) -> JournalEntry | None:
-        try:
-            row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            self._db = _opened(self._path, self._scope, error, self._file)
-            self._file = _inode(self._path)
-            return None
-        return None if row is None else json.loads(row[0])
+            try:
+                row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._db.close()
+                self._db = _opened(self._path, self._scope, error, self._file)
+                self._file = _inode(self._path)
+                continue
+            if row is not None:
+                yield key, json.loads(row[0])
 
     def add(self, entries: Mapping[bytes, JournalEntry]) -> None:
         """Stores finished answers. An answer that another process stored first stays."""
@@ -79,7 +76,8 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL or _no_space(error):
+            no_space = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL or no_space:
                 raise DiskFull(
                     f"the disk is full: {self._path} cannot grow. Free some space and run the same command again; "
                     "nothing is lost"
@@ -150,7 +148,3 @@ def _connected(path: Path, scope: str) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _no_space(error: sqlite3.OperationalError) -> bool:
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from harness.core.layout import EVALUATION
 from harness.core.store import write_json
 from harness.data.evaluation_items import exchange, read_items
 from harness.evaluate.journal import Journal
-from harness.evaluate.llm_judge import RUBRIC, JudgeAgreement, LlmJudge, Opinion, judge_agreement
+from harness.evaluate.llm_judge import RUBRIC, JudgeAgreement, LlmJudge, judge_agreement
 from harness.evaluate.score import saved_exchanges
 from harness.records.base import load
 from harness.records.stages import Checkpoint, Evaluation, TaskScore
@@ -100,25 +100,34 @@ class SampleJudge:
 
     def _judge_task(self, folder: Path, task: str, rubric: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """A row for each item with its verdict (None for an unreadable or refused reply), and a summary of the task."""
-        judge = self._with_rubric(rubric.read_text())
+        text = rubric.read_text()
+        if self.config.url is not None:
+            judge = LlmJudge(_address(self.config.url), self.config.model, text, memory=self.memory)
+        else:
+            own = self.server()
+            judge = LlmJudge(own.url, str(self.name), text, key=own.key, constrained=True, memory=self.memory)
         lines = (folder / f"samples_{task}.jsonl").read_text().split("\n")
         rows = [row for line in lines if line.strip() and (row := json.loads(line)).get("metrics")]
         opinions = judge.opinions([exchange(row["doc"], str(row["filtered_resps"][0])) for row in rows])
-        summary = _counts(opinions)
+        passed = [opinion.passed for opinion in opinions]
+        refused = sum(bool(opinion.refused) for opinion in opinions)
+        summary: dict[str, Any] = {
+            "passed": passed.count(True),
+            "judged": len(passed),
+            "unreadable": passed.count(None) - refused,
+            "refused": refused,
+        }
         if (rubric.parent / FILE).is_file():
             trust = self.trust.get(task) or _trust(judge, rubric.parent)
             self.trust[task] = trust
             kappa = None if math.isnan(trust.kappa) else trust.kappa
             summary |= {"agreement_with_labels": trust.same.value, "labels": trust.same.of, "kappa": kappa}
             summary["labels_unreadable"] = trust.unreadable
-        names = [{"doc_id": row["doc_id"], "doc_hash": row["doc_hash"]} for row in rows]
-        return [{**name, **_verdict_fields(opinion)} for name, opinion in zip(names, opinions, strict=True)], summary
-
-    def _with_rubric(self, rubric: str) -> LlmJudge:
-        if self.config.url is not None:
-            return LlmJudge(_address(self.config.url), self.config.model, rubric, memory=self.memory)
-        own = self.server()
-        return LlmJudge(own.url, str(self.name), rubric, key=own.key, constrained=True, memory=self.memory)
+        verdicts = []
+        for row, opinion in zip(rows, opinions, strict=True):
+            why = {"refused": opinion.refused} if opinion.refused else {"reply": opinion.reply}
+            verdicts.append({"doc_id": row["doc_id"], "doc_hash": row["doc_hash"], "pass": opinion.passed, **why})
+        return verdicts, summary
 
 
 def sample_judge(
@@ -153,22 +162,6 @@ def require_judge(config: JudgeConfig | None, labels: Collection[str]) -> None:
                 f"Name one of them ({known}), or set suite.judge.url"
             ]
         )
-
-
-def _counts(opinions: Sequence[Opinion]) -> dict[str, Any]:
-    passed = [opinion.passed for opinion in opinions]
-    refused = sum(bool(opinion.refused) for opinion in opinions)
-    return {
-        "passed": passed.count(True),
-        "judged": len(passed),
-        "unreadable": passed.count(None) - refused,
-        "refused": refused,
-    }
-
-
-def _verdict_fields(opinion: Opinion) -> dict[str, Any]:
-    """The verdict with the judge's reply, or with the reason why its server refused the request."""
-    return {"pass": opinion.passed, **({"refused": opinion.refused} if opinion.refused else {"reply": opinion.reply})}
 
 
 def _write(

@@ -71,7 +71,10 @@ class LlmJudge:
         """One opinion for each exchange. Raises NetworkFault when the judge is out of reach or refuses all requests."""
         from harness.evaluate.journal import request_key
 
-        requests = [self._request(exchange) for exchange in exchanges]
+        settings: dict[str, Any] = {"temperature": 0, "max_tokens": 8}
+        if self.constrained:
+            settings["structured_outputs"] = {"choice": ["PASS", "FAIL"]}
+        requests = [{"model": self.model, "messages": self.messages(exchange), **settings} for exchange in exchanges]
         digests = [request_key("judge", request) for request in requests]
         known = () if self.memory is None else self.memory.lookup(digests)
         found = {digest: _opinion_of(entry) for digest, entry in known}
@@ -128,10 +131,6 @@ class LlmJudge:
         except _JudgeBusy as busy:
             raise NetworkFault(str(busy)) from None
         return opinion
-
-    def _request(self, exchange: Exchange) -> dict[str, Any]:
-        body = {"model": self.model, "messages": self.messages(exchange), "temperature": 0, "max_tokens": 8}
-        return body | ({"structured_outputs": {"choice": ["PASS", "FAIL"]}} if self.constrained else {})
 
     def _send(self, client: Any, request: dict[str, Any]) -> Opinion:
         import httpx

@@ -1,7 +1,7 @@
 """The requests of all tasks, which lm-eval builds once for all models, and lm-eval's scores of the answers."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,20 +98,17 @@ class RequestPlan:
             for name, task in loaded["tasks"].items()
         }
         require_supported({name: [i for item in items for i in item] for name, (_, items) in built.items()})
-        for _, items in built.values():
-            self._require_rendered(instance.args[0] for item in items for instance in item)
-        self.tasks = {name: self._items(indices, items) for name, (indices, items) in built.items()}
-
-    def _require_rendered(self, contexts: Iterable[str]) -> None:
+        contexts = (i.args[0] for _, items in built.values() for item in items for i in item)
         for context in contexts:
             if context and context not in self.model.conversations:
                 raise EvidenceFault(f"lm-eval built a prompt that was not rendered by the contract: {context[:200]!r}")
-
-    def _items(self, indices: Sequence[int], items: Sequence[list[Any]]) -> list[PlannedItem]:
-        return [
-            PlannedItem(index, instances, [instance_keys(self.renderer, instance) for instance in instances])
-            for index, instances in zip(indices, items, strict=True)
-        ]
+        self.tasks = {
+            name: [
+                PlannedItem(index, instances, [instance_keys(renderer, instance) for instance in instances])
+                for index, instances in zip(indices, items, strict=True)
+            ]
+            for name, (indices, items) in built.items()
+        }
 
     def questions(self, items: ItemIndices | None = None) -> list[Question]:
         """The distinct questions of these items (indices by task); of all items for None."""
@@ -141,7 +138,14 @@ class RequestPlan:
             return None
         self.model.values = values
         for name, task in tasks.items():
-            task._instances = list(_renumbered(answered[name]))
+            # fresh instances without answers, numbered from 0 as lm-eval numbers the items that it gets
+            task._instances = [
+                replace(
+                    instance, metadata=(instance.metadata[0], number, instance.metadata[2]), resps=[], filtered_resps={}
+                )
+                for number, item in enumerate(answered[name])
+                for instance in item.instances
+            ]
             # lm-eval would build the same requests again for each model
             task.build_all_requests = _already_built
         try:
@@ -203,14 +207,6 @@ def _built(task: Any, indices: Sequence[int], model: ServedModel) -> tuple[Seque
         items[instance.doc_id].append(instance)
     task._instances = None
     return ordered, items
-
-
-def _renumbered(items: Sequence[PlannedItem]) -> Iterator[Any]:
-    """Fresh instances without answers, numbered from 0 as lm-eval numbers the items that it gets."""
-    for number, item in enumerate(items):
-        for instance in item.instances:
-            name, _, repeats = instance.metadata
-            yield replace(instance, metadata=(name, number, repeats), resps=[], filtered_resps={})
 
 
 def _already_built(**_: Any) -> None:

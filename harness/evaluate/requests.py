@@ -195,21 +195,12 @@ async def ask(
         shown = question.context[:200]
         raise EvidenceFault(f"lm-eval built a prompt that was not rendered by the contract: {shown!r}")
     if question.settings is not None and conversation is not None:
-        return {question.keys[0]: await _generate(client, renderer, question, conversation, label)}
-    return await _score(client, renderer, question, label)
-
-
-async def _generate(
-    client: Client, renderer: Renderer, question: Question, conversation: Conversation, label: str
-) -> JournalEntry:
-    messages, complete = conversation
-    turns = {"add_generation_prompt": complete, "continue_final_message": not complete}
-    answer = await client.generate(messages, **(question.settings or {}), **turns)
-    require_equal(renderer.encode(question.context), answer.prompt_ids, renderer.decode, f"generation, {label}")
-    return {"text": answer.text, "finish_reason": answer.finish_reason, "ids": answer.ids, "prompt_checked": True}
-
-
-async def _score(client: Client, renderer: Renderer, question: Question, label: str) -> dict[bytes, JournalEntry]:
+        messages, complete = conversation
+        turns = {"add_generation_prompt": complete, "continue_final_message": not complete}
+        answer = await client.generate(messages, **question.settings, **turns)
+        require_equal(renderer.encode(question.context), answer.prompt_ids, renderer.decode, f"generation, {label}")
+        entry = {"text": answer.text, "finish_reason": answer.finish_reason, "ids": answer.ids, "prompt_checked": True}
+        return {question.keys[0]: entry}
     encode = lru_cache(maxsize=None)(renderer.encode)
     splits = [_split(encode, renderer, question.context, text) for text in question.continuations]
     pairs = [pair for pair, _ in splits]

@@ -82,7 +82,13 @@ def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], 
 
 def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[SavedAnswer]:
     """The file's answers: each belongs to a known item, and no item has two. Raises DataError for anything else."""
-    read = [_answer(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from None
+    read = [_answer(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     answers = [answer for answer in read if isinstance(answer, SavedAnswer)]
     errors: list[str] = []
     seen: dict[str, int] = {}
@@ -97,15 +103,6 @@ def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[SavedAnswer]:
     if not answers:
         raise DataError(f"{path} holds no answers: it has no line with id, prompt and response")
     return answers
-
-
-def _lines(path: Path) -> Sequence[str]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist")
-    try:
-        return path.read_bytes().decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def _answer(number: int, line: str) -> SavedAnswer | str:

@@ -4,7 +4,7 @@ The repeat check evaluates a model twice, in other batches. What changes between
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,25 +83,22 @@ def _of_task(
     }
     both = [item for item in own if first.failure(item) is None and again.failure(item) is None]
     differing = sum(any(first.values[k] != again.values[k] for keys in item.keys for k in keys) for item in both)
+    nats = []
+    for keys in (keys for item in both for keys in item.keys):
+        before, after = first.values[keys[0]], again.values[keys[0]]
+        if not isinstance(before, str) and not isinstance(after, str):
+            nats.append(abs(before[0] - after[0]))
     return {
         "items": len(both),
         "flip_share": _share(len(set().union(*changed.values())), len(both)),
         "metrics": {metric: _share(len(items), len(left[metric])) for metric, items in changed.items()},
         "answers_differ": _share(differing, len(both)),
-        "max_nats": max(_nats(both, first, again), default=None),
+        "max_nats": max(nats, default=None),
     }
 
 
 def _share(count: int, of: int) -> float | None:
     return count / of if of else None
-
-
-def _nats(items: list[PlannedItem], first: Answers, again: Answers) -> Iterator[float]:
-    for item in items:
-        for keys in item.keys:
-            before, after = first.values[keys[0]], again.values[keys[0]]
-            if not isinstance(before, str) and not isinstance(after, str):
-                yield abs(before[0] - after[0])
 
 
 @dataclass
@@ -128,17 +125,15 @@ class ServerEvaluation:
         with ExitStack() as stack:
 
             def results(items: ItemIndices) -> Mapping[str, Path]:
-                asked_items = AskedItems(items, looks.seed)
-                return {**beside, **{label: self._result(stack, label, asked_items) for label in self.answers}}
+                """The evaluations of the items up to now, in folders that are removed with the stack."""
+                folders = dict(beside)
+                for label in self.answers:
+                    folders[label] = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
+                    self._write(label, "", AskedItems(items, looks.seed), None, folders[label])
+                return folders
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
             return AskedItems(looks.run(planned, self._ask, results), looks.seed)
-
-    def _result(self, stack: ExitStack, label: str, asked_items: AskedItems) -> Path:
-        """The evaluation of a model's items up to now, in a folder that is removed with the stack."""
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
-        self._write(label, "", asked_items, None, folder)
-        return folder
 
     def repeat_check(self, asked_items: AskedItems) -> dict[str, RepeatAgreement]:
         """Asks every question again, in the opposite order and bypassing the journal; the agreement by label."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.behavior.registry import behavior_folders
-from harness.config.experiment import EvaluationConfig, TaskConfig
+from harness.config.experiment import EvaluationConfig
 from harness.core.layout import EVALUATION
 from harness.core.store import sha256_file, write_json
 from harness.prompt.contract import Contract
@@ -45,6 +45,9 @@ def write_evaluation(
 
     An item without an answer is in the samples with the reason, and without metrics.
     """
+    from harness.evaluate.tasks.load import leaves
+
+    grouped = plan.loaded["group_map"]
     chosen = plan.chosen(asked_items.items)
     scored = plan.score(answers.values, asked_items.items) or NO_RESULTS
     identities = {
@@ -61,7 +64,7 @@ def write_evaluation(
         weights_sha256=weights_sha256,
         contract_sha256=contract.digest,
         tasks=identities,
-        groups=_groups(plan.loaded, config.tasks),
+        groups={task.name: leaves(plan.loaded, task.name) for task in config.tasks if task.name in grouped},
         scores=_scores(scored),
         prompts_checked=len(keys & answers.values.keys()),
         seconds=round(seconds, 2),
@@ -157,22 +160,21 @@ def _findings(name: str, row: dict[str, Any]) -> dict[str, Any]:
     return {"findings": graded(name, row["doc"], str(row["filtered_resps"][0])).rules()}
 
 
-def _groups(loaded: dict[str, Any], tasks: Sequence[TaskConfig]) -> dict[str, list[str]]:
-    from harness.evaluate.tasks.load import leaves
-
-    return {task.name: leaves(loaded, task.name) for task in tasks if task.name in loaded["group_map"]}
-
-
 def _scores(scored: Any) -> list[TaskScore]:
     """lm-eval's aggregated values, named as in its results (`metric`, or `metric,filter`), and those of slices."""
     scores = []
     for task, values in scored["results"].items():
         rows = scored["samples"].get(task)
         for key, value in values.items():
-            metric = metric_key(key)
-            if isinstance(value, int | float) and not isinstance(value, bool) and "_stderr" not in key and "," in key:
-                n = _items(rows, key) if rows is not None else values.get("sample_count", 0)
-                scores.append(TaskScore(task=task, metric=metric, value=float(value), stderr=None, n=_count(n)))
+            if not isinstance(value, int | float) or isinstance(value, bool) or "_stderr" in key or "," not in key:
+                continue
+            if rows is not None:  # the number of items that have a value
+                metric, _, filter_ = key.partition(",")
+                n = sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
+            else:
+                count = values.get("sample_count", 0)
+                n = sum(count.values()) if isinstance(count, dict) else int(count)
+            scores.append(TaskScore(task=task, metric=metric_key(key), value=float(value), stderr=None, n=n))
     return scores + [score for task, rows in scored["samples"].items() for score in slice_scores(task, rows)]
 
 
@@ -190,19 +192,9 @@ def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
     ]
 
 
-def _items(rows: Sequence[Any], key: str) -> int:
-    """The number of items that have a value of lm-eval's `metric,filter`."""
-    metric, _, filter_ = key.partition(",")
-    return sum(metric in row and row.get("filter", "none") == filter_ for row in rows)
-
-
 def metric_key(key: str) -> str:
     """lm-eval's `metric,filter`, without the filter if it is the default one."""
     return key.removesuffix(",none")
-
-
-def _count(value: Any) -> int:
-    return sum(value.values()) if isinstance(value, dict) else int(value)
 
 
 def renderer_for(contract: Contract, tokenizer_folder: Path) -> Renderer:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from harness.core.console import plural
-from harness.prompt.contract import Contract, Golden
+from harness.prompt.contract import Contract
 from harness.prompt.static import Problem
 
 CARD_FILE = "prompt_card.md"
@@ -18,6 +18,9 @@ POLICIES = {
 
 def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
     """The card of a contract as Markdown; `notes` are those of the static checks."""
+    bos = "written once by the template" if contract.bos_policy == "template" else "not at the start of a prompt"
+    tokens = plural(len(contract.guarded), "token")
+    guarded = f"kept as text ({tokens})" if contract.guarded else "not kept as text"
     rows = {
         "Template": f"{contract.template_name} (sha256 `{contract.template_sha256[:12]}…`)",
         "Contract": f"`{contract.digest}`",
@@ -28,10 +31,10 @@ def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
         "Generation prompt": _code(contract.generation_prompt),
         "Ends a turn": f"{_code(contract.end_of_turn)} (id {contract.end_of_turn_id})",
         "Stop ids": ", ".join(map(str, contract.stop_ids)),
-        "BOS": f"{_code(contract.bos or 'none')}, {_bos(contract)}",
+        "BOS": f"{_code(contract.bos or 'none')}, {bos}",
         "EOS": _code(contract.eos or "none"),
         "Template arguments": ", ".join(f"{k}={v}" for k, v in contract.template_kwargs.items()) or "none",
-        "Message content": f"{contract.content_format}; special tokens in it are {_guarded(contract)}",
+        "Message content": f"{contract.content_format}; special tokens in it are {guarded}",
         "Longest conversation": f"{contract.max_length} tokens; longer ones are reported, never cut",
         "Sampling defaults": ", ".join(f"{key} {value:g}" for key, value in contract.sampling.items()),
         "Made with": ", ".join(f"{name} {found}" for name, found in contract.libraries.items()),
@@ -43,22 +46,12 @@ def contract_card(contract: Contract, notes: Sequence[Problem] = ()) -> str:
     if notes:
         lines += ["", "Notes:", "", *(f"- {note.check}: {_cell(note.message)}" for note in notes)]
     lines += ["", "## Golden conversations", "", "| name | tokens | prompt | supervised |", "| --- | --- | --- | --- |"]
-    lines += [_golden(golden) for golden in contract.golden]
+    for golden in contract.golden:
+        if reason := golden.refused or golden.untrainable:
+            lines.append(f"| {golden.name} | {_cell(reason)} | | |")
+        else:
+            lines.append(f"| {golden.name} | {len(golden.ids)} | {golden.prompt_length} | {sum(golden.mask)} |")
     return "\n".join([*lines, "", "## Template", "", *_block(contract.template), ""])
-
-
-def _golden(golden: Golden) -> str:
-    if reason := golden.refused or golden.untrainable:
-        return f"| {golden.name} | {_cell(reason)} | | |"
-    return f"| {golden.name} | {len(golden.ids)} | {golden.prompt_length} | {sum(golden.mask)} |"
-
-
-def _bos(contract: Contract) -> str:
-    return "written once by the template" if contract.bos_policy == "template" else "not at the start of a prompt"
-
-
-def _guarded(contract: Contract) -> str:
-    return f"kept as text ({plural(len(contract.guarded), 'token')})" if contract.guarded else "not kept as text"
 
 
 def _code(text: str) -> str:

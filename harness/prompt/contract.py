@@ -91,7 +91,14 @@ class Contract(BaseModel):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        (folder / CONTRACT).write_text(_lines({"digest": self.digest, **self.model_dump(mode="json")}))
+        # One line for each field and golden conversation, as token ids would fill thousands of lines.
+        fields = {"digest": self.digest, **self.model_dump(mode="json")}
+        golden = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in fields["golden"])
+        lines = [
+            f"{json.dumps(key)}: [\n  {golden}\n ]" if key == "golden" else f"{json.dumps(key)}: {json.dumps(value)}"
+            for key, value in fields.items()
+        ]
+        (folder / CONTRACT).write_text("{\n " + ",\n ".join(lines) + "\n}\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Contract":
@@ -125,13 +132,3 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     """
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
     return sha256_text(json.dumps({**settings, "padding": None, "truncation": None}, sort_keys=True))
-
-
-def _lines(fields: dict[str, Any]) -> str:
-    """JSON with one line for each field and golden conversation, as token ids would fill thousands of lines."""
-    golden = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in fields["golden"])
-    lines = [
-        f"{json.dumps(key)}: [\n  {golden}\n ]" if key == "golden" else f"{json.dumps(key)}: {json.dumps(value)}"
-        for key, value in fields.items()
-    ]
-    return "{\n " + ",\n ".join(lines) + "\n}\n"

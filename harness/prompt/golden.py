@@ -62,7 +62,9 @@ def golden_renders(
     tokens = max(1, len(renderer.encode(SENTENCE * 8)) // 8)
     named = conversations(special, long_repeats=max(1, max_length // 2 // tokens))
     if system is not None:
-        named = {name: turns(*_contents(messages), system=system) for name, messages in named.items()}
+        for name, messages in named.items():
+            contents = [str(message["content"]) for message in messages if message["role"] != "system"]
+            named[name] = turns(*contents, system=system)
         named["without_system"] = turns("What is a bond?", "A loan.")
     golden = [render_golden(renderer, name, messages) for name, messages in named.items()]
     if "tools" in claims:
@@ -72,10 +74,6 @@ def golden_renders(
             kwargs = {"enable_thinking": switch}
             golden.append(render_golden(renderer, f"thinking_{switch}".lower(), named["one_turn"], kwargs=kwargs))
     return golden
-
-
-def _contents(messages: list[dict[str, Any]]) -> list[str]:
-    return [str(message["content"]) for message in messages if message["role"] != "system"]
 
 
 def render_golden(
@@ -90,16 +88,12 @@ def render_golden(
     try:
         rendered = renderer.training(messages, **golden.arguments)
     except DataError as error:
-        return _untrainable(renderer, golden, error)
+        # It cannot be trained on: keep its prompt alone, or the template's refusal of it.
+        try:
+            prompt = renderer.prompt(golden.question, **golden.arguments)
+        except TemplateRefusal as refusal:
+            return golden.model_copy(update={"refused": str(refusal)})
+        fields = {"ids": prompt, "mask": [0] * len(prompt), "prompt_length": len(prompt), "untrainable": str(error)}
+        return golden.model_copy(update=fields)
     mask = [int(supervised) for supervised in rendered.mask]
     return golden.model_copy(update={"ids": rendered.ids, "mask": mask, "prompt_length": rendered.prompt_length})
-
-
-def _untrainable(renderer: Renderer, golden: Golden, error: DataError) -> Golden:
-    """A conversation that cannot be trained on: its prompt alone, or the template's refusal of it."""
-    try:
-        prompt = renderer.prompt(golden.question, **golden.arguments)
-    except TemplateRefusal as refusal:
-        return golden.model_copy(update={"refused": str(refusal)})
-    fields = {"ids": prompt, "mask": [0] * len(prompt), "prompt_length": len(prompt), "untrainable": str(error)}
-    return golden.model_copy(update=fields)

@@ -29,7 +29,12 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
     template = with_preamble(source, config.system_policy, config.system, special, added) if guard else source
     draft: dict[str, Any] = {"template": template, "template_kwargs": config.kwargs}
     end_of_turn = config.end_of_turn or find_end_of_turn(Renderer(Contract.model_construct(**draft), tokenizer))
-    end_of_turn_id = _one_id(end_of_turn, tokenizer)
+    closing = tokenizer.encode(end_of_turn, add_special_tokens=False)
+    if len(closing) != 1:
+        raise ConfigError(
+            [f"template.end_of_turn: {end_of_turn!r} is {len(closing)} tokens for this tokenizer; it has to be one"]
+        )
+    end_of_turn_id = int(closing[0])
     renderer = Renderer(Contract.model_construct(**draft, end_of_turn_id=end_of_turn_id), tokenizer)
     required = "You answer briefly." if config.system_policy == "required" else None
     golden = golden_renders(renderer, special, config.max_length, claims, required)
@@ -164,12 +169,3 @@ def _accepted(renderer: Renderer, messages: list[dict[str, Any]]) -> list[dict[s
     except TemplateRefusal as refusal:
         raise ConfigError([f"template: it refuses a plain conversation: {refusal}"]) from None
     return messages
-
-
-def _one_id(token: str, tokenizer: Any) -> int:
-    ids = tokenizer.encode(token, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ConfigError(
-            [f"template.end_of_turn: {token!r} is {len(ids)} tokens for this tokenizer; it has to be one"]
-        )
-    return int(ids[0])

@@ -45,10 +45,13 @@ class Renderer:
         last = self.prompt(messages[: answers[-1]], **arguments)
         ids = self._whole(messages, last, **arguments)
         spans = [self._earlier(ids, messages, index, **arguments) for index in answers[:-1]]
-        spans.append((len(last), self._end_of_turn(ids, len(last)) + 1))
+        end = self.contract.end_of_turn_id
+        if end not in ids[len(last) :]:
+            raise DataError(f"the template does not close the assistant's turn with token {end}")
+        spans.append((len(last), ids.index(end, len(last)) + 1))
         mask = [False] * len(ids)
-        for start, end in filter(None, spans):
-            mask[start:end] = [True] * (end - start)
+        for start, stop in filter(None, spans):
+            mask[start:stop] = [True] * (stop - start)
         return Rendered(ids, mask, len(last), unsupervised=spans.count(None))
 
     def text(
@@ -113,11 +116,3 @@ class Renderer:
         if self.decode(joined) != self.decode(ids):
             raise DataError("the tokenizer merges the end of the prompt with the answer; they cannot be told apart")
         return joined
-
-    def _end_of_turn(self, ids: list[int], start: int) -> int:
-        try:
-            return ids.index(self.contract.end_of_turn_id, start)
-        except ValueError:
-            raise DataError(
-                f"the template does not close the assistant's turn with token {self.contract.end_of_turn_id}"
-            ) from None

@@ -6,7 +6,7 @@ something a person should know: what the template silently ignores or changes.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -74,18 +74,17 @@ StaticCheck = Callable[[Subject], Findings]
 def check_contract(contract: Contract, tokenizer: Any) -> list[Problem]:
     """All problems of a contract on a tokenizer (a transformers fast tokenizer); empty for a sound contract."""
     subject = Subject(contract, tokenizer)
-    return [problem for name, check in STATIC_CHECKS.items() for problem in _problems(name, check(subject))]
-
-
-def _problems(check: str, findings: Findings) -> Iterator[Problem]:
-    """The problems that a check reports. The same problem of several conversations (`name: problem`) appears once."""
-    names: dict[tuple[Severity, str], list[str]] = {}
-    for severity, message in findings:
-        name, colon, what = message.partition(": ")
-        names.setdefault((severity, what if colon else message), []).append(name if colon else "")
-    for (severity, what), of in names.items():
-        shown = ", ".join(filter(None, of[:3])) + (f" and {len(of) - 3} more" if len(of) > 3 else "")
-        yield Problem(check, severity, f"{shown}: {what}" if shown else what)
+    problems = []
+    for title, check in STATIC_CHECKS.items():
+        # The same problem of several conversations (`name: problem`) appears once.
+        names: dict[tuple[Severity, str], list[str]] = {}
+        for severity, message in check(subject):
+            name, colon, what = message.partition(": ")
+            names.setdefault((severity, what if colon else message), []).append(name if colon else "")
+        for (severity, what), of in names.items():
+            shown = ", ".join(filter(None, of[:3])) + (f" and {len(of) - 3} more" if len(of) > 3 else "")
+            problems.append(Problem(title, severity, f"{shown}: {what}" if shown else what))
+    return problems
 
 
 def require_sound(problems: Sequence[Problem], what: str) -> list[Problem]:
@@ -135,7 +134,9 @@ def markers(subject: Subject) -> Findings:
             continue
         text, marked = _marked_spans(subject, golden)
         derived = _answer_spans(subject, golden, text)
-        if not _same_spans(text, marked, derived):
+        # A marker may also include the line break after the end of turn.
+        trimmed = [(start, start + len(text[start:end].rstrip())) for start, end in marked]
+        if derived not in (marked, trimmed):
             shown = [text[start:end][:60] for start, end in (marked or [(0, 0)])[:1]]
             yield "error", f"{golden.name}: the generation markers enclose {shown}, not the answer and its end of turn"
             return
@@ -173,12 +174,6 @@ def prefix(subject: Subject) -> Findings:
             )
         if subject.renderer.training(golden.messages, **golden.arguments).unsupervised:
             yield "note", f"{golden.name}: the template rewrites earlier turns; the loss is taken on later answers only"
-
-
-def _same_spans(text: str, marked: list[tuple[int, int]], derived: list[tuple[int, int]]) -> bool:
-    """Whether both enclose the same text; a marker may also include the line break after the end of turn."""
-    trimmed = [(start, start + len(text[start:end].rstrip())) for start, end in marked]
-    return marked == derived or trimmed == derived
 
 
 def _marked_spans(subject: Subject, golden: Golden) -> tuple[str, list[tuple[int, int]]]:
@@ -284,8 +279,9 @@ def ignored(subject: Subject) -> Findings:
         yield "note", f"the template adds its own system message where none is given ({added!r})"
     if "tools" not in known or ("tools" in named and TOOL["function"]["name"] not in subject.text(named["tools"])):
         yield "note", "the list of tools is silently ignored"
-    if tool := _dropped_tool(subject):
-        yield "note", tool
+    with suppress(TemplateRefusal):
+        if "RESULT-77" not in subject.renderer.text([*turns("Q", "A"), {"role": "tool", "content": "RESULT-77"}]):
+            yield "note", "tool messages are silently dropped"
 
 
 def preamble(subject: Subject) -> Findings:
@@ -315,15 +311,6 @@ def _added_default(subject: Subject, golden: Golden) -> str:
     before = text[: text.index(golden.messages[0]["content"])]
     opening = subject.contract.turns["user"][0]
     return before.removesuffix(opening).removeprefix(subject.contract.bos or "").strip()
-
-
-def _dropped_tool(subject: Subject) -> str:
-    """A note if the template silently drops tool messages, else an empty text."""
-    messages = [*turns("Q", "A"), {"role": "tool", "content": "RESULT-77"}]
-    try:
-        return "" if "RESULT-77" in subject.renderer.text(messages) else "tool messages are silently dropped"
-    except TemplateRefusal:
-        return ""
 
 
 @contextmanager

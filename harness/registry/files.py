@@ -82,7 +82,7 @@ class FileRegistry:
         # Alias files are written after the history, so they are read before it: otherwise a promotion in between
         # would make an alias file look newer than the history.
         pointers = {path: self._alias_entry(path) for path in sorted((self.folder / ALIASES).glob("*.json"))}
-        entries, problems = log.read_lines(log._lines(self.folder / HISTORY), HISTORY)
+        entries, problems = log.read_lines(log.history_lines(self.folder), HISTORY)
         links = [Link("history", f"entries linked by their hashes: {len(entries)}", "; ".join(problems))]
         links += [self._alias_link(path, pointer, entries) for path, pointer in pointers.items()]
         models = {entry.model: entry for entry in entries if entry.model}

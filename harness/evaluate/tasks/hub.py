@@ -242,20 +242,17 @@ def content_digest(hub_dir: Path, datasets: set[str] | None) -> str:
     """
     known = recorded_files(hub_dir)
     folders = [hub_dir] if datasets is None else [hub_dir / dataset for dataset in sorted(datasets)]
-    files = [path for folder in folders for path in sorted(folder.rglob("*")) if _is_content(path, hub_dir)]
-    return sha256_json({path.relative_to(hub_dir).as_posix(): _digest(path, hub_dir, known) for path in files})
-
-
-def _is_content(path: Path, hub_dir: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(hub_dir).parts)
-    return path.is_file() and not hidden and path.name != MIRROR
-
-
-def _digest(path: Path, hub_dir: Path, known: dict[str, Any]) -> str:
-    recorded = known.get(path.relative_to(hub_dir).as_posix())
-    if recorded is not None and recorded["bytes"] == path.stat().st_size:
-        return str(recorded["sha256"])
-    return sha256_file(path)
+    digests = {}
+    for path in (path for folder in folders for path in sorted(folder.rglob("*"))):
+        name = path.relative_to(hub_dir)
+        if not path.is_file() or path.name == MIRROR or any(part.startswith(".") for part in name.parts):
+            continue
+        recorded = known.get(name.as_posix())
+        if recorded is not None and recorded["bytes"] == path.stat().st_size:
+            digests[name.as_posix()] = str(recorded["sha256"])
+        else:
+            digests[name.as_posix()] = sha256_file(path)
+    return sha256_json(digests)
 
 
 def recorded_files(hub_dir: Path) -> dict[str, Any]:

@@ -50,11 +50,15 @@ def _leaves(members: list[Any], index: Index, above: str | None = None) -> Itera
 
 def _own_index() -> Index:
     """The same as `stock_index`, for the tasks under tasks/."""
-    from yaml import load
+    from yaml import SafeLoader, load
 
+    class Plain(SafeLoader):
+        """Reads lm-eval's `!function` tags as None."""
+
+    Plain.add_multi_constructor("!", lambda loader, suffix, node: None)
     index: Index = {}
     for path in (path for root in resources.task_roots() for path in sorted(root.rglob("*.yaml"))):
-        config = load(path.read_text(), Loader=_plain_loader())  # noqa: S506 - a SafeLoader that knows no tags
+        config = load(path.read_text(), Loader=Plain)  # noqa: S506 - a SafeLoader that knows no tags
         names = [
             config[key] for key in ("group", "task") if isinstance(config, dict) and isinstance(config.get(key), str)
         ]
@@ -62,7 +66,8 @@ def _own_index() -> Index:
             continue
         members = config.get("task") if isinstance(config.get("task"), list) else None
         index[names[0]] = {"kind": "TASK", "dataset": None if members else _dataset(config, path), "members": members}
-        for tag in _listed(config.get("tag")):
+        tags = config.get("tag") or []
+        for tag in tags if isinstance(tags, list) else [tags]:
             index.setdefault(tag, {"kind": "TAG", "tags": []})["tags"].append(names[0])
     return index
 
@@ -73,21 +78,6 @@ def _dataset(config: dict[str, Any], path: Path) -> str | None:
         return str(named)
     loads = any("load_dataset" in code.read_text() for code in path.parent.glob("*.py"))
     return None if loads or "include" in config else NO_DATASET
-
-
-def _plain_loader() -> Any:
-    """A YAML loader that reads lm-eval's `!function` tags as None."""
-    from yaml import SafeLoader
-
-    class Plain(SafeLoader):
-        pass
-
-    Plain.add_multi_constructor("!", lambda loader, suffix, node: None)
-    return Plain
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
 
 
 def stock_index() -> Index:
@@ -106,7 +96,18 @@ def stock_index() -> Index:
         index = None
     if isinstance(index, dict) and index:
         return index
-    made = _build(root)
+    from lm_eval.tasks._index import TaskIndex
+
+    made = {
+        name: {
+            "kind": entry.kind.name,
+            "path": entry.yaml_path.relative_to(root).as_posix() if entry.yaml_path else None,
+            "tags": sorted(entry.tags),
+            "dataset": (entry.cfg or {}).get("dataset_path") or None,
+            "members": members if isinstance(members := (entry.cfg or {}).get("task"), list) else None,
+        }
+        for name, entry in TaskIndex.build([root]).items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, made)
     return made
@@ -122,18 +123,3 @@ def _root() -> Path:
 
         raise MissingDependency("lm-eval", "evaluation", "engine")
     return Path(spec.origin).parent / "tasks"
-
-
-def _build(root: Path) -> Index:
-    from lm_eval.tasks._index import TaskIndex
-
-    return {
-        name: {
-            "kind": entry.kind.name,
-            "path": entry.yaml_path.relative_to(root).as_posix() if entry.yaml_path else None,
-            "tags": sorted(entry.tags),
-            "dataset": (entry.cfg or {}).get("dataset_path") or None,
-            "members": members if isinstance(members := (entry.cfg or {}).get("task"), list) else None,
-        }
-        for name, entry in TaskIndex.build([root]).items()
-    }

@@ -49,14 +49,12 @@ def write_tasks(names: list[str], out: Path) -> None:
     folders = behavior_folders()
     for name in names:
         if name in folders and not (folders[name] / f"{name}.yaml").is_file():
-            _write(name, folders[name] / ITEMS, out / name)
-
-
-def _write(name: str, items: Path, out: Path) -> None:
-    out.mkdir(parents=True)
-    metrics = "\n".join(METRIC_YAML.format(name=metric) for metric in metric_names(name, items))
-    (out / f"{name}.yaml").write_text(TASK_YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics))
-    (out / "graded.py").write_text(TASK_CODE.format(name=name))
+            items, folder = folders[name] / ITEMS, out / name
+            folder.mkdir(parents=True)
+            metrics = "\n".join(METRIC_YAML.format(name=metric) for metric in metric_names(name, items))
+            yaml = TASK_YAML.format(name=name, items=f'"{items.resolve()}"', metrics=metrics)
+            (folder / f"{name}.yaml").write_text(yaml)
+            (folder / "graded.py").write_text(TASK_CODE.format(name=name))
 
 
 def metric_names(name: str, items: Path) -> list[str]:
@@ -85,19 +83,18 @@ class TaskErrors:
         message = lines[0]
         if len(lines) > 1:
             message = "\n".join([f"{len(lines)} errors:", *(f"  - {line}" for line in lines)])
-        if self.missing:
-            raise NetworkFault(f"{message}\n{self._fix(hub)}")
-        raise EnvironmentFault(message) if self.packages else DataError(message)
-
-    def _fix(self, hub: Hub) -> str:
+        if not self.missing:
+            raise EnvironmentFault(message) if self.packages else DataError(message)
         if hub.fetch is not None:
-            return "The files copied so far are kept. Run the same command again to continue."
-        wanted = " ".join(dict.fromkeys(self.tasks))
-        unset = "" if hub.folder else "hub_dir is not set. "
-        return (
-            f"{unset}On a machine with a network: harness mirror {wanted} --to DIR. Copy DIR to this machine and add "
-            "hub_dir=DIR. To leave a task out: suite.skip=[TASK]"
-        )
+            fix = "The files copied so far are kept. Run the same command again to continue."
+        else:
+            wanted = " ".join(dict.fromkeys(self.tasks))
+            unset = "" if hub.folder else "hub_dir is not set. "
+            fix = (
+                f"{unset}On a machine with a network: harness mirror {wanted} --to DIR. Copy DIR to this machine and "
+                "add hub_dir=DIR. To leave a task out: suite.skip=[TASK]"
+            )
+        raise NetworkFault(f"{message}\n{fix}")
 
 
 def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
@@ -137,17 +134,13 @@ def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, 
         if built.get_config("num_fewshot") is None:
             built.set_config(key="num_fewshot", value=0)
         built.set_fewshot_seed(seed=1234)
-        _require_items(name, built)
+        try:
+            items = len(built.eval_docs)
+        except KeyError as error:
+            raise DataError(f"task {name}: its dataset has no split {error}") from None
+        if items == 0:
+            raise DataError(f"task {name} has no items")
     return loaded
-
-
-def _require_items(name: str, task: Any) -> None:
-    try:
-        items = len(task.eval_docs)
-    except KeyError as error:
-        raise DataError(f"task {name}: its dataset has no split {error}") from None
-    if items == 0:
-        raise DataError(f"task {name} has no items")
 
 
 def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: int) -> dict[str, list[int]]:
