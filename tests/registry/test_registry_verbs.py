@@ -97,7 +97,7 @@ def test_the_policy_of_an_alias(harness: Call) -> None:
         (("promote", "frist"), "Did you mean 'first'?"),
         (("promote", "first", "--alias", "Live"), "cannot be an alias"),
         (("promote", "first", "registry=wandbb"), "Did you mean 'wandb'?"),
-        (("promote", "first", "policy=strict"), "it takes registry="),
+        (("promote", "first", "policy=strict"), "Valid: registry="),
         (("registry", "rollback"), "Nothing has been promoted as production"),
         (("registry", "policy"), "there is no policy to set"),
         (("registry", "publish"), "publish needs a W&B registry"),
