@@ -141,7 +141,9 @@ def gate_evaluations(
     decision = reach_decision(rules, names, lambda: evaluations_named(*names, runs, rules, anchors))
     if out is None:
         return decision.verdict, None
-    command = command_without_secrets(shlex.join(["harness", "gate", *names, "--out", str(out)]))
+    options = [option for anchor in anchors for option in ("--anchor", anchor)]
+    typed = ["harness", "gate", *names, f"policy={policy}", *options, "--out", str(out)]
+    command = command_without_secrets(shlex.join(typed))
     report = write_decision(decision, out, command, runs)
     copy_outputs(out)
     return decision.verdict, report
