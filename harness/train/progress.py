@@ -112,7 +112,7 @@ class SavedProgress:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"  waiting for a training process of an earlier start that still writes to {self.folder}")
+            say(f"  waiting for a process of an earlier start that still writes to {self.folder}")
             try:
                 lock.acquire(timeout=_PATIENCE_S)
             except Timeout:

@@ -33,7 +33,7 @@ from harness.train.plan import plan_training
 torch.set_num_threads(1)
 base, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 assert find_spec("harness.train.cpu") is None, harness.__file__
-config, rows = tiny.config(base, *settings), tiny.rows(16)
+config, rows = tiny.config(base, *settings).training, tiny.rows(16)
 assert plan_training(config, base, rows[:12]).computed.parts_at_once == 1
 finetune(config, base, rows[:12], out, validation=rows[12:])
 """

@@ -177,7 +177,7 @@ def test_the_distance_of_split_weights_is_refused(
         (["train.seed=-1"], r"train\.seed: .*greater than or equal to 0"),
         (["train.lora.dora=true", "train.l2_to_start=0.1"], "not defined for train.lora.dora"),
         (["num_processes=2"], "need launcher=accelerate"),
-        (["launcher=accelerate", "num_processes=3"], "not a multiple of num_processes"),
+        (["launcher=accelerate", "num_processes=3"], "must be a multiple of num_processes"),
     ],
 )
 def test_settings_that_do_not_go_together(overrides: list[str], message: str) -> None:
