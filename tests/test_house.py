@@ -56,3 +56,24 @@ def test_every_room_and_module_says_what_it_is_for() -> None:
         if path.read_text().strip() and ast.get_docstring(ast.parse(path.read_text())) is None
     ]
     assert silent == []
+
+
+def test_the_picture_of_the_rooms_is_true() -> None:
+    """Every arrow of docs/architecture.md has an import behind it, and no import goes against the picture."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    base = {"config", "records", "stats", "core"}
+    drawn: dict[str, set[str]] = defaultdict(set)
+    for room, below in re.findall(r"^  (\w+) --> ([\w &]+)$", page.split("```")[1], re.MULTILINE):
+        drawn[room] |= set(below.split(" & "))
+    imported: dict[str, set[str]] = defaultdict(set)
+    for path in SOURCES:
+        room = path.relative_to(PACKAGE).parts[0]
+        for name in re.findall(r"^\s*from harness\.(\w+)", path.read_text(), re.MULTILINE):
+            imported["base" if room in base else room].add("base" if name in base else name)
+    assert {room: sorted(below - imported[room]) for room, below in drawn.items() if below - imported[room]} == {}
+
+    def reached(room: str) -> set[str]:
+        return {room}.union(*map(reached, drawn[room]))
+
+    hidden = {room: sorted(imported[room] - reached(room)) for room in list(drawn) if imported[room] - reached(room)}
+    assert hidden == {}

@@ -1,4 +1,4 @@
-"""The files of a run and of a decision. Every file name is defined here, and nowhere else.
+"""The paths of a run and of a decision. Names inside a stage's folder are defined where the files are written.
 
     runs/<run_id>/
       run.json                  written last: the command, fingerprints and digests
