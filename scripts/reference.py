@@ -42,7 +42,7 @@ FILES = {
     "Comparison": "`compare.json`",
     "Verdict": "`verdict.json`",
     "Chain": "`evidence.json`",
-    "Entry": "a line of the registry's `history.jsonl`",
+    "HistoryEntry": "a line of the registry's `history.jsonl`",
 }
 WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", Any: "any value"}
 VERDICT = "10 FAIL, 11 INCONCLUSIVE, 12 INVALID"

@@ -103,6 +103,7 @@ class ClinicalNoteConfig(BehaviorConfig):
     """Dangerous abbreviations by name."""
 
     lexicon: Lexicon
+    """Words that the check of faithfulness knows: units, drugs, findings, negations."""
 
 
 class ClinicalNote:

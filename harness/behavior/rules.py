@@ -90,6 +90,7 @@ class RulesConfig(BehaviorConfig):
     """Topics that the rules apply to; empty: all."""
 
     rules: list[Rule] = Field(min_length=1)
+    """What an answer must hold, or must not hold."""
 
     marker: str | None = None
     """Rule whose `require` must not match in answers on other topics."""

@@ -136,7 +136,7 @@ class SummaryBullets:
         longest = max((bullet.words for bullet in bullets), default=0)
         limit = self.config.max_words
         yield RuleFinding(
-            "length", longest <= limit, f"at most {limit} words a bullet", f"{longest} words in the longest"
+            "length", longest <= limit, f"at most {limit} words per bullet", f"{longest} words in the longest"
         )
         twice = self._repeated(bullets)
         yield RuleFinding("no_repeats", twice is None, "no bullet that repeats another", twice or "none")

@@ -55,14 +55,22 @@ class ToneConfig(BehaviorConfig):
     """Highest reading level: Flesch-Kincaid grade (years of school in the US)."""
 
     min_words: int = Field(default=20, ge=0)
+    """Fewest words of an answer."""
+
     max_words: int = Field(default=120, ge=1)
+    """Most words of an answer."""
 
     acronyms: list[str] = Field(default=[])
     """Words that may be in capitals."""
 
     promises: PhraseList
+    """Wordings that promise an outcome; none may occur."""
+
     blame: PhraseList
+    """Wordings that blame the customer; none may occur."""
+
     slang: PhraseList
+    """Words that are too casual; none may occur."""
 
 
 class Tone:

@@ -62,6 +62,14 @@ class HistoryEntry(Record):
     def sealed(self) -> "HistoryEntry":
         return self.model_copy(update={"hash": self.digest})
 
+    def names(self, weights: str, contract: str, base: str | None) -> bool:
+        """Whether the entry is of the model with these digests; `base` is that of an adapter's base model, else None.
+
+        A merged adapter is known by its own weights (`checkpoint`) and by those of the merged model (`weights`).
+        """
+        known = {self.digests["weights"], self.digests.get("checkpoint")}
+        return weights in known and contract == self.digests["contract"] and base in (None, self.digests.get("base"))
+
     @property
     def digest(self) -> str:
         return sha256_json(self.model_dump(exclude={"hash"}))

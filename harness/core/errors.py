@@ -167,6 +167,9 @@ class PromptMismatch(EvidenceFault):
     pass
 
 
+_LISTED = 40  # valid names in a message
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """'Did you mean …?' for a misspelt or abbreviated name, or the list of valid names if none is similar."""
     names = sorted(valid)
@@ -174,4 +177,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = initials or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"
-    return f"Valid: {', '.join(names)}." if names else "There is none."
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"Valid: {', '.join(names[:_LISTED])}{more}." if names else "There is none."

@@ -35,7 +35,7 @@ def task_errors(folder: Path) -> list[str]:
 
 def _items_errors(path: Path, behavior: Behavior | None) -> list[str]:
     if not path.is_file():
-        return [f"{path} does not exist; write the items of the task there, one JSON object a line"]
+        return [f"{path} does not exist; write the items of the task there, one JSON object per line"]
     errors: list[str] = []
     lines: dict[str, int] = {}
     keys: list[str] | None = None

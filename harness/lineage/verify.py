@@ -143,7 +143,7 @@ def _base_model_link(paths: EvidencePaths, chain: Chain) -> Link:
     """Checks the pretrained model's weights where the folder that the adapter names is on this machine."""
     step = chain.step("model")
     if step is None or paths.checkpoint is None or not is_adapter(paths.checkpoint):
-        return Link("base model", "not checked: the checkpoint names none")
+        return Link("base model", "not checked: the checkpoint names no base model")
     try:
         folder = Path(str(adapter_config(paths.checkpoint).get("base_model_name_or_path") or "."))
         if not any(folder.glob("*.safetensors")):

@@ -72,7 +72,7 @@ def _templates(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
         elif text != contract.template:
             yield (
                 "error",
-                f"{place} holds another template than {'the contract' if made_here else 'the one read first'}",
+                f"{place} has a different template from {'the contract' if made_here else 'the one read first'}",
             )
     for extra in sorted((folder / "additional_chat_templates").glob("*.jinja")):
         yield "note", f"additional_chat_templates/{extra.name} is used if a client requests it by name"

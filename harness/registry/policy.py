@@ -12,8 +12,8 @@ def at_least_as_strict(candidate: GateConfig, required: GateConfig) -> list[str]
 
     `candidate` must hold every guard and target of `required`, for the same metrics and in the same role. A guard's
     margin may not be wider, a target's gain not smaller, a limit not laxer. A rule may be optional or waived only
-    where the required one is, and no other rule before it may claim its metrics. `alpha_fail` does not count: it only
-    separates FAIL from INCONCLUSIVE, and neither promotes.
+    where the required one is, and no other rule before it may match its metrics first. `alpha_fail` does not count:
+    it only separates FAIL from INCONCLUSIVE, and neither promotes.
     """
     reasons = []
     if candidate.alpha_pass > required.alpha_pass:
@@ -48,7 +48,7 @@ def _rule_objections(
         for r in hiding
         if _takes_precedence(r, rule) and (r.role == "info" or _laxer(r, required, policy, required_policy))
     ]
-    hidden = [f"rule '{r.metric}' comes before '{rule.metric}' and may claim its metrics" for r in hiding]
+    hidden = [f"rule '{r.metric}' comes before '{rule.metric}' and may match its metrics first" for r in hiding]
     return hidden + [f"rule '{rule.metric}' {reason}" for reason in _laxer(rule, required, policy, required_policy)]
 
 

@@ -52,9 +52,8 @@ def _points_to(checkpoint: Path, current: HistoryEntry) -> bool:
     """Whether the alias's entry names the model that the run's checkpoint folder holds now."""
     if not (checkpoint / CONTRACT).is_file() or not any(checkpoint.glob("*.safetensors")):
         return False
-    promoted = current.digests.get("checkpoint", current.digests["weights"]), current.digests["contract"]
-    same = (weights_sha256(checkpoint), Contract.load(checkpoint).digest) == promoted
-    return same and (not is_adapter(checkpoint) or _base_digest(checkpoint) == current.digests.get("base"))
+    base = str(_base_digest(checkpoint)) if is_adapter(checkpoint) else None
+    return current.names(weights_sha256(checkpoint), Contract.load(checkpoint).digest, base)
 
 
 def _base_digest(adapter: Path) -> object:

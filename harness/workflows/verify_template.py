@@ -12,8 +12,8 @@ from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.resolve import locate
 from harness.config.experiment import Config, TemplateConfig
 from harness.core.console import say
-from harness.core.errors import PromptMismatch, ServerFault, UsageError
-from harness.core.layout import CANDIDATE, CONTRACT
+from harness.core.errors import ExitCode, PromptMismatch, ServerFault, UsageError
+from harness.core.layout import CANDIDATE, CONTRACT, RunFolder
 from harness.model.load import is_adapter, load_tokenizer, local_model, tokenizer_folder
 from harness.prompt.contract import Contract
 from harness.prompt.make import FROM_MODEL, make_contract
@@ -131,7 +131,7 @@ def print_steps(steps: Sequence[VerificationStep]) -> int:
         print(f"{step.name}: {outcome} ({step.seconds:.1f} s{', ' + step.detail if step.detail else ''})")
         for problem in step.problems:
             print(f"  {problem.severity}: {problem.check}: {problem.message}")
-    return 12 if any(p.severity != "note" for step in steps for p in step.problems) else 0
+    return ExitCode.INVALID if any(p.severity != "note" for step in steps for p in step.problems) else ExitCode.DONE
 
 
 def tokenizer_of(model: Model) -> Any:
@@ -173,7 +173,7 @@ def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[
 
 def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: References) -> VerificationStep:
     """The live check against a server started as `serve` would."""
-    log = Path(config.runs_dir).resolve() / f"verify-{model.contract.digest[:10]}" / "logs" / "vllm.log"
+    log = RunFolder(Path(config.runs_dir).resolve() / f"verify-{model.contract.digest[:10]}").log
     with ExitStack() as stack:
         plan = plan_for(model, config, log.with_name("prompt"))
         say("· start vLLM")

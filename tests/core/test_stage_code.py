@@ -59,6 +59,8 @@ def digests(package: Path) -> dict[str, str]:
         ("prompt/templates/chatml.jinja", {"data", "train", "answers", "evaluate", "scale"}),
         ("behavior/disclaimer.py", {"data", "evaluate"}),
         ("model/load.py", {"train", "answers", "evaluate", "scale"}),
+        ("config/train.py", set(STAGES)),
+        ("records/stages.py", set(STAGES) - {"scale"}),
         ("stats/paired.py", {"evaluate", "looks"}),
         ("core/errors.py", set(STAGES)),
     ],

@@ -85,7 +85,7 @@ class TestVerify:
         (damaged / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": STOCK}))
         code, printed = harness("template", "verify", str(damaged), "--static")
         assert code == 12
-        assert "error: checkpoint: tokenizer_config.json holds another template than the contract" in printed
+        assert "error: checkpoint: tokenizer_config.json has a different template from the contract" in printed
 
     def test_an_edited_contract_is_refused(self, harness: Harness, served: Served, tmp_path: Path) -> None:
         edited = tmp_path / "edited"
