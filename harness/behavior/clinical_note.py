@@ -103,7 +103,7 @@ class ClinicalNoteConfig(BehaviorConfig):
     """Dangerous abbreviations by name."""
 
     lexicon: Lexicon
-    """Words that the check of faithfulness knows: units, drugs, findings, negations."""
+    """Vocabulary of the check of faithfulness: medications, body parts, synonyms."""
 
 
 class ClinicalNote:
