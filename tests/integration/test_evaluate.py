@@ -207,7 +207,7 @@ class TestStockTasks:
         )
         assert done.returncode == 3
         assert "task arc_easy: its dataset allenai/ai2_arc (ARC-Easy) cannot be fetched" in done.stderr
-        assert "hub_dir=<folder>" in done.stderr
+        assert "hub_dir=DIR" in done.stderr
         assert "Traceback" not in done.stderr
         assert "vLLM" not in done.stderr
 
