@@ -84,13 +84,13 @@ TRAINING = [
 ]  # fmt: skip
 
 CHECKPOINT = [
-    Fault("two_templates", "checkpoint", "checkpoint", r"tokenizer_config.json holds another template",
+    Fault("two_templates", "checkpoint", "checkpoint", r"tokenizer_config.json has a different template",
           "chat_template.jinja and tokenizer_config.json disagree", "huggingface/transformers#45851"),
-    Fault("base_template_saved", "checkpoint", "checkpoint", r"chat_template.jinja holds another template",
+    Fault("base_template_saved", "checkpoint", "checkpoint", r"chat_template.jinja has a different template",
           "base model's template saved with the fine-tuned model", "hiyouga/LlamaFactory#7785"),
-    Fault("processor_template", "checkpoint", "checkpoint", r"chat_template.json holds another template",
+    Fault("processor_template", "checkpoint", "checkpoint", r"chat_template.json has a different template",
           "another template in the processor's file", "huggingface/transformers#45851"),
-    Fault("default_of_several_templates", "checkpoint", "checkpoint", r"\[default\] holds another template",
+    Fault("default_of_several_templates", "checkpoint", "checkpoint", r"\[default\] has a different template",
           "named templates whose default is another one", "vllm-project/vllm#12423"),
     Fault("no_template_saved", "checkpoint", "checkpoint", r"holds no chat template",
           "no template saved: servers fall back to one of their own", "QwenLM/Qwen3#41"),
