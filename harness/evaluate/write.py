@@ -13,7 +13,7 @@ from harness.core.layout import EVALUATION
 from harness.core.store import sha256_file, write_json
 from harness.prompt.contract import Contract
 from harness.prompt.render import Renderer
-from harness.records.stages import Evaluation, TaskIdentity, TaskScore
+from harness.records.stages import Evaluation, TaskIdentity, TaskScore, slice_name
 
 if TYPE_CHECKING:
     from harness.evaluate.answers import Answers
@@ -187,7 +187,7 @@ def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
                 if isinstance(row.get(metric), int | float):
                     values.setdefault((slice_, metric), []).append(float(row[metric]))
     return [
-        TaskScore(task=task, slice=slice_, metric=metric, value=sum(of) / len(of), stderr=None, n=len(of))
+        TaskScore(task=task, slice=slice_name(slice_), metric=metric, value=sum(of) / len(of), stderr=None, n=len(of))
         for (slice_, metric), of in sorted(values.items())
     ]
 

@@ -12,7 +12,7 @@ from harness.config.gate import GateConfig
 from harness.core.console import plural
 from harness.gate.sequential import first_items
 from harness.records.gate import Direction, Stopped
-from harness.records.stages import TaskIdentity
+from harness.records.stages import TaskIdentity, slice_name
 from harness.results.columns import NONE, Column
 from harness.results.evidence import Evidence, weighting_errors
 from harness.stats.checks import FloatArray
@@ -121,7 +121,10 @@ class Pairs:
         return None
 
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
-        """The pairs of each value of a document field that any item has, by name."""
+        """The pairs of each value of a document field that any item has, by name.
+
+        A value "all" gets another name (`slice_name`).
+        """
         codes = self.right.fields.get(field)
         if codes is None or (codes == NONE).all():
             return {}
@@ -129,7 +132,7 @@ class Pairs:
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         parts = {name: np.sort(order[starts[i] : starts[i + 1]]) for i, name in enumerate(names)}
-        return {name: self.only(parts[name]) for name in sorted(parts) if len(parts[name])}
+        return {slice_name(name): self.only(parts[name]) for name in sorted(parts) if len(parts[name])}
 
     def only(self, index: Any) -> "Pairs":
         return Pairs(self.task, self.metric, self.direction, self.left.only(index), self.right.only(index))

@@ -253,6 +253,11 @@ class TrainingSummary(Record):
     """Versions of the libraries."""
 
 
+def slice_name(value: str) -> str:
+    """The name of a slice in records and policies: "all" alone means the whole task, so a slice cannot have it."""
+    return "all (slice)" if value == "all" else value
+
+
 class TaskScore(Record):
     """One metric of one task as lm-eval aggregated it, or its mean on one slice."""
 

@@ -355,3 +355,12 @@ def test_slices_that_differ_between_the_sides_are_invalid(tmp_path: Path, names:
     assert verdict.verdict == "INVALID"
     changed = 100 if names[0] == "urgent" else 50
     assert f"slice, which names the slices, differs between the two sides for {changed} items" in verdict.reasons[0]
+
+
+def test_a_slice_that_is_called_all_is_not_the_whole_task(tmp_path: Path) -> None:
+    rows = samples(answers(90, 100))
+    for number, row in enumerate(rows):
+        row["doc"]["slice"] = "all" if number < 40 else "other"
+    sides = [read_evidence(Folder({"quiz": rows}).write(tmp_path / name)) for name in "ab"]
+    found = {metric.slice: metric.n for metric in compare_both(sides).metrics}
+    assert found == {"all": 100, "all (slice)": 40, "other": 60}
