@@ -14,6 +14,7 @@ from harness.model.load import (
     cache_dir,
     load_model,
     load_tokenizer,
+    tensor_shapes,
     tokenizer_folder,
     weights_sha256,
     with_adapter,
@@ -36,13 +37,20 @@ def reasons_to_merge(adapter: Path, base: Path) -> list[str]:
         reasons.append("trained embeddings of single tokens")
     if config.get("use_dora"):
         reasons.append("DoRA")
-    if config.get("bias", "none") != "none":
+    if config.get("bias", "none") != "none" or config.get("lora_bias"):
         reasons.append("trained biases")
+    if config.get("use_qalora"):
+        reasons.append("QALoRA")
+    if str(config.get("init_lora_weights")).lower() in ("pissa", "olora"):
+        reasons.append(f"{config['init_lora_weights']} changes the base model's weights, too")
     own = tokenizer_folder(adapter, base)
     whole = all((folder / "tokenizer.json").is_file() for folder in (own, base))
     same_files = own == base or (whole and _tokenizer_files(own) == _tokenizer_files(base))
     if not same_files and tokenizer_sha256(load_tokenizer(own)) != tokenizer_sha256(load_tokenizer(base)):
         reasons.append("its own tokenizer (added tokens?); a server would use the base model's")
+    others = [name for name in tensor_shapes(adapter) if ".lora_" not in name and ".base_layer." not in name]
+    if others and not reasons:
+        reasons.append(f"whole tensors beside its low-rank ones: {', '.join(others[:3])}")
     return reasons
 
 

@@ -1,15 +1,17 @@
 """Resolves names: of a checkpoint (run, model folder, adapter folder, hub id, alias), and of an evaluation."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from harness.checkpoint.adapter import ready_adapter
 from harness.checkpoint.alias import registry_folder, require_promoted, resolved
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.scaling import scaled_copy, split_alpha
 from harness.config.experiment import ModelConfig, TemplateConfig
 from harness.core.code_digest import code_digest
+from harness.core.console import say
 from harness.core.errors import DataError, EvidenceFault, UsageError, nearest
+from harness.core.installed import version_of
 from harness.core.layout import CANDIDATE, CONTRACT, EVALUATION, RunFolder
 from harness.core.store import sha256_folder, sha256_json, stage
 from harness.model.load import (
@@ -18,6 +20,7 @@ from harness.model.load import (
     is_adapter,
     load_tokenizer,
     local_model,
+    require_safetensors,
     tokenizer_folder,
     weights_sha256,
 )
@@ -42,8 +45,11 @@ def locate(name: str, model: ModelConfig, runs: Path) -> tuple[Path, Path]:
     NAME@ALPHA is the checkpoint scaled towards its base model: NAME@0.5 has half of the trained change.
     """
     name, alpha = split_alpha(name)
-    folder = _folder(name, model, runs).resolve()
-    base = _base_of(folder, model) if is_adapter(folder) else folder
+    folder = require_safetensors(_folder(name, model, runs).resolve())
+    base = folder
+    if is_adapter(folder):
+        base = _base_of(folder, model)
+        folder = ready_adapter(folder, base)
     if alpha == 1:
         return folder, base
     made = scaled_copy(folder, base if base != folder else local_model(model), alpha, model.dtype)
@@ -77,6 +83,7 @@ def checkpoint(folder: Path, model: ModelConfig, template: TemplateConfig, base:
     if not is_adapter(folder):
         return _record(folder, folder, template)
     base = base or _base_of(folder, model)
+    folder = ready_adapter(folder, base)
     if reasons := reasons_to_merge(folder, base):
         whole = merged(folder, base, model.dtype, reasons)
         return _record(whole, whole, template)
@@ -106,7 +113,7 @@ def contract_of(folder: Path, base: Path, template: TemplateConfig) -> Contract:
     inputs = {
         "template": [template.model_dump(), template.file and read_template(template.file)],
         "tokenizer": [sha256_folder(tokenizer, pattern) for pattern in ("*.json", "*.jinja", "*.model", "*.txt")],
-        "versions": {name: version(name) for name in ("transformers", "tokenizers", "jinja2")},
+        "versions": {name: version_of(name) for name in ("transformers", "tokenizers", "jinja2")},
         "code": code_digest("harness.prompt.make:make_contract", "harness.model.load:load_tokenizer"),
     }
 
@@ -135,16 +142,23 @@ def _require_same_weights(evaluation: Path) -> None:
 
 
 def _base_of(adapter: Path, model: ModelConfig) -> Path:
-    """The base model that an adapter names, a folder or a hub id.
+    """The base model of an adapter: the folder that it names where that exists, else model.path if it is set, else the
+    hub id that the adapter names, else the configured model.
 
-    If that folder does not exist, it is the configured model; an adapter that does not fit is refused when loaded.
+    Says where the base model is not the one that the adapter names; `ready_adapter` refuses one that does not fit.
     """
     named = str(adapter_config(adapter).get("base_model_name_or_path") or "")
-    if Path(named).is_dir() and named:
+    if named and Path(named).is_dir():
+        if model.path is not None and Path(model.path).is_dir() and not Path(model.path).samefile(named):
+            say(f"· {adapter.name}: base model {named}, as the adapter names it (model.path is {model.path})")
         return Path(named)
-    if named.count("/") == 1 and not named.startswith((".", "/", "~")):
+    on_hub = named.count("/") == 1 and not named.startswith((".", "/", "~"))
+    if on_hub and model.path is None:
         return local_model(ModelConfig(path=named, dtype=model.dtype))
-    return local_model(model)
+    base = local_model(model)
+    if named and named != model.path:
+        say(f"· {adapter.name}: base model {base}, although the adapter names {named}; their tensors are compared")
+    return base
 
 
 def resolve_evaluation(name: str, runs: Path) -> Path:

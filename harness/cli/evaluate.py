@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from harness.cli.arguments import MODEL, Subparsers, add_verb, refuse_settings
-from harness.core.errors import ExitCode, UsageError
+from harness.core.errors import ExitCode, HarnessError, UsageError
 
 
 def register(subparsers: Subparsers) -> None:
@@ -55,9 +56,12 @@ def evaluate(options: argparse.Namespace) -> int:
     if not options.checkpoints:
         raise UsageError("evaluate needs a checkpoint: harness evaluate CHECKPOINT… suite=NAME")
     overrides = [*options.overrides, *(["suite.aa=true"] if options.aa else [])]
-    for folder in evaluate_alone(options.checkpoints, config_for(overrides)):
+    refused: dict[str, HarnessError] = {}
+    for folder in evaluate_alone(options.checkpoints, config_for(overrides), refused):
         print(folder)
-    return ExitCode.DONE
+    for name, fault in refused.items():
+        print(f"not evaluated: {name}: {fault}", file=sys.stderr)
+    return ExitCode.gravest(fault.exit_code for fault in refused.values())
 
 
 def score(options: argparse.Namespace) -> int:

@@ -37,6 +37,9 @@ def _is_a(error: BaseException, name: str) -> bool:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_INVALID = tuple(
+    f"huggingface_hub.errors.{name}" for name in ("HFValidationError", "HfUriError", "StrictDataclassError")
+)
 # The first rule that fits applies.
 TABLE = (
     ErrorRule(DiskFull, ("builtins.OSError",), _FULL),
@@ -52,7 +55,7 @@ TABLE = (
         ("builtins.RuntimeError",),
         ("out of memory", "can't allocate memory", "alloc failed", "bad_alloc"),
     ),
-    ErrorRule(DataError, ("huggingface_hub.errors.HFValidationError", "huggingface_hub.errors.HfUriError")),
+    ErrorRule(DataError, _INVALID),
     ErrorRule(NetworkFault, ("huggingface_hub.errors.", "datasets.exceptions.DatasetNotFoundError")),
     ErrorRule(NetworkFault, ("httpx.", "httpx2.", "httpcore.")),  # httpx2: the hub library's own client
     ErrorRule(NetworkFault, ("builtins.ConnectionError", "builtins.TimeoutError", "socket.gaierror")),
@@ -69,18 +72,23 @@ def kind_of(error: BaseException) -> type[HarnessError] | None:
 
 
 @contextmanager
-def translated(what: str, otherwise: type[HarnessError], wrong: str, fix: str = "") -> Iterator[None]:
+def translated(
+    what: str, otherwise: type[HarnessError], wrong: str, fix: str = "", any_class: bool = False
+) -> Iterator[None]:
     """Raises errors of other libraries as ours, with the first line of their message.
 
     `what` completes "cannot …". AMBIGUOUS errors without a rule become `otherwise`, with the message `wrong`. `fix` is
-    appended to either. Our own errors, and errors of unknown classes, are not changed.
+    appended to either. Our own errors are not changed, and errors of unknown classes only with `any_class`: where the
+    library reads a stranger's files, and what it trips over is theirs.
     """
     try:
         yield
     except HarnessError:
         raise
-    except Exception as error:
-        kind = kind_of(error) or (otherwise if isinstance(error, AMBIGUOUS) else None)
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Rust's, of tokenizers
+            raise
+        kind = kind_of(error) or (otherwise if any_class or isinstance(error, AMBIGUOUS) else None)
         if kind is None:
             raise
         reason = first_line(error)

@@ -20,6 +20,11 @@ from harness.core.errors import DataError, EnvironmentFault, NetworkFault
 from harness.core.store import sha256_file, sha256_json, stage
 from harness.core.translate import translated
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MOST_RANK = 4096
+MOST_JSON_BYTES = 64 * 2**20
+PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "adapter_model.pt", "model*.bin", "*.ckpt", "consolidated*.pth")
+
 
 def cache_dir() -> Path:
     """Folder of converted models: $HARNESS_CACHE, else the user's cache folder."""
@@ -37,10 +42,10 @@ def local_model(config: ModelConfig) -> Path:
         return _from_wheel(config.wheel or "", config.gguf_file or "", config.dtype)
     folder = Path(config.path).expanduser()
     if folder.exists():
-        return _require_safetensors(folder.resolve())
+        return require_safetensors(folder.resolve())
     if config.path.startswith((".", "/", "~")) or config.path.count("/") != 1:
         raise DataError(f"model.path: {config.path} does not exist and is not a hub id (owner/name)")
-    return _require_safetensors(_from_hub(config.path, config.revision))
+    return require_safetensors(_from_hub(config.path, config.revision))
 
 
 def weights_sha256(folder: Path) -> str:
@@ -48,7 +53,7 @@ def weights_sha256(folder: Path) -> str:
 
     Raises DataError for a folder without safetensors.
     """
-    files = sorted(path for path in _require_safetensors(folder).glob("*.safetensors") if path.is_file())
+    files = sorted(path for path in require_safetensors(folder).glob("*.safetensors") if path.is_file())
     weights = sha256_json({path.name: _file_digest(path) for path in files})
     return sha256_json([weights, *(_settings(folder / name) for name in ("adapter_config.json", "config.json"))])
 
@@ -74,8 +79,32 @@ def _settings(path: Path) -> dict[str, Any] | None:
     """A JSON configuration file without its path entries; None if there is no file."""
     if not path.is_file():
         return None
-    settings = json.loads(path.read_text())
-    return {key: value for key, value in settings.items() if not key.endswith("name_or_path")}
+    return {key: value for key, value in read_json(path).items() if not key.endswith("name_or_path")}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a settings file. Raises DataError for a damaged or oversized one, and for one that is missing."""
+    wrong = f"{path} is damaged"
+    with translated(f"read {path}", DataError, wrong):
+        if not path.is_file():
+            raise DataError(f"{path} {'is not a regular file' if path.exists() else 'is missing'}")
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise DataError(f"{path} has {path.stat().st_size} bytes; a settings file has at most {MOST_JSON_BYTES}")
+        values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+        raise DataError(f"{wrong}: it holds a {type(values).__name__}, not an object")
+    return values
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a folder's safetensors by name, from the headers. Raises DataError if damaged."""
+    from safetensors import safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(require_safetensors(folder).glob("*.safetensors")):
+        with translated(f"read {path}", DataError, f"{path} is damaged"), safe_open(path, "np") as file:
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return shapes
 
 
 def is_adapter(folder: Path) -> bool:
@@ -87,7 +116,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     wrong = f"the tokenizer in {folder} is missing or cannot be loaded"
-    with translated(f"load the tokenizer of {folder}", DataError, wrong), quiet_transformers():
+    with translated(f"load the tokenizer of {folder}", DataError, wrong, any_class=True), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise DataError(f"{folder} has only a slow tokenizer; the harness needs a fast one (tokenizer.json)")
@@ -104,9 +133,9 @@ def load_model(folder: Path, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    _require_safetensors(folder)
+    require_safetensors(folder)
     wrong = f"the model in {folder} is damaged or cannot be loaded"
-    with translated(f"load the model in {folder}", DataError, wrong), quiet_transformers():
+    with translated(f"load the model in {folder}", DataError, wrong, any_class=True), quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
     return model.eval()
 
@@ -119,9 +148,9 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
     from peft import PeftModel
 
     tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
-    _require_safetensors(adapter)
+    require_safetensors(adapter)
     wrong = f"the adapter {adapter} does not fit the base model {base}"
-    with translated(f"load the adapter {adapter}", DataError, wrong):
+    with translated(f"load the adapter {adapter}", DataError, wrong, any_class=True):
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens)
         model = PeftModel.from_pretrained(model, adapter)
@@ -131,12 +160,18 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
 def adapter_config(adapter: Path) -> dict[str, Any]:
     """peft's configuration of a LoRA adapter; raises DataError for another kind of adapter or a damaged file."""
     path = adapter / "adapter_config.json"
-    with translated(f"read {path}", DataError, f"{path} is damaged"):
-        config = json.loads(path.read_text())
-        kind, rank = config.get("peft_type", "LORA"), int(config["r"])
-    if kind != "LORA" or rank < 1:
-        raise DataError(f"{path}: peft_type {kind} with rank {rank} cannot be served; only LoRA adapters can")
-    return dict(config)
+    config = read_json(path)
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        raise DataError(
+            f"{path}: an adapter with peft_type {kind} cannot be served; only LoRA adapters can. Merge it into its "
+            "base model where it was trained (peft: merge_and_unload, then save_pretrained) and name that folder."
+        )
+    rank, ranks = config.get("r"), config.get("rank_pattern") or {}
+    if not isinstance(rank, int) or not isinstance(ranks, dict):
+        raise DataError(f"{path} is damaged: r is {rank!r}, rank_pattern is {ranks!r}")
+    if any(not isinstance(one, int) or not 1 <= one <= MOST_RANK for one in (rank, *ranks.values())):
+        raise DataError(f"{path}: a rank is not between 1 and {MOST_RANK} (r: {rank}, rank_pattern: {ranks})"[:600])
+    return config
 
 
 @contextmanager
@@ -149,12 +184,40 @@ def quiet_transformers() -> Iterator[None]:
     yield
 
 
-def _require_safetensors(folder: Path) -> Path:
+def require_safetensors(folder: Path) -> Path:
+    """The folder itself. Raises DataError for one without safetensors, or with weights as pickles beside them."""
     if not folder.is_dir():
         raise DataError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
-    if not any(folder.glob("*.safetensors")):
+    files = [path.name for path in folder.glob("*.safetensors") if path.is_file()]
+    if (
+        inside := sorted((path for path in folder.glob("checkpoint-*") if path.is_dir()), key=_step)
+        if not files
+        else []
+    ):
+        named = ", ".join(path.name for path in inside[-5:])
+        raise DataError(
+            f"{folder} is a trainer's output folder; its checkpoints lie inside: {named}. Name one of them, such as "
+            f"{inside[-1]}"
+        )
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise DataError(
+            f"{folder} contains weights as pickles, which can run code when they are loaded: {', '.join(pickles[:5])}. "
+            "Only safetensors are loaded: save the model again with save_pretrained, and remove these files."
+        )
+    if not files:
         raise DataError(f"{folder} contains no *.safetensors; only safetensors checkpoints are loaded")
+    if is_adapter(folder) and ADAPTER_WEIGHTS not in files:
+        raise DataError(
+            f"{folder}: the weights of an adapter are {ADAPTER_WEIGHTS}; the folder has {', '.join(files[:5])}"
+        )
     return folder
+
+
+def _step(checkpoint: Path) -> tuple[int, str]:
+    """Sorts checkpoint-500 before checkpoint-1000."""
+    number = checkpoint.name.rpartition("-")[2]
+    return (int(number) if number.isdecimal() else 0, checkpoint.name)
 
 
 def _from_hub(repository: str, revision: str | None) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 from harness.checkpoint.resolve import resolve_checkpoint
 from harness.config.experiment import Config, TaskConfig
 from harness.core import store
-from harness.core.console import timed
-from harness.core.errors import UsageError
+from harness.core.console import say, timed
+from harness.core.errors import DataError, EvidenceFault, HarnessError, UsageError
 from harness.core.layout import CHECKPOINT, RunFolder
 from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, suite_items
 from harness.data.tables import TRAIN, read_rows
@@ -58,8 +58,11 @@ def hub_folder(config: Config) -> Path | None:
     return Path(config.hub_dir) if config.hub_dir else None
 
 
-def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
+def evaluate_alone(names: Sequence[str], config: Config, refused: dict[str, HarnessError] | None = None) -> list[Path]:
     """Evaluates checkpoints from anywhere; returns their folders under runs/evaluate-<digest>/eval, in order.
+
+    A checkpoint that cannot be served (a damaged one, an adapter that does not fit) is named before a server starts,
+    and the others are evaluated; it is put into `refused` by name, or raised at the end where that is None.
 
     Raises UsageError when two checkpoints share a name, and EvidenceFault when a checkpoint was trained on an item.
     """
@@ -69,9 +72,19 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
 
         require_judge(config.suite.judge, [label_of(name) for name in names])
     runs = Path(config.runs_dir)
-    checkpoints = {label_of(name): resolve_checkpoint(name, config.model, config.template, runs) for name in names}
-    if len(checkpoints) < len(names):
+    unfit: dict[str, HarnessError] = {}
+    checkpoints = {}
+    for name in names:
+        try:
+            checkpoints[label_of(name)] = resolve_checkpoint(name, config.model, config.template, runs)
+        except (DataError, EvidenceFault) as fault:
+            unfit[name] = fault
+    if len(checkpoints) + len(unfit) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}. Rename one of the folders")
+    for name, fault in unfit.items():
+        if not checkpoints:
+            raise fault
+        say(f"· {name} is not evaluated: {fault}")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
         raise UsageError("the server uses the name 'base' for the pretrained model; rename the adapter's folder")
     items = domain_items(config.tasks)
@@ -86,6 +99,10 @@ def evaluate_alone(names: Sequence[str], config: Config) -> list[Path]:
     with store.locked(folder):
         place = RunFolder(folder)
         done = evaluate_checkpoints(checkpoints, config.evaluation, place.evaluations, place.log, tasks_of(config))
+    if refused is not None:
+        refused |= unfit
+    elif unfit:
+        raise next(iter(unfit.values()))
     return list(done.values())
 
 

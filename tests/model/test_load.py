@@ -147,8 +147,8 @@ def test_a_name_that_no_model_can_have_is_no_matter_of_the_network() -> None:
 
 def test_a_damaged_adapter_configuration_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(DataError, match=r"adapter_config\.json is damaged \(KeyError 'r'\)"):
+    with pytest.raises(DataError, match=r"adapter_config\.json is damaged: r is None"):
         adapter_config(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "peft_type": "IA3"}')
-    with pytest.raises(DataError, match="peft_type IA3 with rank 8 cannot be served"):
+    with pytest.raises(DataError, match="peft_type IA3 cannot be served"):
         adapter_config(tmp_path)
