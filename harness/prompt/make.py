@@ -6,9 +6,11 @@ from typing import Any
 from harness.config.experiment import TemplateConfig, resolve_path
 from harness.core.errors import ConfigError, TemplateRefusal, nearest
 from harness.core.installed import version_of
+from harness.core.translate import first_line
 from harness.prompt.check import first_difference
 from harness.prompt.contract import GREEDY, NEUTRAL, Contract, sha256_text, tokenizer_sha256
 from harness.prompt.golden import golden_renders, turns
+from harness.prompt.limits import limited, require_interruptible
 from harness.prompt.preamble import with_preamble
 from harness.prompt.render import Renderer
 
@@ -108,10 +110,16 @@ def variables(template: str) -> list[str]:
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     try:
-        environment = _compile_jinja_template(template).environment
+        require_interruptible(template)
+        with limited():
+            environment = _compile_jinja_template(template).environment
+            return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template)))
     except TemplateSyntaxError as error:
         raise ConfigError([f"template: line {error.lineno} is not valid Jinja: {error.message}"]) from None
-    return sorted(jinja2.meta.find_undeclared_variables(environment.parse(template)))
+    except (TemplateRefusal, ImportError):
+        raise
+    except Exception as error:  # a stranger's program: too deep for the parser, among others
+        raise ConfigError([f"template: it cannot be compiled: {first_line(error)}"]) from None
 
 
 def find_end_of_turn(renderer: Renderer) -> str:

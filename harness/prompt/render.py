@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.core.errors import DataError, TemplateRefusal
 from harness.prompt.contract import Contract
+from harness.prompt.limits import limited, require_interruptible
 from harness.prompt.messages import Message
 
 
@@ -62,14 +63,18 @@ class Renderer:
         Raises TemplateRefusal, with the template's own message, for a conversation that it refuses.
         """
         try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self.contract.template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt and not continued,
-                continue_final_message=continued,
-                **{**self.contract.template_kwargs, **arguments},
-            )
+            require_interruptible(self.contract.template)
+            with limited():
+                rendered: str = self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    chat_template=self.contract.template,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt and not continued,
+                    continue_final_message=continued,
+                    **{**self.contract.template_kwargs, **arguments},
+                )
+        except TemplateRefusal:
+            raise
         except Exception as error:  # a template is a program of its own and may fail in any way
             raise TemplateRefusal(str(error) or type(error).__name__) from error
         return rendered

@@ -2,30 +2,41 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 from harness.config.experiment import ServeConfig
 from harness.core.errors import PromptMismatch, RequestRefused, ServerFault
 from harness.prompt.check import mismatch
 from harness.prompt.contract import Golden
-from harness.prompt.numerics import Reference, References, explain
+from harness.prompt.numerics import References, explain
 from harness.prompt.render import Renderer
 from harness.serve.client import Client, Generation
-from harness.serve.server import Endpoint
+from harness.serve.server import BASE, Endpoint
 
 FORCED = 100.0
 REPEATS = 24
 
 
-def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, numbers: Mapping[str, References]) -> int:
+def check_models(
+    endpoint: Endpoint,
+    config: ServeConfig,
+    renderer: Renderer,
+    numbers: Mapping[str, References],
+    base: str | None = BASE,
+) -> int:
     """Runs the live check on every model of a server; returns the number of prompts compared.
 
-    `numbers` holds reference log-probabilities by model name, if there are any. Raises PromptMismatch.
+    `numbers` holds reference log-probabilities by model name, if there are any; `base` is the base model's name on the
+    server, None where it is unknown. Raises PromptMismatch.
     """
 
     async def check(model: str) -> int:
-        async with Client(endpoint, model, config.request_timeout_s, config.concurrency) as client:
-            return await live_check(client, renderer, numbers.get(model))
+        async with AsyncExitStack() as stack:
+            names = [model] if base is None else [model, base]
+            settings = (config.request_timeout_s, config.concurrency)
+            clients = [await stack.enter_async_context(Client(endpoint, name, *settings)) for name in names]
+            return await live_check(clients[0], renderer, numbers.get(model), clients[-1] if base else None)
 
     async def check_all() -> int:
         found = await asyncio.gather(*map(check, endpoint.models), return_exceptions=True)
@@ -37,8 +48,10 @@ def check_models(endpoint: Endpoint, config: ServeConfig, renderer: Renderer, nu
     return asyncio.run(check_all())
 
 
-async def live_check(client: Client, renderer: Renderer, numbers: References | None) -> int:
+async def live_check(client: Client, renderer: Renderer, numbers: References | None, base: Client | None = None) -> int:
     """Checks every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
+
+    `base` asks the base model of the same server: what an adapter changes is then compared, too.
 
     Returns the number of prompts compared. Raises PromptMismatch with the first difference of each conversation.
     """
@@ -50,7 +63,7 @@ async def live_check(client: Client, renderer: Renderer, numbers: References | N
             _acceptance_mismatches(client, renderer),
             _stop_mismatches(client, renderer),
             _sampling_mismatches(client, renderer),
-            _number_mismatches(client, numbers),
+            _number_mismatches(client, numbers, base),
         )
         mismatches += [line for of_one in await asyncio.gather(*checks) for line in of_one]
     if mismatches:
@@ -159,19 +172,22 @@ def _same_ids(answers: Sequence[Generation]) -> bool:
     return all(answer.ids == answers[0].ids for answer in answers)
 
 
-async def _number_mismatches(client: Client, numbers: References | None) -> list[str]:
+async def _number_mismatches(client: Client, numbers: References | None, base: Client | None) -> list[str]:
     if numbers is None or not numbers.candidate:
         return []
-    expected = enumerate(numbers.candidate)
-    asks = (_logprobs(client, number, reference, numbers.base) for number, reference in expected)
-    served = await asyncio.gather(*asks)
-    difference = explain(client.model, numbers.candidate, served, numbers.base)
+    served = await _logprobs(client, numbers)
+    served_base = await _logprobs(base, numbers) if base and numbers.base else None
+    difference = explain(client.model, numbers, served, served_base)
     return [difference] if difference else []
 
 
-async def _logprobs(client: Client, number: int, reference: Reference, base: Sequence[Reference]) -> dict[int, float]:
-    asked = set(reference.logprobs) | (set(base[number].logprobs) if base else set())
-    return (await client.next_token(reference.ids, sorted(asked))).logprobs
+async def _logprobs(client: Client, numbers: References) -> list[dict[int, float]]:
+    """The server's log-probabilities of every token of the references, by prompt."""
+    tokens: dict[str, set[int]] = {}
+    for reference in (*numbers.candidate, *numbers.base):
+        tokens.setdefault(reference.prompt, set()).update(reference.logprobs)
+    asks = (client.next_token(one.ids, sorted(tokens[one.prompt])) for one in numbers.candidate)
+    return [answer.logprobs for answer in await asyncio.gather(*asks)]
 
 
 def _first(renderer: Renderer) -> Golden:

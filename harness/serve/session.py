@@ -13,7 +13,7 @@ from harness.core.console import say, timed
 from harness.core.errors import ServerFault
 from harness.model.load import adapter_config
 from harness.prompt.contract import Contract
-from harness.prompt.numerics import References
+from harness.prompt.numerics import References, known_or_computed
 from harness.prompt.render import Renderer
 from harness.records.stages import Checkpoint
 from harness.serve.server import BASE, Endpoint, ServerPlan, launched, write_prompt
@@ -101,7 +101,7 @@ class ServedGroup:
     ):
         self.plan = replace(server_plan(group, contract, dtype, log.with_name("prompt")), adapters_change=persistent)
         self.logs = log.parent
-        self._group, self._renderer, self._serve = group, renderer, serve
+        self._group, self._contract, self._renderer, self._serve = group, contract, renderer, serve
         self._log = (log.with_stem(f"{log.stem}-{number}" if number else log.stem) for number in count())
 
     @contextmanager
@@ -120,9 +120,23 @@ class ServedGroup:
         return running
 
     def _checked(self, endpoint: Endpoint) -> Endpoint:
+        from harness.serve.live_check import check_models
+
         with timed("check the server's prompts against the contract"):
-            _check_live(self._group, self._renderer(), self._serve, endpoint)
+            check_models(endpoint, self._serve, self._renderer(), self._numbers())
         return endpoint
+
+    def _numbers(self) -> dict[str, References]:
+        """Reference log-probabilities by model name: those of adapters are computed where training left none."""
+        numbers: dict[str, References] = {}
+        for label, found in self._group.items():
+            folder = Path(found.path)
+            if found.kind == "full":
+                expected = References.load(folder)
+                numbers |= {BASE: expected} if expected else {}
+            elif expected := known_or_computed(folder, Path(found.base_path), self._contract, self.plan.dtype):
+                numbers |= {BASE: expected.of_base, label: expected}
+        return numbers
 
 
 def server_plan(group: Mapping[str, Checkpoint], contract: Contract, dtype: str, prompt: Path) -> ServerPlan:
@@ -131,18 +145,6 @@ def server_plan(group: Mapping[str, Checkpoint], contract: Contract, dtype: str,
     base = Path(next(iter(group.values())).base_path)
     folder = write_prompt(contract, prompt)
     return ServerPlan(base, folder, contract.template_kwargs, adapters, lora_rank(adapters), dtype)
-
-
-def _check_live(group: Mapping[str, Checkpoint], renderer: Renderer, serve: ServeConfig, endpoint: Endpoint) -> None:
-    """Runs the live check on every model of the server; raises PromptMismatch."""
-    from harness.serve.live_check import check_models
-
-    numbers: dict[str, References] = {}
-    for label, checkpoint in group.items():
-        found = References.load(Path(checkpoint.path))
-        if found is not None:
-            numbers |= {BASE: found.of_base, label: found} if checkpoint.kind == "adapter" else {BASE: found}
-    check_models(endpoint, serve, renderer, numbers)
 
 
 def lora_rank(adapters: Mapping[str, Path]) -> int:

@@ -81,10 +81,10 @@ def evaluate_alone(names: Sequence[str], config: Config, refused: dict[str, Harn
             unfit[name] = fault
     if len(checkpoints) + len(unfit) < len(names):
         raise UsageError(f"two checkpoints share a name: {', '.join(names)}. Rename one of the folders")
-    for name, fault in unfit.items():
-        if not checkpoints:
-            raise fault
-        say(f"· {name} is not evaluated: {fault}")
+    if not checkpoints:
+        raise next(iter(unfit.values()))
+    for name, why in unfit.items():
+        say(f"· {name} is not evaluated: {why}")
     if "base" in checkpoints and checkpoints["base"].kind == "adapter":
         raise UsageError("the server uses the name 'base' for the pretrained model; rename the adapter's folder")
     items = domain_items(config.tasks)
