@@ -30,8 +30,6 @@ GREEDY = {
 def test_a_greedy_template_is_refused_within_seconds(kind: str) -> None:
     greedy = Contract.model_construct(template=GREEDY[kind] + PLAIN, template_kwargs={})
     renderer = Renderer(greedy, tokenizer("smollm"))
-        Contract.model_construct(template=GREEDY[kind] + PLAIN, template_kwargs={}), tokenizer("smollm")
-    )
     started = time.process_time()
     with pytest.raises(TemplateRefusal):
         renderer.text(turns("Hi"))
