@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stock_templates import tokenizer, turns
@@ -13,6 +14,12 @@ from harness.prompt.make import make_contract
 from harness.prompt.render import Renderer
 
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def draft(template: str) -> dict[str, Any]:
+    return {"template": template, "template_kwargs": {}}
+
+
 GREEDY = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "a huge string": "{{ 'a' * 10000000000 }}",
@@ -28,20 +35,20 @@ GREEDY = {
 
 @pytest.mark.parametrize("kind", list(GREEDY))
 def test_a_greedy_template_is_refused_within_seconds(kind: str) -> None:
-    greedy = Contract.model_construct(template=GREEDY[kind] + PLAIN, template_kwargs={})
+    greedy = Contract.model_construct(**draft(GREEDY[kind] + PLAIN))
     renderer = Renderer(greedy, tokenizer("smollm"))
     started = time.process_time()
     with pytest.raises(TemplateRefusal):
         renderer.text(turns("Hi"))
     assert time.process_time() - started < 4
-    renderer = Renderer(Contract.model_construct(template=PLAIN, template_kwargs={}), tokenizer("smollm"))
+    renderer = Renderer(Contract.model_construct(**draft(PLAIN)), tokenizer("smollm"))
     assert renderer.text(turns("Hi")).startswith("<|im_start|>user\nHi<|im_end|>")
 
 
 def test_a_template_that_is_greedy_for_some_words_only() -> None:
     """The limit is on every rendering, not on a trial beforehand."""
     template = "{% if messages[0].content == 'now' %}" + GREEDY["nested loops"] + "{% endif %}" + PLAIN
-    renderer = Renderer(Contract.model_construct(template=template, template_kwargs={}), tokenizer("smollm"))
+    renderer = Renderer(Contract.model_construct(**draft(template)), tokenizer("smollm"))
     assert "later" in renderer.text(turns("later"))
     with pytest.raises(TemplateRefusal, match=r"computes for more than .* s for one rendering"):
         renderer.text(turns("now"))
