@@ -65,6 +65,12 @@ class TemplateConfig(Group):
     kwargs: dict[str, str | bool | int] = {}
     """Arguments for the template, such as `enable_thinking`."""
 
+    guard: list[str] = []
+    """More texts that stay text in every message, beside the tokens that can change roles, turns or modes."""
+
+    unguard: list[str] = []
+    """Tokens that messages may write although they can change roles, turns or modes."""
+
     max_length: Count = 2048
     """Longest conversation that the prompt contract covers, in tokens; a longer one is reported, never cut."""
 
@@ -72,6 +78,12 @@ class TemplateConfig(Group):
     def _one_policy(self) -> "TemplateConfig":
         if (self.system is not None) != (self.system_policy == "fixed"):
             raise ValueError("template.system and template.system_policy=fixed belong together: set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_of_some_length(self) -> "TemplateConfig":
+        if short := [text for text in self.guard if len(text.strip()) < 2]:
+            raise ValueError(f"template.guard: {short} would change ordinary text: use two characters or more")
         return self
 
 

@@ -54,7 +54,8 @@ class Contract(BaseModel):
 
     `digest` covers all fields but `libraries`: two runs with equal digests feed a model the same ids.
     `template` is what every reader gets, including the preamble. `turns` shows how the template frames each role: the
-    text before and after the content. `bos` and `eos` are None where the tokenizer has none.
+    text before and after the content. `guarded` tokens stay text in messages; `unguarded` are those that the
+    configuration took from them. `bos` and `eos` are None where the tokenizer has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class Contract(BaseModel):
     content_format: Literal["string"] = "string"
     special_tokens: dict[str, int]
     guarded: list[str]
+    unguarded: list[str] = []
     bos: str | None
     bos_policy: Literal["none", "template"]
     eos: str | None
@@ -87,12 +89,17 @@ class Contract(BaseModel):
     @property
     def digest(self) -> str:
         """sha256 of the decisive fields as canonical JSON."""
-        decisive = self.model_dump(exclude={"libraries"})
+        decisive = self.model_dump(exclude={"libraries", *self._left_out})
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _left_out(self) -> set[str]:
+        """Fields that earlier versions do not know: they are written only where they say something."""
+        return set() if self.unguarded else {"unguarded"}
 
     def save(self, folder: Path) -> None:
         # One line for each field and golden conversation, as token ids would fill thousands of lines.
-        fields = {"digest": self.digest, **self.model_dump(mode="json")}
+        fields = {"digest": self.digest, **self.model_dump(mode="json", exclude=self._left_out)}
         golden = ",\n  ".join(json.dumps(entry, ensure_ascii=False) for entry in fields["golden"])
         lines = [
             f"{json.dumps(key)}: [\n  {golden}\n ]" if key == "golden" else f"{json.dumps(key)}: {json.dumps(value)}"

@@ -10,6 +10,7 @@ from harness.core.translate import first_line
 from harness.prompt.check import first_difference
 from harness.prompt.contract import GREEDY, NEUTRAL, Contract, sha256_text, tokenizer_sha256
 from harness.prompt.golden import golden_renders, turns
+from harness.prompt.guard import added_tokens, guard_for
 from harness.prompt.limits import limited, require_interruptible
 from harness.prompt.preamble import with_preamble
 from harness.prompt.render import Renderer
@@ -22,13 +23,17 @@ FROM_MODEL = "from_model"
 def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) -> Contract:
     """The contract of `config` for `tokenizer` (a transformers fast tokenizer).
 
-    With `guard`, special-token text in messages stays text. Without, the contract describes a model that was made
-    elsewhere as it is. Raises ConfigError when there is no template, or when the end of a turn is not one token.
+    With `guard`, control tokens in messages stay text. Without, the contract describes a model that was made elsewhere
+    as it is. Raises ConfigError when there is no template, or when the end of a turn is not one token.
     """
     source = template_text(config, tokenizer)
     claims = variables(source)
-    special, added = added_tokens(tokenizer)
-    template = with_preamble(source, config.system_policy, config.system, special, added) if guard else source
+    guarded = guard_for(source, config.kwargs, tokenizer, config.guard, config.unguard)
+    template = (
+        with_preamble(source, config.system_policy, config.system, guarded.everywhere, guarded.outside_answers)
+        if guard
+        else source
+    )
     draft: dict[str, Any] = {"template": template, "template_kwargs": config.kwargs}
     end_of_turn = config.end_of_turn or find_end_of_turn(Renderer(Contract.model_construct(**draft), tokenizer))
     closing = tokenizer.encode(end_of_turn, add_special_tokens=False)
@@ -39,7 +44,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
     end_of_turn_id = int(closing[0])
     renderer = Renderer(Contract.model_construct(**draft, end_of_turn_id=end_of_turn_id), tokenizer)
     required = "You answer briefly." if config.system_policy == "required" else None
-    golden = golden_renders(renderer, special, config.max_length, claims, required)
+    golden = golden_renders(renderer, guarded.everywhere, config.max_length, claims, required)
     ids = next((entry.ids for entry in golden if entry.ids), [])
     eos = tokenizer.eos_token_id
     return Contract(
@@ -52,7 +57,8 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
         turns=frames(renderer),
         generation_prompt=generation_prompt(renderer),
         special_tokens=dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)),
-        guarded=[*special, *added] if guard else [],
+        guarded=guarded.tokens if guard else [],
+        unguarded=config.unguard if guard else [],
         bos=tokenizer.bos_token,
         bos_policy="template" if ids and ids[0] == tokenizer.bos_token_id else "none",
         eos=tokenizer.eos_token,
@@ -96,13 +102,6 @@ def shipped_templates() -> list[str]:
     return sorted(entry.name for entry in TEMPLATES.glob("*.jinja"))
 
 
-def added_tokens(tokenizer: Any) -> tuple[list[str], list[str]]:
-    """The added tokens that text could be mistaken for: those marked as special, and the others."""
-    tokens = tokenizer.added_tokens_decoder.values()
-    special = sorted(str(token) for token in tokens if token.special)
-    return special, sorted(str(token) for token in tokens if not token.special)
-
-
 def variables(template: str) -> list[str]:
     """The names that a template uses without defining them. Raises ConfigError when it is not valid Jinja."""
     import jinja2.meta
@@ -127,7 +126,7 @@ def find_end_of_turn(renderer: Renderer) -> str:
     text = _finished(renderer, turns("QUESTION", "ANSWER"))
     closing = text[_after(text, "ANSWER") :]
     special, added = added_tokens(renderer.tokenizer)
-    found = [(closing.find(token), token) for token in (*special, *added) if token in closing]
+    found = [(closing.find(token), token) for token in (*special, *added) if token.strip() and token in closing]
     if not found:
         raise ConfigError(
             ["template.end_of_turn: the template writes no special token after an answer, so nothing would end it"]

@@ -1,6 +1,6 @@
 """The numerical check: the server computes the same as the trained model. It tells other weights from another prompt.
 
-transformers scores a few golden prompts (right after training, or when a server is checked). A server has to give the
+transformers scores the golden prompts (right after training, or when a server is checked). A server has to give the
 same log-probabilities, on average within TOLERANCE_NATS. An adapter is compared on its own effect, candidate minus
 base: what precision and kernels do to both cancels, so that a stale adapter shows that is closer than the tolerance.
 """
@@ -23,12 +23,13 @@ from harness.model.load import cache_dir, is_adapter, load_model, weights_sha256
 from harness.prompt.contract import Contract
 
 REFERENCES_FILE = "numerics.json"
-REFERENCE_PROMPTS = ("one_turn", "multi_turn", "unicode", "code", "system", "newlines", "numbers", "earlier_thought")
 TOP = 5
 TOLERANCE_NATS = 0.2
 MEMORY_SHARE = 0.6  # of the free memory that loading the model here may take
 EFFECT_FLOOR_NATS = 0.02  # differences of an adapter's effect below this are rounding, even in fp32
 EFFECT_NOISE = 2.0  # times the base model's own difference between transformers and the server
+SCALE_FLOOR = 0.05  # relative; a scale nearer to 1 is rounding
+SCALE_NOISE = 4.0  # standard errors of the scale
 
 
 class Reference(BaseModel):
@@ -141,7 +142,7 @@ def _next_tokens(model: Any, contract: Contract) -> list[tuple[str, list[int], A
 
     found = []
     for golden in contract.golden:
-        if golden.name in REFERENCE_PROMPTS and golden.refused is None:
+        if golden.name != "long" and golden.refused is None:  # the long one would take as long as all others
             with torch.no_grad():
                 logits = model(input_ids=torch.tensor([golden.prompt], device=model.device), logits_to_keep=1).logits
             row = torch.log_softmax(logits[0, -1].float(), dim=-1)
@@ -193,15 +194,29 @@ def explain(name: str, expected: References, served: Numbers, served_base: Numbe
     tolerance = max(EFFECT_FLOOR_NATS, EFFECT_NOISE * noise)
     effect, served_effect = _effect(own, base), _effect(served, served_base)
     apart = difference(effect, served_effect)
-    if apart <= tolerance:
+    scale, error = _scale(effect, served_effect, noise)
+    if apart <= tolerance and abs(scale - 1) <= max(SCALE_FLOOR, SCALE_NOISE * error):
         return None
     size, served_size = (difference(one, [dict.fromkeys(of, 0.0) for of in one]) for one in (effect, served_effect))
     return (
         f"{name}: the prompts are equal, but the adapter does something else: it changes the base model's numbers by "
-        f"{served_size:.2f} nats on average, where training's does by {size:.2f}; the changes are {apart:.3f} nats "
-        f"apart (tolerance: {tolerance:.3f}, from {noise:.3f} of the base model itself). The server uses an earlier "
-        "version of the adapter, another scale, or another base model"
+        f"{served_size:.3f} nats on average, where training's does by {size:.3f}; the changes are {apart:.3f} nats "
+        f"apart (tolerance: {tolerance:.3f}, from {noise:.3f} of the base model itself), {scale:.2f} times as large. "
+        "The server uses an earlier version of the adapter, another scale, or another base model"
     )
+
+
+def _scale(effect: Numbers, served: Numbers, noise: float) -> tuple[float, float]:
+    """How many times the effect the served one is (least squares), and the standard error of that.
+
+    The numbers of one prompt are taken to err together, so that prompts count and not tokens.
+    """
+    pairs = [(one[token], other[token]) for one, other in zip(effect, served, strict=True) for token in one]
+    square = sum(own * own for own, _ in pairs)
+    if square == 0:
+        return 1.0, 0.0
+    each = len(pairs) / len(effect)
+    return sum(own * other for own, other in pairs) / square, noise * (2 * each / square) ** 0.5
 
 
 def _effect(candidate: Numbers, base: Numbers) -> list[dict[int, float]]:

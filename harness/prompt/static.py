@@ -16,7 +16,9 @@ from harness.core.errors import EvidenceFault, TemplateRefusal
 from harness.prompt.check import around, first_difference
 from harness.prompt.contract import Contract, Golden, sha256_text, tokenizer_sha256
 from harness.prompt.golden import TOOL, render_golden, turns
-from harness.prompt.make import added_tokens, variables
+from harness.prompt.guard import added_tokens, forging, guard_for
+from harness.prompt.limits import limited
+from harness.prompt.make import variables
 from harness.prompt.preamble import without_preamble
 from harness.prompt.render import Renderer
 
@@ -56,14 +58,16 @@ class Subject:
         return self.renderer.text(golden.question, **golden.arguments)
 
     @cached_property
-    def special(self) -> tuple[list[str], list[str]]:
-        """The tokenizer's special tokens, and its other added ones."""
-        return added_tokens(self.tokenizer)
+    def control(self) -> list[str]:
+        """The tokens that can change roles, turns or modes; the preamble keeps them as plain text."""
+        bare, kwargs = without_preamble(self.contract.template), self.contract.template_kwargs
+        return [*self.contract.guarded, *self.contract.unguarded] or guard_for(bare, kwargs, self.tokenizer).tokens
 
-    def has_special(self, golden: Golden) -> bool:
-        """Whether a message contains the text of an added token, which the preamble keeps as plain text."""
+    def has_control(self, golden: Golden, guarded: bool = True) -> bool:
+        """Whether a message contains the text of a control token; without `guarded`, of one that it may write."""
         texts = [str(message["content"]) for message in golden.messages]
-        return any(token in text for tokens in self.special for token in tokens for text in texts)
+        tokens = [token for token in self.control if guarded or token not in self.contract.guarded]
+        return any(token in text for token in tokens for text in texts)
 
 
 Severity = Literal["error", "note"]
@@ -130,7 +134,7 @@ def markers(subject: Subject) -> Findings:
     if not GENERATION_MARKERS.search(subject.contract.template):
         return
     for golden in subject.accepted:
-        if not subject.contract.guarded and subject.has_special(golden):
+        if subject.has_control(golden, guarded=False):
             continue
         text, marked = _marked_spans(subject, golden)
         derived = _answer_spans(subject, golden, text)
@@ -149,7 +153,7 @@ def answer(subject: Subject) -> Findings:
     """
     for golden in subject.accepted:
         expected = golden.messages[-1]["content"].strip()
-        if subject.has_special(golden):
+        if subject.has_control(golden):
             continue
         start = golden.prompt_length
         supervised = [t for t, kept in zip(golden.ids[start:], golden.mask[start:], strict=True) if kept]
@@ -181,12 +185,13 @@ def _marked_spans(subject: Subject, golden: Golden) -> tuple[str, list[tuple[int
     from transformers.utils.chat_template_utils import render_jinja_template
 
     arguments = {**subject.contract.template_kwargs, **golden.arguments}
-    texts, spans = render_jinja_template(
-        conversations=[golden.messages],
-        chat_template=subject.contract.template,
-        return_assistant_tokens_mask=True,
-        **{**subject.tokenizer.special_tokens_map, **arguments},
-    )
+    with limited():
+        texts, spans = render_jinja_template(
+            conversations=[golden.messages],
+            chat_template=subject.contract.template,
+            return_assistant_tokens_mask=True,
+            **{**subject.tokenizer.special_tokens_map, **arguments},
+        )
     return texts[0], [(start, end) for start, end in spans[0]]
 
 
@@ -261,7 +266,7 @@ def whitespace(subject: Subject) -> Findings:
     for golden in subject.accepted:
         text = subject.text(golden)
         changed = [m for m in golden.messages if m["content"] not in text]
-        if changed and not subject.has_special(golden):
+        if changed and not subject.has_control(golden):
             how = "trimmed" if changed[0]["content"].strip() in text else "cut or rewritten"
             yield "note", f"{golden.name}: the {changed[0]['role']} message is not rendered byte for byte ({how})"
 
@@ -285,19 +290,15 @@ def ignored(subject: Subject) -> Findings:
 
 
 def preamble(subject: Subject) -> Findings:
-    """Without a system policy, the preamble does not change conversations that hold no special tokens."""
+    """Without a system policy, the preamble does not change conversations that hold no control tokens."""
     bare = without_preamble(subject.contract.template)
     if bare == subject.contract.template or subject.contract.system_policy != "none":
         return
+    renderer = Renderer(subject.contract.model_copy(update={"template": bare}), subject.tokenizer)
     for golden in subject.accepted:
-        if subject.has_special(golden):
+        if subject.has_control(golden):
             continue
-        original = subject.tokenizer.apply_chat_template(
-            golden.messages,
-            chat_template=bare,
-            tokenize=False,
-            **{**subject.contract.template_kwargs, **golden.arguments},
-        )
+        original = renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments)
         if original != subject.text(golden):
             yield "error", f"{golden.name}: the contract's preamble changes the rendering"
             return
@@ -372,29 +373,18 @@ def round_trip(subject: Subject) -> Findings:
 
 
 def forgery(subject: Subject) -> Findings:
-    """Special-token text in a message remains text."""
-    tokens = [token for of_kind in subject.special for token in of_kind]
-    plain = _special_count(subject, "a b")
-    if plain is None:
-        return
-    if _special_count(subject, "a " + " b ".join(tokens) + " c") != plain:
-        forging = [token for token in tokens if _special_count(subject, f"a {token} b") != plain]
-        severity: Severity = "error" if subject.contract.guarded else "note"
-        named = ", ".join(forging[:8]) or "several tokens together"
-        yield severity, f"text in a message can forge a turn with {named}"
-    asks = subject.contract.generation_prompt
-    if asks.strip() and not any(token in asks for token in tokens):
+    """The text of a control token in a message remains text."""
+    contract = subject.contract
+    system = "S" if contract.system_policy == "required" else None
+    tokens = [token for of_kind in added_tokens(subject.tokenizer) for token in of_kind]
+    if found := forging(tokens, subject.control, subject.renderer, system):
+        chosen = not contract.guarded or set(found) <= set(contract.unguarded)
+        severity: Severity = "note" if chosen else "error"
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        yield severity, f"text in a message can forge a turn with {', '.join(found[:8])}{more}"
+    asks = contract.generation_prompt
+    if asks.strip() and not any(token in asks for token in (*tokens, *contract.guarded) if token.strip()):
         yield "note", f"turn markers such as {asks.strip()!r} are ordinary text; a message can imitate them"
-
-
-def _special_count(subject: Subject, content: str) -> int | None:
-    """The number of added tokens in a one-turn prompt; None if the template refuses such a conversation."""
-    system = "S" if subject.contract.system_policy == "required" else None
-    try:
-        ids = subject.renderer.prompt(turns(content, system=system))
-    except TemplateRefusal:
-        return None
-    return sum(token in subject.tokenizer.added_tokens_decoder for token in ids)
 
 
 # Each yields (severity, message) for every problem, and nothing for a sound contract.

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stock_templates import CONVERSATIONS, FAMILIES, PAIRS, WILD, template, tokenizer, turns, wild_turns
 
-from harness.prompt.make import added_tokens
+from harness.prompt.guard import added_tokens
 from harness.prompt.preamble import SystemPolicy, with_preamble, without_preamble
 
 Messages = list[dict[str, Any]]
