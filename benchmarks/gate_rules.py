@@ -1,4 +1,5 @@
-"""Three ways to decide on a guard, on simulated right/wrong answers: the gate's, the usual rule, an unpaired z-test.
+"""Ways to decide on a guard, on simulated right/wrong answers: the gate's, the usual rule, an unpaired z-test, and the
+t interval of the paired differences.
 
 The gate's verdict is `harness.gate.verdict.decide` on a comparison with those counts, asked once for each table of
 counts that was drawn.
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t
 
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
@@ -75,6 +77,13 @@ def unpaired(cells: Cells, margin: float) -> npt.NDArray[np.object_]:
     error = np.sqrt((before * (1 - before) + after * (1 - after)) / n)
     passed, failed = (after - before + margin) / error > Z, (after - before) / error < -Z
     return np.where(passed, "PASS", np.where(failed, "FAIL", "INCONCLUSIVE")).astype(object)
+
+
+def t_interval(lost: Cells | int, gained: Cells | int, n: int, margin: float) -> npt.NDArray[np.bool_]:
+    """Whether the 95% t interval of the paired differences lies above −margin: PASS, from 10 pairs on."""
+    mean = (np.asarray(gained) - lost) / n
+    error = np.sqrt(np.maximum((np.asarray(gained) + lost) / n - mean**2, 0) / (n - 1))
+    return np.asarray(mean - t.isf(0.025, n - 1) * error > -margin)
 
 
 RULES = {"gate": gate, "usual": usual, "unpaired": unpaired}

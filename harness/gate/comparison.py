@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -155,9 +156,9 @@ class _Measure:
             slice=slice_,
             metric=first.metric,
             n=len(difference),
-            baseline=float((weights * before).mean()),
-            candidate=float((weights * after).mean()),
-            delta=float((weights * difference).mean()),
+            baseline=fsum(weights * before) / len(before),
+            candidate=fsum(weights * after) / len(after),
+            delta=fsum(weights * difference) / len(difference),
             ci_low=-1.0,
             ci_high=1.0,
             only_baseline_right=lost if binary else None,
@@ -168,6 +169,7 @@ class _Measure:
             lowest=float(min(before.min(), after.min())),
             highest=float(max(before.max(), after.max())),
             differences=None if binary and clusters is None else kept.tolist(),
+            scores=None if clusters is None and not equally else (weights * after).tolist(),
             clusters=None if clusters is None else clusters.tolist(),
             clustered_by=field if clusters is not None else None,
             strata=strata,

@@ -15,10 +15,11 @@ from harness.core.console import plural
 from harness.core.errors import DataError
 from harness.core.layout import COMPARISON
 from harness.gate.sequential import looks_at
-from harness.gate.significance import differences
+from harness.gate.significance import clusters, counted, weighted_differences, weights
 from harness.records.base import load
 from harness.records.gate import Comparison, MetricComparison
-from harness.stats.power import detectable_margin, n_for_noninferiority, power_noninferiority
+from harness.stats.clustered import cluster_spread
+from harness.stats.power import detectable_margin, n_for_bounded_mean, n_for_noninferiority, power_noninferiority
 
 DISCORDANCES = (0.10, 0.20)  # shares of items that change between two models of equal ability
 SPARE = 1.1
@@ -30,7 +31,11 @@ Outlook = Literal["open", "weak", "stuck", "invalid"]
 @dataclass(frozen=True)
 class Expected:
     """A metric as an earlier comparison measured it: `n` items, the baseline's mean, the discordance (share of items
-    that changed, or variance of the differences), and the design effect of its clusters."""
+    that changed, or variance of the differences), and the design effect of its clusters.
+
+    `bounded` says that the test is that of bounded means (`n_for_bounded_mean`), on clusters of `size` items, the
+    largest of them `heaviest` times the average one.
+    """
 
     task: str
     metric: str
@@ -38,6 +43,14 @@ class Expected:
     baseline: float
     discordance: float
     design: float
+    bounded: bool = False
+    size: float = 1.0
+    heaviest: float = 1.0
+
+    @property
+    def variance(self) -> float:
+        """Of the clusters' values."""
+        return self.discordance * self.design / self.size
 
 
 @dataclass(frozen=True)
@@ -140,6 +153,8 @@ def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known
     spreads = (min(1.0, known.discordance),) if known else DISCORDANCES
     effective_n = None if n is None else max(1, int(n / design))
     detectable, chance = {}, None
+    if known is not None and known.bounded:
+        return _bounded_guard(policy, rule, name, n, known, margin)
     if effective_n is not None:
         detectable = {psi: detectable_margin(effective_n, psi, alpha, power) for psi in spreads}
         chance = _power(effective_n, margin, spreads[-1], alpha)
@@ -149,6 +164,28 @@ def _guard(policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known
     shares = [f"{100 * one.size:g}% of baseline" for one in rule.margins if one.unit == "relative"]
     if shares and not known:
         outlook += f"; {' and '.join(shares)} may be stricter, and is not planned without --like RUN"
+    outlook += _of_slices(rule, min_items)
+    return PlanLine(name, "guard", n, _limit(rule), detectable, needed, min_items, chance, outlook, outcome)
+
+
+def _bounded_guard(
+    policy: GateConfig, rule: RuleConfig, name: str, n: int | None, known: Expected, margin: float
+) -> PlanLine:
+    """The plan of a guard on clusters, or on scores that are not right/wrong; by the normal approximation."""
+    alpha, power = _alpha(policy, rule, n), rule.power or policy.power
+    groups = n_for_bounded_mean(margin, known.variance, known.heaviest, alpha, power)
+    fewest = n_for_bounded_mean(margin, 0.0, known.heaviest, alpha, power)
+    min_items = max(math.ceil(fewest * known.size), rule.minimum_n or policy.minimum_n)
+    detectable, chance = {}, None
+    if n is not None:
+        have = n / known.size
+        added, error = known.heaviest / have, math.sqrt(known.variance / have)
+        unseen = known.heaviest * (1 - math.pow(alpha, 1 / have))
+        reach = added + float(norm.isf(alpha) + norm.ppf(power)) * error
+        detectable = {known.discordance: min(1.0, max(unseen, reach))}
+        chance = float(norm.cdf((margin - added) / error - norm.isf(alpha))) if error else float(margin > unseen)
+    needed = {known.discordance: math.ceil(SPARE * groups * known.size)}
+    outlook, outcome = _outlook(n, min_items, chance, power)
     outlook += _of_slices(rule, min_items)
     return PlanLine(name, "guard", n, _limit(rule), detectable, needed, min_items, chance, outlook, outcome)
 
@@ -222,12 +259,14 @@ def earlier(name: str, runs: Path) -> list[Expected]:
 
 
 def _expected(metric: MetricComparison) -> Expected:
-    if metric.only_baseline_right is not None and metric.only_candidate_right is not None:
-        spread = (metric.only_baseline_right + metric.only_candidate_right) / metric.n
-    else:
-        spread = min(1.0, float(differences(metric).var()))
-    design = metric.n / (metric.effective_n or metric.n)
-    return Expected(metric.task, metric.metric, metric.n, metric.baseline, spread, design)
+    right_wrong = metric.only_baseline_right is not None and metric.only_candidate_right is not None
+    d = weighted_differences(metric)
+    spread = min(1.0, float((d**2).mean() if right_wrong else d.var()))
+    groups, variance, heaviest = cluster_spread(d, clusters(metric), weights(metric)) if metric.n > 1 else (1, 0.0, 1.0)
+    size = metric.n / groups
+    bounded = not counted(metric)
+    design = variance * size / spread if bounded and spread else metric.n / (metric.effective_n or metric.n)
+    return Expected(metric.task, metric.metric, metric.n, metric.baseline, spread, design, bounded, size, heaviest)
 
 
 def task_sizes(config: Config) -> dict[str, int | None]:

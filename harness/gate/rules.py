@@ -1,5 +1,6 @@
 """Applies one rule, a guard or a target, to one metric: the verdict on it and the reason in words."""
 
+import math
 from dataclasses import dataclass
 
 from harness.config.gate import GateConfig, RuleConfig
@@ -95,7 +96,7 @@ def _guard(policy: GateConfig, one: RuledMetric, levels: Levels) -> MetricVerdic
     else:
         verdict = "INCONCLUSIVE"
         needed = items_to_decide(metric, margin, width, levels.passing, one.rule.power or policy.power)
-        judged += f"; not enough evidence to rule out such a loss{needs(needed, metric.n)}"
+        judged += f"; not enough evidence to rule out such a loss{needs(needed, metric)}"
     reason = f"{change(metric, one.name, width)}; {judged}; {facts(metric, width)}"
     return _line(one, levels, verdict, reason, p_pass, levels.p_harm, needed)
 
@@ -134,10 +135,10 @@ def _floor(policy: GateConfig, one: RuledMetric, levels: Levels) -> tuple[Verdic
     share = (metric.candidate - rule.range[0]) / rule.width
     share = share if is_floor else 1 - share
     needed = None
-    if 0 < floor < 1 and share != floor:
-        needed = items_for_floor(share, floor, levels.passing, rule.power or policy.power)
+    if 0 < floor < 1:
+        needed = items_for_floor(metric, share, floor, rule.width, levels.passing, rule.power or policy.power)
     between = f"{worst} and {best}" if is_floor else f"{best} and {worst}"
-    text = f"{name} lies between the bounds {between}{needs(needed, metric.n)}"
+    text = f"{name} lies between the bounds {between}{needs(needed, metric)}"
     return "INCONCLUSIVE", text, needed
 
 
@@ -216,8 +217,13 @@ def value(share: float, rule: RuleConfig) -> str:
     return f"{from_lowest:.1%}" if rule.range == (0.0, 1.0) else f"{rule.range[0] + from_lowest * rule.width:.4g}"
 
 
-def needs(needed: int | None, n: int) -> str:
-    """'; needs about 29 items in all (25 more)'; '' where the number is not known."""
+def needs(needed: int | None, metric: MetricComparison) -> str:
+    """'; needs about 29 items in all (25 more)', or so many clusters; '' where the number is not known."""
     if not needed:
         return ""
-    return f"; needs about {needed:,} items in all ({needed - n:,} more)" if needed > n else "; needs more items"
+    if metric.clusters is None:
+        more = needed - metric.n
+        return f"; needs about {needed:,} items in all ({more:,} more)" if more > 0 else "; needs more items"
+    there = len(set(metric.clusters))
+    groups = max(there + 1, math.floor(needed * there / metric.n + 1e-9))
+    return f"; needs about {groups:,} clusters of {metric.clustered_by} in all ({groups - there:,} more)"

@@ -10,93 +10,71 @@ from typing import Any
 import numpy as np
 
 from harness.records.gate import MetricComparison, Stratum
+from harness.stats.bounded import bounded_mean_p
 from harness.stats.clustered import (
-    clustered_harm_p,
+    FEW_CLUSTERS_FOR_INTERVAL,
+    cluster_spread,
     clustered_interval,
-    clustered_noninferiority_p,
-    effective_items,
+    clustered_lower,
+    clustered_mean_p,
+    effective_clusters,
 )
-from harness.stats.continuous import (
-    FEW_FOR_INTERVAL,
-    harm_p_continuous,
-    interval_continuous,
-    noninferiority_p_continuous,
-    skewed,
-    unseen_drop_p,
-    without_spread,
-)
+from harness.stats.continuous import FEW_FOR_INTERVAL, interval_continuous, skewed, without_spread
 from harness.stats.paired import mcnemar_midp_harm, noninferiority_p, superiority_p, tango_interval
-from harness.stats.power import n_for_floor, n_for_noninferiority
+from harness.stats.power import n_for_bounded_mean, n_for_floor, n_for_noninferiority
 from harness.stats.proportion import clopper_pearson_lower, clopper_pearson_upper
-from harness.stats.stratified import stratified_harm_p, stratified_interval, stratified_noninferiority_p
+from harness.stats.stratified import stratified_interval
 
 SEED = 0
 
 
 def pass_p(metric: MetricComparison, margin: float, width: float) -> float:
     """One-sided p of H0: Δ ≤ −margin; small when the candidate is not worse by the margin."""
-    if _counted(metric) and width == 1:
+    if counted(metric) and width == 1:
         return noninferiority_p(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, margin)
-    return _noninferiority_p(metric, differences(metric) / width, margin)
+    return _above_p(metric, weighted_differences(metric) / width, -margin)
 
 
 def gain_p(metric: MetricComparison, margin: float, width: float) -> float:
-    """One-sided p of H0: Δ ≤ +margin; small when the candidate is better by more than the margin.
-
-    Never below the chance that the items show none of the total losses that would bring the gain down to the margin.
-    """
-    lost, gained = metric.only_baseline_right, metric.only_candidate_right
-    counted = 0.0
-    if lost is not None and gained is not None and width == 1 and not metric.equal_weights:
-        counted = superiority_p(lost, gained, metric.n, margin)
-        if _counted(metric):
-            return counted
-    d = differences(metric) / width
-    items = float(metric.n) if metric.clusters is None else effective_items(d, np.array(metric.clusters))
-    unseen = unseen_drop_p(d, -margin, items)
-    return max(counted, unseen, _noninferiority_p(metric, d - 2 * margin, margin))  # Δ − 2 margin ≤ −margin
+    """One-sided p of H0: Δ ≤ +margin; small when the candidate is better by more than the margin."""
+    if counted(metric) and width == 1:
+        return superiority_p(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, margin)
+    return _above_p(metric, weighted_differences(metric) / width, margin)
 
 
 def shortfall_p(metric: MetricComparison, margin: float, width: float) -> float:
     """One-sided p of H0: Δ ≥ +margin; small when the candidate is not better by the margin (roles turned)."""
-    if _counted(metric) and width == 1:
+    if counted(metric) and width == 1:
         return noninferiority_p(metric.only_candidate_right or 0, metric.only_baseline_right or 0, metric.n, margin)
-    return _noninferiority_p(metric, -differences(metric) / width, margin)
+    return _above_p(metric, -weighted_differences(metric) / width, -margin)
 
 
-def _noninferiority_p(metric: MetricComparison, d: Any, margin: float) -> float:
-    """One-sided p of H0: mean of d ≤ −margin, by the metric's clusters or strata."""
-    if metric.clusters is not None:
-        return clustered_noninferiority_p(d, np.array(metric.clusters), margin, SEED)
-    if _stratified(metric):
-        return stratified_noninferiority_p(d, _labels(metric.strata or []), margin, metric.equal_weights)
-    return noninferiority_p_continuous(d, margin, SEED)
-
-
-def fail_p(metric: MetricComparison) -> float:
+def fail_p(metric: MetricComparison, width: float) -> float:
     """One-sided p of H0: Δ ≥ 0; small when the candidate is worse."""
-    if _counted(metric):
+    if counted(metric):
         return mcnemar_midp_harm(metric.only_baseline_right or 0, metric.only_candidate_right or 0)
     if untestable_reason(metric) is not None:
         return 1.0
-    d = differences(metric)
-    if metric.clusters is not None:
-        return clustered_harm_p(d, np.array(metric.clusters), SEED)
-    if _stratified(metric):
-        return stratified_harm_p(d, _labels(metric.strata or []), metric.equal_weights)
-    return harm_p_continuous(d, SEED)
+    return _above_p(metric, -weighted_differences(metric) / width, 0.0)
+
+
+def _above_p(metric: MetricComparison, d: Any, bound: float) -> float:
+    """One-sided p of H0: mean of the weighted differences d ≤ bound, by the metric's clusters."""
+    if metric.clusters is None and not metric.equal_weights:
+        return bounded_mean_p(d, bound, -1.0)
+    return clustered_mean_p(d, clusters(metric), bound, weights(metric))
 
 
 def interval(metric: MetricComparison, level: float) -> tuple[float, float]:
     """Two-sided interval of Δ; as wide as the range allows where the items are too few for any test."""
-    if _counted(metric):
+    if counted(metric):
         return tango_interval(metric.only_baseline_right or 0, metric.only_candidate_right or 0, metric.n, level)
     if untestable_reason(metric) is not None:
         reach = max(1.0, metric.highest - metric.lowest)
         return -reach, reach
     d = differences(metric)
     if metric.clusters is not None:
-        return clustered_interval(d, np.array(metric.clusters), level, SEED)
+        return clustered_interval(d, clusters(metric), level, SEED)
     if _stratified(metric):
         return stratified_interval(d, _labels(metric.strata or []), level, metric.equal_weights)
     return interval_continuous(d, level, SEED)
@@ -107,7 +85,15 @@ def interval_doubt(metric: MetricComparison) -> str | None:
 
     No interval covers what the sample lacks: where one item in twenty moves, an interval of 30 items covers 78%.
     """
-    if _counted(metric) or metric.clusters is not None or _stratified(metric) or not 2 <= metric.n < FEW_FOR_INTERVAL:
+    if metric.clusters is not None:
+        groups, alike = len(set(metric.clusters)), effective_clusters(clusters(metric))
+        if groups < 2 or alike >= FEW_CLUSTERS_FOR_INTERVAL:
+            return None
+        sizes = f", of sizes that make them count like {alike:.0f}" if alike < 0.9 * groups else ""
+        return (
+            f"not to be trusted: {groups} clusters are few{sizes}, and one that fails as a whole may not be among them"
+        )
+    if counted(metric) or _stratified(metric) or not 2 <= metric.n < FEW_FOR_INTERVAL:
         return None
     d = differences(metric)
     if without_spread(d):
@@ -121,39 +107,57 @@ def floor_bounds(
 ) -> tuple[float, float]:
     """One-sided bounds of the candidate's mean, as a share of its range counted from the worse end.
 
-    Clopper–Pearson at alpha = (lower bound's, upper bound's), on the effective sample size where items are clustered.
-    Scores between 0 and 1 vary less than right/wrong scores of the same mean, so the bounds hold for them too.
+    Clopper–Pearson at alpha = (lower bound's, upper bound's). Scores between 0 and 1 vary less than right/wrong scores
+    of the same mean, so the bounds hold for them too. Clustered or weighted items: `clustered_lower`.
     """
+    if metric.scores is not None:
+        own, groups = weights(metric), clusters(metric)
+        shares = (np.array(metric.scores) - own * lowest) / width
+        good, bad = (shares, own - shares) if metric.direction == "higher" else (own - shares, shares)
+        good, bad = np.maximum(good, 0.0), np.maximum(bad, 0.0)  # rounding
+        return clustered_lower(good, groups, alpha[0], own), 1 - clustered_lower(bad, groups, alpha[1], own)
     share = (metric.candidate - lowest) / width
     share = share if metric.direction == "higher" else 1 - share
-    n = max(1, math.floor(metric.effective_n or metric.n))
-    min_right, max_right = math.floor(share * n + 1e-9), min(n, math.ceil(share * n - 1e-9))
-    return clopper_pearson_lower(min_right, n, alpha[0]), clopper_pearson_upper(max_right, n, alpha[1])
+    min_right, max_right = math.floor(share * metric.n + 1e-9), min(metric.n, math.ceil(share * metric.n - 1e-9))
+    return clopper_pearson_lower(min_right, metric.n, alpha[0]), clopper_pearson_upper(max_right, metric.n, alpha[1])
 
 
 def items_to_decide(metric: MetricComparison, margin: float, width: float, alpha: float, power: float) -> int:
-    """Items with which an equal model passes with the given power, at the observed discordance.
+    """Items with which an equal model passes with the given power, at the observed spread.
 
-    Where the sample is that large already, the models seem to differ: then the items that decide at the observed Δ.
+    Clusters are taken as large as those of the sample. Where the sample is that large already, the models seem to
+    differ: then the items that decide at the observed Δ.
     """
-    if metric.only_baseline_right is not None and metric.only_candidate_right is not None and width == 1:
-        spread = (metric.only_baseline_right + metric.only_candidate_right) / metric.n
+    if counted(metric) and width == 1:
+        discordance = ((metric.only_baseline_right or 0) + (metric.only_candidate_right or 0)) / metric.n
+
+        def items(drop: float, delta: float) -> int:
+            return n_for_noninferiority(drop, discordance, alpha, power, delta)
     else:
-        spread = min(1.0, float(np.var(differences(metric) / width)))
-    design = metric.n / (metric.effective_n or metric.n)
-    needed = math.ceil(n_for_noninferiority(margin, spread, alpha, power) * design)
+        d = weighted_differences(metric) / width
+        groups, variance, heaviest = cluster_spread(d, clusters(metric), weights(metric))
+
+        def items(drop: float, delta: float) -> int:
+            return math.ceil(n_for_bounded_mean(drop, variance, heaviest, alpha, power, delta) * metric.n / groups)
+
+    needed, delta = items(margin, 0.0), metric.delta / width
     if needed > metric.n:
         return needed
-    delta = metric.delta / width
-    if delta <= -margin:
-        seemingly = n_for_noninferiority(min(-delta, 0.999), spread, alpha, power)
-    else:
-        seemingly = n_for_noninferiority(margin, spread, alpha, power, min(delta, 0.0))
-    return max(math.ceil(seemingly * design), metric.n + 1)
+    seemingly = items(min(-delta, 0.999), 0.0) if delta <= -margin else items(margin, min(delta, 0.0))
+    return max(seemingly, metric.n + 1)
 
 
-def items_for_floor(share: float, floor: float, alpha: float, power: float) -> int | None:
+def items_for_floor(
+    metric: MetricComparison, share: float, floor: float, width: float, alpha: float, power: float
+) -> int | None:
     """Items that show whether this share reaches or misses the floor; None when it lies on the floor."""
+    if share == floor:
+        return None
+    if metric.scores is not None:
+        scores = np.array(metric.scores) / width
+        groups, variance, heaviest = cluster_spread(scores, clusters(metric), weights(metric))
+        needed = n_for_bounded_mean(abs(share - floor), variance, heaviest, alpha, power)
+        return math.ceil(needed * metric.n / groups)
     if share > floor:
         return n_for_floor(share, floor, alpha, power)
     return n_for_floor(1 - share, 1 - floor, alpha, power)
@@ -173,20 +177,40 @@ def differences(metric: MetricComparison) -> Any:
     return np.repeat([-1.0, 1.0, 0.0], [lost, gained, metric.n - lost - gained])
 
 
+def weighted_differences(metric: MetricComparison) -> Any:
+    """Δ item by item as it counts in the mean, shape (n,): times the weight of the item's task."""
+    d = differences(metric)
+    return d if metric.clusters is not None else weights(metric) * d  # those of clusters are weighted already
+
+
+def weights(metric: MetricComparison) -> Any:
+    """The weight of each item, shape (n,), 1 on average: equal, or such that each task of the group counts the same."""
+    sizes = [stratum.n for stratum in metric.strata or []]
+    if not metric.equal_weights or not sizes:
+        return np.ones(metric.n)
+    return np.repeat(metric.n / (len(sizes) * np.array(sizes)), sizes)
+
+
+def clusters(metric: MetricComparison) -> Any:
+    """The cluster of each item, shape (n,); each is one of its own where items are independent."""
+    return np.arange(metric.n) if metric.clusters is None else np.array(metric.clusters)
+
+
+def counted(metric: MetricComparison) -> bool:
+    """Whether the counts of a right/wrong metric say all that its tests need."""
+    plain = metric.differences is None and metric.clusters is None and not metric.equal_weights
+    return plain and metric.only_baseline_right is not None
+
+
 def untestable_reason(metric: MetricComparison) -> str | None:
     """Why the metric's items allow no test; None where they do."""
-    if not _counted(metric) and metric.n < 2:
+    if not counted(metric) and metric.n < 2:
         return "was measured on a single item, which allows no test"
     if metric.clusters is not None and len(set(metric.clusters)) <= 1:
         return f"was measured on a single cluster of {metric.clustered_by}, which allows no test"
     if metric.equal_weights and metric.clusters is None and not _stratified(metric):
         return "weighs its tasks equally, but one of them has a single item, which allows no test"
     return None
-
-
-def _counted(metric: MetricComparison) -> bool:
-    plain = metric.differences is None and metric.clusters is None and not metric.equal_weights
-    return plain and metric.only_baseline_right is not None
 
 
 def _stratified(metric: MetricComparison) -> bool:

@@ -81,7 +81,7 @@ def _levels(policy: GateConfig, ruled: Sequence[RuledMetric]) -> list[Levels]:
     whichever look a task ends, so error rates hold even where another baseline made the task stop.
     """
     guards = [one for one in ruled if one.rule.role == "guard"]
-    raw = {id(one): fail_p(one.metric) for one in guards}
+    raw = {id(one): fail_p(one.metric, one.rule.width) for one in guards}
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     return [Levels.of(policy, one, len(guards), raw.get(id(one)), adjusted.get(id(one))) for one in ruled]
 
@@ -101,12 +101,11 @@ def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
     """Metrics of info rules, and slices. The p-values of harm of the slices are adjusted over all slices."""
     shown = [m for m in comparison.metrics if is_shown(policy, m) and not rules_for(policy, m)]
     slices = [metric for metric in shown if metric.slice != "all"]
-    adjusted = dict(zip(map(id, slices), benjamini_hochberg([fail_p(m) for m in slices]), strict=True))
+    adjusted = dict(zip(map(id, slices), benjamini_hochberg([fail_p(m, _width(m)) for m in slices]), strict=True))
     lines = []
     for metric in shown:
         name = metric.key if metric.slice == "all" else f"{metric.key} [{metric.slice}]"
-        share = metric.lowest >= 0 and metric.highest <= 1
-        width = 1.0 if share else metric.highest - metric.lowest or 1.0
+        width = _width(metric)
         reason = f"{change(metric, name, width)}; shown for information; {facts(metric, width)}"
         p_harm = adjusted.get(id(metric))
         if p_harm is not None and p_harm <= policy.alpha_fail:
@@ -126,6 +125,12 @@ def _shown(policy: GateConfig, comparison: Comparison) -> list[MetricVerdict]:
             )
         )
     return lines
+
+
+def _width(metric: MetricComparison) -> float:
+    """The length of the range that a metric without a rule is taken to have: of the values that were seen, or 1."""
+    share = metric.lowest >= 0 and metric.highest <= 1
+    return 1.0 if share else metric.highest - metric.lowest or 1.0
 
 
 def _verdict(

@@ -148,6 +148,9 @@ class MetricComparison(Measured):
     differences: list[float] | None = None
     """Differences item by item, positive: in favour of the candidate; null: the counts of right/wrong items suffice."""
 
+    scores: list[float] | None = None
+    """Candidate's scores item by item, times their weights; null: items are independent and weigh the same."""
+
     clusters: list[int] | None = None
     """Number of each item's cluster; null: items are independent."""
 

@@ -1,8 +1,7 @@
-"""Tests and intervals for paired continuous scores: differences d = candidate − baseline, larger is better.
+"""Intervals of the mean of paired continuous scores: differences d = candidate − baseline, larger is better.
 
-Scores are assumed to lie in [0, 1], so an item can lose at most 1 (or the largest |d| in the sample, where that is
-more). This bounds what a sample may hide: with few items or little spread, rare large drops may be missing from it, and
-neither the sign-flip test nor t allows for them.
+The tests are those of `harness.stats.bounded`. An interval describes the sample: under 100 items it may not cover what
+the sample lacks, and the gate says so. All functions sort the differences, so their order changes nothing.
 """
 
 import math
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.stats import t
 
 from harness.stats.checks import FloatArray, require_open_unit, require_sample
-from harness.stats.resampling import bca_interval, bca_p, sign_flip_p
+from harness.stats.resampling import bca_interval
 
 FEW_ITEMS = 200
 FEW_FOR_BOOTSTRAP = 50
@@ -22,40 +21,6 @@ FEW_FOR_INTERVAL = 100
 SKEWED = 0.05
 
 
-def noninferiority_p_continuous(d: FloatArray, margin: float, seed: int) -> float:
-    """One-sided p of H0: mean ≤ −margin: sign-flip on d + margin under 200 items, else t; BCa bootstrap if skewed.
-
-    d has shape (n,), n ≥ 2. p is never below the chance that n items show none of the total failures that would
-    pull the mean down to −margin. With equal differences p is that chance; for d = 0 it is (1 − margin)^n, as for
-    right/wrong answers without discordant pairs.
-    Raises ValueError on n < 2, non-finite differences, or a margin outside (0, 1).
-    """
-    sample = require_sample(d)
-    require_open_unit("margin", margin)
-    unseen = unseen_drop_p(sample, margin, len(sample))
-    if without_spread(sample):
-        return unseen
-    leaning = skewed(sample)
-    if len(sample) < FEW_ITEMS:
-        p = sign_flip_p(sample, margin, seed)
-        return max(unseen, p, bca_p(sample, -margin, seed)) if leaning else max(unseen, p)
-    return max(unseen, bca_p(sample, -margin, seed) if leaning else t_p(sample, -margin))
-
-
-def harm_p_continuous(d: FloatArray, seed: int) -> float:
-    """One-sided p of H0: mean ≥ 0, small when the candidate is worse; 1 when all differences are 0.
-
-    The sign-flip test; where the differences are skewed, the larger p of it and the BCa bootstrap, as sign-flip relies
-    on symmetry. p is never below the chance that n items show none of the total gains that would lift the mean to 0.
-    Raises ValueError on n < 2 or non-finite differences.
-    """
-    gains = -require_sample(d)
-    if not np.any(gains):
-        return 1.0
-    p = max(unseen_drop_p(gains, 0.0, len(gains)), sign_flip_p(gains, 0.0, seed))
-    return max(p, bca_p(gains, 0.0, seed)) if skewed(gains) else p
-
-
 def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, float]:
     """Two-sided interval for the mean: t for 200 items or more, BCa bootstrap for 50 to 199 items.
 
@@ -64,24 +29,18 @@ def interval_continuous(d: FloatArray, level: float, seed: int) -> tuple[float, 
     mean ± the share of items that could differ without one in the sample, times the most they could differ.
     Raises ValueError on n < 2, non-finite differences, or a level outside (0, 1).
     """
-    sample = require_sample(d)
+    sample = np.sort(require_sample(d))
     require_open_unit("level", level)
     if without_spread(sample):
         # The Clopper–Pearson limit of 0 in n for the items that differ, times the most they can move the mean
         mean = float(sample.mean())
-        reach = (1 - ((1 - level) / 2) ** (1 / len(sample))) * _farthest(sample)
+        reach = (1 - ((1 - level) / 2) ** (1 / len(sample))) * (max(1.0, float(np.abs(sample).max())) + abs(mean))
         return mean - reach, mean + reach
     student = t_interval(sample, level)
     if len(sample) < FEW_FOR_BOOTSTRAP:
         corrected = hall_interval(sample, level)
         return min(student[0], corrected[0]), max(student[1], corrected[1])
     return bca_interval(sample, level, seed) if len(sample) < FEW_ITEMS or skewed(sample) else student
-
-
-def t_p(d: FloatArray, bound: float) -> float:
-    """One-sided p of H0: mean ≤ bound by Student's t. Raises ValueError on n < 2 or equal differences."""
-    sample = _require_spread(d)
-    return float(t.sf((sample.mean() - bound) / _standard_error(sample), len(sample) - 1))
 
 
 def t_interval(d: FloatArray, level: float) -> tuple[float, float]:
@@ -116,20 +75,14 @@ def _standard_error(sample: FloatArray) -> float:
 
 
 def without_spread(sample: FloatArray) -> bool:
+    """Whether all values are equal but for rounding."""
     return bool(np.ptp(sample) <= 1e-12 * max(1.0, float(np.abs(sample).max())))
 
 
-def unseen_drop_p(sample: FloatArray, margin: float, items: float) -> float:
-    """Chance that `items` items show none of the total failures that would bring the sample's mean down to −margin."""
-    share = (float(sample.mean()) + margin) / _farthest(sample)
-    return float((1 - max(share, 0.0)) ** items) if share < 1 else 0.0
-
-
-def skewed(sample: FloatArray) -> bool:
+def skewed(d: FloatArray) -> bool:
     """Whether the sample is too skewed for Student's t at its size."""
-    if without_spread(sample):
-        return False
-    return abs(_skewness(sample)) > SKEWED * math.sqrt(len(sample))
+    sample = np.sort(d)
+    return not without_spread(sample) and abs(_skewness(sample)) > SKEWED * math.sqrt(len(sample))
 
 
 def _skewness(sample: FloatArray) -> float:
@@ -138,12 +91,8 @@ def _skewness(sample: FloatArray) -> float:
 
 
 def _require_spread(d: FloatArray) -> FloatArray:
-    sample = require_sample(d)
+    """The sorted sample."""
+    sample = np.sort(require_sample(d))
     if without_spread(sample):
         raise ValueError("all differences are equal: the sample has no standard error")
     return sample
-
-
-def _farthest(sample: FloatArray) -> float:
-    """How far an item outside the sample could lie from the mean."""
-    return max(1.0, float(np.abs(sample).max())) + abs(float(sample.mean()))

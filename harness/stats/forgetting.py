@@ -1,4 +1,7 @@
-"""Measures what a candidate forgot and gained: flips beyond chance, relative drop, and a summary over a suite."""
+"""Measures what a candidate forgot and gained: flips beyond chance, relative drop, and a summary over a suite.
+
+Items are sorted by their values first, so their order changes nothing.
+"""
 
 import math
 from collections.abc import Sequence
@@ -101,6 +104,8 @@ def relative_drop(baseline: FloatArray, candidate: FloatArray, level: float = 0.
         raise ValueError(f"need non-negative scores of the same items, got shapes {x.shape} and {y.shape}")
     if x.mean() == 0:
         return None
+    order = np.lexsort((y, x))
+    x, y = x[order], y[order]
     ratio = float(y.mean() / x.mean())
     low, high = _fieller(x, y, float(t.isf((1 - level) / 2, len(x) - 1)))
     return RelativeDrop(drop=1 - ratio, low=1 - high, high=min(1 - low, 1.0))
@@ -129,7 +134,7 @@ def suite_summary(differences: Sequence[FloatArray], level: float, seed: int) ->
     Raises ValueError for no task, or a task of fewer than 2 items.
     """
     require_open_unit("level", level)
-    samples = [require_sample(d) for d in differences]
+    samples = [np.sort(require_sample(d)) for d in differences]
     if not samples:
         raise ValueError("need at least one task")
     limits = np.array([_interval(d, level ** (1 / len(samples)), seed) for d in samples])

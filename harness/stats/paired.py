@@ -20,7 +20,6 @@ NUISANCE_ALPHA = 1e-6
 NEGLIGIBLE = 1e-12
 TIE = 1e-9
 EDGE = 1e-12
-HALVINGS = 40
 
 
 def tango_statistic(b: int, c: int, n: int, delta0: float) -> float:
@@ -87,20 +86,6 @@ def tango_interval(b: int, c: int, n: int, level: float = 0.95) -> tuple[float, 
     require_open_unit("level", level)
     z = float(norm.isf((1 - level) / 2))
     return -_upper_bound(c, b, n, z), _upper_bound(b, c, n, z)
-
-
-def tango_lower(b: FloatArray, c: FloatArray, n: FloatArray, z: float) -> FloatArray:
-    """Lower limit of Δ for each of several samples: where the score statistic is z; all arrays of one shape."""
-    estimate = (c - b) / n
-    low, high = np.full_like(estimate, -1 + EDGE), estimate
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        lost, gained = np.where(middle < 0, c, b), np.where(middle < 0, b, c)
-        size = np.abs(middle)
-        error = np.sqrt((2 * _lost_rate(lost, gained, n, size) + size * (1 - size)) / n)
-        inside = estimate - middle <= z * error
-        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
-    return np.asarray(high, dtype=np.float64)
 
 
 def _require_counts(b: int, c: int, n: int) -> None:

@@ -31,6 +31,28 @@ def n_for_noninferiority(margin: float, discordance: float, alpha: float, power:
     return math.ceil(max(planned, at_least))
 
 
+def n_for_bounded_mean(
+    margin: float, variance: float, heaviest: float, alpha: float, power: float, delta: float = 0.0
+) -> int:
+    """Items (or clusters) with which `bounded_mean_p` shows non-inferiority at alpha with the given power.
+
+    By the normal approximation: the value that the test adds, −heaviest, moves the mean by about heaviest/n.
+    `variance` is that of the items' differences or of the clusters' values, `heaviest` the largest weight or size over
+    the average one (1 for equal items), `delta` the true Δ. Never below the n that suffices without any change.
+    Raises ValueError when delta ≤ −margin: then no n suffices.
+    """
+    for name, value in (("margin", margin), ("alpha", alpha), ("power", power)):
+        require_open_unit(name, value)
+    distance = margin + delta
+    if not distance > 0 or variance < 0 or heaviest < 1 - 1e-9:
+        raise ValueError(f"need delta > -{margin}, variance >= 0 and heaviest >= 1: {delta}, {variance}, {heaviest}")
+    # distance·n − heaviest = quantiles·√(variance·n), solved for √n
+    root = float(norm.isf(alpha) + norm.ppf(power)) * math.sqrt(variance)
+    planned = ((root + math.sqrt(root**2 + 4 * distance * heaviest)) / (2 * distance)) ** 2
+    share = min(distance / heaviest, 1 - 1e-9)
+    return math.ceil(max(planned if variance > 0 else 0.0, math.log(alpha) / math.log1p(-share)))
+
+
 def detectable_margin(n: int, discordance: float, alpha: float, power: float) -> float:
     """The smallest margin for which n items show non-inferiority of an equal model with the given power.
 

@@ -1,4 +1,4 @@
-"""Tests and intervals for a group of tasks: the tasks are fixed, items are drawn in each (Cochran 1977, chapter 5).
+"""Intervals for a group of tasks: the tasks are fixed, items are drawn in each (Cochran 1977, chapter 5).
 
 Differences d = candidate − baseline have shape (n,); `strata` holds the task of each, shape (n,). Pooled weights
 (lm-eval's `weight_by_size: true`) count items equally, equal weights count tasks equally. Only the spread within tasks
@@ -9,33 +9,15 @@ import math
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from harness.stats.checks import FloatArray, require_open_unit, require_sample
 from harness.stats.clustered import Labels
-from harness.stats.paired import tango_lower
 
-FARTHEST = 38.0  # beyond this z the normal tail is 0 in floating point
 ROUNDING = 1e-12  # error of sums of weights
 
 
-def stratified_noninferiority_p(d: FloatArray, strata: Labels, margin: float, equal_weights: bool = False) -> float:
-    """One-sided p of H0: weighted mean ≤ −margin by t with Satterthwaite's degrees of freedom (Satterthwaite 1946).
-
-    Raises ValueError on a stratum of one item, unequal lengths, non-finite differences or a margin outside (0, 1).
-    """
-    require_open_unit("margin", margin)
-    return _above_p(d, strata, -margin, equal_weights)
-
-
-def stratified_harm_p(d: FloatArray, strata: Labels, equal_weights: bool = False) -> float:
-    """One-sided p of H0: weighted mean ≥ 0, small when the candidate is worse; 1 when all differences are 0."""
-    return _above_p(-require_sample(d), strata, 0.0, equal_weights) if np.any(d) else 1.0
-
-
-def stratified_interval(
-    d: FloatArray, strata: Labels, level: float, equal_weights: bool = False
-) -> tuple[float, float]:
+def stratified_interval(d: FloatArray, strata: Labels, level: float, equal_weights: bool) -> tuple[float, float]:
     """Two-sided t interval for the weighted mean.
 
     Where no stratum has any spread, it reaches as far as total failures could go unseen in n items.
@@ -53,6 +35,8 @@ def _estimate(d: FloatArray, strata: Labels, equal_weights: bool) -> tuple[float
     if np.shape(strata) != sample.shape:
         raise ValueError(f"need a stratum for each difference, got {np.shape(strata)} and {sample.shape}")
     index = np.unique(strata, return_inverse=True)[1]
+    order = np.lexsort((sample, index))
+    sample, index = sample[order], index[order]
     sizes = np.bincount(index).astype(np.float64)
     if sizes.min() < 2:
         raise ValueError("every stratum needs at least 2 items")
@@ -65,44 +49,6 @@ def _estimate(d: FloatArray, strata: Labels, equal_weights: bool) -> tuple[float
         return float(weights @ means), 0.0, float(sizes.sum() - len(sizes))
     freedom = total**2 / float((parts**2 / (sizes - 1)).sum())
     return float(weights @ means), math.sqrt(total), freedom
-
-
-def _above_p(d: FloatArray, strata: Labels, bound: float, equal_weights: bool) -> float:
-    """p of H0: weighted mean ≤ bound; never below the chance that the total failures H0 needs went unseen.
-
-    For right/wrong answers whose tasks weigh the same it is also never below the p of the strata's score limits: few
-    answers change in a small stratum, and where that one holds all losses, t alone passes 7%.
-    """
-    mean, error, freedom = _estimate(d, strata, equal_weights)
-    distance = mean - bound
-    if error == 0 and distance <= 0:
-        return 1.0
-    p = float(t.sf(distance / error, freedom)) if error > 0 else 0.0
-    if equal_weights and np.isin(d, (-1.0, 0.0, 1.0)).all():
-        p = max(p, _mover_p(np.asarray(d), strata, bound))
-    sizes = np.unique(strata, return_counts=True)[1].astype(np.float64)
-    return max(_unseen_p(sizes, _weights(sizes, equal_weights), min(max(distance, 0.0), 1.0)), p)
-
-
-def _mover_p(d: FloatArray, strata: Labels, bound: float) -> float:
-    """p of H0: mean of the strata's Δ ≤ bound: the level at which the mean's lower limit is the bound; at most 0.5.
-
-    The limit combines those of the strata (method of variance estimates recovery, Zou & Donner 2008): the squared
-    distances of Tango's limits from their estimates add up as variances do.
-    """
-    index = np.unique(strata, return_inverse=True)[1]
-    lost, gained, sizes = (
-        np.bincount(index, weights=flag).astype(np.float64) for flag in (d < 0, d > 0, np.ones(len(d)))
-    )
-    found = (gained - lost) / sizes
-
-    def beyond(z: float) -> float:
-        reach = found - tango_lower(lost, gained, sizes, z)
-        return float(found.mean() - np.sqrt((reach**2).sum()) / len(sizes)) - bound
-
-    if beyond(0.0) <= 0:
-        return 0.5
-    return float(norm.sf(brentq(beyond, 0.0, FARTHEST))) if beyond(FARTHEST) < 0 else 0.0
 
 
 def _weights(sizes: FloatArray, equal_weights: bool) -> FloatArray:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from evaluation_folders import Folder, Row, answers, compare_both, guard, lines, one_task, policy, sample, samples
 
+from harness.config.gate import RuleConfig
 from harness.core.errors import EvidenceFault
 from harness.gate.verdict import decide
 from harness.records.gate import Comparison, MetricComparison
@@ -85,6 +86,29 @@ def test_items_of_one_passage_count_less_than_independent_ones(tmp_path: Path) -
     assert together.metrics[0].ci_high > alone.metrics[0].ci_high
     assert "clustered by passage" in together.reasons[0]
     assert (together.metrics[0].n_needed or 0) > 400
+
+
+@pytest.mark.parametrize(("groups", "told"), [(30, "needs about 59 clusters of passage in all (29 more)"),
+                                               (59, "ruled out")])  # fmt: skip
+def test_too_few_clusters_are_told_with_the_number_that_would_do(tmp_path: Path, groups: int, told: str) -> None:
+    """No answer changed, but one passage in twenty may fail as a whole, and 30 often show none of these."""
+    gate = policy(guard(cluster="passage"))
+    sides = [passages([1.0] * 10 * groups, 10) for _ in "ab"]
+    verdict = decide(gate, compared(tmp_path, sides, gate))
+    assert verdict.verdict == ("PASS" if groups == 59 else "INCONCLUSIVE")
+    assert told in verdict.reasons[0]
+    assert f"not to be trusted: {groups} clusters are few" in verdict.reasons[0]
+    assert verdict.metrics[0].n_needed == (None if groups == 59 else 590)
+
+
+@pytest.mark.parametrize("groups", [25, 40])
+def test_a_floor_of_clusters_counts_clusters(tmp_path: Path, groups: int) -> None:
+    """All 250 or 400 answers are right; where a tenth of the passages fails, 25 show none of these in 7% of samples."""
+    gate = policy(RuleConfig(metric="*/quiz/acc", role="target", floor=0.9, cluster="passage"), require=["target"])
+    sides = [passages([1.0] * 10 * groups, 10) for _ in "ab"]
+    verdict = decide(gate, compared(tmp_path, sides, gate))
+    assert verdict.verdict == ("INCONCLUSIVE" if groups == 25 else "PASS")
+    assert ("needs about" in verdict.reasons[0]) is (groups == 25)
 
 
 def test_a_single_cluster_is_no_sample(tmp_path: Path) -> None:
