@@ -65,6 +65,9 @@ class TemplateConfig(Group):
     kwargs: dict[str, str | bool | int] = {}
     """Arguments for the template, such as `enable_thinking`."""
 
+    bos: Literal["auto", "never"] = "auto"
+    """auto: a prompt has to begin with the tokenizer's BOS, if it has one of its own; never: trained without it."""
+
     guard: list[str] = []
     """More texts that stay text in every message, beside the tokens that can change roles, turns or modes."""
 

@@ -74,7 +74,7 @@ class Contract(BaseModel):
     guarded: list[str]
     unguarded: list[str] = []
     bos: str | None
-    bos_policy: Literal["none", "template"]
+    bos_policy: Literal["none", "template", "never"]
     eos: str | None
     end_of_turn: str
     end_of_turn_id: int

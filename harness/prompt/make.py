@@ -60,7 +60,7 @@ def make_contract(config: TemplateConfig, tokenizer: Any, guard: bool = True) ->
         guarded=guarded.tokens if guard else [],
         unguarded=config.unguard if guard else [],
         bos=tokenizer.bos_token,
-        bos_policy="template" if ids and ids[0] == tokenizer.bos_token_id else "none",
+        bos_policy="never" if config.bos == "never" else "template" if ids[:1] == [tokenizer.bos_token_id] else "none",
         eos=tokenizer.eos_token,
         end_of_turn=end_of_turn,
         end_of_turn_id=end_of_turn_id,

@@ -191,6 +191,11 @@ def explain(name: str, expected: References, served: Numbers, served_base: Numbe
     if not base or served_base is None:
         return None
     noise = difference(base, served_base)
+    if noise > TOLERANCE_NATS:
+        return (
+            f"{name}: the prompts are equal, but its base model's numbers are not: {noise:.2f} nats apart on average "
+            f"(tolerance: {TOLERANCE_NATS}). The server has another base model"
+        )
     tolerance = max(EFFECT_FLOOR_NATS, EFFECT_NOISE * noise)
     effect, served_effect = _effect(own, base), _effect(served, served_base)
     apart = difference(effect, served_effect)

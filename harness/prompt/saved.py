@@ -13,7 +13,16 @@ from harness.prompt.contract import Contract, tokenizer_sha256
 from harness.prompt.static import Problem
 
 TEMPLATE_FILE = "chat_template.jinja"
-SAMPLING_KEYS = {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": 0.0, "repetition_penalty": 1.0}
+SAMPLING_KEYS: dict[str, float | None] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "max_new_tokens": None,
+}
 NEUTRAL_SAMPLING = {**SAMPLING_KEYS, "top_k": 0}
 
 
@@ -118,7 +127,7 @@ def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
         if values.get(key) not in (None, default, NEUTRAL_SAMPLING[key])
     ]
     if sampling:
-        yield severity, f"{path.name}: a server that reads it samples with {', '.join(sampling)}"
+        yield severity, f"{path.name}: a server that reads it answers with {', '.join(sampling)} unless told otherwise"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from harness.core.console import plural
 from harness.core.errors import EvidenceFault, TemplateRefusal
 from harness.prompt.check import around, first_difference
 from harness.prompt.contract import Contract, Golden, sha256_text, tokenizer_sha256
-from harness.prompt.golden import TOOL, render_golden, turns
+from harness.prompt.golden import TOOL, further_conversations, render_golden, turns
 from harness.prompt.guard import added_tokens, forging, guard_for
 from harness.prompt.limits import limited
 from harness.prompt.make import variables
@@ -42,12 +42,20 @@ class Subject:
 
     @cached_property
     def rendered(self) -> list[Golden]:
+        """The contract's golden conversations, as rendered now."""
         return [render_golden(self.renderer, g.name, g.messages, g.tools, g.kwargs) for g in self.contract.golden]
+
+    @cached_property
+    def further(self) -> list[Golden]:
+        """Conversations that the contract does not record, as rendered now."""
+        system = "You answer briefly." if self.contract.system_policy == "required" else None
+        return further_conversations(self.renderer, system)
 
     @property
     def accepted(self) -> list[Golden]:
-        """The golden conversations that can be trained on, as rendered now."""
-        return [golden for golden in self.rendered if golden.refused is None and golden.untrainable is None]
+        """The conversations that can be trained on, as rendered now."""
+        found = [*self.rendered, *self.further]
+        return [golden for golden in found if golden.refused is None and golden.untrainable is None]
 
     def text(self, golden: Golden) -> str:
         """The finished conversation as text."""
@@ -262,7 +270,18 @@ def reproducible(subject: Subject) -> Findings:
 
 
 def whitespace(subject: Subject) -> Findings:
-    """Messages are rendered byte for byte."""
+    """Messages are rendered byte for byte; none is left out."""
+    for golden in subject.further:
+        if not golden.name.startswith("many_turns"):
+            continue
+        text = subject.text(golden)
+        if gone := [m for m in golden.messages if m["role"] != "system" and m["content"].strip() not in text]:
+            roles = ", ".join(sorted({str(message["role"]) for message in gone}))
+            yield (
+                "error",
+                f"{golden.name}: {len(gone)} of {len(golden.messages)} messages are missing from the rendering "
+                f"({roles}), the first {gone[0]['content']!r}: the model never sees them. Choose another template",
+            )
     for golden in subject.accepted:
         text = subject.text(golden)
         changed = [m for m in golden.messages if m["content"] not in text]
@@ -345,18 +364,30 @@ def stops(subject: Subject) -> Findings:
 
 
 def bos(subject: Subject) -> Findings:
-    """A prompt begins with as many BOS tokens as the tokenizer puts before plain text: one or none, never two."""
-    bos = subject.tokenizer.bos_token_id
+    """A prompt begins with one BOS if the tokenizer has a BOS of its own: not none, and never two.
+
+    A tokenizer may lack the rule that puts it before plain text (as conversions from GGUF leave it), so the rule is not
+    asked alone. A BOS that is also the EOS, or that the tokenizer's settings switch off, is not missed.
+    """
+    tokenizer, contract = subject.tokenizer, subject.contract
+    bos = tokenizer.bos_token_id
     if bos is None:
         return
-    expected = list(subject.tokenizer.encode("a")[:1]) == [bos]
+    written = list(tokenizer.encode("a")[:1]) == [bos]
+    of_its_own = bos not in (tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+    switched_off = tokenizer.init_kwargs.get("add_bos_token") is False
+    expected = contract.bos_policy != "never" and (written or (of_its_own and not switched_off))
     for golden in subject.accepted:
         if golden.ids[:2] == [bos, bos]:
             yield "error", f"{golden.name}: starts with two BOS tokens {subject.contract.bos!r}"
             return
         if expected and golden.ids[:1] != [bos]:
-            severity: Severity = "error" if subject.contract.guarded else "note"
-            yield severity, f"BOS {subject.contract.bos!r} is missing; the tokenizer puts it before plain text"
+            why = "the tokenizer puts it before plain text" if written else "the tokenizer has no rule to add it"
+            yield (
+                "error",
+                f"BOS {contract.bos!r} is missing; {why}. Choose a template that writes bos_token; or set "
+                "template.bos=never if the model was trained without it",
+            )
             return
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from harness.config.experiment import ServeConfig
 from harness.core.errors import PromptMismatch, RequestRefused, ServerFault
 from harness.prompt.check import mismatch
-from harness.prompt.contract import Golden
+from harness.prompt.contract import NEUTRAL, Golden
+from harness.prompt.golden import further_conversations, near_limit
 from harness.prompt.numerics import References, explain
 from harness.prompt.render import Renderer
 from harness.serve.client import Client, Generation
@@ -16,6 +17,7 @@ from harness.serve.server import BASE, Endpoint
 
 FORCED = 100.0
 REPEATS = 24
+PATIENCE_S = 1.0
 
 
 def check_models(
@@ -24,11 +26,12 @@ def check_models(
     renderer: Renderer,
     numbers: Mapping[str, References],
     base: str | None = BASE,
+    rows: Sequence[Golden] = (),
 ) -> int:
     """Runs the live check on every model of a server; returns the number of prompts compared.
 
     `numbers` holds reference log-probabilities by model name, if there are any; `base` is the base model's name on the
-    server, None where it is unknown. Raises PromptMismatch.
+    server, None where it is unknown; `rows` are conversations of the training data. Raises PromptMismatch.
     """
 
     async def check(model: str) -> int:
@@ -36,7 +39,9 @@ def check_models(
             names = [model] if base is None else [model, base]
             settings = (config.request_timeout_s, config.concurrency)
             clients = [await stack.enter_async_context(Client(endpoint, name, *settings)) for name in names]
-            return await live_check(clients[0], renderer, numbers.get(model), clients[-1] if base else None)
+            first = model == endpoint.models[0]  # one long prompt is enough for all models of a server
+            asked_base = clients[-1] if base else None
+            return await live_check(clients[0], renderer, numbers.get(model), asked_base, rows, at_limit=first)
 
     async def check_all() -> int:
         found = await asyncio.gather(*map(check, endpoint.models), return_exceptions=True)
@@ -48,28 +53,45 @@ def check_models(
     return asyncio.run(check_all())
 
 
-async def live_check(client: Client, renderer: Renderer, numbers: References | None, base: Client | None = None) -> int:
-    """Checks every golden conversation, the stop ids, the sampling defaults and, with `numbers`, log-probabilities.
+async def live_check(
+    client: Client,
+    renderer: Renderer,
+    numbers: References | None,
+    base: Client | None = None,
+    rows: Sequence[Golden] = (),
+    at_limit: bool = True,
+) -> int:
+    """Checks conversations, the stop ids, the defaults of sampling and length and, with `numbers`, log-probabilities.
 
-    `base` asks the base model of the same server: what an adapter changes is then compared, too.
+    The conversations are the contract's golden ones, further ones that gateways are known to change, `rows` (a sample
+    of the training data) and, with `at_limit`, one as long as the contract allows. `base` asks the base model of the
+    same server: what an adapter changes is then compared, too.
 
     Returns the number of prompts compared. Raises PromptMismatch with the first difference of each conversation.
     """
-    accepted = [golden for golden in renderer.contract.golden if golden.refused is None]
-    found = await asyncio.gather(*(_golden_mismatches(client, renderer, golden) for golden in accepted))
+    system = "You answer briefly." if renderer.contract.system_policy == "required" else None
+    longest = near_limit(renderer, system) if at_limit else None
+    compared = [
+        *(golden for golden in renderer.contract.golden if golden.refused is None),
+        *further_conversations(renderer, system),
+        *rows,
+        *([longest] if longest else []),
+    ]
+    found = await asyncio.gather(*(_golden_mismatches(client, renderer, golden) for golden in compared))
     mismatches = [line for of_one in found for line in of_one[:1]]
     if not mismatches:
         checks = (
             _acceptance_mismatches(client, renderer),
             _stop_mismatches(client, renderer),
             _sampling_mismatches(client, renderer),
+            _length_mismatches(client, renderer),
             _number_mismatches(client, numbers, base),
         )
         mismatches += [line for of_one in await asyncio.gather(*checks) for line in of_one]
     if mismatches:
         more = f"\n… and {len(mismatches) - 2} more" if len(mismatches) > 2 else ""
         raise PromptMismatch("\n".join(mismatches[:2]) + more)
-    return sum(3 if golden.untrainable is None else 2 for golden in accepted)
+    return sum(3 if golden.untrainable is None else 2 for golden in compared)
 
 
 async def _golden_mismatches(client: Client, renderer: Renderer, golden: Golden) -> list[str]:
@@ -141,31 +163,59 @@ async def _stop_mismatches(client: Client, renderer: Renderer) -> list[str]:
 
 
 async def _sampling_mismatches(client: Client, renderer: Renderer) -> list[str]:
-    """Whether an answer changes when the contract's sampling parameters are left to the server's defaults.
+    """Whether an answer changes when sampling parameters are left to the server's defaults.
 
-    All probability is put on a few tokens, some of them from the prompt, so that a repetition penalty or a temperature
-    shows. With a contract without a temperature (a model made elsewhere), both requests are greedy.
+    All probability is put on a few tokens, some of them from the prompt. Twice a request leaves out what another one
+    states: greedily with the contract's own parameters, so that a repetition penalty or a temperature shows; and at
+    temperature 1 with a seed, where every other parameter changes which tokens are drawn.
     """
-    golden = _first(renderer)
+    golden, contract = _first(renderer), renderer.contract
     inside = list(dict.fromkeys(golden.prompt))[-4:]
     outside = [token for token in range(300, 10_000) if token not in golden.prompt][:28]
-    bias = {str(token): FORCED for token in (*inside, *outside) if token not in renderer.contract.stop_ids}
+    bias = {str(token): FORCED for token in (*inside, *outside) if token not in contract.stop_ids}
     settings: dict[str, Any] = {"max_tokens": REPEATS, "logit_bias": bias, "ignore_eos": True}
-    if "temperature" not in renderer.contract.sampling:
-        settings["temperature"] = 0.0
-    stated = {**renderer.contract.sampling, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-    left_out, given = settings, {**stated, **settings}
-    asks = [client.generate(golden.question, **chosen) for chosen in (left_out, given)]
-    if _same_ids(await asyncio.gather(*asks)):
+    neutral = {**NEUTRAL, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    greedy = settings if "temperature" in contract.sampling else {**settings, "temperature": 0.0}
+    drawn = {**settings, "temperature": 1.0, "seed": 7}
+    for left_out, given in ((greedy, {**neutral, **contract.sampling, **greedy}), (drawn, {**neutral, **drawn})):
+        asks = [client.generate(golden.question, **chosen) for chosen in (left_out, given)]
+        if _same_ids(await asyncio.gather(*asks)):
+            continue
+        # in a batch with others, numbers may round differently: try again, one after the other
+        first, second, again = [await client.generate(golden.question, **one) for one in (given, left_out, given)]
+        if not _same_ids((first, second)) and _same_ids((first, again)):
+            return [
+                "the server's sampling defaults differ from the contract: a request without them gets another answer "
+                "than a request that states them.\n"
+                "Likely cause: it reads a temperature or a penalty from the checkpoint's generation_config.json"
+            ]
+    return []
+
+
+async def _length_mismatches(client: Client, renderer: Renderer) -> list[str]:
+    """Whether a request that names no longest answer gets as long a one as the contract allows.
+
+    It demands so many tokens that a server with a shorter default refuses it. One that accepts it would write them all:
+    it is left after PATIENCE_S, which ends the answer.
+    """
+    golden = _first(renderer)
+    demanded = renderer.contract.max_length - len(golden.prompt) - 1
+    if demanded < 1:
         return []
-    # in a batch with others, numbers may round differently: try again, one after the other
-    if _same_ids([await client.generate(golden.question, **chosen) for chosen in (left_out, given)]):
+    try:
+        settings = {"min_tokens": demanded, "temperature": 0.0}
+        await asyncio.wait_for(client.generate(golden.question, **settings), PATIENCE_S)
+    except TimeoutError:
         return []
-    return [
-        "the server's sampling defaults differ from the contract: a request without them gets another answer than a "
-        "request that states them.\n"
-        "Likely cause: it reads a temperature or a repetition penalty from the checkpoint's generation_config.json"
-    ]
+    except RequestRefused as refusal:
+        if "min_tokens" in str(refusal):
+            return [
+                f"the server ends answers early unless told otherwise: {refusal}\n"
+                "Likely cause: it reads max_new_tokens from the checkpoint's generation_config.json, or its "
+                "--max-model-len is shorter than the contract's max_length"
+            ]
+        raise
+    return []
 
 
 def _same_ids(answers: Sequence[Generation]) -> bool:

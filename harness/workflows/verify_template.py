@@ -1,6 +1,7 @@
 """`harness template verify`: checks the prompt contract of a model statically, in its checkpoint, and on a server."""
 
 import os
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,12 +12,16 @@ from typing import Any
 from harness.checkpoint.merge import merged, reasons_to_merge
 from harness.checkpoint.resolve import locate
 from harness.config.experiment import Config, TemplateConfig
-from harness.core.console import say
+from harness.core.console import plural, say
 from harness.core.errors import ExitCode, PromptMismatch, ServerFault, UsageError
 from harness.core.layout import CANDIDATE, CONTRACT, RunFolder
+from harness.data.tables import TRAIN, read_rows
+from harness.lineage.coverage import data_beside
 from harness.model.load import is_adapter, load_tokenizer, local_model, tokenizer_folder
-from harness.prompt.contract import Contract
+from harness.prompt.contract import Contract, Golden
+from harness.prompt.golden import render_golden
 from harness.prompt.make import FROM_MODEL, make_contract
+from harness.prompt.messages import row_messages
 from harness.prompt.numerics import References, compute
 from harness.prompt.render import Renderer
 from harness.prompt.saved import check_saved
@@ -26,6 +31,7 @@ from harness.serve.server import BASE, Endpoint, ServerPlan, vllm_server, write_
 from harness.serve.session import lora_rank
 
 KEY_VARIABLE = "VLLM_API_KEY"
+SAMPLED_ROWS, ROWS_SEED = 16, 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ def model_of(name: str, config: Config) -> Model:
     folder, base = locate(name, config.model, Path(config.runs_dir))
     if (folder / CONTRACT).is_file():
         return Model(folder, base, Contract.load(folder))
-    template = TemplateConfig(name=FROM_MODEL, file=None, max_length=config.template.max_length)
+    template = TemplateConfig(
+        name=FROM_MODEL, file=None, max_length=config.template.max_length, bos=config.template.bos
+    )
     return Model(folder, base, make_contract(template, load_tokenizer(tokenizer_folder(folder, base)), guard=False))
 
 
@@ -83,25 +91,46 @@ def verify(
     numbers: list[References] = []
     steps.append(_timed_step("reference numbers", lambda: _references(model, config, numbers)))
     renderer = Renderer(model.contract, tokenizer)
+    rows = sampled_rows(model, renderer)
     if server is not None:
-        endpoint = endpoint_of(server, served_as)
-        return [*steps, _live(endpoint, config, renderer, {endpoint.models[-1]: numbers[0]})]
-    return [*steps, _with_own_server(model, config, renderer, numbers[0])]
+        endpoint, base = endpoint_of(server, served_as)
+        return [*steps, _live(endpoint, config, renderer, {endpoint.models[0]: numbers[0]}, base, rows)]
+    return [*steps, _with_own_server(model, config, renderer, numbers[0], rows)]
 
 
-def endpoint_of(url: str, served_as: str | None) -> Endpoint:
-    """A running server, with the key from the environment. Raises UsageError for a missing or wrong model name."""
+def sampled_rows(model: Model, renderer: Renderer) -> list[Golden]:
+    """A sample of the training rows of the run that the model comes from, as training renders them; none for a model
+    from elsewhere. Rows that the contract does not cover (too long, refused) are left out."""
+    data = data_beside(model.folder)
+    if not (data / TRAIN).is_file():
+        return []
+    rows = read_rows(data)
+    chosen = random.Random(ROWS_SEED).sample(rows, min(SAMPLED_ROWS, len(rows)))
+    found = [render_golden(renderer, f"row {row.get('id', '')}", row_messages(row)) for row in chosen]
+    return [one for one in found if one.refused is None and len(one.ids) <= model.contract.max_length - 8]
+
+
+def endpoint_of(url: str, served_as: str | None) -> tuple[Endpoint, str | None]:
+    """A running server, with the key from the environment, and the name of the base model of an adapter on it.
+
+    Raises UsageError for a missing or wrong model name.
+    """
     endpoint = Endpoint(url.rstrip("/"), os.environ.get(KEY_VARIABLE, ""), ())
-    models = _served_names(endpoint)
+    parents = _served_models(endpoint)
+    models = list(parents)
     if served_as is None and len(models) != 1:
         raise UsageError(f"the server offers several models; name one with --model: {', '.join(models)}")
     if served_as is not None and served_as not in models:
         raise UsageError(f"the server has no model {served_as!r}; it offers: {', '.join(models)}")
-    return replace(endpoint, models=(served_as or models[0],))
+    name = served_as or models[0]
+    return replace(endpoint, models=(name,)), parents[name]
 
 
-def _served_names(endpoint: Endpoint) -> list[str]:
-    """The names of a server's models. Raises ServerFault or UsageError when the server does not list them."""
+def _served_models(endpoint: Endpoint) -> dict[str, str | None]:
+    """The names of a server's models, adapters with the name of their base model.
+
+    Raises ServerFault or UsageError when the server does not list them.
+    """
     import httpx
 
     url = endpoint.url
@@ -109,15 +138,16 @@ def _served_names(endpoint: Endpoint) -> list[str]:
         answer = httpx.get(f"{url}/v1/models", headers=endpoint.headers, timeout=30, trust_env=False)
         if answer.status_code == 401:
             raise UsageError(f"the server at {url} needs a key: set the environment variable {KEY_VARIABLE}")
-        models = [str(entry["id"]) for entry in answer.json()["data"]] if answer.status_code == 200 else []
+        entries = answer.json()["data"] if answer.status_code == 200 else []
+        models = {str(entry["id"]): entry.get("parent") for entry in entries}
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise UsageError(
             f"--server {url} is not a valid address ({error}); write one such as http://127.0.0.1:8000"
         ) from None
     except httpx.TransportError as error:
         raise ServerFault(f"there is no server at {url} ({type(error).__name__})") from None
-    except (ValueError, KeyError, TypeError):
-        models = []
+    except (ValueError, KeyError, TypeError, AttributeError):
+        models = {}
     if not models:
         raise ServerFault(f"the server at {url} does not list its models at /v1/models; it must be a vLLM server")
     return models
@@ -160,18 +190,28 @@ def _references(model: Model, config: Config, numbers: list[References]) -> list
     return []
 
 
-def _live(endpoint: Endpoint, config: Config, renderer: Renderer, numbers: dict[str, References]) -> VerificationStep:
+def _live(
+    endpoint: Endpoint,
+    config: Config,
+    renderer: Renderer,
+    numbers: dict[str, References],
+    base: str | None,
+    rows: Sequence[Golden],
+) -> VerificationStep:
     started = time.monotonic()
     problems, detail = [], ""
     try:
-        compared = check_models(endpoint, config.serve, renderer, numbers)
-        detail = f"{compared} prompts compared"
+        compared = check_models(endpoint, config.serve, renderer, numbers, base, rows)
+        of_rows = f", {plural(len(rows), 'training row')} among them" if rows else ""
+        detail = f"{compared} prompts compared{of_rows}"
     except PromptMismatch as mismatch:
         problems = [Problem("live", "error", str(mismatch))]
     return VerificationStep("live", time.monotonic() - started, problems, detail)
 
 
-def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: References) -> VerificationStep:
+def _with_own_server(
+    model: Model, config: Config, renderer: Renderer, numbers: References, rows: Sequence[Golden]
+) -> VerificationStep:
     """The live check against a server started as `serve` would."""
     log = RunFolder(Path(config.runs_dir).resolve() / f"verify-{model.contract.digest[:10]}").log
     with ExitStack() as stack:
@@ -179,7 +219,7 @@ def _with_own_server(model: Model, config: Config, renderer: Renderer, numbers: 
         say("· start vLLM")
         endpoint = stack.enter_context(vllm_server(plan, config.serve, log))
         named = {BASE: numbers.of_base, CANDIDATE: numbers} if plan.adapters else {BASE: numbers}
-        return _live(endpoint, config, renderer, named)
+        return _live(endpoint, config, renderer, named, BASE, rows)
 
 
 def plan_for(model: Model, config: Config, prompt: Path) -> ServerPlan:

@@ -188,6 +188,22 @@ def bos_missing(bench: Bench) -> Check:
     return static(contract_for(template, bench.tokenizer, bench.folder, "alpaca"), bench.tokenizer)
 
 
+def bos_without_a_rule(bench: Bench) -> Check:
+    """As tokenizers are that were converted from GGUF."""
+    from tokenizers import processors
+
+    tokenizer = deepcopy(bench.tokenizer)
+    tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
+    template = changed(read_template("alpaca.jinja"), ("{{- bos_token or '' -}}", ""))
+    return static(contract_for(template, tokenizer, bench.folder, "alpaca"), tokenizer)
+
+
+def answers_dropped(bench: Bench) -> Check:
+    role = "{%- if message.role == 'assistant' -%}"
+    older = "{%- if message.role == 'assistant' and loop.index0 < messages | length - 4 -%}"
+    return of_template(bench, (role, older + role.replace("if", "elif")))
+
+
 def bos_twice(bench: Bench) -> Check:
     template = "{{- bos_token -}}" + read_template("alpaca.jinja")
     return static(contract_for(template, bench.tokenizer, bench.folder, "alpaca"), bench.tokenizer)

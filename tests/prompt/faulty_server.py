@@ -5,6 +5,7 @@ A transport between client and server adds to every request what a server with t
 
 import asyncio
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -59,10 +60,16 @@ def client(bench: Bench, change: Change | None = None, model: str = "candidate")
     return made
 
 
-def live(bench: Bench, renderer: Renderer, change: Change | None = None, numbers: References | None = None) -> Check:
+def live(
+    bench: Bench,
+    renderer: Renderer,
+    change: Change | None = None,
+    numbers: References | None = None,
+    base: str | None = None,
+) -> Check:
     async def check() -> int:
-        async with client(bench, change) as asked:
-            return await live_check(asked, renderer, numbers)
+        async with client(bench, change) as asked, client(bench, change, base or "candidate") as asked_base:
+            return await live_check(asked, renderer, numbers, asked_base if base else None)
 
     return lambda: asyncio.run(check())
 
@@ -215,6 +222,49 @@ def context_too_short(bench: Bench) -> Check:
     return serving(bench, lambda path, body: body, contract)
 
 
+def cut_to_1200_tokens(bench: Bench) -> Check:
+    settings = {"truncate_prompt_tokens": 1200, "truncation_side": "left"}
+    return serving(bench, lambda path, body: {**body, **settings} if path == CHAT else body)
+
+
+def limit_shorter_than_the_contract(bench: Bench) -> Check:
+    """A contract longer than the server's limit, whose other conversations fit."""
+    length = int(1.5 * bench.served.config.serve.max_model_len)
+    contract = contract_for(read_template("chatml.jinja"), bench.tokenizer, bench.folder, max_length=length)
+    return serving(bench, lambda path, body: body, contract)
+
+
+def last_eight_messages(bench: Bench) -> Check:
+    def change(path: str, body: Body) -> Body:
+        return {**body, "messages": body["messages"][-8:]} if "messages" in body else body
+
+    return serving(bench, change)
+
+
+def parts_masked(bench: Bench) -> Check:
+    return rewritten(bench, lambda text: re.sub(r"\S+@\S+", "[EMAIL]", text))
+
+
+def long_system_rewritten(bench: Bench) -> Check:
+    def change(path: str, body: Body) -> Body:
+        messages = [
+            {**one, "content": one["content"][:1000]} if one["role"] == "system" else one
+            for one in body.get("messages", [])
+        ]
+        return {**body, "messages": messages} if messages else body
+
+    return serving(bench, change)
+
+
+def penalties_by_default(bench: Bench) -> Check:
+    return serving(bench, set_by_default(presence_penalty=0.3, frequency_penalty=0.1))
+
+
+def short_answers_by_default(bench: Bench) -> Check:
+    """As vLLM with max_new_tokens in its generation configuration; every request that names no length is such a one."""
+    return serving(bench, set_by_default(max_tokens=256))
+
+
 def text_normalised(bench: Bench) -> Check:
     return rewritten(bench, lambda text: unicodedata.normalize("NFC", text))
 
@@ -252,6 +302,18 @@ def another_adapter(bench: Bench) -> Check:
                 weight.copy_(weight.flip(0))
 
     return of_adapter(bench, tuned(bench, train_more))
+
+
+def stale_adapter(bench: Bench) -> Check:
+    """The server's adapter is the one of training a little earlier: training's own numbers are near, not equal."""
+    numbers = References.load(bench.served.adapter)
+    assert numbers is not None
+    pairs = zip(numbers.candidate, numbers.base, strict=True)
+    later = []
+    for new, old in pairs:
+        further = {token: value + 0.15 * (value - old.logprobs[token]) for token, value in new.logprobs.items()}
+        later.append(new.model_copy(update={"logprobs": further}))
+    return live(bench, bench.served.renderer, numbers=References(candidate=later, base=numbers.base), base="base")
 
 
 def adapter_scaled_otherwise(bench: Bench) -> Check:
