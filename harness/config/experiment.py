@@ -123,6 +123,9 @@ class ServeConfig(Group):
     request_timeout_s: Positive = 1800.0
     """Seconds without data from the server after which a request counts as failed and is repeated."""
 
+    stall_timeout_s: Positive = 120.0
+    """Seconds in which the server neither answers nor computes a token; then it counts as hung and is restarted."""
+
     concurrency: Count = 256
     """Most requests that wait for the server at the same time."""
 

@@ -10,7 +10,8 @@ HarnessError                   1   never raised directly
 ├── EnvironmentFault           3   this machine lacks something
 │   ├── MissingDependency      3   a package is not installed
 │   ├── ServerFault            3   the server did not start, or died
-│   │   └── RequestRefused     3   the server answers, but refuses this request
+│   │   ├── RequestRefused     3   the server answers, but refuses this request
+│   │   └── ServerStalled      3   the server runs, but answers nothing and computes nothing
 │   ├── ServerGone             3   in evaluate/dispatch.py, which restarts the server
 │   ├── DiskFull               3   the disk is full
 │   ├── OutOfMemory            3   the machine or the GPU has too little memory
@@ -123,6 +124,10 @@ class ServerFault(EnvironmentFault):
 
 
 class RequestRefused(ServerFault):
+    pass
+
+
+class ServerStalled(ServerFault):
     pass
 
 

@@ -1,8 +1,8 @@
 """Sends the questions of all tasks to all models of one server, many at a time, and survives failures.
 
-A failed request is tried again after growing pauses. A server that dies is restarted, and dispatch continues. A
-question that was in flight when the server died twice is sent alone; if the server dies again, the question is given
-up.
+A failed request is tried again after growing pauses. A server that dies, or makes no progress for
+`serve.stall_timeout_s`, is restarted, and dispatch continues. A question that was in flight when the server died twice
+is sent alone; if the server dies again, the question is given up.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Any
 
 from harness.config.experiment import ServeConfig
 from harness.core.console import plural, progress, say
-from harness.core.errors import EnvironmentFault, RequestRefused, ServerFault
+from harness.core.errors import EnvironmentFault, RequestRefused, ServerFault, ServerStalled
 from harness.evaluate import requests
 from harness.evaluate.journal import JournalEntry
 from harness.evaluate.requests import Conversation, Question
 from harness.prompt.render import Renderer
-from harness.serve.client import Client
+from harness.serve.client import Client, watch
 from harness.serve.server import Endpoint
 from harness.serve.session import LiveServer
 
@@ -31,7 +31,7 @@ RESTARTS = 6
 
 
 class ServerGone(EnvironmentFault):
-    """The server's process does not answer any more; never leaves this file."""
+    """The server's process does not answer any more, or hangs; never leaves this file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,16 +126,25 @@ class RequestDispatcher:
                 in_flight.remove(pending)
                 self._finish(pending, entries, bar)
 
+        async def stop_when_hung() -> None:
+            try:
+                await watch(endpoint, list(clients.values()), self.config.stall_timeout_s)
+            except ServerStalled as stalled:
+                raise ServerGone(str(stalled)) from None
+
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(1 if alone else min(self.config.concurrency, len(waiting))):
-                    group.create_task(work())
+                watching = group.create_task(stop_when_hung())
+                workers = 1 if alone else min(self.config.concurrency, len(waiting))
+                if working := [group.create_task(work()) for _ in range(workers)]:
+                    await asyncio.wait(working)
+                watching.cancel()
         except ExceptionGroup as failures:
             first = min(failures.exceptions, key=lambda error: isinstance(error, ServerGone))
             for pending in in_flight if isinstance(first, ServerGone) else ():
                 self.deaths[pending] += 1
                 if alone:
-                    reason = f"the vLLM server died each of the {self.deaths[pending]} times that it got this request"
+                    reason = f"the vLLM server died or hung all {self.deaths[pending]} times that it got this request"
                     self._finish(pending, RequestFailure(reason, refused=False), bar)
                 else:
                     waiting.append(pending)

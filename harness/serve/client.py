@@ -1,14 +1,17 @@
 """The client of a vLLM server: many concurrent requests. Every answer has the prompt ids that the model was fed."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from harness.core.errors import RequestRefused, ServerFault
+from harness.core.errors import RequestRefused, ServerFault, ServerStalled
 from harness.serve.cpu_plugin import SCORE_FROM
 from harness.serve.server import Endpoint
+
+TOKEN_COUNTERS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Client:
         import httpx
 
         self.model = model
+        self.answers = 0  # counted for `watch`
         self._limits = asyncio.Semaphore(concurrency)
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
@@ -129,6 +133,7 @@ class Client:
                 response = await self._http.post(path, json={"model": self.model, **body})
             except httpx.TransportError as error:
                 raise ServerFault(f"the vLLM server stopped answering ({type(error).__name__}: {error})") from None
+        self.answers += 1
         if response.status_code >= 500 or response.status_code == 429:
             raise ServerFault(f"the vLLM server failed on a request to {path}: {response.text[:500]}")
         if response.status_code != 200:
@@ -136,6 +141,29 @@ class Client:
         with _token_ids_expected():
             answer: dict[str, Any] = response.json()
             return answer
+
+
+async def watch(endpoint: Endpoint, clients: Sequence[Client], stall_s: float) -> NoReturn:
+    """Runs until it is cancelled, or raises ServerStalled when the server has made no progress for `stall_s` seconds.
+
+    Progress is an answer to one of `clients`, or a token in vLLM's own counters: many long answers take minutes, too.
+    """
+    import httpx
+
+    before: tuple[int, float] | None = None
+    since = time.monotonic()
+    async with httpx.AsyncClient(timeout=min(10.0, stall_s), trust_env=False, headers=endpoint.headers) as http:
+        while True:
+            tokens = 0.0
+            with suppress(httpx.TransportError):
+                lines = (await http.get(f"{endpoint.url}/metrics")).text.splitlines()
+                tokens = sum(float(line.split()[-1]) for line in lines if line.startswith(TOKEN_COUNTERS))
+            now = (sum(client.answers for client in clients), tokens)
+            if now != before:
+                before, since = now, time.monotonic()
+            elif time.monotonic() - since > stall_s:
+                raise ServerStalled(f"the vLLM server has answered nothing and computed nothing for {stall_s:g} s")
+            await asyncio.sleep(min(5.0, stall_s / 4))
 
 
 def _scored(ids: list[int], start: int, choice: dict[str, Any]) -> Scored:

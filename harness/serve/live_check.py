@@ -12,7 +12,7 @@ from harness.prompt.contract import NEUTRAL, Golden
 from harness.prompt.golden import further_conversations, near_limit
 from harness.prompt.numerics import References, explain
 from harness.prompt.render import Renderer
-from harness.serve.client import Client, Generation
+from harness.serve.client import Client, Generation, watch
 from harness.serve.server import BASE, Endpoint
 
 FORCED = 100.0
@@ -31,20 +31,28 @@ def check_models(
     """Runs the live check on every model of a server; returns the number of prompts compared.
 
     `numbers` holds reference log-probabilities by model name, if there are any; `base` is the base model's name on the
-    server, None where it is unknown; `rows` are conversations of the training data. Raises PromptMismatch.
+    server, None where it is unknown; `rows` are conversations of the training data. Raises PromptMismatch, and
+    ServerStalled for a server that makes no progress.
     """
 
-    async def check(model: str) -> int:
-        async with AsyncExitStack() as stack:
-            names = [model] if base is None else [model, base]
-            settings = (config.request_timeout_s, config.concurrency)
-            clients = [await stack.enter_async_context(Client(endpoint, name, *settings)) for name in names]
-            first = model == endpoint.models[0]  # one long prompt is enough for all models of a server
-            asked_base = clients[-1] if base else None
-            return await live_check(clients[0], renderer, numbers.get(model), asked_base, rows, at_limit=first)
-
     async def check_all() -> int:
-        found = await asyncio.gather(*map(check, endpoint.models), return_exceptions=True)
+        async with AsyncExitStack() as stack:
+            names = list(dict.fromkeys([*endpoint.models, *([base] if base else [])]))
+            settings = (config.request_timeout_s, config.concurrency)
+            clients = {name: await stack.enter_async_context(Client(endpoint, name, *settings)) for name in names}
+            of_base = clients[base] if base else None
+            checks = [  # one long prompt is enough for all models of a server
+                live_check(clients[name], renderer, numbers.get(name), of_base, rows, at_limit=name == names[0])
+                for name in endpoint.models
+            ]
+            watching = asyncio.create_task(watch(endpoint, list(clients.values()), config.stall_timeout_s))
+            checking = asyncio.gather(*checks, return_exceptions=True)
+            await asyncio.wait((watching, checking), return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                checking.cancel()
+                await watching
+            watching.cancel()
+            found = checking.result()
         for error in found:
             if isinstance(error, BaseException):
                 raise error

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from harness.config.experiment import ServeConfig
 from harness.core.console import say, timed
-from harness.core.errors import ServerFault
+from harness.core.errors import ServerFault, ServerStalled
 from harness.model.load import adapter_config
 from harness.prompt.contract import Contract
 from harness.prompt.numerics import References, known_or_computed
@@ -74,9 +74,17 @@ class LiveServer:
         return self._ready
 
     def endpoint(self) -> Endpoint:
-        """The running server, started if necessary. Raises ServerFault."""
+        """The running server, started if necessary, and once more if it hangs before its first use.
+
+        Raises ServerFault.
+        """
         if self._endpoint is None:
-            self._endpoint = self.begin()()
+            try:
+                self._endpoint = self.begin()()
+            except ServerStalled as stalled:
+                say(f"  {stalled}; restarting it (its logs: {self.logs})")
+                self.stop()
+                self._endpoint = self.begin()()
         return self._endpoint
 
     def stop(self) -> None:

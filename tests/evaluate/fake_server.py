@@ -15,6 +15,7 @@ from harness.serve.server import Endpoint
 OK = 200
 DIES = -1
 HANGS_UP = -2
+HANGS = -3
 
 
 class Renderer:
@@ -47,12 +48,14 @@ class FakeServer:
         self.starts = 0
         self.most_in_flight = 0
         self._in_flight = 0
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
 
     @contextmanager
     def start(self) -> Iterator[Callable[[], Endpoint]]:
         """One life of the server; every start has a new endpoint."""
         self.starts += 1
+        self._stopping.clear()
         server = _Quiet(("127.0.0.1", 0), self._handler())
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -60,6 +63,7 @@ class FakeServer:
             endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}", "", ("base",))
             yield lambda: endpoint
         finally:
+            self._stopping.set()
             server.shutdown()
             server.server_close()
             thread.join()
@@ -78,6 +82,9 @@ class FakeServer:
                 prompt = body["messages"][0]["content"]
                 with fake._counted():
                     status = fake._status(prompt)
+                    if status == HANGS:
+                        fake._stopping.wait()
+                        return
                     with fake._lock:  # answers are sent before any client learns of a death
                         self._say(prompt, status)
 

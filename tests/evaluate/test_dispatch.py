@@ -1,10 +1,11 @@
 """Dispatch: every question gets exactly one result, whatever the server does; a failure has its reason."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
-from fake_server import DIES, HANGS_UP, OK, FakeServer, Renderer, question
+from fake_server import DIES, HANGS, HANGS_UP, OK, FakeServer, Renderer, question
 
 from harness.config.experiment import ServeConfig
 from harness.core.errors import PromptMismatch
@@ -24,7 +25,9 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "LONGEST_PAUSE_S", 0.02)
 
 
-def dispatched(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8) -> Results:
+def dispatched(
+    server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency: int = 8, stall_timeout_s: float = 120
+) -> Results:
     """The results by prompt; two results of one question are an error."""
     results: Results = {}
 
@@ -32,7 +35,7 @@ def dispatched(server: FakeServer, prompts: Sequence[str] = PROMPTS, concurrency
         assert one.question.context not in results
         results[one.question.context] = entries
 
-    config = ServeConfig(concurrency=concurrency, request_timeout_s=600)
+    config = ServeConfig(concurrency=concurrency, request_timeout_s=600, stall_timeout_s=stall_timeout_s)
     pending = [PendingQuestion("base", "base", question(p), ([{"role": "user", "content": p}], True)) for p in prompts]
     with LiveServer(server.start) as live:
         RequestDispatcher(Renderer(), config, on_result).run(pending, live, "test")  # type: ignore[arg-type]
@@ -104,9 +107,34 @@ def test_a_question_that_kills_the_server_is_the_only_one_given_up() -> None:
     server = FakeServer(always(DIES, "020"))
     results = dispatched(server)
     assert set(failures(results)) == {"question 020"}
-    assert "died each of the 3 times" in failures(results)["question 020"].reason
+    assert "died or hung all 3 times" in failures(results)["question 020"].reason
     assert len(texts(results)) == len(PROMPTS) - 1
     assert {server.answered[p] for p in PROMPTS if p != "question 020"} == {1}
+
+
+def test_a_server_that_hangs_is_restarted(capsys: pytest.CaptureFixture[str]) -> None:
+    server = FakeServer(lambda prompt, before: HANGS if prompt.endswith("20") and before == 0 else OK)
+    assert len(texts(dispatched(server, stall_timeout_s=0.5))) == len(PROMPTS)
+    assert server.starts == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has answered nothing and computed nothing for 0.5 s" in said
+    assert "restarting it (1 question left)" in said
+
+
+def test_a_question_that_hangs_the_server_is_the_only_one_given_up() -> None:
+    results = dispatched(FakeServer(always(HANGS, "020")), stall_timeout_s=0.3)
+    assert set(failures(results)) == {"question 020"}
+    assert "died or hung all 3 times" in failures(results)["question 020"].reason
+
+
+def test_a_slow_server_is_not_taken_for_one_that_hangs() -> None:
+    def behave(prompt: str, before: int) -> int:
+        time.sleep(0.2)  # one answer at a time, the whole far longer than the server may take for one
+        return OK
+
+    server = FakeServer(behave)
+    assert len(texts(dispatched(server, PROMPTS[:10], concurrency=1, stall_timeout_s=1))) == 10
+    assert server.starts == 1
 
 
 def test_a_server_that_always_dies_ends_dispatch() -> None:

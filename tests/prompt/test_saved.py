@@ -123,7 +123,7 @@ class TestMadeElsewhere:
         edited(folder / "generation_config.json", {"repetition_penalty": 1.1, "top_k": 50})
         (found,) = problems(bench, folder)
         assert found.severity == "note"
-        assert found.message.endswith("samples with repetition_penalty=1.1")
+        assert found.message.endswith("answers with repetition_penalty=1.1 unless told otherwise")
 
     @pytest.mark.parametrize("stops", [0, [0], None])
     def test_answers_that_nothing_would_end_are_a_fault(self, bench: Bench, folder: Path, stops: object) -> None:
