@@ -14,7 +14,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,10 +44,10 @@ def sha256_folder(folder: Path, pattern: str = "*") -> str:
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob(pattern)) if path.is_file()})
 
 
-def sha256_tree(folder: Path, without: str | None = None) -> str:
-    """SHA-256 (hex) of names and contents of all files below a folder, except __pycache__ and files named `without`."""
+def sha256_tree(folder: Path, without: Collection[str] = ()) -> str:
+    """SHA-256 (hex) of names and contents of all files below a folder, except __pycache__ and names in `without`."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
-    files = [path for path in files if path.name != without]
+    files = [path for path in files if path.name not in without]
     return sha256_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
 
 

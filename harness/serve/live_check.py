@@ -107,7 +107,11 @@ async def _golden_mismatches(client: Client, renderer: Renderer, golden: Golden)
     asked = _asked(golden)
     generating = {**asked, **({"tool_choice": "none"} if golden.tools else {})}
     expected = {"/tokenize": golden.prompt, "generation": golden.prompt}
-    asks = [client.tokenize(golden.question, **asked), _fed(client, golden.question, generating)]
+
+    async def fed() -> list[int]:
+        return (await client.generate(golden.question, max_tokens=1, temperature=0.0, **generating)).prompt_ids
+
+    asks = [client.tokenize(golden.question, **asked), fed()]
     if golden.untrainable is None:
         finished = renderer.encode(renderer.text(golden.messages, add_generation_prompt=False, **golden.arguments))
         expected["/tokenize, finished conversation"] = finished
@@ -147,10 +151,6 @@ async def _accepts(client: Client, golden: Golden) -> bool:
     except RequestRefused:
         return False
     return True
-
-
-async def _fed(client: Client, messages: Sequence[Any], settings: dict[str, Any]) -> list[int]:
-    return (await client.generate(messages, max_tokens=1, temperature=0.0, **settings)).prompt_ids
 
 
 async def _stop_mismatches(client: Client, renderer: Renderer) -> list[str]:

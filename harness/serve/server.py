@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,10 +89,20 @@ class Launched:
     started: float
 
     def ready(self) -> Endpoint:
-        """Waits until the server answers. Raises ServerFault when it does not start in time."""
-        _wait_until_ready(self.process, self.endpoint, self.started + self.config.start_timeout_s, self.config)
-        say(f"  server ready after {time.monotonic() - self.started:.0f} s")
-        return self.endpoint
+        """Waits until the server answers. Raises ServerFault when it ends, or does not start in time."""
+        import httpx
+
+        while (seconds := time.monotonic() - self.started) < self.config.start_timeout_s:
+            if self.process.poll() is not None:
+                raise ServerFault(f"the vLLM server ended with code {self.process.returncode} during startup")
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{self.endpoint.url}/health", timeout=5, trust_env=False).status_code == 200:
+                    say(f"  server ready after {seconds:.0f} s")
+                    return self.endpoint
+            time.sleep(0.25)
+        raise ServerFault(
+            f"the vLLM server did not answer within {self.config.start_timeout_s:.0f} s. Raise serve.start_timeout_s."
+        )
 
 
 @contextmanager
@@ -170,16 +180,10 @@ def server_environment(config: ServeConfig, key: str) -> dict[str, str]:
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(config.kv_cache_gib)
         environment[ONE_IMPORT] = "1"
         environment.setdefault("GLIBC_TUNABLES", KEEP_MEMORY)
-        environment |= _preloaded_openmp()
+        # Intel's OpenMP runtime, if its wheel is installed, is faster than the one in torch
+        if libraries := sorted(Path(sys.prefix).glob("lib/libiomp5.so")):
+            environment["LD_PRELOAD"] = ":".join(filter(None, [str(libraries[0]), os.environ.get("LD_PRELOAD")]))
     return environment
-
-
-def _preloaded_openmp() -> dict[str, str]:
-    """Preloads Intel's OpenMP runtime if its wheel is installed: it is faster than the one in torch."""
-    libraries = sorted(Path(sys.prefix).glob("lib/libiomp5.so"))
-    if not libraries:
-        return {}
-    return {"LD_PRELOAD": ":".join(filter(None, [str(libraries[0]), os.environ.get("LD_PRELOAD")]))}
 
 
 def usable_port(config: ServeConfig) -> int:
@@ -195,25 +199,6 @@ def usable_port(config: ServeConfig) -> int:
             ) from None
         port: int = probe.getsockname()[1]
         return port
-
-
-def _wait_until_ready(
-    process: subprocess.Popen[bytes], endpoint: Endpoint, deadline: float, config: ServeConfig
-) -> None:
-    import httpx
-
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFault(f"the vLLM server ended with code {process.returncode} during startup")
-        try:
-            if httpx.get(f"{endpoint.url}/health", timeout=5, trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.25)
-    raise ServerFault(
-        f"the vLLM server did not answer within {config.start_timeout_s:.0f} s. Raise serve.start_timeout_s."
-    )
 
 
 def _tail(log: Path) -> str:

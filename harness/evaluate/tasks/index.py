@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import resources
+from harness.core.installed import version_of
 from harness.core.store import sha256_json, write_json
 from harness.model.load import cache_dir
 
@@ -85,10 +86,8 @@ def stock_index() -> Index:
 
     It is built again when the version or the place of lm-eval changes.
     """
-    from importlib.metadata import version
-
     root = _root()
-    key = sha256_json([version("lm-eval"), str(root), root.stat().st_mtime_ns])
+    key = sha256_json([version_of("lm-eval"), str(root), root.stat().st_mtime_ns])
     path = cache_dir() / "lm_eval" / f"index-{key[:16]}.json"
     try:
         index = json.loads(path.read_text())
