@@ -2,7 +2,7 @@
 
     python benchmarks/gate.py errors     [--replicates 100000]
     python benchmarks/gate.py coverage   [--replicates 100000]
-    python benchmarks/gate.py clusters   [--replicates 100000]
+    python benchmarks/gate.py clusters   [--replicates 20000]
     python benchmarks/gate.py continuous [--replicates 100000]
     python benchmarks/gate.py worst      [--replicates 20000]
     python benchmarks/gate.py intervals  [--replicates 100000]
@@ -55,6 +55,7 @@ def main() -> None:
     elif given.what == "clusters":
         gate_clusters.coverage(replicates)
         gate_clusters.errors(replicates)
+        gate_clusters.equal_weights()
     elif given.what == "continuous":
         gate_scores.continuous(replicates, given.only)
     elif given.what == "worst":
@@ -136,7 +137,7 @@ def few_items() -> None:
             grid = np.linspace(margin, 0.4, 12).tolist()
             worst = max(power_noninferiority(n, margin, psi, 0.05, -margin) for psi in grid)
             rival = max(_t_interval_passes(n, margin, psi) for psi in grid)
-            chances = [f"{power_noninferiority(n, margin, psi, 0.05):.1%}" for psi in (0.05, 0.10, 0.20)]
+            chances = [f"{power_noninferiority(n, margin, psi, 0.05, 0.0):.1%}" for psi in (0.05, 0.10, 0.20)]
             harmed = max(_harm_rate(n, psi) for psi in np.linspace(0.02, 0.4, 20))
             row(n, margin, at_most(worst, 0.055), at_most(rival, 0.055), at_most(harmed, 0.055), *chances)
     print()

@@ -237,7 +237,7 @@ def _max_errors(n: int, floor: float, alpha: float) -> int:
 def _power(n: int, margin: float, discordance: float, alpha: float) -> float:
     """Chance that an equal model passes: exact, or by the normal distribution where enumeration would take long."""
     if n <= ENUMERATED:
-        return power_noninferiority(n, margin, discordance, alpha)
+        return power_noninferiority(n, margin, discordance, alpha, 0.0)
     return float(norm.cdf(margin / math.sqrt(discordance / n) - norm.isf(alpha))) if discordance else 1.0
 
 

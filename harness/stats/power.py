@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from harness.stats.checks import require_count, require_open_unit, require_unit
@@ -36,7 +37,7 @@ def n_for_bounded_mean(
 ) -> int:
     """Items (or clusters) with which `bounded_mean_p` shows non-inferiority at alpha with the given power.
 
-    By the normal approximation: the value that the test adds, −heaviest, moves the mean by about heaviest/n.
+    By the normal approximation: the value that the test adds, −heaviest, lowers the sum and adds to its variance.
     `variance` is that of the items' differences or of the clusters' values, `heaviest` the largest weight or size over
     the average one (1 for equal items), `delta` the true Δ. Never below the n that suffices without any change.
     Raises ValueError when delta ≤ −margin: then no n suffices.
@@ -46,11 +47,15 @@ def n_for_bounded_mean(
     distance = margin + delta
     if not distance > 0 or variance < 0 or heaviest < 1 - 1e-9:
         raise ValueError(f"need delta > -{margin}, variance >= 0 and heaviest >= 1: {delta}, {variance}, {heaviest}")
-    # distance·n − heaviest = quantiles·√(variance·n), solved for √n
-    root = float(norm.isf(alpha) + norm.ppf(power)) * math.sqrt(variance)
-    planned = ((root + math.sqrt(root**2 + 4 * distance * heaviest)) / (2 * distance)) ** 2
-    share = min(distance / heaviest, 1 - 1e-9)
-    return math.ceil(max(planned if variance > 0 else 0.0, math.log(alpha) / math.log1p(-share)))
+    low, high = float(norm.isf(alpha)), float(norm.ppf(power))
+
+    def reached(n: float) -> float:
+        return distance * n - heaviest - low * math.sqrt(variance * n + heaviest**2) - high * math.sqrt(variance * n)
+
+    most = 16 * (heaviest / distance + ((low + abs(high)) / distance) ** 2 * max(variance, 1e-6)) + 16
+    planned = float(brentq(reached, 0.0, most))
+    share = distance / (heaviest * (1 - margin) + distance)
+    return math.ceil(max(planned, math.log(alpha) / math.log1p(-share)))
 
 
 def detectable_margin(n: int, discordance: float, alpha: float, power: float) -> float:
@@ -68,7 +73,7 @@ def detectable_margin(n: int, discordance: float, alpha: float, power: float) ->
     return min(1.0, max(quantiles * math.sqrt(discordance / n), 1 - math.pow(alpha, 1 / n)))
 
 
-def power_noninferiority(n: int, margin: float, discordance: float, alpha: float, delta: float = 0.0) -> float:
+def power_noninferiority(n: int, margin: float, discordance: float, alpha: float, delta: float) -> float:
     """Chance that `noninferiority_p` ≤ alpha on n right/wrong items at the true Δ = delta, by enumeration.
 
     For each number of gains, bisection gives the largest number of losses that still passes. Raises ValueError unless

@@ -50,11 +50,10 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in false_discovery_control(require_p_values(p_values), method="bh")]
 
 
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Two-sided interval inside [0, 1] (Wilson 1927). Raises ValueError for n = 0 or impossible counts."""
-    require_open_unit("level", level)
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Two-sided 95% interval inside [0, 1] (Wilson 1927). Raises ValueError for n = 0 or impossible counts."""
     _require_successes(successes, n)
-    found = binomtest(successes, n).proportion_ci(level, method="wilson")
+    found = binomtest(successes, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
 

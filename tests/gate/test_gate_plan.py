@@ -44,6 +44,16 @@ def test_clustered_items_need_more() -> None:
     assert together.needed[0.1] == pytest.approx(2 * alone.needed[0.1], abs=2)
 
 
+@pytest.mark.parametrize(("n", "outlook"), [(290, "cannot pass"), (600, "chance")])
+def test_a_plan_like_a_run_with_clusters_counts_clusters(n: int, outlook: str) -> None:
+    """Clusters of 5 that share one draw; 59 of them must be there, even if none changes."""
+    clustered = Expected(**(vars(KNOWN) | {"design": 5.0, "bounded": True, "size": 5.0, "discordance": 0.02, "n": 600}))
+    (line,) = plan(policy(guard()), "smoke", {"quiz": n}, [clustered])
+    assert line.min_items == 5 * 59
+    assert line.needed[0.02] > 5 * 59
+    assert outlook in line.outlook
+
+
 @pytest.mark.parametrize(
     ("n", "outlook"), [(58, "cannot pass"), (59, "passes with at most 0 errors"), (200, "at most 4")]
 )

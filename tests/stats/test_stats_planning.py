@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
+from harness.stats.clustered import clustered_mean_p
 from harness.stats.paired import noninferiority_p
 from harness.stats.power import (
     detectable_margin,
+    n_for_bounded_mean,
     n_for_floor,
     n_for_noninferiority,
     power_noninferiority,
@@ -25,19 +27,16 @@ P_VALUES = st.lists(st.floats(0, 1), max_size=20)
 
 
 @pytest.mark.parametrize(
-    ("successes", "n", "level", "limits"),
+    ("successes", "n", "limits"),
     [
-        (0, 10, 0.95, (0.0, 0.2775327998628892)),
-        (10, 10, 0.95, (0.7224672001371109, 1.0)),
-        (3, 17, 0.95, (0.06191126637620992, 0.4102945856883412)),
-        (842, 1319, 0.9, (0.6163387832493612, 0.6598195500554404)),
-        (400_000, 1_000_000, 0.99, (0.3987387740054369, 0.40126255296507907)),
-        (1, 1, 0.5, (0.6873152559174167, 1.0)),
+        (0, 10, (0.0, 0.2775327998628892)),
+        (10, 10, (0.7224672001371109, 1.0)),
+        (3, 17, (0.06191126637620992, 0.4102945856883412)),
     ],
 )
-def test_wilson_by_its_formula(successes: int, n: int, level: float, limits: tuple[float, float]) -> None:
+def test_wilson_by_its_formula(successes: int, n: int, limits: tuple[float, float]) -> None:
     """(p + z²/2n ± z√(p(1 − p)/n + z²/4n²)) / (1 + z²/n), computed once."""
-    assert wilson_interval(successes, n, level) == pytest.approx(limits, abs=1e-12)
+    assert wilson_interval(successes, n) == pytest.approx(limits, abs=1e-12)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (842, 1319)])
@@ -72,7 +71,7 @@ def test_wilson_equals_published_values() -> None:
         (1, 29): (0.0061, 0.1718),
     }
     for (successes, n), limits in published.items():
-        assert wilson_interval(successes, n, 0.95) == pytest.approx(limits, abs=5.1e-5)
+        assert wilson_interval(successes, n) == pytest.approx(limits, abs=5.1e-5)
 
 
 @pytest.mark.parametrize("n", [20, 101, 300])
@@ -88,16 +87,14 @@ def test_exact_bounds_never_err_more_often_than_alpha(n: int, floor: float) -> N
 def test_lower_bound_above_the_floor_means_the_score_test_rejects(n: int, floor: float, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, n))
     z = (successes / n - floor) / math.sqrt(floor * (1 - floor) / n)
-    if abs(z - norm.isf(0.05)) > 1e-6:
-        assert (wilson_interval(successes, n, 0.9)[0] > floor) == (z > norm.isf(0.05))
+    if abs(z - norm.isf(0.025)) > 1e-6:
+        assert (wilson_interval(successes, n)[0] > floor) == (z > norm.isf(0.025))
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5), (math.nan, 5)])
 def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="successes"):
-        wilson_interval(successes, n, 0.95)
-    with pytest.raises(ValueError, match="level"):
-        wilson_interval(1, 2, math.nan)
+        wilson_interval(successes, n)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +137,8 @@ def test_impossible_floor_plans_are_refused(arguments: tuple[float, float, float
 def test_planned_size_reaches_the_floor(rate: float, floor: float) -> None:
     n = n_for_floor(rate, floor, alpha=0.05, power=0.9)
     assert n is not None
-    enough = [k for k in range(n + 1) if wilson_interval(k, n, 0.9)[0] > floor]
+    scores = (np.arange(n + 1) - n * floor) / math.sqrt(n * floor * (1 - floor))
+    enough = np.flatnonzero(scores > norm.isf(0.05))
     assert 0.88 <= binom.pmf(enough, n, rate).sum() <= 0.95
 
 
@@ -173,8 +171,26 @@ def test_power_by_enumerating_every_outcome(n: int, margin: float, discordance: 
 
 
 def test_planned_power_is_reached_at_a_tenth_more() -> None:
-    assert power_noninferiority(377, 0.05, 0.1, 0.05) >= 0.9
+    assert power_noninferiority(377, 0.05, 0.1, 0.05, delta=0.0) >= 0.9
     assert power_noninferiority(377, 0.05, 0.1, 0.05, delta=-0.05) <= 0.055
+
+
+@pytest.mark.parametrize(("variance", "heaviest"), [(0.0, 1.0), (0.0, 3.0), (0.04, 1.0), (0.3, 2.0)])
+def test_planned_clusters_pass_with_the_power_asked_for(variance: float, heaviest: float) -> None:
+    """Clusters whose means are normal, or all 0; one has `heaviest` times the items of the average one."""
+    n = n_for_bounded_mean(0.1, variance, heaviest, 0.05, 0.9)
+    sizes = np.ones(n)
+    sizes[0] = heaviest
+    generator, passed = np.random.default_rng(1), 0
+    for _ in range(300):
+        means = np.clip(generator.normal(0, math.sqrt(variance), n), -1, 1)
+        passed += clustered_mean_p(sizes * means, np.arange(n), -0.1, sizes) <= 0.05
+    assert (passed == 300) if variance == 0 else (0.86 <= passed / 300 <= 0.96)
+
+
+def test_no_clusters_show_what_is_not_so() -> None:
+    with pytest.raises(ValueError, match="delta"):
+        n_for_bounded_mean(0.05, 0.1, 1.0, 0.05, 0.9, delta=-0.05)
 
 
 def test_impossible_power_is_refused() -> None:
