@@ -1,10 +1,11 @@
 """Aliases. Wherever a checkpoint, run or evaluation is named, `production` means the model it points to."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.checkpoint.history import current_of, read_history
-from harness.core.errors import UsageError
+from harness.checkpoint.history import HistoryEntry, current_of, read_history
+from harness.core.errors import UsageError, nearest
 
 MODELS = "models"
 PRODUCTION = "production"  # the alias of every verb that is given no other
@@ -33,10 +34,24 @@ def require_promoted(name: str, registry: Path) -> None:
         raise UsageError(nothing_promoted(name, registry))
 
 
+def require_alias(registry: Path, entries: Sequence[HistoryEntry], alias: str) -> None:
+    """Raises UsageError with the line to type where the registry, or this alias in it, was never made."""
+    known = {entry.alias for entry in entries}
+    if alias in known:
+        return
+    option = "" if alias == PRODUCTION else f" --alias {alias}"
+    make = f"Make it once, on purpose: harness registry init{option} --registry {registry}"
+    if not known:
+        raise UsageError(
+            f"There is no registry at {registry} (--registry, $HARNESS_REGISTRY or beside the runs). {make}"
+        )
+    raise UsageError(f"The registry {registry} has no alias {alias}. {nearest(alias, known)} {make}")
+
+
 def nothing_promoted(alias: str, registry: Path) -> str:
     """The message for an alias that points to no model yet."""
     option = "" if alias == PRODUCTION else f" --alias {alias}"
     return (
         f"Nothing has been promoted as {alias} (registry: {registry}). "
-        f"First: harness ci RUN --against base, then harness promote RUN{option}."
+        f"First: harness registry init{option}, harness ci RUN --against base, then harness promote RUN{option}."
     )

@@ -26,8 +26,8 @@ class HistoryEntry(Record):
     number: int
     """Number of the line, from 1."""
 
-    action: Literal["promote", "rollback", "policy"]
-    """What was done: promoted, rolled back, or a policy set."""
+    action: Literal["init", "promote", "rollback", "policy"]
+    """What was done: an alias made, moved by promotion or rollback, or its policy set."""
 
     alias: str
     """Alias that was moved."""
@@ -125,7 +125,7 @@ def write_history(registry: Path, entries: Sequence[HistoryEntry]) -> None:
 
 def current_of(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry | None:
     """The entry that set the alias's present model; None for an alias without one."""
-    return next((e for e in reversed(entries) if e.alias == alias and e.action != "policy"), None)
+    return next((e for e in reversed(entries) if e.alias == alias and e.model), None)
 
 
 def demanded_of(entries: Sequence[HistoryEntry], alias: str) -> dict[str, Any] | None:
@@ -140,7 +140,7 @@ def before_current(entries: Sequence[HistoryEntry], alias: str) -> HistoryEntry 
     """
     stack: list[HistoryEntry] = []
     for entry in entries:
-        if entry.alias != alias or entry.action == "policy":
+        if entry.alias != alias or not entry.model:
             continue
         if entry.action == "rollback":
             while stack and stack[-1].model != entry.model:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
+from harness.core.console import say
 from harness.core.errors import ExitCode, UsageError
 from harness.core.layout import EVIDENCE, VERDICT
 
@@ -30,13 +31,14 @@ def register(subparsers: Subparsers) -> None:
     )
     managing = add_verb(
         subparsers, "registry", registry,
-        does="list, roll back, verify or publish aliases, or set their policy",
-        usage="{list,rollback,verify,policy,publish} [options] [policy=NAME] [registry=wandb]",
+        does="make, list, roll back, verify or publish aliases, or set their policy",
+        usage="{init,list,rollback,verify,policy,publish} [options] [policy=NAME] [registry=wandb]",
         example="harness registry rollback --why 'complaints about tone'",
     )  # fmt: skip
     managing.add_argument(
         "action", choices=tuple(ACTIONS), metavar="ACTION",
-        help="list: aliases and their history; rollback: move an alias back; verify: check the history; "
+        help="init: make the registry and an alias; list: aliases and their history; rollback: move an alias back; "
+        "verify: check the history; "
         "policy: set the policy that an alias requires of its next candidate; publish: move W&B's aliases to match",
     )  # fmt: skip
     managing.add_argument("--to", metavar="MODEL", help="rollback: the model, run or entry number to go back to")
@@ -79,16 +81,33 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def promote(options: argparse.Namespace) -> int:
+    from harness.checkpoint.alias import registry_folder
     from harness.registry.promotion import promote
 
     folder = existing_folder(options.run, options.runs_dir, "run", VERDICT)
-    entry = promote(_registry(options), folder, options.verdict, _act(options))
+    place = registry_folder(_runs_of(folder, options.runs_dir), options.registry)
+    entry = promote(_registry(options, folder=place), folder, options.verdict, _act(options))
+    say(f"· registry: {place}")
     print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
     return ExitCode.DONE
 
 
+def _runs_of(run: Path, runs_dir: Path) -> Path:
+    """The folder of the runs that a run belongs to: the registry beside it is the run's own, wherever one stands."""
+    return runs_dir if run.resolve().parent == runs_dir.resolve() else run.resolve().parent
+
+
 def registry(options: argparse.Namespace) -> int:
     return ACTIONS[options.action](options)
+
+
+def _init(options: argparse.Namespace) -> int:
+    """Makes the alias, and the registry where there is none."""
+    from harness.checkpoint.alias import registry_folder
+
+    entry = _registry(options).create(_act(options))
+    print(f"{entry.alias} made in {registry_folder(options.runs_dir, options.registry)} (entry {entry.number})")
+    return ExitCode.DONE
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -151,16 +170,23 @@ def _publish(options: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-ACTIONS = {"list": _list, "rollback": _rollback, "verify": _verify, "policy": _policy, "publish": _publish}
+ACTIONS = {
+    "init": _init,
+    "list": _list,
+    "rollback": _rollback,
+    "verify": _verify,
+    "policy": _policy,
+    "publish": _publish,
+}
 
 
-def _registry(options: argparse.Namespace, *also: str) -> "Registry":
+def _registry(options: argparse.Namespace, *also: str, folder: Path | None = None) -> "Registry":
     """The embedded registry, or the one that `registry=NAME` (or $HARNESS_REGISTRY_KIND) names."""
     from harness.checkpoint.alias import registry_folder
     from harness.registry.protocol import open_registry
 
     kind = _settings(options, "registry", *also).get("registry") or os.environ.get("HARNESS_REGISTRY_KIND", "files")
-    return open_registry(kind, registry_folder(options.runs_dir, options.registry))
+    return open_registry(kind, folder or registry_folder(options.runs_dir, options.registry))
 
 
 def _settings(options: argparse.Namespace, *known: str) -> dict[str, str]:

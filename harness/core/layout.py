@@ -145,6 +145,10 @@ class RunFolder:
         return self.report / "index.html"
 
     @property
+    def model_card(self) -> Path:
+        return self.report / "MODEL_CARD.md"
+
+    @property
     def log(self) -> Path:
         return self.path / "logs" / "vllm.log"
 

@@ -109,9 +109,9 @@ def changed_files(folder: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str | None:
-    """The file's SHA-256; None if there is no file: another process may remove it at any moment."""
+    """The file's SHA-256; None if there is no file, as another process may remove it at any moment, or only a link."""
     try:
-        return sha256_file(path)
+        return None if path.is_symlink() else sha256_file(path)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
@@ -234,7 +234,7 @@ def _stands(folder: Path, fingerprint: str, accept: Callable[[Path], bool]) -> b
 def _taken_over(earlier: Path, target: Path) -> bool:
     """Copies a complete stage; False, and nothing is copied, if another process changes it meanwhile."""
     with suppress(shutil.Error, FileNotFoundError):
-        shutil.copytree(earlier, target, copy_function=_link, dirs_exist_ok=True)
+        shutil.copytree(earlier, target, copy_function=_link, dirs_exist_ok=True, ignore=_links)
     manifest = read_manifest(target)
     if manifest is not None and all((target / name).is_file() for name in manifest["outputs"]):
         return True
@@ -264,6 +264,11 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """Symbolic links are no part of a stage."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]
 
 
 def _remove(folder: Path) -> None:

@@ -163,7 +163,7 @@ def pairing_errors(baseline: Evidence, candidate: Evidence) -> list[str]:
 def _identity_errors(task: str, baseline: Evidence, candidate: Evidence) -> list[str]:
     left, right = baseline.identities[task], candidate.identities[task]
     errors = [
-        f"task {task}: {error} ({getattr(left, name)} and {getattr(right, name)})"
+        f"task {task}: {error} ({_stated(left, name)} and {_stated(right, name)}); evaluate both alike"
         for name, error in MUST_MATCH.items()
         if getattr(left, name) != getattr(right, name)
     ]
@@ -178,6 +178,11 @@ def _identity_errors(task: str, baseline: Evidence, candidate: Evidence) -> list
             if column.unscored:
                 errors.append(f"task {task}: {_without_score(column.unscored, side.label)} of {metric}")
     return errors
+
+
+def _stated(identity: TaskIdentity, name: str) -> str:
+    value = getattr(identity, name)
+    return "not stated, n-shot is missing in the results" if value is None else str(value)
 
 
 def _without_score(count: int, label: str) -> str:

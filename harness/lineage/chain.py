@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.checkpoint.origin import origins
 from harness.checkpoint.resolve import resolve_evaluation
-from harness.core.layout import COMPARISON, EVALUATIONS, RunFolder
+from harness.core.layout import COMPARISON, EVALUATIONS, EVIDENCE, RunFolder
+from harness.core.paths import relative_folder
 from harness.records.base import Record, load
 from harness.records.gate import Comparison
 
@@ -113,8 +114,11 @@ class EvidencePaths:
 
     @classmethod
     def of_chain(cls, folder: Path, chain: Chain) -> "EvidencePaths":
-        """The folders that a recorded chain names, relative to `folder`, which holds its evidence.json."""
-        found = {step.stage: folder / step.folder for step in chain.steps}
+        """The folders that a recorded chain names, relative to `folder`, which holds its evidence.json.
+
+        Raises EvidenceFault for a path that is absolute, odd, or a link.
+        """
+        found = {step.stage: relative_folder(folder, step.folder, folder / EVIDENCE) for step in chain.steps}
         absent = folder / EVALUATIONS
         baseline, candidate = (found.get(stage, absent) for stage in (BASELINE_STAGE, CANDIDATE_STAGE))
         made = [found[stage] for stage in MAKERS if stage in found]

@@ -10,6 +10,7 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
 from harness.core.layout import COMPARISON, EVIDENCE, POLICY, RUN, VERDICT
+from harness.core.paths import inside, relative_folder
 from harness.core.store import sha256_file
 from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
@@ -48,8 +49,11 @@ def verify_evidence(folder: Path) -> list[Link]:
         recorded = load(Chain, path)
     except DataError as error:
         return [Link(EVIDENCE, broken=str(error))]
-    paths = EvidencePaths.of_chain(folder, recorded)
-    links = [*_run_record_links(folder), *_file_links(folder, recorded)]
+    try:
+        paths = EvidencePaths.of_chain(folder, recorded)
+        links = [*_run_record_links(folder), *_file_links(folder, recorded)]
+    except EvidenceFault as fault:
+        return [Link(EVIDENCE, broken=str(fault))]
     try:
         links += _stage_links(recorded, steps_of(paths))
     except HarnessError as error:
@@ -73,7 +77,7 @@ def _run_record_links(folder: Path) -> Iterator[Link]:
         return
     try:
         outputs = json.loads(path.read_text())["outputs"]
-        named = {name: outputs[name] for name in sorted(outputs) if "/" not in name}
+        named = {name: outputs[name] for name in sorted(outputs) if "/" not in name or name.startswith("report/")}
     except (ValueError, KeyError, TypeError):
         yield Link(RUN, broken=f"{path} cannot be read as the record of a run")
         return
@@ -85,16 +89,21 @@ def _run_record_links(folder: Path) -> Iterator[Link]:
 def _file_links(folder: Path, chain: Chain) -> Iterator[Link]:
     for step in chain.steps:
         if step.files:
-            yield from _digest_links(step.stage, folder / step.folder, step.files)
+            yield from _digest_links(step.stage, relative_folder(folder, step.folder, EVIDENCE), step.files)
 
 
 def _digest_links(name: str, folder: Path, files: Mapping[str, str]) -> Iterator[Link]:
     wrong = []
     for file, digest in files.items():
-        if not (folder / file).is_file():
-            wrong.append(f"{folder / file} is missing")
-        elif sha256_file(folder / file) != digest:
-            wrong.append(f"{folder / file} changed after it was written")
+        try:
+            path = inside(folder, file, EVIDENCE)
+        except EvidenceFault as fault:
+            wrong.append(str(fault))
+            continue
+        if not path.is_file():
+            wrong.append(f"{path} is missing")
+        elif sha256_file(path) != digest:
+            wrong.append(f"{path} changed after it was written")
     if len(wrong) > FILES_SHOWN:
         wrong = [*wrong[:FILES_SHOWN], f"and {len(wrong) - FILES_SHOWN} more"]
     yield Link(f"{name} files", f"{len(files)} as recorded", "; ".join(wrong))
@@ -111,6 +120,10 @@ def _stage_links(recorded: Chain, found: list[ChainStep]) -> Iterator[Link]:
             *_digest_mismatches(step.stage, "input", step.inputs, other.inputs),
             *_digest_mismatches(step.stage, "output", step.outputs, other.outputs),
         ]
+        if extra := sorted(set(step.files) ^ set(other.files)):
+            problems.append(
+                f"evidence.json and the folder do not list the same files: {', '.join(extra[:FILES_SHOWN])}"
+            )
         if step.fingerprint != other.fingerprint:
             problems.append("its fingerprint changed")
         yield Link(step.stage, f"inputs: {len(step.inputs)}, outputs: {len(step.outputs)}", "; ".join(problems))

@@ -338,8 +338,8 @@ class TaskIdentity(Record):
     version: str
     """Version of the task."""
 
-    num_fewshot: int
-    """Examples in the prompt."""
+    num_fewshot: int | None
+    """Examples in the prompt; null where a results file made elsewhere does not say."""
 
     generation: str
     """Settings of the generation, as JSON."""

@@ -8,14 +8,16 @@ models/<model>/        a read-only copy of checkpoint, data and evidence, so tha
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.checkpoint import history as log
-from harness.checkpoint.alias import MODELS, nothing_promoted
+from harness.checkpoint.alias import MODELS, nothing_promoted, require_alias
 from harness.checkpoint.history import HISTORY, HistoryEntry
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
+from harness.core.console import say
 from harness.core.errors import (
     DataError,
     EnvironmentFault,
@@ -53,8 +55,17 @@ class FileRegistry:
     def model_folder(self, entry: HistoryEntry) -> Path:
         return self.folder / MODELS / entry.model
 
+    def create(self, info: AuditInfo) -> HistoryEntry:
+        log.valid_alias(info.alias)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._locked_history() as entries:
+            if any(entry.alias == info.alias for entry in entries):
+                raise UsageError(f"{info.alias} exists already in {self.folder}; see: harness registry list")
+            return self._append(entries, "init", info, "", "", {}, {})
+
     def promote(self, request: PromotionRequest, info: AuditInfo) -> HistoryEntry:
         log.valid_alias(info.alias)
+        require_alias(self.folder, self.history(), info.alias)
         with (
             checked_copy(self.folder / MODELS, request, info) as (place_copy, evidence_sha256),
             self._locked_history() as entries,
@@ -74,7 +85,7 @@ class FileRegistry:
             return self._append(entries, "rollback", info, target.model, target.run_id, target.digests, policy)
 
     def set_policy(self, info: AuditInfo, policy: dict[str, Any]) -> HistoryEntry:
-        log.valid_alias(info.alias)
+        require_alias(self.folder, self.history(), info.alias)
         with self._locked_history() as entries:
             return self._append(entries, "policy", info, "", "", {}, policy)
 
@@ -83,7 +94,9 @@ class FileRegistry:
         # would make an alias file look newer than the history.
         pointers = {path: self._alias_entry(path) for path in sorted((self.folder / ALIASES).glob("*.json"))}
         entries, problems = log.read_lines(log.history_lines(self.folder), HISTORY)
-        links = [Link("history", f"entries linked by their hashes: {len(entries)}", "; ".join(problems))]
+        back = [f"{after.number} ({after.when})" for before, after in pairwise(entries) if after.when < before.when]
+        noted = f"; the clock was set back before entry {', '.join(back)}" if back else ""
+        links = [Link("history", f"entries linked by their hashes: {len(entries)}{noted}", "; ".join(problems))]
         links += [self._alias_link(path, pointer, entries) for path, pointer in pointers.items()]
         models = {entry.model: entry for entry in entries if entry.model}
         return links + [self._model_link(entry) for entry in models.values()]
@@ -125,7 +138,6 @@ class FileRegistry:
         """The history, locked against other writers. Raises EnvironmentFault when another process keeps the lock."""
         from filelock import FileLock, Timeout
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock").acquire(timeout=LOCK_TIMEOUT_S):
                 yield self.history()
@@ -181,20 +193,23 @@ class FileRegistry:
     def _append(
         self,
         entries: list[HistoryEntry],
-        action: Literal["promote", "rollback", "policy"],
+        action: Literal["init", "promote", "rollback", "policy"],
         info: AuditInfo,
         model: str,
         run_id: str,
         digests: dict[str, str],
         policy: dict[str, Any],
     ) -> HistoryEntry:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        if entries and now < entries[-1].when:
+            say(f"warning: the clock says {now}, before the last entry ({entries[-1].when}); set it right")
         entry = HistoryEntry(
             number=len(entries) + 1,
             action=action,
             alias=info.alias,
             model=model,
             run_id=run_id,
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            when=now,
             who=info.who,
             why=info.why,
             digests=digests,

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.checkpoint.origin import SCALED, TRAINED
 from harness.core.errors import EvidenceFault
 from harness.core.layout import EVIDENCE
+from harness.core.paths import inside, relative_folder, require_no_link
 from harness.core.store import disk_full_translated, sha256_file, sha256_json
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Chain
 from harness.lineage.verify import broken_links, verify_evidence
@@ -73,11 +74,14 @@ def checked_copy(models: Path, request: PromotionRequest, info: AuditInfo) -> It
 
 
 def _copy(request: PromotionRequest, target: Path) -> None:
+    decision = request.paths.decision
     for step in request.chain.steps:
-        source = request.paths.decision / step.folder
+        source = relative_folder(decision, step.folder, decision / EVIDENCE)
         for file in step.files:
-            _copy_file(source / file, target / folder_in_copy(step.stage, request.chain) / file)
+            kept = target / folder_in_copy(step.stage, request.chain)
+            _copy_file(inside(source, file, decision / EVIDENCE), kept / file)
     for name, path in request.extras.items():
+        require_no_link(path, path.parent.parent)
         if path.is_file():
             _copy_file(path, target / name)
 

@@ -1,5 +1,6 @@
 """`harness promote`: checks all the evidence again, and promotes the candidate only without objections."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.checkpoint.history import HistoryEntry, valid_alias
@@ -7,15 +8,16 @@ from harness.checkpoint.origin import origin_of
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
-from harness.core.errors import DataError, EvidenceFault, ExitCode, PromotionRefused, UsageError
-from harness.core.layout import CONFIG, CONTRACT, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
+from harness.core.errors import DataError, EvidenceFault, ExitCode, HarnessError, PromotionRefused, UsageError
+from harness.core.layout import COMPARISON, CONFIG, CONTRACT, EVALUATION, EVIDENCE, POLICY, VERDICT, RunFolder
 from harness.core.store import read_manifest, sha256_file
+from harness.gate.verdict import decide
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, Chain, EvidencePaths
 from harness.lineage.verify import broken_links, read_policy, verify_evidence
 from harness.model.load import is_adapter, weights_sha256
 from harness.prompt.contract import Contract
 from harness.records.base import load
-from harness.records.gate import Verdict
+from harness.records.gate import Comparison, Verdict
 from harness.records.stages import Evaluation
 from harness.registry.policy import at_least_as_strict
 from harness.registry.protocol import AuditInfo, PromotionRequest, Registry
@@ -32,6 +34,8 @@ def promote(registry: Registry, run: Path, decision: Path | None, info: AuditInf
     """
     valid_alias(info.alias)
     current = registry.current(info.alias)
+    if current is None:
+        say(f"· the first model of {info.alias}: there is none in production to compare it with")
     if current is not None and _points_to(RunFolder(run).checkpoint, current):
         say(f"· {info.alias} already points to this model: same weights, same prompt contract")
         return current
@@ -94,6 +98,7 @@ def checked_request(
     problems += _missing_evidence(chain, decision, run)
     problems += _baseline_objections(current, decision) if current else []
     problems += at_least_as_strict(policy, required) if required else []
+    problems += _expired_since(policy, decision)
     if reasons or problems:
         raise PromotionRefused([*reasons, *problems], ExitCode.INVALID if problems else code)
     return _request(run, decision, chain, policy, current)
@@ -135,6 +140,19 @@ def _missing_evidence(chain: Chain, decision: Path, run: Path) -> list[str]:
     return problems
 
 
+def _expired_since(policy: GateConfig, decision: Path) -> list[str]:
+    """Objections where the verdict passed by a waiver that no longer holds: it is decided again as of today."""
+    try:
+        verdict = load(Verdict, decision / VERDICT)
+        today = decide(policy, load(Comparison, decision / COMPARISON), datetime.now(UTC).date())
+    except HarnessError:
+        return []  # a damaged record is an objection already
+    if verdict.verdict != "PASS" or today.verdict == "PASS":
+        return []
+    decided = f" (decided on {verdict.decided_on.isoformat()})" if verdict.decided_on else ""
+    return [f"the verdict was PASS{decided} and is {today.verdict} today: {reason}" for reason in today.reasons]
+
+
 def _baseline_objections(current: HistoryEntry, decision: Path) -> list[str]:
     """Objections where the verdict's baseline is not the alias's model under the alias's prompt contract."""
     try:
@@ -164,7 +182,7 @@ def _request(
     run: Path, decision: Path, chain: Chain, policy: GateConfig, current: HistoryEntry | None
 ) -> PromotionRequest:
     extras = {
-        "MODEL_CARD.md": RunFolder(run).report / "MODEL_CARD.md",
+        "MODEL_CARD.md": RunFolder(run).model_card,
         CONFIG: RunFolder(run).config,
         "origin/run.json": RunFolder(run).record,
         f"origin/{EVIDENCE}": decision / EVIDENCE,

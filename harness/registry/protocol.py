@@ -50,6 +50,12 @@ class Registry(Protocol):
     def history(self, alias: str | None = None) -> list[HistoryEntry]:
         """The entries (of one alias), oldest first. Raises EvidenceFault when the history was edited."""
 
+    def create(self, info: AuditInfo) -> HistoryEntry:
+        """Makes the alias, and the registry where there is none; returns the new entry. Nothing else makes either.
+
+        Raises UsageError for an alias that exists.
+        """
+
     def promote(self, request: PromotionRequest, info: AuditInfo) -> HistoryEntry:
         """Keeps the model and moves the alias; returns the new entry.
 

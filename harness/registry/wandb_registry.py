@@ -31,6 +31,9 @@ class WandbRegistry:
     def history(self, alias: str | None = None) -> list[HistoryEntry]:
         return self.files.history(alias)
 
+    def create(self, info: AuditInfo) -> HistoryEntry:
+        return self.files.create(info)
+
     def promote(self, request: PromotionRequest, info: AuditInfo) -> HistoryEntry:
         return self._move_in_wandb(self.files.promote(request, info))
 

@@ -1,7 +1,6 @@
 """Hands a decision to a CI system: job summary, step outputs, annotations, a comment, artifacts."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from harness.checkpoint.history import HistoryEntry
 from harness.core.errors import HarnessError
 from harness.core.layout import COMPARISON, EVIDENCE, POLICY, VERDICT, RunFolder
+from harness.core.paths import write_text
 from harness.records.gate import Verdict
 from harness.report.markdown import MARKER
 from harness.report.wording import one_line
@@ -24,9 +24,9 @@ def write_outputs(verdict: Verdict, report: Path, out: Path) -> None:
     """Copies the report's small files beside the verdict, then fills the files that the CI system provides."""
     for name in COPIED:
         if (report.parent / name).is_file():
-            shutil.copyfile(report.parent / name, out / name)
+            write_text(out / name, (report.parent / name).read_text(encoding="utf-8"))
     if not (out / "comment.md").is_file():
-        shutil.copyfile(out / "summary.md", out / "comment.md")
+        write_text(out / "comment.md", (out / "summary.md").read_text(encoding="utf-8"))
     _append("GITHUB_STEP_SUMMARY", (out / "summary.md").read_text())
     _append_outputs(
         {
@@ -65,7 +65,7 @@ def _replace_decision(message: str, out: Path | None) -> str:
     for path in earlier:
         path.unlink(missing_ok=True)
     for name in ("summary.md", "comment.md"):
-        (out / name).write_text(message)
+        write_text(out / name, message)
     return str(out.resolve())
 
 

@@ -102,6 +102,7 @@ def write_junit(verdict: Verdict, path: Path) -> None:
         suite.add_testcase(_case(f"note {number}", verdict.policy, "WAIVED", note))
     xml = JUnitXml(f"{one_line(verdict.baseline.label)} → {one_line(verdict.candidate.label)}")
     xml.add_testsuite(suite)
+    path.unlink(missing_ok=True)  # a link in its place is not followed
     xml.write(str(path), pretty=True)
 
 

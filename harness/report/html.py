@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.console import plural
+from harness.core.paths import write_text
 from harness.records.gate import Flip, Role
 from harness.report import wording
 from harness.report.domain import SliceRow, slice_rows
@@ -55,7 +56,7 @@ def write_html(view: RunView, path: Path) -> None:
         duration=_duration,
     )
     page = environment.get_template("index.html.jinja").render(_context(view))
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _context(view: RunView) -> dict[str, Any]:

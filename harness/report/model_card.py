@@ -10,12 +10,12 @@ from harness.config.gate import GateConfig
 from harness.config.train import TrainConfig
 from harness.core.console import plural
 from harness.core.layout import RunFolder
+from harness.core.paths import write_text
 from harness.report import wording
 from harness.report.markdown import escape
 from harness.report.view import RunView
-from harness.report.write import run_view
+from harness.report.write import report_folder, run_view
 
-CARD = "MODEL_CARD.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -27,9 +27,9 @@ def write_model_card(run: Path, config: Config) -> Path | None:
     view = run_view(run, config.name, command="")
     if view.training is None or view.dataset is None:
         return None
-    path = RunFolder(run).report / CARD
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(model_card(view, config), encoding="utf-8")
+    report_folder(run)
+    path = RunFolder(run).model_card
+    write_text(path, model_card(view, config))
     return path
 
 

@@ -1,14 +1,14 @@
 """Writes the report of a run or of a gate decision, from the records in its folder."""
 
 import json
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import DataError, EvidenceFault
 from harness.core.layout import COMPARISON, CONTRACT, EVALUATION, VERDICT, RunFolder
-from harness.core.store import sha256_file
+from harness.core.paths import require_no_link, write_text
+from harness.core.store import sha256_file, write_json
 from harness.lineage.verify import decision_mismatches, verdict_mismatches
 from harness.prompt.contract import Contract
 from harness.records.base import load
@@ -32,9 +32,8 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
     from harness.report.markdown import comment_markdown, summary_markdown
 
     view = run_view(folder, name, command)
-    out = RunFolder(folder).report
-    out.mkdir(exist_ok=True)
-    write_html(view, out / "index.html")
+    out = report_folder(folder)
+    write_html(view, RunFolder(folder).report_page)
     write_junit(view.verdict, out / "junit.xml")
     written = {
         "summary.md": summary_markdown(view),
@@ -44,15 +43,34 @@ def write_report(folder: Path, name: str | None = None, command: str | None = No
         "metrics.txt": formats.open_metrics(view.verdict),
     }
     for file, text in written.items():
-        (out / file).write_text(text, encoding="utf-8")
-    shutil.copy(folder / VERDICT, out / VERDICT)
-    return out / "index.html"
+        write_text(out / file, text)
+    write_text(out / VERDICT, (folder / VERDICT).read_text(encoding="utf-8"))
+    _record_page(folder)
+    return RunFolder(folder).report_page
+
+
+def report_folder(folder: Path) -> Path:
+    """The folder's report/, made if need be. Raises EvidenceFault where it is a symbolic link."""
+    out = RunFolder(folder).report
+    require_no_link(out, folder)
+    out.mkdir(exist_ok=True)
+    return out
+
+
+def _record_page(folder: Path) -> None:
+    """A page that was written again is the one that run.json records; an edit without this is found by `verify`."""
+    path, page = RunFolder(folder).record, RunFolder(folder).report_page
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    name = page.relative_to(folder).as_posix()
+    if name in record.get("outputs", {}):
+        record["outputs"][name] = sha256_file(page)
+        write_json(path, record)
 
 
 def copy_outputs(folder: Path) -> None:
     """Copies summary.md and junit.xml beside verdict.json, where other tools look for them."""
     for name in ("summary.md", "junit.xml"):
-        shutil.copy(RunFolder(folder).report / name, folder / name)
+        write_text(folder / name, (RunFolder(folder).report / name).read_text(encoding="utf-8"))
 
 
 def run_view(folder: Path, name: str | None = None, command: str | None = None) -> RunView:

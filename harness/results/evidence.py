@@ -252,12 +252,16 @@ def _require_reported(record: ResultsFile, results: Path, task: str, columns: Ma
     """Raises EvidenceFault when the mean of complete samples is not the one that the results report."""
     reported = record.results.get(task, {})
     for metric, column in columns.items():
-        value = reported.get(metric if "," in metric else f"{metric},none")
-        if (
-            metric.split(",")[0] not in MEANS
-            or not isinstance(value, int | float)
-            or len(column) != record.requested(task)
-        ):
+        key = metric if "," in metric else f"{metric},none"
+        if metric.split(",")[0] not in MEANS or key not in reported:
+            continue
+        value = reported[key]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(value):
+            raise EvidenceFault(
+                f"{results}: {key} of {task} is {ascii(value)[:40]}, which is not a number; the file was edited or "
+                "damaged. Evaluate again."
+            )
+        if len(column) != record.requested(task):
             continue
         if np.isfinite(column.values).all() and abs(float(column.values.mean()) - value) > ROUNDING:
             raise EvidenceFault(
@@ -298,7 +302,7 @@ def _identity(record: ResultsFile, task: str, samples: Samples) -> TaskIdentity:
     directions = record.higher_is_better.get(task, {})
     return TaskIdentity(
         version=str(record.versions.get(task)),
-        num_fewshot=record.shots.get(task) or 0,
+        num_fewshot=record.shots.get(task),
         generation=json.dumps(record.configs[task].generation_kwargs, sort_keys=True),
         samples_sha256=samples.sha256,
         asked=scored if requested is None else requested,

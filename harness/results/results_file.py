@@ -12,7 +12,7 @@ from harness.core.errors import EvidenceFault
 BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")
 
 # Old versions of lm-eval may lack one of these keys, but a key that is there has an entry for every task.
-COMPLETE = ("n-samples", "n-shot", "results", "versions")
+COMPLETE = ("n-samples", "results", "versions")
 
 
 class _Part(BaseModel):

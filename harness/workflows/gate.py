@@ -15,6 +15,7 @@ from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import EvidenceFault, UsageError
 from harness.core.layout import RunFolder
+from harness.core.paths import write_text
 from harness.core.redact import command_without_secrets
 from harness.core.store import sha256_file, write_json
 from harness.gate.comparison import compare_all
@@ -165,7 +166,7 @@ def write_comparison(policy: GateConfig | None, comparison: Comparison, out: Pat
         return
     out.mkdir(parents=True, exist_ok=True)
     comparison.save(RunFolder(out).comparison)
-    (out / "summary.md").write_text(comparison_markdown(comparison), encoding="utf-8")
+    write_text(out / "summary.md", comparison_markdown(comparison))
 
 
 def further_baselines(policy: GateConfig, runs: Path) -> dict[str, Path]:

@@ -99,6 +99,10 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         if not _already_recorded(run.folder, finished):
             track_run(run.folder.path, config, verdict)
             store.write_json(run.folder.record, finished)
+        elif (
+            finished["outputs"] != json.loads(run.folder.record.read_text())["outputs"]
+        ):  # only the report was rewritten
+            store.write_json(run.folder.record, finished)
     return verdict, report
 
 
@@ -298,7 +302,8 @@ def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dic
     stages = {path.parent.relative_to(folder).as_posix(): path.parent for path in folder.rglob(store.MANIFEST)}
     manifests = {name: store.read_manifest(path) or {} for name, path in stages.items()}
     outputs = {f"{name}/{file}": sha for name, found in manifests.items() for file, sha in found["outputs"].items()}
-    outputs |= {name: store.sha256_file(folder / name) for name in RECORDED if (folder / name).is_file()}
+    written = [*(folder / name for name in RECORDED), run.folder.report_page, run.folder.model_card]
+    outputs |= {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in written if path.is_file()}
     return {
         "run_id": run.id,
         "command": command,
@@ -315,13 +320,24 @@ def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dic
 
 
 def _already_recorded(folder: RunFolder, finished: dict[str, Any]) -> bool:
-    """Whether run.json exists with the same stages, outputs and verdict: the run was then tracked already."""
+    """Whether run.json exists with the same stages, outputs and verdict: the run was then tracked already.
+
+    The report repeats the command and may differ.
+    """
     try:
         earlier = json.loads(folder.record.read_text())
     except (OSError, ValueError):
         return False
-    compared = ("stages", "outputs", "verdict")
-    return isinstance(earlier, dict) and all(earlier.get(key) == finished[key] for key in compared)
+    return isinstance(earlier, dict) and _outcome(earlier) == _outcome(finished)
+
+
+def _outcome(record: dict[str, Any]) -> list[Any]:
+    outputs = record.get("outputs") or {}
+    return [
+        record.get("stages"),
+        record.get("verdict"),
+        {k: v for k, v in outputs.items() if k.split("/")[0] != "report"},
+    ]
 
 
 def _write_config(run: Run) -> None:

@@ -256,6 +256,8 @@ class Story:
 def play(story: Story) -> Story:
     """The whole story, step by step; `told` holds the outcome of each."""
     told = story.told
+    for alias in ("production", "canary", "looked"):
+        call("registry", "init", "--alias", alias, "--who", "ada")
     told |= {"first": story.train("first", "grant"), "first promoted": story.promote("first")}
     told |= {"better": story.train("better", "licence"), "better too early": story.promote("better")}
     told |= {"better gated": story.gate("better"), "better promoted": story.promote("better")}

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.core import store
 from harness.core.layout import EVIDENCE, POLICY
 from harness.data.tables import TRAIN, write_parquet
 from harness.gate.comparison import compare
+from harness.gate.verdict import decide as decide_on
 from harness.lineage.chain import EvidencePaths
 from harness.lineage.coverage import contamination_gaps
 from harness.lineage.write import evidence_paths, write_evidence
@@ -67,6 +69,7 @@ def write_run(
     config: str = "name: test\n",
     alpha: float = 1,
     stopped_at: int | None = None,
+    decided_on: date | None = None,
 ) -> Path:
     """A complete run: `right` of `of` items right, where its base model had `baseline`."""
     runs, asked = folder.parent, contract(template)
@@ -88,7 +91,7 @@ def write_run(
         write_evaluation(runs, folder / "eval" / label, answers(score, of), label, weights, asked.digest, early)
     (folder / "config.yaml").write_text(config)
     asked.save(folder)
-    _judge(folder, demands)
+    _judge(folder, demands, decided_on)
     return folder
 
 
@@ -119,10 +122,10 @@ def decide(run: Path, baseline: Path, out: Path, demands: GateConfig = POLICY_OF
     return verdict
 
 
-def _judge(folder: Path, demands: GateConfig) -> None:
+def _judge(folder: Path, demands: GateConfig, decided_on: date | None = None) -> None:
     base, candidate = (read_evidence(folder / "eval" / side, demands.fields) for side in ("base", "candidate"))
     comparison = compare(base, candidate, demands)
-    write_verdict(demands, comparison, folder)
+    write_verdict(demands, comparison, folder, decide_on(demands, comparison, decided_on) if decided_on else None)
     write_evidence(EvidencePaths.of_run(folder), folder.name, "test", folder.parent)
     names = ("config.yaml", "prompt_contract.json", "compare.json", "verdict.json", POLICY, EVIDENCE)
     store.write_json(folder / "run.json", {"outputs": {name: store.sha256_file(folder / name) for name in names}})

@@ -35,7 +35,9 @@ def runs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(runs: Path) -> FileRegistry:
-    return FileRegistry(registry_folder(runs))
+    made = FileRegistry(registry_folder(runs))
+    made.create(ACT)
+    return made
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ class TestPromotion:
         folder = Path(resolved(ALIAS, registry.folder))
         assert (folder / "checkpoint" / "adapter_model.safetensors").read_bytes() == weights
         assert broken_links(verify_evidence(folder)) == []
-        assert (entry.number, entry.who, entry.why, entry.run_id) == (1, "ada@laptop", "looks good", "first")
+        assert (entry.number, entry.who, entry.why, entry.run_id) == (2, "ada@laptop", "looks good", "first")
 
     def test_a_scaled_run_is_kept_with_what_it_was_scaled_from(self, runs: Path, registry: FileRegistry) -> None:
         run = write_run(runs / "half", 220, alpha=0.5)
@@ -126,7 +128,7 @@ class TestPromotion:
     def test_a_better_candidate_replaces_production(self, two: FileRegistry) -> None:
         current = two.current(ALIAS)
         assert current is not None
-        assert (current.run_id, current.number) == ("second", 2)
+        assert (current.run_id, current.number) == ("second", 3)
         assert broken_links(two.verify()) == []
 
     def test_a_run_that_was_only_trained_is_promoted_by_the_decision_on_it(
@@ -284,7 +286,7 @@ class TestTwoAtOnce:
         with pytest.raises(PromotionRefused, match=r"moved while .* by grace moved it to early") as caught:
             two.promote(checked, ACT)
         assert caught.value.exit_code == 12
-        assert [entry.run_id for entry in two.history()] == ["first", "second", "early"]
+        assert [entry.run_id for entry in two.history() if entry.model] == ["first", "second", "early"]
 
     @pytest.mark.parametrize("promoted", [True, False])
     def test_a_policy_that_is_raised_during_the_checks(
@@ -315,7 +317,7 @@ class TestTwoAtOnce:
 
         monkeypatch.setattr(history, "read_lines", meanwhile)
         assert broken_links(two.verify()) == []
-        assert len(two.history()) == 3
+        assert len(two.history()) == 4
 
     def test_processes_that_start_together(self, runs: Path, registry: FileRegistry) -> None:
         names = [f"run{number}" for number in range(4)]
@@ -324,7 +326,7 @@ class TestTwoAtOnce:
         with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
             outcomes = list(pool.map(_promoted, [(str(runs), name) for name in names]))
         assert sorted(outcomes) == [0, 12, 12, 12]
-        assert len(registry.history()) == 1
+        assert len(registry.history()) == 2
         assert broken_links(registry.verify()) == []
         assert [path for path in registry.folder.rglob("*") if ".tmp" in path.name] == []
 
@@ -341,7 +343,7 @@ def _promoted(asked: tuple[str, str]) -> int:
 class TestRollback:
     def test_to_the_model_before(self, two: FileRegistry) -> None:
         entry = two.rollback(ACT)
-        assert (entry.run_id, entry.action, entry.number) == ("first", "rollback", 3)
+        assert (entry.run_id, entry.action, entry.number) == ("first", "rollback", 4)
         assert Path(resolved(ALIAS, two.folder)).name == entry.model
         assert broken_links(two.verify()) == []
 
@@ -359,17 +361,17 @@ class TestRollback:
     ) -> None:
         two.rollback(ACT)
         against_production(write_run(runs / "third", 320), two)
-        assert promote(two, runs / "third", None, ACT).number == 4
+        assert promote(two, runs / "third", None, ACT).number == 5
         assert two.rollback(ACT).run_id == "first"
 
     def test_damaged_weights_do_not_come_back(self, two: FileRegistry) -> None:
-        first = two.history()[0]
+        first = two.history()[1]
         path = two.model_folder(first) / "checkpoint" / "adapter_model.safetensors"
         path.chmod(0o644)
         path.write_bytes(b"others")
         with pytest.raises(EvidenceFault, match=r"adapter_model\.safetensors changed"):
             two.rollback(ACT)
-        assert len(two.history()) == 2
+        assert len(two.history()) == 3
 
     def test_an_unknown_alias(self, two: FileRegistry) -> None:
         with pytest.raises(UsageError, match="Did you mean 'production'"):

@@ -49,7 +49,9 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(run: Path) -> WandbRegistry:
-    return WandbRegistry(registry_folder(run.parent))
+    made = WandbRegistry(registry_folder(run.parent))
+    made.create(ACT)
+    return made
 
 
 def served(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:

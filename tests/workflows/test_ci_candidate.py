@@ -112,6 +112,7 @@ def test_an_adapter_merged_into_its_base_is_linked_to_the_run_of_the_adapter(
     for link in ("data.dataset → train", "train.weights → merge", "merge.weights → evaluate_candidate"):
         assert any(line.startswith(f"OK      {link}: ") for line in told)
     registry = FileRegistry(tmp_path / "registry")
+    registry.create(AuditInfo("production", "ada", ""))
     entry = promote(registry, run, out, AuditInfo("production", "ada", ""))
     assert entry.digests["weights"] == weights_sha256(registry.model_folder(entry) / "checkpoint")
     assert entry.digests["checkpoint"] == weights_sha256(run / "checkpoint")
