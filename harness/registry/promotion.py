@@ -34,8 +34,6 @@ def promote(registry: Registry, run: Path, decision: Path | None, info: AuditInf
     """
     valid_alias(info.alias)
     current = registry.current(info.alias)
-    if current is None:
-        say(f"· the first model of {info.alias}: there is none in production to compare it with")
     if current is not None and _points_to(RunFolder(run).checkpoint, current):
         say(f"· {info.alias} already points to this model: same weights, same prompt contract")
         return current
@@ -43,6 +41,8 @@ def promote(registry: Registry, run: Path, decision: Path | None, info: AuditInf
         run, decision or decision_folder(run, info.alias), current, _required_policy(registry, info.alias)
     )
     entry = registry.promote(request, info)
+    if current is None:
+        say(f"· the first model of {info.alias}: there was none to compare it with")
     if tasks := _stopped_early(request.paths.candidate):
         say(
             f"warning: the evaluation of {entry.run_id} stopped early ({', '.join(tasks)}). It cannot be a baseline: "

@@ -22,11 +22,14 @@ NAMES = st.one_of(
 @given(NAMES)
 def test_a_name_from_a_file_stays_inside_or_is_refused(name: object) -> None:
     folder = Path("/somewhere/run")
+    refusal = ""
     try:
         path = inside(folder, name, "evidence.json")
     except EvidenceFault as fault:
-        assert "evidence.json" in str(fault)
-        assert str(fault).isprintable()
+        refusal = str(fault)
+    if refusal:
+        assert "evidence.json" in refusal
+        assert refusal.isprintable()
     else:
         assert path.is_relative_to(folder)
         assert path != folder

@@ -160,6 +160,7 @@ def test_faults_name_the_installed_ones_too(harness: Call, project: Path) -> Non
 
 def test_the_installed_registry_keeps_history_and_announces(harness: Call, project: Path) -> None:
     write_run(project / "runs" / "first", 220)
+    assert harness("registry", "init", "registry=announcing")[0] == 0
     code, printed = harness("promote", "runs/first", "--who", "ada", "registry=announcing")
     assert code == 0, printed
     announced = (project / "registry" / "announced.txt").read_text()

@@ -177,7 +177,7 @@ def test_a_registry_and_an_alias_are_made_on_purpose_only(
     code, printed = harness("promote", run)
     assert code == 0
     assert f"registry: {tmp_path / 'registry'}" in printed
-    assert "the first model of production: there is none in production to compare it with" in printed
+    assert "the first model of production: there was none to compare it with" in printed
     code, printed = harness("promote", run, "--alias", "produktion")
     assert code == 2
     assert "has no alias produktion. Did you mean 'production'?" in printed
