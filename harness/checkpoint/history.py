@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from harness.core.errors import EvidenceFault, UsageError
+from harness.core.errors import DataError, EvidenceFault, UsageError
+from harness.core.files import read_text
 from harness.core.store import sha256_json
 from harness.records.base import Record
 
@@ -87,11 +88,11 @@ def history_lines(registry: Path) -> list[str]:
     """The lines of history.jsonl, none without the file. Raises EvidenceFault when it is not text."""
     path = registry / HISTORY
     try:
-        return [line for line in path.read_text().split("\n") if line]
+        return [line for line in read_text(path).split("\n") if line]
     except FileNotFoundError:
         return []
-    except UnicodeDecodeError as error:
-        raise EvidenceFault(f"{path} is damaged: {error}") from None
+    except DataError as error:
+        raise EvidenceFault(str(error)) from None
 
 
 def read_lines(lines: Iterable[str], where: str) -> tuple[list[HistoryEntry], list[str]]:

@@ -14,6 +14,7 @@ from harness.model.load import (
     cache_dir,
     load_model,
     load_tokenizer,
+    read_settings,
     tensor_shapes,
     tokenizer_folder,
     weights_sha256,
@@ -88,7 +89,6 @@ def merged(adapter: Path, base: Path, dtype: str, reasons: list[str]) -> Path:
 
 def _tokenizer_files(folder: Path) -> list[str]:
     """What a tokenizer is loaded from, without its chat template. If it is equal, the tokenizers need no loading."""
-    texts = [path.read_text() if (path := folder / name).is_file() else "{}" for name in TOKENIZER_FILES]
-    settings = json.loads(texts[0])
+    settings, *rest = (read_settings(path) if (path := folder / name).exists() else {} for name in TOKENIZER_FILES)
     settings.pop("chat_template", None)
-    return [json.dumps(settings, sort_keys=True), *texts[1:]]
+    return [json.dumps(part, sort_keys=True) for part in (settings, *rest)]

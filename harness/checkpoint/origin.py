@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from harness.core.errors import EvidenceFault
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.files import read_json
 
 ORIGIN = "origin.json"
 TRAINED, SCALED = "trained", "scaled"  # folders beside a copied checkpoint/, for the checkpoints it was made from
@@ -37,9 +38,9 @@ def _source(folder: Path) -> Path | None:
     if not path.is_file():
         return None
     try:
-        origin = json.loads(path.read_text())
-    except ValueError as error:
-        raise EvidenceFault(f"{path} is damaged ({error}): make the checkpoint again") from None
+        origin = read_json(path)
+    except DataError as error:
+        raise EvidenceFault(f"{error}: make the checkpoint again") from None
     if not isinstance(origin, dict) or "made_from" not in origin:
         return None
     if not isinstance(origin["made_from"], str):

@@ -49,6 +49,11 @@ TABLE = (
         ("builtins.RuntimeError",),  # what torch.save raises
         ("no space left", "failed writing file", "file write failed", "unexpected pos"),
     ),
+    ErrorRule(DiskFull, ("builtins.Exception",), ("no space left on device", *(f"(os error {n})" for n in _FULL))),
+    ErrorRule(DiskFull, ("sqlite3.OperationalError",), ("disk is full",)),
+    ErrorRule(
+        EnvironmentFault, ("sqlite3.OperationalError",), ("disk i/o error", "unable to open", "readonly", "locked")
+    ),
     ErrorRule(OutOfMemory, ("builtins.MemoryError", "torch.OutOfMemoryError")),
     ErrorRule(
         OutOfMemory,

@@ -6,14 +6,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 from harness.core.console import say
-from harness.core.errors import DiskFull
+from harness.core.errors import DiskFull, EnvironmentFault
 from harness.core.store import sha256_json
 
 JournalEntry = dict[str, Any]
@@ -35,7 +35,7 @@ class Journal:
         self._scope = json.dumps(scope, sort_keys=True)
         self._synced = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._explaining_full_disk():
+        with self._explained():
             self._db = _opened(path, self._scope)
         self._file = _inode(path)
 
@@ -43,21 +43,21 @@ class Journal:
         """The stored answers among these keys, as (key, entry)."""
         for key in keys:
             try:
-                row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-            except sqlite3.OperationalError:
-                raise
+                with self._explained():
+                    row = self._db.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             except sqlite3.DatabaseError as error:
                 self._db.close()
                 self._db = _opened(self._path, self._scope, error, self._file)
                 self._file = _inode(self._path)
                 continue
-            if row is not None:
-                yield key, json.loads(row[0])
+            with suppress(ValueError):  # a damaged answer is none: it is requested again
+                if row is not None and isinstance(entry := json.loads(row[0]), dict):
+                    yield key, entry
 
     def add(self, entries: Mapping[bytes, JournalEntry]) -> None:
         """Stores finished answers. An answer that another process stored first stays."""
         rows = [(key, json.dumps(entry, ensure_ascii=False)) for key, entry in entries.items()]
-        with self._explaining_full_disk():
+        with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
             self._db.execute("COMMIT")
@@ -66,13 +66,16 @@ class Journal:
                 self._synced = time.monotonic()
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
+        with self._explained():
+            return int(self._db.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def close(self) -> None:
-        self._db.close()
+        with self._explained():
+            self._db.close()
 
     @contextmanager
-    def _explaining_full_disk(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
+        """Turns errors of the disk into ours; those of a damaged file are left to `lookup` and `_opened`."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -82,7 +85,10 @@ class Journal:
                     f"the disk is full: {self._path} cannot grow. Free some space and run the same command again; "
                     "nothing is lost"
                 ) from None
-            raise
+            raise EnvironmentFault(
+                f"the journal {self._path} cannot be used ({error}). Check the disk and its permissions, and run the "
+                "same command again; finished answers are kept"
+            ) from None
 
 
 def journal_path(runs: Path, scope: Mapping[str, Any]) -> Path:

@@ -1,7 +1,6 @@
 """Provides a pretrained model as a local folder of safetensors, from a folder, a hub id or a GGUF file in a wheel."""
 
 import importlib.metadata
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 from harness.config.experiment import ModelConfig
 from harness.core.console import timed
 from harness.core.errors import DataError, EnvironmentFault, NetworkFault
+from harness.core.files import read_json
 from harness.core.store import sha256_file, sha256_json, stage
 from harness.core.translate import translated
 
@@ -79,20 +79,17 @@ def _settings(path: Path) -> dict[str, Any] | None:
     """A JSON configuration file without its path entries; None if there is no file."""
     if not path.is_file():
         return None
-    return {key: value for key, value in read_json(path).items() if not key.endswith("name_or_path")}
+    return {key: value for key, value in read_settings(path).items() if not key.endswith("name_or_path")}
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a settings file. Raises DataError for a damaged or oversized one, and for one that is missing."""
-    wrong = f"{path} is damaged"
-    with translated(f"read {path}", DataError, wrong):
-        if not path.is_file():
-            raise DataError(f"{path} {'is not a regular file' if path.exists() else 'is missing'}")
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise DataError(f"{path} has {path.stat().st_size} bytes; a settings file has at most {MOST_JSON_BYTES}")
-        values = json.loads(path.read_text())
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object in a settings file. Raises DataError for one that is damaged, too large or missing."""
+    try:
+        values = read_json(path, MOST_JSON_BYTES)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing") from None
     if not isinstance(values, dict):
-        raise DataError(f"{wrong}: it holds a {type(values).__name__}, not an object")
+        raise DataError(f"{path} is damaged: it holds a {type(values).__name__}, not an object")
     return values
 
 
@@ -118,6 +115,7 @@ def load_tokenizer(folder: Path) -> Any:
     wrong = f"the tokenizer in {folder} is missing or cannot be loaded"
     with translated(f"load the tokenizer of {folder}", DataError, wrong, any_class=True), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer.decode(tokenizer.encode("a"), skip_special_tokens=True)  # damaged settings show when they are used
     if not tokenizer.is_fast:
         raise DataError(f"{folder} has only a slow tokenizer; the harness needs a fast one (tokenizer.json)")
     return tokenizer
@@ -160,7 +158,7 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
 def adapter_config(adapter: Path) -> dict[str, Any]:
     """peft's configuration of a LoRA adapter; raises DataError for another kind of adapter or a damaged file."""
     path = adapter / "adapter_config.json"
-    config = read_json(path)
+    config = read_settings(path)
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise DataError(
             f"{path}: an adapter with peft_type {kind} cannot be served; only LoRA adapters can. Merge it into its "
@@ -188,6 +186,9 @@ def require_safetensors(folder: Path) -> Path:
     """The folder itself. Raises DataError for one without safetensors, or with weights as pickles beside them."""
     if not folder.is_dir():
         raise DataError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
+    for path in folder.iterdir():  # libraries would wait for a pipe for ever, and read a device without end
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is a pipe, a socket or a device; a model folder holds files only")
     files = [path.name for path in folder.glob("*.safetensors") if path.is_file()]
     if (
         inside := sorted((path for path in folder.glob("checkpoint-*") if path.is_dir()), key=_step)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.core.errors import EvidenceFault
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.files import read_json
 from harness.core.layout import CONTRACT
 from harness.prompt.preamble import SystemPolicy
 
@@ -112,14 +113,14 @@ class Contract(BaseModel):
         """The contract in a checkpoint or evaluation folder. Raises EvidenceFault if it is unreadable or edited."""
         path = folder / CONTRACT
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path)
             digest = values.pop("digest", None)
             contract = cls.model_validate(values)
         except FileNotFoundError:
             raise EvidenceFault(f"{path} is missing: the prompt that this model was trained on is unknown") from None
         except ValidationError as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error.errors()[0]['msg']}") from None
-        except (ValueError, AttributeError, TypeError) as error:
+        except (DataError, ValueError, AttributeError, TypeError) as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error}") from None
         if sha256_text(contract.template) != contract.template_sha256:
             raise EvidenceFault(f"{path}: the template does not match its sha256; the file was edited")

@@ -5,6 +5,7 @@ from typing import Any
 
 from harness.config.experiment import TemplateConfig, resolve_path
 from harness.core.errors import ConfigError, TemplateRefusal, nearest
+from harness.core.files import read_text
 from harness.core.installed import version_of
 from harness.core.translate import first_line
 from harness.prompt.check import first_difference
@@ -95,7 +96,7 @@ def read_template(file: str) -> str:
     path = resolve_path(file, TEMPLATES)
     if not path.is_file():
         raise ConfigError([f"template.file: {file} does not exist. {nearest(file, shipped_templates())}"])
-    return path.read_text()
+    return read_text(path)
 
 
 def shipped_templates() -> list[str]:

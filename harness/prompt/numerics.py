@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from harness.core.code_digest import code_digest
 from harness.core.console import say, timed
-from harness.core.errors import EvidenceFault
+from harness.core.errors import DataError, EvidenceFault
+from harness.core.files import read_text
 from harness.core.installed import version_of
 from harness.core.store import sha256_json, stage
 from harness.core.translate import first_line
@@ -71,10 +72,10 @@ class References(BaseModel):
     def load(cls, folder: Path) -> "References | None":
         """The references in a checkpoint folder; None if it has none. Raises EvidenceFault for a damaged file."""
         try:
-            return cls.model_validate_json((folder / REFERENCES_FILE).read_text())
+            return cls.model_validate_json(read_text(folder / REFERENCES_FILE))
         except FileNotFoundError:
             return None
-        except (ValidationError, UnicodeDecodeError) as error:
+        except (ValidationError, DataError) as error:
             raise EvidenceFault(f"{folder / REFERENCES_FILE} is damaged: {first_line(error)}") from None
 
 

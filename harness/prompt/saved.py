@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import DataError
+from harness.core.files import read_json, read_text
 from harness.core.layout import CONTRACT
 from harness.model.load import is_adapter, load_tokenizer, tokenizer_folder
 from harness.prompt import card
@@ -60,7 +61,7 @@ def templates_in(folder: Path) -> dict[str, str]:
     """All chat templates in a folder, by the place where a reader finds them."""
     found = {}
     if (folder / TEMPLATE_FILE).is_file():
-        found[TEMPLATE_FILE] = (folder / TEMPLATE_FILE).read_text()
+        found[TEMPLATE_FILE] = read_text(folder / TEMPLATE_FILE)
     for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
         entry = _read(folder / name).get("chat_template")
         if isinstance(entry, list):
@@ -132,9 +133,7 @@ def _generation(folder: Path, contract: Contract) -> Iterator[tuple[Any, str]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from None
     return values if isinstance(values, dict) else {}

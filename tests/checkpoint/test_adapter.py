@@ -242,4 +242,10 @@ class TestFolders:
         adapter = changed(whole, tmp_path / "a", dict)
         (adapter / WEIGHTS).unlink()
         os.mkfifo(adapter / WEIGHTS)
-        assert "contains no *.safetensors" in refusal(adapter)
+        assert "is a pipe, a socket or a device" in refusal(adapter)
+
+    def test_a_device_in_place_of_a_setting(self, whole: Path, tmp_path: Path) -> None:
+        adapter = changed(whole, tmp_path / "a", dict)
+        (adapter / "adapter_config.json").unlink()
+        (adapter / "adapter_config.json").symlink_to("/dev/zero")
+        assert "is a pipe, a socket or a device" in refusal(adapter)

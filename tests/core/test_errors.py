@@ -4,6 +4,7 @@ import ast
 import errno
 import pickle
 import re
+import sqlite3
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -11,7 +12,15 @@ import pytest
 from safetensors import SafetensorError
 
 from harness.core import errors
-from harness.core.errors import DataError, DiskFull, ExitCode, NetworkFault, OutOfMemory, TemplateRefusal
+from harness.core.errors import (
+    DataError,
+    DiskFull,
+    EnvironmentFault,
+    ExitCode,
+    NetworkFault,
+    OutOfMemory,
+    TemplateRefusal,
+)
 from harness.core.translate import TABLE, kind_of, translated
 
 MADE = {
@@ -88,6 +97,9 @@ EXAMPLES: list[tuple[Exception, type[errors.HarnessError]]] = [
     (OSError(errno.ENOSPC, "No space left on device"), DiskFull),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), DiskFull),
     (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), DiskFull),
+    (Exception("No space left on device (os error 28)"), DiskFull),  # of tokenizers, when it saves
+    (sqlite3.OperationalError("database or disk is full"), DiskFull),
+    (sqlite3.OperationalError("disk I/O error"), EnvironmentFault),
     (RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"), DiskFull),
     (MemoryError(), OutOfMemory),
     (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), OutOfMemory),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.errors import DiskFull
+from harness.core.errors import DiskFull, EnvironmentFault
 from harness.evaluate.journal import Journal, journal_path, request_key
 
 SCOPE = {"weights": "a" * 64}
@@ -158,6 +158,20 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     journal._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull, match="nothing is lost"):
         journal.add({request_key(number): {"text": "x" * 1000} for number in range(100)})
+    journal.close()
+
+
+def test_a_journal_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "j.sqlite").mkdir()
+    with pytest.raises(EnvironmentFault, match=r"j\.sqlite cannot be used \(unable to open"):
+        Journal(tmp_path / "j.sqlite", SCOPE)
+
+
+def test_a_damaged_answer_is_requested_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", SCOPE)
+    journal.add({request_key(1): {"text": "a"}, request_key(2): {"text": "b"}})
+    journal._db.execute("UPDATE answers SET answer = '{' WHERE key = ?", (request_key(1),))
+    assert dict(journal.lookup([request_key(1), request_key(2)])) == {request_key(2): {"text": "b"}}
     journal.close()
 
 
