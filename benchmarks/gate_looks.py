@@ -1,12 +1,15 @@
 """Sequential evaluation: error rates and items saved, beside an anytime-valid test that may look after every item."""
 
 import math
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from common import at_least, at_most, header, row
+from scipy.stats import norm
 
 from harness.config.gate import SequentialConfig
+from harness.stats.paired import mcnemar_midp_harm, noninferiority_p
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
 LOOKS = SequentialConfig().looks
@@ -14,6 +17,8 @@ LOOKS = SequentialConfig().looks
 PLANS = [(377, 0.10, 0.05), (1047, 0.10, 0.03), (2094, 0.20, 0.03), (200, 0.05, 0.05), (200, 0.10, 0.05),
          (500, 0.20, 0.05), (1000, 0.05, 0.02)]  # fmt: skip
 MODELS = {"better (+δ/2)": 0.5, "equal": 0.0, "slightly worse (−δ/2)": -0.5, "at −δ": -1.0, "much worse (−2δ)": -2.0}
+TIMES = (-2, -1.5, -1, -0.5, 0, 0.5, 1)
+PASS_P, HARM_P = cache(noninferiority_p), cache(mcnemar_midp_harm)
 Outcome = tuple[dict[str, float], float]
 
 
@@ -127,3 +132,55 @@ def _crossing(gains: npt.NDArray[np.float64], margin: float) -> npt.NDArray[np.i
     wealth = np.cumsum(np.log1p(stake * gains), axis=0)
     reached = wealth >= math.log(20)
     return np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, n + 1)
+
+
+def expected(replicates: int) -> None:
+    """Expected items as shares of the fixed n for power 0.9, beside Wald's SPRT; the looks end at 1.1 times that n.
+
+    A task that stops because nothing can decide it any more counts in full here.
+    """
+    header("ψ", "δ", "rule", *(f"{times:+g}δ" for times in TIMES), "PASS at 0", "FAIL at 0", "PASS at −δ")
+    for n, discordance, margin in PLANS[:2]:
+        fixed = (norm.isf(0.05) + norm.isf(0.1)) ** 2 * discordance / margin**2
+        row(discordance, margin, "SPRT", *(f"{_sprt(discordance, t * margin, margin) / fixed:.2f}" for t in TIMES),
+            "", "", "")  # fmt: skip
+        for number in (4, 10, 20):
+            plan = plan_looks(n, number, 0.05, 0.05)
+            found = {t: _stopped(plan, discordance, t * margin, margin, replicates) for t in TIMES}
+            row(discordance, margin, f"{number} looks", *(f"{found[t][2] / fixed:.2f}" for t in TIMES),
+                f"{found[0][0]:.1%}", f"{found[0][1]:.1%}", f"{found[-1][0]:.1%}")  # fmt: skip
+
+
+def _stopped(
+    plan: LookPlan, discordance: float, delta: float, margin: float, replicates: int
+) -> tuple[float, float, float]:
+    """Shares of PASS and FAIL, and the mean number of items."""
+    generator = np.random.default_rng(3000)
+    rates = [(discordance - delta) / 2, (discordance + delta) / 2, 1 - discordance]
+    flips, before, passed, failed, items = np.zeros((replicates, 2), dtype=np.int64), 0, 0, 0, 0
+    for look, count in enumerate(plan.counts):
+        flips = flips + generator.multinomial(count - before, rates, size=len(flips))[:, :2]
+        items += (count - before) * len(flips)
+        before = count
+        tables, index = np.unique(flips, axis=0, return_inverse=True)
+        passes = np.array([PASS_P(b, c, count, margin) <= plan.pass_levels[look] for b, c in tables.tolist()])
+        fails = np.array([HARM_P(b, c) <= plan.fail_levels[look] for b, c in tables.tolist()]) & ~passes
+        passes, fails = passes[index.ravel()], fails[index.ravel()]
+        passed, failed = passed + int(passes.sum()), failed + int(fails.sum())
+        flips = flips[~(passes | fails)]
+        if not len(flips):
+            break
+    return passed / replicates, failed / replicates, items / replicates
+
+
+def _sprt(discordance: float, delta: float, margin: float, replicates: int = 5000) -> float:
+    """Mean items of Wald's SPRT of Δ = −margin against 0, errors 0.05, with the discordance known."""
+    steps = int(80 * discordance**2 / margin**2)
+    lost = np.random.default_rng(4000).random((replicates, steps)) < (discordance - delta) / (2 * discordance)
+    ratio = np.where(lost, math.log1p(margin / discordance), math.log1p(-margin / discordance)).cumsum(axis=1)
+    outside = np.abs(ratio) >= math.log(19)
+    return float(np.mean(np.where(outside.any(axis=1), outside.argmax(axis=1) + 1, steps))) / discordance
+
+
+if __name__ == "__main__":
+    expected(20_000)

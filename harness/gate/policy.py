@@ -9,16 +9,21 @@ from harness.records.gate import Measured
 
 def rules_for(policy: GateConfig, metric: Measured) -> list[RuleConfig]:
     """The first guard and the first target rule that match, up to the first matching info rule."""
+    return rules_of(policy, metric.key, metric.slice)
+
+
+def rules_of(policy: GateConfig, key: str, slice_: str) -> list[RuleConfig]:
+    """The same for a metric that is not measured yet: `key` is suite/task/metric, `slice_` is "all" or a slice."""
     chosen: dict[str, RuleConfig] = {}
     for rule in policy.rules:
-        if fnmatchcase(metric.key, rule.metric):
+        if fnmatchcase(key, rule.metric):
             if rule.role == "info":
                 break
             chosen.setdefault(rule.role, rule)
     return [
         rule
         for rule in chosen.values()
-        if metric.slice == "all" or any(fnmatchcase(metric.slice, pattern) for pattern in rule.slices)
+        if slice_ == "all" or any(fnmatchcase(slice_, pattern) for pattern in rule.slices)
     ]
 
 

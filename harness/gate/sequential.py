@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from harness.config.experiment import SuiteConfig
 from harness.config.gate import GateConfig, RuleConfig
-from harness.gate.policy import rules_for
-from harness.records.gate import Measured, MetricComparison
+from harness.gate.policy import rules_of
+from harness.records.gate import MetricComparison
 from harness.stats.sequential import LookPlan, floor_at_look, paired_at_look, plan_looks
 
 
@@ -125,14 +125,18 @@ class _DecidingRules:
         progress = list(counts)
         measured = {(one.task, one.metric) for one in progress}
         above = {
-            (group, one.metric): _rules(policy, suite.name, group, one.metric)
+            (group, one.metric): rules_of(policy, f"{suite.name}/{group}/{one.metric}", "all")
             for group, tasks in groups.items()
             for one in progress
             if one.task in tasks
         }
         return cls(
-            rules=[(one, _rules(policy, suite.name, one.task, one.metric)) for one in progress],
-            sliced=[_rules(policy, suite.name, one.task, one.metric, name) for one in progress for name in one.slices],
+            rules=[(one, rules_of(policy, f"{suite.name}/{one.task}/{one.metric}", "all")) for one in progress],
+            sliced=[
+                rules_of(policy, f"{suite.name}/{one.task}/{one.metric}", name)
+                for one in progress
+                for name in one.slices
+            ],
             above=[  # a group is compared where all its tasks have the metric
                 rules
                 for (group, metric), rules in above.items()
@@ -154,14 +158,6 @@ class _DecidingRules:
 
 def _guards(rules: Iterable[RuleConfig]) -> list[RuleConfig]:
     return [rule for rule in rules if rule.role == "guard"]
-
-
-def _rules(policy: GateConfig, suite: str, task: str, metric: str, slice_: str = "all") -> list[RuleConfig]:
-    measured = Measured(
-        suite=suite, task=task, slice=slice_, metric=metric, n=0, baseline=0, candidate=0, delta=0, ci_low=0, ci_high=0,
-        only_baseline_right=None, only_candidate_right=None,
-    )  # fmt: skip
-    return rules_for(policy, measured)
 
 
 def settled(policy: GateConfig, rule: RuleConfig, one: LookProgress, guards: int) -> bool:
