@@ -44,7 +44,7 @@ PATHS: dict[str, tuple[list[Item], GateConfig]] = {
     "right/wrong": (right_wrong(120, 1), policy(guard(), target(floor=0.7))),
     "few tied scores": (graded(60, 2), policy(guard())),
     "some tied scores": (graded(150, 3), policy(guard(), target(floor=0.5))),
-    "many scores": (uneven(2300, 4), policy(guard(margin="1 points"))),
+    "many scores": (uneven(4300, 4), policy(guard(margin="1 points"))),
     "scores with a range": (lowest(graded(90, 5)), policy(guard(range=(0.0, 100.0)))),
     "a demanded gain": (graded(150, 6), policy(target(margin="3 points"), require=["target"])),
     "right/wrong in clusters": (right_wrong(400, 7), policy(guard(cluster="passage"))),
