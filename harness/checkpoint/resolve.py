@@ -173,7 +173,9 @@ def resolve_evaluation(name: str, runs: Path) -> Path:
             if (evaluation / EVALUATION).is_file():
                 _require_same_weights(evaluation)
                 return evaluation
-        if folder.is_dir() and any(folder.rglob("results*.json")):
+        if folder.is_file() and folder.suffix == ".json":
+            return folder
+        if folder.is_dir() and any(folder.rglob("*.json")):
             return folder
         if folder.is_dir():
             raise DataError(f"{folder} holds no evaluation; make one with: harness evaluate {name}")

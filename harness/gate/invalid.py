@@ -54,11 +54,13 @@ def _unmatched(policy: GateConfig, comparison: Comparison) -> list[RuleConfig]:
 
 def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> Iterator[str]:
     """Rules and required roles without a metric: a missing metric never passes."""
+    keys = sorted({metric.key for metric in comparison.metrics})
+    measured = f". Measured: {', '.join(keys[:5])}{' …' if keys[5:] else ''}; correct the rule, or evaluate the task"
     for rule in _unmatched(policy, comparison):
         missing = f"policy {policy.name}: no metric matches the {rule.role} rule '{rule.metric}'; it was not measured"
         waiver = rule.on_missing
         if not isinstance(waiver, WaiverConfig):
-            yield missing
+            yield missing + (measured if keys else "; evaluate the task on both sides")
         elif today > waiver.expires:
             yield f"{missing}, and the waiver '{waiver.name}' expired on {waiver.expires.isoformat()}"
     roles = {rule.role for metric in comparison.metrics for rule in rules_for(policy, metric)}

@@ -147,7 +147,7 @@ def pairing_errors(baseline: Evidence, candidate: Evidence) -> list[str]:
             f"({_short(baseline.contract_sha256)} and {_short(candidate.contract_sha256)})"
         )
     for task in sorted(set(baseline.samples) ^ set(candidate.samples)):
-        errors.append(f"task {task} was evaluated on one side only")
+        errors.append(f"task {task} was evaluated on one side only; evaluate it on both")
     for group in sorted(set(baseline.groups) | set(candidate.groups)):
         if sorted(baseline.groups.get(group, [])) != sorted(candidate.groups.get(group, [])):
             errors.append(f"group {group} does not hold the same tasks on both sides")
@@ -257,7 +257,8 @@ def _pair(task: str, metric: str, a: Column, b: Column, direction: Direction) ->
         common, at_left, at_right = np.intersect1d(a.items, b.items, assume_unique=True, return_indices=True)
         lone = len(a) + len(b) - 2 * len(common)
         verb = "has" if lone == 1 else "have"
-        errors.append(f"task {task}: {plural(lone, 'item')} {verb} {metric} on one side only")
+        lonely = f"{plural(lone, 'item')} {verb} {metric} on one side only"
+        errors.append(f"task {task}: {lonely}; evaluate both on the same items")
         a, b = a.only(at_left), b.only(at_right)
     for what, left, right in (("prompts", a.prompts, b.prompts), ("targets", a.targets, b.targets)):
         if changed := int((left != right).sum()):

@@ -19,6 +19,7 @@ from harness.records.base import load
 from harness.records.gate import Comparison
 from harness.records.stages import Dataset, Evaluation
 from harness.results.evidence import read_evidence
+from harness.results.results_file import results_files
 
 
 def steps_of(paths: EvidencePaths) -> list[ChainStep]:
@@ -148,8 +149,9 @@ def _evaluation_step(
     """An evaluation. Its weights link to the stage that made them; a baseline's only where it is the base model."""
     record = folder / EVALUATION
     if not record.is_file():
-        results = sorted(folder.rglob("results*.json"))
-        return _stage_step(stage, folder, paths, {}, {"evaluation": sha256_file(results[-1])}) if results else None
+        if not results_files(folder):
+            return None
+        return _stage_step(stage, folder, paths, {}, {"evaluation": read_evidence(folder).sha256})
     evaluation = load(Evaluation, record)
     inputs = _manifest_inputs(folder)
     for name, digest in (("weights", evaluation.weights_sha256), ("contract", evaluation.contract_sha256)):

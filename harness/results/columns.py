@@ -117,7 +117,12 @@ def columns_of(
     Raises EvidenceFault for an item that occurs twice, or whose repeated samples differ in prompt or target.
     """
     rows.pack()
-    order, items = _sorted(rows.all_items())
+    items = rows.all_items()
+    order, ordered = _sorted(items)
+    if len(again := _occurrences(order, ordered, np.array(rows.docs, dtype=np.int64))):
+        items = np.char.add(items, np.where(again > 0, np.char.add(b"#", (again + 1).astype("S")), b""))
+        order, ordered = _sorted(items)
+    items = ordered
     repeats = np.array(rows.repeats, dtype=np.int64)[order]
     first = np.ones(len(items), dtype=bool)
     first[1:] = items[1:] != items[:-1]
@@ -159,6 +164,27 @@ def columns_of(
         )
 
 
+def _occurrences(order: Any, items: Any, docs: Any) -> npt.NDArray[np.int64]:
+    """How many other documents of a row's content come before it in the dataset, shape (n,); empty if there are none.
+
+    `order` and `items` are sorted by item, `docs` is doc_id by row. Datasets hold some documents twice; each is an item
+    of its own, paired by document and occurrence.
+    """
+    same = items[1:] == items[:-1]
+    if not same.any():
+        return np.empty(0, dtype=np.int64)
+    group = np.concatenate([[0], np.cumsum(~same)])
+    number = docs[order]
+    by_doc = np.lexsort((number, group))
+    new_group = np.concatenate([[True], group[by_doc][1:] != group[by_doc][:-1]])
+    new_doc = new_group | np.concatenate([[True], number[by_doc][1:] != number[by_doc][:-1]])
+    count = np.cumsum(new_doc)
+    rank = count - np.maximum.accumulate(np.where(new_group, count, 0))
+    again = np.empty(len(order), dtype=np.int64)
+    again[order[by_doc]] = rank
+    return again if again.any() else np.empty(0, dtype=np.int64)
+
+
 def _sorted(items: npt.NDArray[np.bytes_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bytes_]]:
     """The stable order of the items, and the items in it. Sorting by the first eight bytes is most often enough."""
     if not len(items) or items.itemsize % 8:
@@ -185,7 +211,7 @@ def _require_distinct(path: Path, items: Any, group: Any, repeats: Any, places: 
         index = order[twice[0] + 1]
         line = path.read_bytes()[: int(places[index])].count(b"\n") + 1
         item = items[index].decode(errors="replace")
-        raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice")
+        raise EvidenceFault(f"{path} line {line}: item {item[:12]} occurs twice, with the same doc_id; evaluate again")
 
 
 def _require_same(path: Path, items: Any, group: Any, first: Any, digests: Any, what: str) -> None:

@@ -21,7 +21,7 @@ from harness.core.store import read_manifest, require_unchanged, sha256_file, sh
 from harness.records.base import load
 from harness.records.stages import Evaluation, TaskIdentity
 from harness.results.columns import Column
-from harness.results.results_file import ResultsFile, read_results
+from harness.results.results_file import ResultsFile, read_results, results_files, sample_file
 from harness.results.samples import Samples, read_samples
 
 ALIGNED = 64  # bytes
@@ -104,7 +104,8 @@ class Evidence:
     """An evaluation ready to be compared: samples[task][metric] is a column of scores. Digests are '' where unknown.
 
     `equal_weights` says of a (group, metric) whether its tasks weigh the same, where the reported mean shows it.
-    `sha256` covers every file that was read. `flip_share` is the share of items that an identical model flips, by task.
+    `sha256` covers every file that was read; `notes` say which were read and left out, where there was a choice.
+    `flip_share` is the share of items that an identical model flips, by task.
     """
 
     label: str
@@ -117,6 +118,7 @@ class Evidence:
     sha256: str = ""
     flip_share: Mapping[str, float] = field(default_factory=dict)
     equal_weights: Weighting = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def read_sides(folders: tuple[Path, Path], fields: Sequence[str] = FIELDS) -> tuple[Evidence, Evidence]:
@@ -149,13 +151,7 @@ def read_evidence(folder: Path, fields: Sequence[str] = FIELDS) -> Evidence:
     """
     if (folder / EVALUATION).is_file():
         return _own_evaluation(folder, fields)
-    results = sorted(folder.rglob("results*.json"))
-    if not results:
-        raise DataError(f"{folder} has no evaluation: neither evaluation.json nor lm-eval's results_*.json")
-    models = sorted({str(path.parent.relative_to(folder)) for path in results})
-    if len(models) > 1:
-        raise DataError(f"{folder} has results of several models; name one of: {', '.join(models)}")
-    return _lm_eval_output(folder, results[-1], fields)
+    return _lm_eval_output(folder, fields)
 
 
 def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
@@ -221,31 +217,108 @@ def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
     return {task: identity.samples_sha256 for task, identity in identities.items()}
 
 
-def _lm_eval_output(folder: Path, results: Path, fields: Sequence[str]) -> Evidence:
-    """lm-eval's own output: the newest results file, and for each task the samples written with it."""
-    record = read_results(results)
-    files = {task: _sample_files(results, task) for task in record.tasks}
-    missing = [task for task, paths in files.items() if not paths]
-    if missing or not files:
-        raise DataError(f"{results.parent} lacks samples_<task>.jsonl for: {', '.join(missing) or 'any task'}")
-    samples = {task: read_samples(paths[-1], fields, record.filters(task)) for task, paths in files.items()}
+@dataclass(frozen=True)
+class _Part:
+    """The newest results file that has a task, and the samples written with it."""
+
+    results: Path
+    record: ResultsFile
+    samples: Path
+
+
+def _lm_eval_output(place: Path, fields: Sequence[str]) -> Evidence:
+    """lm-eval's own output: of each task the newest results in the folder, and the samples written with them."""
+    found = [(path, read_results(path)) for path in results_files(place)]
+    if not found:
+        raise DataError(
+            f"{place} has no evaluation: neither evaluation.json nor a results file of lm-eval. Make one with: harness "
+            "evaluate …, or lm_eval … --output_path DIR --log_samples"
+        )
+    _require_one_model(place, found)
+    newest = {task: (path, record) for path, record in found for task in record.tasks}
+    parts = {task: _Part(*one, sample_file(one[0], task) or Path()) for task, one in newest.items()}
+    if missing := [task for task, part in parts.items() if part.samples == Path()]:
+        raise EvidenceFault(
+            f"{place} lacks samples_<task>.jsonl for: {', '.join(missing[:5])}. The gate compares item by item: "
+            "evaluate again with --log_samples."
+        )
+    if not parts:
+        raise EvidenceFault(f"{found[-1][0]} names no task; evaluate again")
+    samples = {task: read_samples(part.samples, fields, part.record.filters(task)) for task, part in parts.items()}
     for task, read in samples.items():
-        _require_reported(record, results, task, read.columns)
-    identities = {task: _identity(record, task, read) for task, read in samples.items()}
-    groups = dict(_groups(results, record))
+        _require_reported(parts[task].record, parts[task].results, task, read.columns)
+    identities = {task: _identity(parts[task].record, task, read) for task, read in samples.items()}
+    groups: dict[str, list[str]] = {}
+    reported: dict[str, dict[str, float]] = {}
+    for path, record in found:
+        groups |= dict(_groups(path, record))
+        reported |= record.group_means
     columns = {task: _scored(read.columns) for task, read in samples.items()}
-    template, system = record.chat_template_sha, record.system_instruction_sha
+    contracts = {task: _contract(part.record) for task, part in parts.items()}
+    read_files = list(dict.fromkeys(part.results for part in parts.values()))
+    digests = [sha256_file(path) for path in read_files]
     return Evidence(
-        label=record.model_name or folder.name,
+        label=found[-1][1].model_name or place.name,
         suite="lm_eval",
         weights_sha256="",
-        contract_sha256=sha256_json([template, system]) if system else template or "",
+        contract_sha256=next(iter(contracts.values())) if len(set(contracts.values())) == 1 else sha256_json(contracts),
         identities=identities,
         groups=groups,
         samples=columns,
-        sha256=sha256_json([sha256_file(results), _digests(identities)]),
-        equal_weights=equally_weighted(groups, columns, record.group_means),
+        sha256=sha256_json([digests[0] if len(digests) == 1 else digests, _digests(identities)]),
+        equal_weights=equally_weighted(groups, columns, reported),
+        notes=_reading_notes(place, found, newest),
     )
+
+
+def _contract(record: ResultsFile) -> str:
+    template, system = record.chat_template_sha, record.system_instruction_sha
+    return sha256_json([template, system]) if system else template or ""
+
+
+def _require_one_model(place: Path, found: Sequence[tuple[Path, ResultsFile]]) -> None:
+    """Raises DataError where the files under a folder are of several models, or do not say which.
+
+    Files without a model's name are of one model if they lie in one folder.
+    """
+    names = {record.model_name or str(path.parent) for path, record in found}
+    folders = sorted({str(path.parent) for path, _ in found})
+    one_task_each = len({task for _, record in found for task in record.tasks}) == sum(len(r.tasks) for _, r in found)
+    if len(names) > 1 or (len(folders) > 1 and not one_task_each):
+        listed = ", ".join(folders[:10] if len(folders) > 1 else sorted(names))
+        raise DataError(f"{place} has results of several models; name one of: {listed}")
+
+
+def _reading_notes(
+    place: Path, found: Sequence[tuple[Path, ResultsFile]], newest: Mapping[str, tuple[Path, ResultsFile]]
+) -> tuple[str, ...]:
+    """What was read of several results files, what was left out, and results that a limit cut."""
+    notes = []
+    if len(found) > 1:
+        read: dict[Path, list[str]] = {}
+        for task, (path, _) in newest.items():
+            read.setdefault(path, []).append(task)
+        listed = [
+            f"{', '.join(tasks[:5])}{' …' if len(tasks) > 5 else ''} from {path.name}" for path, tasks in read.items()
+        ]
+        notes.append(f"{place}: read {'; '.join(listed)}")
+        for path, record in found:
+            if older := [task for task in record.tasks if newest[task][0] != path]:
+                notes.append(f"{place}: {', '.join(older[:5])} in {path.name} left out: newer results are there")
+    for task, (path, record) in newest.items():
+        if record.limited(task):
+            counts = record.samples[task]
+            notes.append(
+                f"{path.name}: {task} was evaluated on {counts.effective} of {counts.original} items (--limit). Name "
+                "another file in place of the folder, if that one is meant."
+            )
+        for other, older in found:
+            if other != path and task in older.tasks and (older.requested(task) or 0) > (record.requested(task) or 0):
+                notes.append(
+                    f"{place}: the newest results of {task} ({path.name}) have {record.requested(task)} items, "
+                    f"{other.name} has {older.requested(task)}. Name the file to use in place of the folder: {other}"
+                )
+    return tuple(notes)
 
 
 def _require_reported(record: ResultsFile, results: Path, task: str, columns: Mapping[str, Column]) -> None:
@@ -286,13 +359,6 @@ def _groups(results: Path, record: ResultsFile) -> Iterator[tuple[str, list[str]
         if missing := sorted(set(tasks) - set(record.tasks)):
             raise EvidenceFault(f"{results}: group {group} lacks {', '.join(missing)}; evaluate the whole group again")
         yield group, tasks
-
-
-def _sample_files(results: Path, task: str) -> list[Path]:
-    """The samples file with the time of these results in its name, else the one without a time; at most one."""
-    moment = results.stem.removeprefix("results")
-    names = (f"samples_{task}{moment}.jsonl", f"samples_{task}.jsonl")
-    return [path for name in names if (path := results.parent / name).is_file()][:1]
 
 
 def _identity(record: ResultsFile, task: str, samples: Samples) -> TaskIdentity:

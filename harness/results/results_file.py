@@ -1,6 +1,9 @@
 """Reads lm-eval's results file: the parts that the gate needs, checked once."""
 
+import glob
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +18,10 @@ BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")
 COMPLETE = ("n-samples", "results", "versions")
 
 
+MOST_BYTES = 64 * 2**20  # of a file that might be results under another name
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d[-:]\d\d[-:]\d\d(?:\.\d+)?")
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -23,6 +30,7 @@ class SampleCounts(_Part):
     """How many documents of a task the model was to answer."""
 
     effective: int = Field(ge=0)
+    original: int | None = None
 
 
 class ResponseFilter(_Part):
@@ -67,6 +75,11 @@ class ResultsFile(_Part):
             for group, means in self.group_results.items()
         }
 
+    def limited(self, task: str) -> bool:
+        """Whether a `--limit` kept documents from being asked."""
+        counts = self.samples.get(task)
+        return counts is not None and counts.original is not None and counts.effective < counts.original
+
     def requested(self, task: str) -> int | None:
         """How many documents the model was to answer; None where the file does not say."""
         return self.samples[task].effective if task in self.samples else None
@@ -75,12 +88,64 @@ class ResultsFile(_Part):
         return [one.name for one in self.configs[task].filter_list]
 
 
+def results_files(place: Path) -> list[Path]:
+    """The results files of lm-eval in a folder and its subfolders, oldest first; of a file, itself.
+
+    lm-eval names them `results_<time>.json`, or `<name>_<time>.json` after `--output_path <name>.json`. The time in the
+    name orders them, where there is one, else the file's.
+    """
+    if place.is_file():
+        return [place]
+    paths = [path for path in place.rglob("*.json") if path.is_file() and not path.is_symlink() and _is_results(path)]
+    return sorted(paths, key=lambda path: (moment_of(path) or _written(path), str(path)))
+
+
+def _is_results(path: Path) -> bool:
+    if path.name.startswith("samples_"):
+        return False
+    if path.name.startswith("results"):
+        return True
+    if path.stat().st_size > MOST_BYTES:
+        return False
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and {"results", "configs"} <= set(values)
+
+
+def moment_of(path: Path) -> str:
+    """The time in a file's name as lm-eval writes it; '' without one."""
+    found = _MOMENT.search(path.stem)
+    return found[0] if found else ""
+
+
+def _written(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
+
+
+def sample_file(results: Path, task: str) -> Path | None:
+    """The samples that were written with these results: those with their time, else those without any; None: none.
+
+    Also as a list in a `.json` file, and under the names of lm-eval before 0.4.3 (`<model>_<task>.jsonl`).
+    """
+    moment = moment_of(results)
+    timed = [f"samples_{task}_{moment}.jsonl", f"samples_{task}_{moment}.json"] if moment else []
+    for name in [*timed, f"samples_{task}.jsonl", f"samples_{task}.json"]:
+        if (path := results.parent / name).is_file():
+            return path
+    old = [path for path in results.parent.glob(f"*_{glob.escape(task)}.json*") if not path.name.startswith("results")]
+    return min(old, key=lambda path: len(path.name)) if old else None
+
+
 def read_results(path: Path) -> ResultsFile:
     """The checked parts of a results file. Raises EvidenceFault that names the file and the damaged key."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise EvidenceFault(f"{path} is not JSON ({error}); it may have been cut off") from None
+        raise EvidenceFault(
+            f"{path} is not JSON ({error}); it may have been cut off. Copy it again, or evaluate again."
+        ) from None
     if not isinstance(values, dict):
         raise EvidenceFault(f"{path} is not a results file of lm-eval")
     try:

@@ -17,14 +17,24 @@ from harness.results.blocks import BlockReader, choices, code, digest
 from harness.results.columns import NONE, Column, ColumnBuilder, columns_of
 
 SHOWN = 2000
+BOM = b"\xef\xbb\xbf"
 
 
 def texts(path: Path, place: int) -> tuple[str, str]:
     """Prompt and response of the row at byte `place`, shortened to 2,000 characters each."""
     with path.open("rb") as file:
-        file.seek(place)
-        row = json.loads(file.readline())
+        if is_list(path):
+            row = json.load(file)[place]
+        else:
+            file.seek(place)
+            row = json.loads(file.readline())
     return prompt_of(row)[-SHOWN:], response_of(row)[:SHOWN]
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file is one JSON list, as lm-eval 0.4.0 to 0.4.2 wrote it; the place of a row is then its index."""
+    with path.open("rb") as file:
+        return file.read(16).removeprefix(BOM).lstrip().startswith(b"[")
 
 
 def prompt_of(row: dict[str, Any]) -> str:
@@ -107,16 +117,33 @@ class _Reader:
 
     def read(self) -> str:
         """Reads every row; returns the sha256 of exactly the bytes that were read."""
+        if is_list(self.path):
+            return self._read_list()
         place, digest_of_file = 0, hashlib.sha256()
         with self.path.open("rb") as file:
             while block := file.read(BLOCK) + file.readline():
                 digest_of_file.update(block)
+                if not place and block.startswith(BOM):
+                    place, block = len(BOM), block.removeprefix(BOM)
                 rows = self._read_alike(block, place)
                 self.number += rows
                 if not rows:
                     self._read_one_by_one(block, place)
                 place += len(block)
         return digest_of_file.hexdigest()
+
+    def _read_list(self) -> str:
+        content = self.path.read_bytes()
+        try:
+            rows = json.loads(content.removeprefix(BOM))
+        except (ValueError, RecursionError) as error:
+            raise EvidenceFault(
+                f"{self.path} is not JSON ({error}); the file is damaged or was cut off. Copy it or evaluate again."
+            ) from None
+        for index, row in enumerate(rows):
+            self.number += 1
+            self._read_row(json.dumps(row).encode(), index)
+        return hashlib.sha256(content).hexdigest()
 
     def _read_alike(self, block: bytes, place: int) -> int:
         """Reads the block at once if all its rows are like the last one; returns their number, 0 if they are not."""
@@ -209,7 +236,9 @@ class _Reader:
         try:
             values = json.loads(line)
         except ValueError:
-            raise self._error("is not JSON; the file is damaged or was cut off") from None
+            raise self._error(
+                "is not JSON; the file is damaged or was cut off. Copy it again, or evaluate again."
+            ) from None
         if not isinstance(values, dict) or not isinstance(values.get("doc", {}), dict):
             raise self._error("is not an lm-eval sample")
         return values

@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.checkpoint.resolve import resolve_evaluation
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
+from harness.core.console import say
 from harness.core.errors import EvidenceFault, UsageError
 from harness.core.layout import RunFolder
 from harness.core.paths import write_text
@@ -72,6 +73,8 @@ def compared(
     """
     fields = policy.fields if policy else FIELDS
     before, after = read_sides((paths.baseline, paths.candidate), fields)
+    for note in dict.fromkeys([*before.notes, *after.notes]):
+        say(f"· {note}")
     if before.label == after.label:
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
     others = {name: read_evidence(folder, fields) for name, folder in paths.further}
