@@ -303,8 +303,8 @@ def _reading_notes(
         ]
         notes.append(f"{place}: read {'; '.join(listed)}")
         for path, record in found:
-            if older := [task for task in record.tasks if newest[task][0] != path]:
-                notes.append(f"{place}: {', '.join(older[:5])} in {path.name} left out: newer results are there")
+            if left_out := [task for task in record.tasks if newest[task][0] != path]:
+                notes.append(f"{place}: {', '.join(left_out[:5])} in {path.name} left out: newer results are there")
     for task, (path, record) in newest.items():
         if record.limited(task):
             counts = record.samples[task]
