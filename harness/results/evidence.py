@@ -218,7 +218,7 @@ def _digests(identities: Mapping[str, TaskIdentity]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _TaskFiles:
     """The newest results file that has a task, and the samples written with it."""
 
     results: Path
@@ -236,7 +236,7 @@ def _lm_eval_output(place: Path, fields: Sequence[str]) -> Evidence:
         )
     _require_one_model(place, found)
     newest = {task: (path, record) for path, record in found for task in record.tasks}
-    parts = {task: _Part(*one, sample_file(one[0], task) or Path()) for task, one in newest.items()}
+    parts = {task: _TaskFiles(*one, sample_file(one[0], task) or Path()) for task, one in newest.items()}
     if missing := [task for task, part in parts.items() if part.samples == Path()]:
         raise EvidenceFault(
             f"{place} lacks samples_<task>.jsonl for: {', '.join(missing[:5])}. The gate compares item by item: "
