@@ -7,6 +7,7 @@
     python benchmarks/gate.py worst      [--replicates 20000]
     python benchmarks/gate.py intervals  [--replicates 100000]
     python benchmarks/gate.py looks      [--replicates 100000]
+    python benchmarks/gate.py limit      [--replicates 20000]
     python benchmarks/gate.py pairs      --data DATA
     python benchmarks/gate.py speed
 
@@ -14,7 +15,8 @@
 a tenth more than the planned items; the same over ten guards, and for small samples by enumeration. `coverage`: how
 often 95% intervals hold the truth. `clusters`: both for items that depend on each other. `continuous`: both for scores
 that are not right/wrong. `worst`: the distributions of such scores that pass most often. `intervals`: published
-intervals of few skewed scores. `looks`: sequential evaluation. `pairs`: two models on GSM8K, from the folder DATA.
+intervals of few skewed scores. `looks`: sequential evaluation.
+`limit`: its expected items beside the SPRT. `pairs`: two models on GSM8K, from the folder DATA.
 `speed`: the gate on many items, from files.
 Tables are Markdown. ✗ marks a value that misses its target.
 """
@@ -42,7 +44,7 @@ from harness.stats.proportion import holm
 # margin, discordance; the planned n follows
 PLANS = [(0.02, 0.10), (0.03, 0.10), (0.03, 0.20), (0.05, 0.10)]
 SMALL = [10, 30, 60, 100, 164, 300]
-WHAT = ["errors", "coverage", "clusters", "continuous", "worst", "intervals", "looks", "pairs", "speed"]
+WHAT = ["errors", "coverage", "clusters", "continuous", "worst", "intervals", "looks", "limit", "pairs", "speed"]
 
 
 def main() -> None:
@@ -64,6 +66,8 @@ def main() -> None:
         gate_scores.intervals(replicates, given.only)
     elif given.what == "looks":
         gate_looks.looks(replicates)
+    elif given.what == "limit":
+        gate_looks.expected(replicates)
     elif given.what == "pairs":
         pairs(given.data)
     else:

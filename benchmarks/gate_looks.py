@@ -180,7 +180,3 @@ def _sprt(discordance: float, delta: float, margin: float, replicates: int = 500
     ratio = np.where(lost, math.log1p(margin / discordance), math.log1p(-margin / discordance)).cumsum(axis=1)
     outside = np.abs(ratio) >= math.log(19)
     return float(np.mean(np.where(outside.any(axis=1), outside.argmax(axis=1) + 1, steps))) / discordance
-
-
-if __name__ == "__main__":
-    expected(20_000)
