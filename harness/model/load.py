@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,8 @@ def with_adapter(model: Any, adapter: Path, base: Path) -> Any:
     tokens = len(load_tokenizer(tokenizer_folder(adapter, base)))
     require_safetensors(adapter)
     wrong = f"the adapter {adapter} does not fit the base model {base}"
-    with translated(f"load the adapter {adapter}", DataError, wrong, any_class=True):
+    with translated(f"load the adapter {adapter}", DataError, wrong, any_class=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `checkpoint/adapter.py` has compared every tensor
         if tokens > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(tokens)
         model = PeftModel.from_pretrained(model, adapter)

@@ -193,6 +193,42 @@ def test_what_cannot_be_served_is_refused_with_the_mend(settings: Any, says: str
         find(adapter)
 
 
+@pytest.mark.parametrize("form", ["all experts in one", "single experts", "an expert too many"])
+def test_adapters_of_experts(form: str, tmp_path: Path) -> None:
+    import tiny
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    tokenizer = tiny.make_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "moe_intermediate_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "num_experts": 4}
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    if form == "all experts in one":
+        experts = {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]}
+        adapter = made(tmp_path / "moe", tmp_path / "adapter", **experts)
+        assert find(adapter) == (adapter.resolve(), tmp_path / "moe")
+        return
+    adapter = made(tmp_path / "moe", tmp_path / "adapter", target_modules=["q_proj"])
+    tensors: dict[str, Any] = {}
+    for layer, expert in ((layer, expert) for layer in range(2) for expert in range(5 if "many" in form else 4)):
+        for name, (rows, columns) in {"gate_proj": (16, 32), "up_proj": (16, 32), "down_proj": (32, 16)}.items():
+            module = f"{ROOT}model.layers.{layer}.mlp.experts.{expert}.{name}"
+            tensors |= {
+                f"{module}.lora_A.weight": torch.ones(4, columns),
+                f"{module}.lora_B.weight": torch.ones(rows, 4),
+            }
+    save_file(tensors, adapter / WEIGHTS)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["target_modules"] = ["gate_proj", "up_proj", "down_proj"]
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    if "many" in form:
+        assert "12 of 60 tensors belong to no module" in refusal(adapter)
+    else:
+        assert find(adapter) == (adapter.resolve(), tmp_path / "moe")
+
+
 class TestBase:
     def test_a_quantised_hub_name_and_a_given_base(
         self, whole: Path, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

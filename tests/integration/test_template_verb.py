@@ -11,6 +11,7 @@ import tiny
 from tiny import Served
 
 from harness.cli import main
+from harness.data.tables import write_parquet
 
 pytestmark = pytest.mark.integration
 
@@ -62,6 +63,15 @@ class TestVerify:
             assert step in printed
         assert "prompts compared" in printed
         assert "error" not in printed
+
+    def test_rows_of_the_run_are_replayed(self, harness: Harness, served: Served, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        shutil.copytree(served.adapter, run / "checkpoint")
+        (run / "data").mkdir()
+        write_parquet(tiny.rows(24), run / "data" / "train.parquet")
+        code, printed = verify(harness, served, run / "checkpoint")
+        assert code == 0, printed
+        assert "16 training rows among them" in printed
 
     def test_a_server_that_applies_no_adapter(self, harness: Harness, served: Served) -> None:
         code, printed = verify(harness, served, served.adapter, "base")

@@ -123,6 +123,18 @@ def test_a_tokenizer_that_normalises_is_noted() -> None:
     assert "round trip" not in notes(check_contract(contract, tokenizer("smollm")))
 
 
+def test_a_model_that_was_trained_without_its_bos_says_so() -> None:
+    made = tokenizer("llama3")
+    chatml = settings_of("chatml").model_copy(update={"end_of_turn": "<|eot_id|>"})
+    text = read_template("chatml.jinja").replace("<|im_end|>", "<|eot_id|>")
+    made.chat_template = text
+    own = chatml.model_copy(update={"file": None})
+    with pytest.raises(EvidenceFault, match=r"bos: BOS .*<|begin_of_text|>.* is missing.*template.bos=never"):
+        require_sound(check_contract(make_contract(own, made), made), "it")
+    never = make_contract(own.model_copy(update={"bos": "never"}), made)
+    assert "bos" not in notes(check_contract(never, made))
+
+
 def test_a_template_that_refuses_tools_gives_no_note() -> None:
     """Rows hold no tools; the card shows the refusal."""
     made = tokenizer("smollm")
