@@ -45,14 +45,13 @@ def check_models(
                 live_check(clients[name], renderer, numbers.get(name), of_base, rows, at_limit=name == names[0])
                 for name in endpoint.models
             ]
-            watching = asyncio.create_task(watch(endpoint, list(clients.values()), config.stall_timeout_s))
-            checking = asyncio.gather(*checks, return_exceptions=True)
-            await asyncio.wait((watching, checking), return_when=asyncio.FIRST_COMPLETED)
-            if not checking.done():
-                checking.cancel()
-                await watching
-            watching.cancel()
-            found = checking.result()
+            try:
+                async with asyncio.TaskGroup() as group:
+                    watching = group.create_task(watch(endpoint, list(clients.values()), config.stall_timeout_s))
+                    found = await asyncio.gather(*checks, return_exceptions=True)
+                    watching.cancel()
+            except ExceptionGroup as stalled:
+                raise stalled.exceptions[0] from None
         for error in found:
             if isinstance(error, BaseException):
                 raise error
