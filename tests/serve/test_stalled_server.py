@@ -24,7 +24,7 @@ def test_the_live_check_does_not_wait_for_ever() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen(500)
         endpoint = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}", "", ("base",))
-        with pytest.raises(ServerStalled, match="answered nothing and computed nothing for 0.5 s"):
+        with pytest.raises(ServerStalled, match=r"answered nothing and computed nothing for 0\.5 s"):
             check_models(endpoint, config, Renderer(contract, tokenizer), {})
 
 
