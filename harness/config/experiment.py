@@ -293,6 +293,33 @@ class TrainingConfig(Group):
     """Role of every data source, by name."""
 
 
+class TrackingConfig(Group):
+    """The part of an experiment's configuration that tracking depends on."""
+
+    name: str
+    """Name of the experiment: the group of the tracker's runs."""
+
+    tracker: TrackerConfig
+    """The tracker and its settings."""
+
+    settings: dict[str, Any]
+    """The whole configuration as plain values, which the tracker shows."""
+
+    @property
+    def online(self) -> bool:
+        """Whether what a stage reports can be seen before the stage ends."""
+        return self.tracker.kind != "none" and self.tracker.mode == "online"
+
+    @property
+    def uploads(self) -> bool:
+        """Whether W&B sends the runs to its server; offline, the same files are uploaded later."""
+        return self.tracker.kind == "wandb" and self.tracker.mode == "online"
+
+    def offline(self) -> "TrackingConfig":
+        """The same, with everything written to files."""
+        return self.model_copy(update={"tracker": self.tracker.model_copy(update={"mode": "offline"})})
+
+
 class Config(Group):
     """The whole configuration of an experiment, as in a run's `config.yaml`."""
 
@@ -384,6 +411,11 @@ class Config(Group):
             accelerate_config=self.accelerate_config,
             roles={name: source.role for name, source in self.data.sources.items()},
         )
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        """The part of the configuration that tracking depends on."""
+        return TrackingConfig(name=self.name, tracker=self.tracker, settings=self.model_dump())
 
     @property
     def evaluation(self) -> EvaluationConfig:

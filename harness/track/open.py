@@ -14,6 +14,7 @@ from harness.core.errors import EnvironmentFault, MissingDependency
 from harness.core.redact import without_secrets
 from harness.track.tracker import NoTracker, Tracker
 
+SHOWN = 600  # characters of a tracker's error message
 # The shipped trackers by name; installed packages add to them (entry points tuning_harness.trackers).
 TRACKERS = {"none": "harness.track.tracker:NoTracker", "wandb": "harness.track.wandb_tracker:WandbTracker"}
 
@@ -41,14 +42,14 @@ class SafeTracker(Tracker):
             self._stop(error)
 
     def _stop(self, error: Exception) -> None:
-        broken, self._tracker = self._tracker, NoTracker()
+        broken, self._tracker, self.failed = self._tracker, NoTracker(), True
         with suppress(Exception):  # saves what was tracked so far
             broken.finish(1)
-        reason = " ".join(str(error).split()) or "no message"
+        reason = " ".join(str(error).split())[:SHOWN] or "no message"
         print(f"warning: tracking stopped, the run continues: {type(error).__name__}: {reason}", file=sys.stderr)
 
 
-for _method in [name for name in vars(Tracker) if not name.startswith("_")]:
+for _method in [name for name, value in vars(Tracker).items() if callable(value) and not name.startswith("_")]:
     setattr(SafeTracker, _method, partialmethod(SafeTracker._attempt, _method))
 
 
@@ -61,7 +62,7 @@ def open_tracker(
     Secrets are removed from `settings`.
     """
     tracker_class = check_tracker(config)
-    if config.kind == "none":
+    if tracker_class is NoTracker:
         return NoTracker()
     clean = without_secrets(settings)
     return SafeTracker(
@@ -75,15 +76,16 @@ def check_tracker(config: TrackerConfig) -> Any:
     Raises EnvironmentFault when it cannot work here: wandb is missing, it is online without a key, or a plugin cannot
     be used.
     """
-    if config.kind == "wandb" and find_spec("wandb") is None:
-        raise MissingDependency("wandb", "tracker=wandb", "engine")
-    found = plugins.load("trackers", config.kind, TRACKERS, Tracker)
-    if config.kind == "wandb" and config.mode == "online":
-        from harness.track.wandb_tracker import logged_in
+    if config.kind == "wandb":
+        from harness.track.wandb_tracker import kept_offline, problem_with_key, switched_off
 
-        if not logged_in():
+        if switched_off():
+            return NoTracker
+        if find_spec("wandb") is None:
+            raise MissingDependency("wandb", "tracker=wandb", "engine")
+        if config.mode == "online" and not kept_offline() and (problem := problem_with_key()):
             raise EnvironmentFault(
-                "tracker.mode=online needs a W&B key, and there is none. Set WANDB_API_KEY or run `wandb login`; "
+                f"tracker.mode=online needs a W&B key, and {problem}. Set WANDB_API_KEY or run `wandb login`; "
                 "or use tracker.mode=offline and upload later with `wandb sync`"
             )
-    return found
+    return plugins.load("trackers", config.kind, TRACKERS, Tracker)

@@ -1,25 +1,27 @@
-"""Reports a finished run to the tracker: one tracker run per stage, grouped by experiment, with linked artifacts."""
+"""Reports a run to the tracker: its curve while it trains, then each stage as one tracker run with linked artifacts."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.config.experiment import Config
+from harness.config.experiment import TrackingConfig
+from harness.core.console import say
 from harness.core.layout import EVALUATION, RunFolder
 from harness.core.store import read_manifest, sha256_file, sha256_json
 from harness.model.load import weights_sha256
 from harness.records.base import load
 from harness.records.gate import Comparison, Verdict
 from harness.records.stages import Dataset, Evaluation, TrainingSummary
-from harness.track.live import curve_point, live_curve
 from harness.track.open import open_tracker
 from harness.track.tracker import Artifact, Tracker
 
 CELL_CHARACTERS = 2000  # longer cells of a samples table are cut
+POLL_S, LAST_WAIT_S = 2.0, 30.0  # of the live curve: between two looks at the file; after the last step
 Key = tuple[str, str]
 SampleRow = dict[str, Any]
 
@@ -48,7 +50,8 @@ def _samples(path: Path) -> Iterator[tuple[Key, SampleRow]]:
 
 
 def _sample_cells(base: SampleRow, candidate: SampleRow, metrics: list[str]) -> list[object]:
-    values = [_number(side.get(metric)) for metric in metrics for side in (base, candidate)]
+    found = [side.get(metric) for metric in metrics for side in (base, candidate)]
+    values = [float(value) if isinstance(value, int | float) else None for value in found]
     shown = [_shown_prompt(candidate), str(candidate.get("target", "")), _shown_answer(base), _shown_answer(candidate)]
     return [
         str(candidate["doc_hash"])[:12],
@@ -56,10 +59,6 @@ def _sample_cells(base: SampleRow, candidate: SampleRow, metrics: list[str]) -> 
         *(t[:CELL_CHARACTERS] for t in shown),
         *values,
     ]
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _shown_prompt(row: SampleRow) -> str:
@@ -81,7 +80,7 @@ class FinishedRun:
     """A run folder with the records of its stages, and its artifacts with their inputs."""
 
     folder: RunFolder
-    config: Config
+    config: TrackingConfig
     comparison: Comparison
     verdict: Verdict
 
@@ -121,54 +120,47 @@ class FinishedRun:
         return Artifact(f"{self.config.name}-{kind}", kind, path, sha256, inputs, known)
 
 
-def track_run(folder: Path, config: Config, verdict: Verdict) -> None:
-    """Reports the stages audit, train, evaluate and gate of a run folder to the configured tracker."""
+def track_run(folder: Path, config: TrackingConfig, verdict: Verdict) -> None:
+    """Reports the stages audit, train, evaluate and gate of a run folder to the configured tracker.
+
+    Where W&B cannot be reached, the stage and those after it are written offline, for `wandb sync`.
+    """
     if config.tracker.kind == "none":
         return
     place = RunFolder(folder)
     run = FinishedRun(place, config, load(Comparison, place.comparison), verdict)
     for stage, report in STAGES.items():
-        tracker = open_stage(folder, config, stage)
+        tracker = open_stage(folder, run.config, stage)
+        if tracker.failed and run.config.uploads:
+            run = replace(run, config=run.config.offline())
+            say(f"  {stage} and what follows: offline in {folder}/wandb; upload it later with `wandb sync`")
+            tracker = open_stage(folder, run.config, stage)
         report(tracker, run)
         tracker.finish(verdict.exit_code if stage == "gate" else 0)
+        if tracker.failed and run.config.uploads:  # each further stage would wait as long
+            run = replace(run, config=run.config.offline())
+            say(f"  what follows {stage}: offline in {folder}/wandb; upload it later with `wandb sync`")
 
 
-@contextmanager
-def live_tracking(folder: Path, config: Config, fingerprint: str, curve: Path) -> Iterator[None]:
-    """While the block trains, reports the curve to the tracker run that `track_run` completes afterwards.
-
-    Only online: offline nobody can watch, and each stage is written as one folder at the end.
-    """
-    if config.tracker.kind == "none" or config.tracker.mode == "offline":
-        yield
-        return
-    with live_curve(curve, lambda: open_stage(folder, config, "train", [fingerprint])):
-        yield
-
-
-def open_stage(folder: Path, config: Config, stage: str, fingerprints: Sequence[str] = ()) -> Tracker:
+def open_stage(folder: Path, config: TrackingConfig, stage: str, fingerprints: Sequence[object] = ()) -> Tracker:
     """The tracker of one stage of a run.
 
     The tracker run's name holds the digest of the stage's inputs: an interrupted stage continues in its own run, and a
     stage repeated with other inputs gets another. It also holds the stage's position, so that `wandb sync` uploads
-    the folders in the order of the stages, each after its inputs. `fingerprints` are those of an unfinished stage.
+    the folders in the order of the stages, each after its inputs. `fingerprints` are those of an unfinished stage; by
+    default they are read from the manifests of the folders that the stage made.
     """
-    digest = sha256_json([stage, *(fingerprints or _fingerprints(folder, stage))])
+    run = RunFolder(folder)
+    made = {"audit": [run.data], "train": [run.training]}.get(stage, [run.base, run.candidate])
+    digest = sha256_json([stage, *(fingerprints or [(read_manifest(at) or {}).get("fingerprint") for at in made])])
     return open_tracker(
         config.tracker,
         folder=folder,
         group=config.name,
         stage=stage,
         run_name=f"{folder.name}-{list(STAGES).index(stage) + 1}-{stage}-{digest[:8]}",
-        settings=config.model_dump(),
+        settings=config.settings,
     )
-
-
-def _fingerprints(folder: Path, stage: str) -> list[object]:
-    run = RunFolder(folder)
-    made_in = {"audit": [run.data], "train": [run.training]}
-    places = made_in.get(stage, [run.base, run.candidate])
-    return [(read_manifest(place) or {}).get("fingerprint") for place in places]
 
 
 def _report_audit(tracker: Tracker, run: FinishedRun) -> None:
@@ -184,7 +176,8 @@ def _report_training(tracker: Tracker, run: FinishedRun) -> None:
         step, values = curve_point(line)
         tracker.metrics(values, step)
     summary = load(TrainingSummary, run.folder.training_record).model_dump()
-    tracker.summary({f"train/{k}": float(v) for k, v in summary.items() if isinstance(v, int | float)})
+    # Not under train/: W&B lets the last step's value of a key overwrite a total of the same name.
+    tracker.summary({f"training/{k}": float(v) for k, v in summary.items() if isinstance(v, int | float)})
     tracker.artifact(run.model, "candidate")
 
 
@@ -201,6 +194,7 @@ def _report_evaluation(tracker: Tracker, run: FinishedRun) -> None:
 
 
 def _report_gate(tracker: Tracker, run: FinishedRun) -> None:
+    tracker.summary({metric.key: metric.candidate for metric in run.comparison.overall})
     tracker.summary({f"delta/{metric.key}": metric.delta for metric in run.comparison.overall})
     tracker.summary({"gate/exit_code": float(run.verdict.exit_code)})
     tracker.artifact(run.decision)
@@ -215,3 +209,95 @@ STAGES: dict[str, Callable[[Tracker, FinishedRun], None]] = {
     "evaluate": _report_evaluation,
     "gate": _report_gate,
 }
+
+
+@contextmanager
+def live_tracking(folder: Path, config: TrackingConfig, fingerprint: str, curve: Path) -> Iterator[None]:
+    """While the block trains, reports the curve to the tracker run that `track_run` completes afterwards.
+
+    Only online: offline nobody can watch, and each stage is written as one folder at the end.
+    """
+    if not config.online:
+        yield
+        return
+    with live_curve(curve, lambda: open_stage(folder, config, "train", [fingerprint])):
+        yield
+
+
+class TrainingCurve:
+    """Reads the rows that training appends to train.jsonl.
+
+    After an interruption the file is cut back to the last checkpoint, and the steps after it are repeated.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._read, self._step = path, 0, 0
+
+    def report(self, tracker: Tracker) -> None:
+        """Reports the complete rows of later steps than all before; a line that is not a row is left out.
+
+        Such a line may be the rest of a row, where the file was cut and grew again, so the file is read from its start.
+        """
+        rows = [_point_or_none(line) for line in self._lines()]
+        if None in rows:
+            self._read = 0
+            rows = [_point_or_none(line) for line in self._lines()]
+        for step, values in filter(None, rows):
+            if step > self._step:
+                tracker.metrics(values, step)
+                self._step = step
+
+    def _lines(self) -> list[bytes]:
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            if self._path.stat().st_size < self._read:
+                self._read = 0
+            file.seek(self._read)
+            complete, end, _ = file.read().rpartition(b"\n")
+        self._read += len(complete) + len(end)
+        return complete.splitlines()
+
+
+def _point_or_none(line: bytes) -> tuple[int, dict[str, float]] | None:
+    try:
+        return curve_point(line)
+    except (ValueError, OverflowError, AttributeError, KeyError):
+        return None
+
+
+def curve_point(line: str | bytes) -> tuple[int, dict[str, float]]:
+    """The step of a row of train.jsonl, and its numbers, keyed `train/<name>`."""
+    values = {key: float(value) for key, value in json.loads(line).items() if isinstance(value, int | float)}
+    return int(values["step"]), {f"train/{key}": value for key, value in values.items() if key != "step"}
+
+
+@contextmanager
+def live_curve(path: Path, opened: Callable[[], Tracker]) -> Iterator[None]:
+    """While the block runs, reports what training writes to `path` to the tracker that `opened` returns.
+
+    This happens in a thread of its own, so that a slow or silent server never delays the training. The thread reads the
+    file, which rank 0 writes however the training was launched.
+    """
+    over, codes = threading.Event(), [1]
+    thread = threading.Thread(
+        target=_follow, args=(TrainingCurve(path), opened, over, codes), daemon=True, name="live curve"
+    )
+    thread.start()
+    try:
+        yield
+        codes.append(0)
+    finally:
+        over.set()
+        thread.join(LAST_WAIT_S)
+
+
+def _follow(curve: TrainingCurve, opened: Callable[[], Tracker], over: threading.Event, codes: list[int]) -> None:
+    tracker = opened()
+    try:
+        while not over.wait(POLL_S):
+            curve.report(tracker)
+        curve.report(tracker)
+    finally:
+        over.wait()  # only then is the exit code known
+        tracker.finish(codes[-1])

@@ -30,6 +30,9 @@ class Tracker:
     configuration as plain values, without secrets.
     """
 
+    failed: bool = False
+    """Whether an error ended the tracking; set by the harness, which then calls no method any more."""
+
     def metrics(self, values: dict[str, float], step: int) -> None:
         """One point of the history; `step` never decreases."""
 

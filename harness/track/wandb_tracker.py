@@ -1,5 +1,6 @@
 """Tracks each stage as one W&B run. Offline, it writes only to the run folder; `wandb sync` uploads that later."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,17 @@ from harness.track.tracker import Artifact, Tracker
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 300.0
 PANELS_SHOWN = 40  # metrics of a saved view
+LONGEST = 128  # characters of a name or id
+OF_ONE_RUN = (
+    "WANDB_RUN_ID",
+    "WANDB_NAME",
+    "WANDB_RUN_GROUP",
+    "WANDB_JOB_TYPE",
+    "WANDB_RESUME",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+)
+AGENTS_STAGE = "gate"  # the stage that reports to the run which `wandb agent` made: it has every metric
 
 
 def comparison_view(entity: str, project: str, group: str, keys: Sequence[str]) -> Any:
@@ -46,22 +58,25 @@ class WandbTracker(Tracker):
     def __init__(
         self, config: TrackerConfig, *, folder: Path, group: str, stage: str, run_name: str, settings: dict[str, object]
     ):
-        import wandb
-
         folder.mkdir(parents=True, exist_ok=True)
         self._staging = folder.resolve() / "wandb"
-        self._run: Any = wandb.init(
-            project=config.project,
-            group=group,
-            job_type=stage,
-            id=_run_id(run_name),
-            resume="allow" if config.mode == "online" else None,
-            name=run_name,
-            mode=config.mode,
-            dir=folder,
-            config=settings,
-            settings=_wandb_settings(),
-        )
+        mode: Any = "offline" if kept_offline() else config.mode
+        with _own_runs() as named:
+            import wandb
+
+            agent = named if stage == AGENTS_STAGE else {}
+            self._run: Any = wandb.init(
+                project=shortened(agent.get("WANDB_PROJECT") or config.project),
+                group=shortened(group),
+                job_type=stage,
+                id=agent.get("WANDB_RUN_ID") or artifact_name(run_name),
+                resume="allow" if mode == "online" else None,
+                name=shortened(run_name),
+                mode=mode,
+                dir=folder,
+                config=settings,
+                settings=_wandb_settings(agent.get("WANDB_SWEEP_ID")),
+            )
         self._first_step = int(self._run.starting_step)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
@@ -123,21 +138,46 @@ def _draft(made: Artifact) -> Any:
     return artifact
 
 
+def problem_with_key() -> str:
+    """What is wrong with the key for W&B's server (environment or netrc), found without a prompt; '' if nothing is."""
+    with _own_runs():
+        import wandb
+        from wandb.errors import AuthenticationError, UsageError
+        from wandb.sdk.lib import wbauth
+
+        try:
+            host = wandb.setup().settings.base_url
+            found = wbauth.authenticate_session(host=host, source="harness", prompt=False, update_session=False)
+        except (AuthenticationError, UsageError) as error:
+            return f"the key that was found is not one: {' '.join(str(error).split())[:300]}".rstrip(".")
+        return "" if found is not None else "there is none"
+
+
 def logged_in() -> bool:
-    """Whether wandb finds a key for its server (environment or netrc), without a prompt."""
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    host = wandb.setup().settings.base_url
-    found = wbauth.authenticate_session(host=host, source="harness", prompt=False, update_session=False)
-    return found is not None
+    """Whether wandb finds a usable key for its server."""
+    return not problem_with_key()
 
 
-def _wandb_settings() -> Any:
+@contextmanager
+def _own_runs() -> Iterator[dict[str, str]]:
+    """Hides from W&B the environment variables that give one name, id or sweep to every W&B run of a process.
+
+    Yields the hidden ones. A harness run has one W&B run per stage; `wandb agent` sets these for one run.
+    """
+    hidden = {name: os.environ.pop(name) for name in OF_ONE_RUN if name in os.environ}
+    try:
+        yield hidden | {name: os.environ[name] for name in ("WANDB_PROJECT",) if name in os.environ and hidden}
+    finally:
+        os.environ.update(hidden)
+
+
+def _wandb_settings(sweep: str | None) -> Any:
     """Settings for a silent run that sends nothing about this machine, its code or its command line."""
     import wandb
 
     return wandb.Settings(
+        host="-",  # the default is this machine's name
+        sweep_id=sweep,
         silent=True,
         reinit="create_new",  # never reuse the run of another stage, or of a caller
         console="off",
@@ -175,11 +215,25 @@ def _files_below(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def _run_id(name: str) -> str:
-    """`name` as a W&B id: allowed characters only, the last 128 of them, which include the digest."""
-    return re.sub(r"[^\w.-]+", "-", name)[-128:]
-
-
 def artifact_name(name: str) -> str:
-    """`name` as the name of a W&B artifact: allowed characters only, at most 128."""
-    return re.sub(r"[^\w.-]+", "-", name)[:128]
+    """`name` as the name of a W&B artifact or id of a W&B run: allowed characters only, at most LONGEST of them."""
+    return shortened(re.sub(r"[^\w.-]+", "-", name))
+
+
+def shortened(name: str) -> str:
+    """`name`, or its beginning and a digest of it all where W&B would refuse it for its length."""
+    if len(name) <= LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST - 9]}-{digest}"
+
+
+def kept_offline() -> bool:
+    """Whether the environment keeps W&B from sending anything, whatever tracker.mode says."""
+    return os.environ.get("WANDB_MODE", "").lower() in ("offline", "dryrun")
+
+
+def switched_off() -> bool:
+    """Whether the environment turns W&B off, as `WANDB_MODE=disabled` does for every program that uses it."""
+    disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes")
+    return disabled or os.environ.get("WANDB_MODE", "").lower() == "disabled"

@@ -97,7 +97,7 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         write_model_card(run.folder.path, config)
         finished = _run_record(run, verdict, command, started)
         if not _already_recorded(run.folder, finished):
-            track_run(run.folder.path, config, verdict)
+            track_run(run.folder.path, config.tracking, verdict)
             store.write_json(run.folder.record, finished)
         elif (
             finished["outputs"] != json.loads(run.folder.record.read_text())["outputs"]
@@ -217,7 +217,7 @@ def train_stage(run: Run, dataset: Dataset) -> Checkpoint:
         fingerprint = store.sha256_json({"stage": "train", **inputs})
         with (
             timed(f"train on {dataset.rows} rows"),
-            live_tracking(place.path, config, fingerprint, place.unfinished / CURVE),
+            live_tracking(place.path, config.tracking, fingerprint, place.unfinished / CURVE),
             server_between_checkpoints(config) as kept,
         ):
             rows, validation = read_rows(place.data), read_validation_rows(place.data)

@@ -11,10 +11,9 @@ import pytest
 
 from harness.config.experiment import Config, TrackerConfig
 from harness.core.store import sha256_json, write_json
-from harness.track import live, run
-from harness.track.live import live_curve
+from harness.track import run
 from harness.track.open import open_tracker
-from harness.track.run import live_tracking, open_stage
+from harness.track.run import live_curve, live_tracking, open_stage
 from harness.track.tracker import NoTracker, Tracker
 from harness.workflows.compose import config_for
 
@@ -39,8 +38,8 @@ class Seen(NoTracker):
 
 @pytest.fixture(autouse=True)
 def quick_and_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "POLL_S", 0.01)
-    monkeypatch.setattr(live, "LAST_WAIT_S", 600.0)
+    monkeypatch.setattr(run, "POLL_S", 0.01)
+    monkeypatch.setattr(run, "LAST_WAIT_S", 600.0)
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_steps_that_are_done_again_are_reported_once(curve: Path) -> None:
 
 def test_a_curve_that_is_cut_and_has_grown_past_where_it_was_read(curve: Path) -> None:
     seen = Seen()
-    read = live.TrainingCurve(curve)
+    read = run.TrainingCurve(curve)
     add(curve, 1, 2, 3)
     read.report(seen)
     curve.write_text('{"step": 1, "loss": 0.123}\n')
@@ -137,7 +136,7 @@ def test_a_training_that_fails_ends_its_run_as_failed(curve: Path) -> None:
 
 
 def test_a_server_that_is_silent_holds_nobody_up(curve: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "LAST_WAIT_S", 0.01)
+    monkeypatch.setattr(run, "LAST_WAIT_S", 0.01)
     answered = threading.Event()
 
     def silent() -> Tracker:
@@ -176,11 +175,11 @@ def test_it_is_the_run_that_is_completed_afterwards_even_after_a_kill(
     curve = tmp_path / ".training" / "train.jsonl"
     curve.parent.mkdir()
     for steps in ((1, 2), (3, 4)):
-        with live_tracking(tmp_path, online, fingerprint, curve):
+        with live_tracking(tmp_path, online.tracking, fingerprint, curve):
             add(curve, *steps)
     (tmp_path / "checkpoint").mkdir()
     write_json(tmp_path / "checkpoint" / "stage.json", {"stage": "train", "inputs": inputs, "fingerprint": fingerprint})
-    open_stage(tmp_path, online, "train")
+    open_stage(tmp_path, online.tracking, "train")
     assert len({name for name, _ in opened}) == 1
     assert opened[0][0].startswith(f"{tmp_path.name}-2-train-")
     assert [tracker.steps for _, tracker in opened] == [[1, 2], [1, 2, 3, 4], []]
@@ -189,7 +188,7 @@ def test_it_is_the_run_that_is_completed_afterwards_even_after_a_kill(
 @pytest.mark.parametrize("tracker", ["tracker.mode=offline", "tracker=none"])
 def test_offline_nobody_watches(tracker: str, tmp_path: Path, curve: Path, opened: list[tuple[str, Seen]]) -> None:
     config = config_for(["experiment=finance_disclaimer", tracker])
-    with live_tracking(tmp_path, config, "f", curve):
+    with live_tracking(tmp_path, config.tracking, "f", curve):
         add(curve, 1)
     assert opened == []
 

@@ -63,7 +63,7 @@ def config() -> Config:
 
 def test_every_stage_is_a_run_of_one_group(finished: tuple[Path, Verdict], config: Config) -> None:
     folder, verdict = finished
-    track_run(folder, config, verdict)
+    track_run(folder, config.tracking, verdict)
     runs = {found["run"]["job_type"]: found for found in map(read, logs(folder))}
     assert list(runs) == ["audit", "train", "evaluate", "gate"]
     assert {found["run"]["run_group"] for found in runs.values()} == {config.name}
@@ -72,12 +72,13 @@ def test_every_stage_is_a_run_of_one_group(finished: tuple[Path, Verdict], confi
     assert runs["evaluate"]["summary"]["base/smoke/arc/acc"] == 1.0
     assert runs["gate"]["summary"]["delta/smoke/arc/acc"] == pytest.approx(-0.9)
     assert runs["audit"]["summary"]["data/rows"] == 4
+    assert runs["train"]["summary"]["training/seconds"] == 1, "a total, not the last step's value"
 
 
 def test_lineage_is_there_after_a_sync(finished: tuple[Path, Verdict], config: Config) -> None:
     """Every stage uses the very version that another one made, and a sync in the order of names made that before."""
     folder, verdict = finished
-    track_run(folder, config, verdict)
+    track_run(folder, config.tracking, verdict)
     runs = {found["run"]["job_type"]: found for found in map(read, logs(folder))}
     made = {stage: [a["type"] for a in found["artifacts"]] for stage, found in runs.items()}
     assert made == {"audit": ["dataset"], "train": ["model"], "evaluate": ["evaluation"], "gate": ["verdict"]}
@@ -94,7 +95,7 @@ def test_lineage_is_there_after_a_sync(finished: tuple[Path, Verdict], config: C
 
 def test_fail_raises_an_alert_that_says_why(finished: tuple[Path, Verdict], config: Config) -> None:
     folder, verdict = finished
-    track_run(folder, config, verdict)
+    track_run(folder, config.tracking, verdict)
     (alert,) = [alert for log in logs(folder) for alert in read(log)["alerts"]]
     assert alert["title"] == "FAIL: tiny-0123456789"
     assert alert["level"] == "ERROR"
@@ -104,7 +105,7 @@ def test_fail_raises_an_alert_that_says_why(finished: tuple[Path, Verdict], conf
 def test_tracked_again_it_is_the_same_run(finished: tuple[Path, Verdict], config: Config) -> None:
     folder, verdict = finished
     for _ in range(2):
-        track_run(folder, config, verdict)
+        track_run(folder, config.tracking, verdict)
     ids = [read(log)["run"]["run_id"] for log in logs(folder)]
     assert len(ids) == 8
     assert len(set(ids)) == 4

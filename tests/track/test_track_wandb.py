@@ -183,3 +183,50 @@ def test_online_without_a_key_stops_before_anything_starts(tmp_path: Path) -> No
 
 def test_offline_needs_no_account() -> None:
     check_tracker(OFFLINE)
+
+
+def test_the_environment_can_switch_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    open_offline(tmp_path / "run").finish(0)
+    check_tracker(TrackerConfig(kind="wandb", mode="online"))
+    assert list(tmp_path.rglob("*.wandb")) == []
+
+
+def test_a_key_that_cannot_be_one_stops_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(EnvironmentFault, match=r"the key that was found is not one: .*40\+ characters"):
+        check_tracker(TrackerConfig(kind="wandb", mode="online"))
+
+
+def test_a_name_that_is_set_for_a_process_is_not_that_of_each_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wandb agent` sets them: the stage with every metric reports to the agent's run, the others to their own."""
+    monkeypatch.setenv("WANDB_RUN_ID", "agents-run")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    found = {}
+    for stage in ("train", "gate"):
+        folder = tmp_path / stage
+        open_tracker(OFFLINE, folder=folder, group="g", stage=stage, run_name=f"r-{stage}", settings={}).finish(0)
+        (found[stage],) = [record["run"] for record in records(folder) if record["type"] == "run"]
+    assert (found["train"]["run_id"], found["train"].get("sweep_id", "")) == ("r-train", "")
+    assert (found["gate"]["run_id"], found["gate"]["sweep_id"]) == ("agents-run", "sweep1")
+    assert os.environ["WANDB_RUN_ID"] == "agents-run"
+
+
+def test_long_names_are_shortened_and_stay_distinct(tmp_path: Path) -> None:
+    ids = []
+    for ending in "ab":
+        folder = tmp_path / ending
+        name = "n" * 200 + ending
+        open_tracker(OFFLINE, folder=folder, group=name, stage="train", run_name=name, settings={}).finish(0)
+        (run,) = [record["run"] for record in records(folder) if record["type"] == "run"]
+        assert len(run["run_id"]) == len(run["run_group"]) == len(run["display_name"]) == 128
+        ids.append(run["run_id"])
+    assert len(set(ids)) == 2
+
+
+def test_the_name_of_this_machine_is_not_kept(tmp_path: Path) -> None:
+    open_offline(tmp_path / "run").finish(0)
+    (run,) = [record["run"] for record in records(tmp_path / "run") if record["type"] == "run"]
+    assert run.get("host") in (None, "", "-")

@@ -15,7 +15,7 @@ from harness.core.errors import UsageError
 from harness.core.layout import CURVE
 from harness.records.base import load
 from harness.records.stages import TrainingSummary
-from harness.track.live import live_curve
+from harness.track.run import live_curve
 from harness.track.tracker import NoTracker
 from harness.train.finetune import finetune
 from harness.train.progress import SavedProgress, mark_complete
