@@ -44,10 +44,28 @@ def load_for_training(folder: Path, config: TrainConfig, dtype: str) -> Any:
     set_seed(config.seed)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, loaded), attn_implementation="sdpa", trust_remote_code=False, **settings
+            folder,
+            dtype=getattr(torch, loaded),
+            attn_implementation=attention_of(folder),
+            trust_remote_code=False,
+            **settings,
         )
     model.config.use_cache = False
     return model if config.method == "full" else with_new_adapter(model, config)
+
+
+def attention_of(folder: Path) -> str:
+    """transformers' attention for a model: SDPA, or eager where the architecture has none or caps its scores.
+
+    SDPA leaves out the soft caps of Gemma 2.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    shape = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(shape), None)
+    supported = getattr(kind, "_supports_sdpa", True)
+    return "sdpa" if supported and not getattr(shape, "attn_logit_softcapping", None) else "eager"
 
 
 def with_new_adapter(model: Any, config: TrainConfig) -> Any:

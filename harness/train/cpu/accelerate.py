@@ -20,6 +20,7 @@ from harness.train.cpu.layers import token_losses, use_frozen_norms, use_lora_li
 from harness.train.cpu.threads import (
     ThreadedShards,
     add_gradient,
+    has_experts,
     parts_at_once,
     split_into_shards,
     uses_randomness,
@@ -42,7 +43,7 @@ def accelerate_on_cpu(model: Any, config: TrainingConfig, parts: int | None = No
         use_lora_linear(model)
         use_frozen_norms(model)
     if parts is None:
-        parts = 1 if uses_randomness(model) else parts_at_once(config)
+        parts = 1 if uses_randomness(model) or has_experts(model) else parts_at_once(config)
     return CpuCompute(model, parts)
 
 

@@ -47,6 +47,12 @@ def uses_randomness(model: Any) -> bool:
     return layers or bool(getattr(model.config, "attention_dropout", None))
 
 
+def has_experts(model: Any) -> bool:
+    """Whether the model is a mixture of experts: peft's adapters on experts change the module while it computes."""
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return any((getattr(model.config, name, None) or 0) > 1 for name in names)
+
+
 class ThreadedShards:
     """`count` threads that share the cores evenly; each runs PyTorch's own threads on its share."""
 
