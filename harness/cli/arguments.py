@@ -68,6 +68,32 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None, f"there is no {what} {value!r}. {nearest(value, action.choices)}")
 
 
+_LEFT = re.compile(r"(?:\+\+|[+~])?[A-Za-z_][\w.@:/-]*(?:\[[^]]*\])?")
+
+
+def is_override(argument: str, takes_names: bool) -> bool:
+    """Whether an argument sets a configuration key: its left side is a key, a group, or begins with + ~ ++.
+
+    `takes_names`: the verb also takes names of files and runs, which may hold '='; what looks like a misspelt key is
+    an override there too, unless a file has that name.
+    """
+    if argument.startswith(("+", "~")):
+        return True
+    left, equals, _ = argument.partition("=")
+    if not equals or argument.startswith("-") or not _LEFT.fullmatch(left):
+        return False
+    from harness.config.experiment import Config
+    from harness.workflows.compose import groups
+
+    known = {*Config.model_fields, *groups(), "policy", "registry"}
+    root = re.split(r"[.@]", left)[0]
+    if root in known or left.startswith("hydra"):
+        return True
+    if "/" in left or not takes_names:
+        return "/" not in left
+    return bool(difflib.get_close_matches(root, known, n=1, cutoff=0.75)) and not Path(argument).exists()
+
+
 def _help_line(action: argparse.Action) -> str:
     name = " ".join([*action.option_strings[-1:], *([] if action.nargs == 0 else [str(action.metavar or action.dest)])])
     return f"  {name}: {action.help or 'one of ' + ', '.join(action.choices or ())}"

@@ -4,8 +4,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
+from harness.cli.arguments import Parser, is_override
 from harness.cli.parser import parser
 from harness.core.console import closed_pipes_are_silent, say, silence_libraries
 from harness.core.errors import ExitCode, HarnessError
@@ -44,10 +46,19 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _split(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(argparse's options, configuration overrides): an argument with '=' that is not an option is an override."""
-    overrides = [a for a in arguments if "=" in a and not a.startswith("--")]
-    return parser.parse_args([a for a in arguments if a not in overrides]), overrides
+def _split(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(argparse's options, configuration overrides). An option's value and a path may hold '=' too."""
+    verb = parser.verbs.get(next((a for a in arguments if not a.startswith("-")), ""))
+    valued = (
+        {name for action in verb._actions if action.nargs != 0 for name in action.option_strings} if verb else set()
+    )
+    takes_names = verb is not None and any(not action.option_strings for action in verb._actions)
+    overrides: list[str] = []
+    rest: list[str] = []
+    for before, argument in pairwise(["", *arguments]):
+        override = before not in valued and is_override(argument, takes_names)
+        (overrides if override else rest).append(argument)
+    return parser.parse_args(rest), overrides
 
 
 if __name__ == "__main__":

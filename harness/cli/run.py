@@ -21,6 +21,16 @@ def register(subparsers: Subparsers) -> None:
         example="harness run experiment=finance_disclaimer train.learning_rate=2e-4",
     )  # fmt: skip
     parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of comma-separated values")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, audit the data and show the plan; train nothing"
+    )
+    parser.add_argument(
+        "--cfg",
+        choices=("job", "hydra", "all"),
+        metavar="WHAT",
+        help="print the configuration (job, hydra or all) only",
+    )
+    parser.add_argument("--info", action="store_true", help="show where every value of the configuration comes from")
     parser = add_verb(
         subparsers, "train", train,
         does="run the stages of an experiment up to its checkpoint",
@@ -38,6 +48,12 @@ def run(options: argparse.Namespace) -> int:
     from harness.workflows.compose import config_for, sweep
 
     overrides = _with_experiment(options.overrides)
+    if options.cfg or options.info:
+        from harness.cli.config import print_configuration
+
+        return print_configuration(overrides, options.cfg or "job", options.info)
+    if options.dry_run:
+        return train(options)
     if options.multirun:
         command = command_without_secrets(f"harness run -m {shlex.join(overrides)}")
         return ExitCode.gravest(sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command)))

@@ -3,6 +3,7 @@
 workflows/compose.py composes YAML files and overrides; this module sees plain dictionaries only.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -147,6 +148,12 @@ class TaskConfig(Group):
 
     max_new_tokens: Count | None = None
     """Longest answer in tokens; null: the task's own setting."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, value: Any) -> Any:
+        """`suite.tasks=[arc_easy]` is short for `[{name: arc_easy}]`."""
+        return {"name": value} if isinstance(value, str) else value
 
 
 class JudgeConfig(Group):
@@ -320,6 +327,9 @@ class TrackingConfig(Group):
         return self.model_copy(update={"tracker": self.tracker.model_copy(update={"mode": "offline"})})
 
 
+_NAME = re.compile(r"(?!\.)[\w .+=@-]{1,100}")
+
+
 class Config(Group):
     """The whole configuration of an experiment, as in a run's `config.yaml`."""
 
@@ -373,6 +383,15 @@ class Config(Group):
 
     tracker: TrackerConfig
     """Where runs are tracked."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                "a run's folder is named after it: use letters, digits, spaces and . _ - + = @, at most 100"
+            )
+        return name
 
     @model_validator(mode="after")
     def _one_length(self) -> "Config":
@@ -452,7 +471,32 @@ def _error_line(model: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{key}: unknown key. {hint}"
     if item["type"] == "missing":
         return f"{key}: missing; set a value"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {_value_text(item['input'])})"
+    return f"{key}: {_in_words(item)} (given: {_value_text(item['input'])})"
+
+
+_MUST_BE = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "dict_type": "must be a group of keys",
+    "model_type": "must be a group of keys",
+    "model_attributes_type": "must be a group of keys",
+}
+
+
+def _in_words(item: Mapping[str, Any]) -> str:
+    """pydantic's message as one that a reader of the configuration understands."""
+    if item["type"] == "literal_error":
+        return f"must be one of {item['ctx']['expected']}"
+    said = str(item["msg"]).removeprefix("Value error, ")
+    return _MUST_BE.get(item["type"]) or re.sub(r"^(Input|String|List|Value) should (be|have)", r"must \2", said)
 
 
 def _value_text(value: Any) -> str:

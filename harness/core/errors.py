@@ -175,9 +175,30 @@ class PromptMismatch(EvidenceFault):
 _LISTED = 40  # valid names in a message
 
 
+# What other trainers and the field call some keys.
+ALIASES = {
+    "lr": "learning_rate", "learningrate": "learning_rate", "max_lr": "learning_rate",
+    "bs": "sequences_per_step", "batch_size": "sequences_per_step", "batch": "sequences_per_step",
+    "per_device_train_batch_size": "sequences_per_step", "train_batch_size": "sequences_per_step",
+    "gradient_accumulation_steps": "sequences_per_step", "global_batch_size": "sequences_per_step",
+    "max_length": "sequence_length", "max_seq_length": "sequence_length", "max_seq_len": "sequence_length",
+    "seq_len": "sequence_length", "seq_length": "sequence_length", "cutoff_len": "sequence_length",
+    "model_max_length": "sequence_length", "block_size": "sequence_length",
+    "num_train_epochs": "epochs", "num_epochs": "epochs", "n_epochs": "epochs",
+    "wd": "weight_decay", "warmup": "warmup_ratio", "warmup_steps": "warmup_ratio",
+    "lora_rank": "lora", "lora_r": "lora", "lora_alpha": "lora", "lora_dropout": "lora", "lora_target": "lora",
+    "rank": "r", "lora_dim": "r", "targets": "target_modules", "grad_clip": "max_grad_norm",
+    "name": "path", "model_name_or_path": "path", "model_id": "path", "pretrained": "path", "repo": "hub",
+    "limit_samples": "limit", "max_samples": "limit", "fewshot": "num_fewshot", "n_shot": "num_fewshot",
+    "torch_dtype": "dtype", "precision": "dtype", "max_tokens": "max_new_tokens", "file": "path",
+}  # fmt: skip
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """'Did you mean …?' for a misspelt or abbreviated name, or the list of valid names if none is similar."""
     names = sorted(valid)
+    if (usual := ALIASES.get(name.lower())) in names:
+        return f"Did you mean '{usual}'?"
     initials = [full for full in names if "_" in full and "".join(part[:1] for part in full.split("_")) == name]
     close = initials or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

@@ -3,6 +3,7 @@
 A `conf/` folder in the working directory is searched before the shipped one, file by file.
 """
 
+import re
 import secrets
 import sys
 import traceback
@@ -70,8 +71,20 @@ def composed(arguments: Sequence[str], file: str = "config") -> dict[str, Any]:
             config = compose(file, overrides=list(arguments))
         values: Any = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError([" ".join(str(error).split())]) from None
+        raise ConfigError([_composing_error(error)]) from None
     return {str(key): value for key, value in values.items()}
+
+
+def _composing_error(error: Exception) -> str:
+    """Hydra's message in one line; for `${name}` in a value, how to write it as text."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"Interpolation key '([^']*)' not found full_key: (\S+)", text):
+        name, key = found.groups()
+        return (
+            f"{key}: ${{{name}}} stands for the value of the key {name}, which does not exist. "
+            f"Name an existing key, or write it as text: '{key}=\\${{{name}}}'"
+        )
+    return text
 
 
 def search_user_conf_first() -> None:
@@ -125,22 +138,33 @@ def _parsed_overrides(overrides: Overrides) -> tuple[list[str], list[str]]:
         try:
             override = parser.parse_override(text)
         except HydraException:
-            errors.append(f"{text} is not an override; write key=value (quote values with spaces or commas)")
+            errors.append(_unreadable(text))
             continue
         key, value = override.key_or_group, override.value()
         if override.is_sweep_override():
-            errors.append(f"{text}: several values need a sweep; add -m")
+            plain = text.partition("=")[2]
+            errors.append(f"{text}: several values need a sweep: add -m. One value with a comma: \"{key}='{plain}'\"")
         elif key in groups() and not isinstance(value, dict):
             if value is not None and str(value) not in choices(key):
                 errors.append(f"{key}={value}: there is no such {key}. {nearest(str(value), choices(key))}")
             else:
                 arguments.append(text)
         else:
-            arguments.append(_settable(text))
+            arguments.append(settable(text))
     return arguments, errors
 
 
-def _settable(override: str) -> str:
+def _unreadable(text: str) -> str:
+    """Why an override cannot be read, with the line to type."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        return f"{text} is not an override; write key=value, such as train.epochs=2"
+    odd = next((f"'{c}'" for c in "=~#,:{}[]()$\\ " if c in value), "a character")
+    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}: the value holds {odd}, which Hydra reads as syntax. Quote it twice: \"{key}='{quoted}'\""
+
+
+def settable(override: str) -> str:
     """`a.b=c` as `++a.b=c`: configuration files hold only what differs from the defaults, so they may lack the key."""
     key, _, value = override.partition("=")
     option = key in groups() and not value.lstrip().startswith("{")
@@ -191,11 +215,12 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     from omegaconf import OmegaConf
 
     search_user_conf_first()
+    _check_members(overrides)
     folder = (
         runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
     )  # another sweep may start in the same second
     quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
-    arguments = ["harness", "--multirun", *map(_settable, overrides), f"hydra.sweep.dir={folder}", *quiet]
+    arguments = ["harness", "--multirun", *map(settable, overrides), f"hydra.sweep.dir={folder}", *quiet]
 
     def task(config: Any) -> None:
         try:
@@ -218,6 +243,36 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
         except SystemExit as exit_:
             raise ConfigError(["the sweep's overrides cannot be composed (see the message above)"]) from exit_
     return [int(path.read_text()) for path in sorted(folder.glob("*/exit_code"))]
+
+
+def _check_members(overrides: Overrides) -> None:
+    """Validates every member of a grid before the first one starts. Raises ConfigError that lists the errors by member.
+
+    The members of other sweepers are known only as they are drawn.
+    """
+    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
+        return
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(
+            [override for override in overrides if not override.startswith("hydra")]
+        )
+        members = BasicSweeper.split_arguments(parsed, None)[0]
+    except HydraException:
+        config_for([override for override in overrides if "," not in override])  # names what is wrong, where it can
+        raise ConfigError([f"{' '.join(overrides)}: not a list of overrides; quote values with commas"]) from None
+    errors: dict[str, list[str]] = {}
+    for member in members:
+        try:
+            config_for(member)
+        except ConfigError as error:
+            for line in error.errors:
+                errors.setdefault(line, []).append(" ".join(member))
+    if errors:
+        raise ConfigError([f"{line} (in {len(of)} of {len(members)} members: {of[0]})" for line, of in errors.items()])
 
 
 @contextmanager

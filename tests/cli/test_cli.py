@@ -96,8 +96,8 @@ def test_unknown_verb(harness: Harness) -> None:
     [
         ("evalaute base", "there is no verb 'evalaute'. Did you mean 'evaluate'?"),
         ("registry lst", "registry: there is no action 'lst'. Did you mean 'list'?"),
-        ("run --dry-run", "run has no --dry-run; train has it: harness train … --dry-run"),
-        ("--dry-run train", "there is no --dry-run before the verb; train has it: harness train … --dry-run"),
+        ("evaluate --dry-run", "evaluate has no --dry-run; run, train have it: harness run … --dry-run"),
+        ("--dry-run train", "there is no --dry-run before the verb; run, train have it: harness run … --dry-run"),
         ("serve runs/NAME --out=there", "serve has no --out; audit, score, compare, gate, ci have it: harness audit …"),
         ("train --dri-run", "train has no --dri-run. Did you mean '--dry-run'?"),
         ("doctor --frobnicate", "doctor has no --frobnicate. Valid: --help, --json, --deep, --online."),
@@ -116,7 +116,7 @@ def test_what_a_verb_does_not_take(harness: Harness, typed: str, told: str) -> N
 def test_every_unknown_option_is_named_at_once(harness: Harness) -> None:
     code, printed = harness("audit", "--dry-run", "--judge", "http://127.0.0.1:8000")
     assert code == 2
-    assert "audit has no --dry-run; train has it" in printed
+    assert "audit has no --dry-run; run, train have it" in printed
     assert "audit has no --judge; score has it" in printed
 
 
@@ -128,7 +128,14 @@ def test_every_unknown_option_is_named_at_once(harness: Harness) -> None:
             "score disclaimer",
             ["RESPONSES.jsonl", "RESPONSES.jsonl: rows with id, prompt and response", "example: harness score discl"],
         ),
-        ("registry", ["ACTION", "ACTION: list: aliases and their history;", "example: harness registry rollback"]),
+        (
+            "registry",
+            [
+                "ACTION",
+                "ACTION: init: make the registry and an alias; list: aliases and their history;",
+                "example: harness registry rollback",
+            ],
+        ),
         ("mirror general", ["--to", "--to DIR: folder to copy to", "example: harness mirror general --to hub"]),
     ],
 )

@@ -130,8 +130,26 @@ def test_a_sweep_over_keys_that_no_file_states(tmp_path: Path) -> None:
 
 
 def test_a_sweep_over_an_unknown_key_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sweep(["experiment=finance_disclaimer", "train.epoch=1,2"], tmp_path, lambda config: 0) == [2, 2]
-    assert "train.epoch: unknown key. Did you mean 'epochs'?" in capsys.readouterr().err
+    """No member starts before all of them are valid."""
+    with pytest.raises(ConfigError, match=r"train\.epoch: unknown key\. Did you mean 'epochs'\?.*in 2 of 2 members"):
+        sweep(["experiment=finance_disclaimer", "train.epoch=1,2"], tmp_path, lambda config: pytest.fail("started"))
+    with pytest.raises(
+        ConfigError, match=r"train\.epochs: must be a number .*in 1 of 2 members: .* train\.epochs=two"
+    ):
+        sweep(["experiment=finance_disclaimer", "train.epochs=1,two"], tmp_path, lambda config: pytest.fail("started"))
+
+
+@pytest.mark.parametrize("key", ["train.too_long=drop", "train.kl_to_base=0.1,0.2", "+train.kl_to_base=0.1"])
+def test_a_sweep_takes_the_keys_of_a_single_run(tmp_path: Path, key: str) -> None:
+    overrides = ["experiment=finance_disclaimer", key, "train.epochs=1,3"]
+    epochs: list[float] = []
+
+    def job(config: Config) -> int:
+        epochs.append(config.train.epochs)
+        return 0
+
+    assert set(sweep(overrides, tmp_path, job)) == {0}
+    assert set(epochs) == {1.0, 3.0}
 
 
 def test_the_initials_of_a_key_name_it() -> None:

@@ -155,7 +155,7 @@ def test_faults_name_the_installed_ones_too(harness: Call, project: Path) -> Non
     code, printed = harness("score", "verse", "answers.jsonl")
     assert code == 2
     assert "behavior.yaml: line: unknown key. Did you mean 'lines'?" in printed
-    assert "behavior.yaml: lines: Input should be a valid integer" in printed
+    assert "behavior.yaml: lines: must be a whole number" in printed
 
 
 def test_the_installed_registry_keeps_history_and_announces(harness: Call, project: Path) -> None:
