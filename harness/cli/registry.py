@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_runs_dir, add_verb, existing_folder, refuse_settings
-from harness.core.console import say
+from harness.core.console import say, show
 from harness.core.errors import ExitCode, UsageError
 from harness.core.layout import EVIDENCE, VERDICT
 
@@ -74,9 +74,9 @@ def verify(options: argparse.Namespace) -> int:
     folder = existing_folder(name, options.runs_dir, "run, verdict folder or alias", EVIDENCE)
     links = verify_evidence(folder)
     for link in links:
-        print(link.line())
+        show(link.line())
     count = len(broken_links(links))
-    print(f"{folder}: {len(links)} links, {count} broken" if count else f"{folder}: {len(links)} links hold")
+    show(f"{folder}: {len(links)} links, {count} broken" if count else f"{folder}: {len(links)} links hold")
     return ExitCode.INVALID if count else ExitCode.DONE
 
 
@@ -88,7 +88,7 @@ def promote(options: argparse.Namespace) -> int:
     place = registry_folder(_runs_of(folder, options.runs_dir), options.registry)
     entry = promote(_registry(options, folder=place), folder, options.verdict, _act(options))
     say(f"· registry: {place}")
-    print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
+    show(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
     return ExitCode.DONE
 
 
@@ -116,17 +116,17 @@ def _list(options: argparse.Namespace) -> int:
     entries = found.history()
     for alias in sorted({entry.alias for entry in entries}):
         current = found.current(alias)
-        print(f"{alias} → {current.model if current else 'nothing yet'}")
+        show(f"{alias} → {current.model if current else 'nothing yet'}")
     for entry in entries:
         what = f"{entry.model} " if entry.model else f"{entry.policy.get('name', '')} "
         why = f": {entry.why}" if entry.why else ""
-        print(f"{entry.number:4} {entry.when} {entry.action} {entry.alias} {what}by {entry.who}{why} {entry.hash[:12]}")
+        show(f"{entry.number:4} {entry.when} {entry.action} {entry.alias} {what}by {entry.who}{why} {entry.hash[:12]}")
     return ExitCode.DONE
 
 
 def _rollback(options: argparse.Namespace) -> int:
     entry = _registry(options).rollback(_act(options), options.to)
-    print(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
+    show(f"{entry.alias} → {entry.model} (entry {entry.number}, {entry.hash})")
     return ExitCode.DONE
 
 
@@ -135,7 +135,7 @@ def _verify(options: argparse.Namespace) -> int:
     found = _registry(options)
     links = found.verify()
     for link in links:
-        print(link.line())
+        show(link.line())
     if options.head is not None and all(entry.hash != options.head for entry in found.history()):
         print(f"BROKEN  head: no entry has the hash {options.head}: the history was cut off or rewritten")
         return ExitCode.INVALID

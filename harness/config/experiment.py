@@ -525,7 +525,7 @@ def read_yaml(path: Path) -> Any:
 
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +17,36 @@ def silence_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+# Control, bidi, invisible and tag characters, and half surrogates; line ends and tabs stay.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+# What GitHub's runner reads as a command of a workflow.
+_COMMAND = re.compile(r"^(\s*)::(?=\w)|##(?=\[)", re.MULTILINE)
+MOST_SHOWN = 8000  # characters of one message
+
+
+def plain(text: str, most: int = MOST_SHOWN) -> str:
+    """`text` as a terminal and a CI log may show it, whatever data, a model or a file put into it.
+
+    Control, bidi and tag characters become U+FFFD. The beginning of a workflow command is broken. A text of more than
+    `most` characters is cut in the middle, and says how many are left out.
+    """
+    text = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+    text = _COMMAND.sub(lambda found: f"{found[1]}: :" if found[1] is not None else "# #", text)
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 500]} … ({len(text) - most:,} characters left out) … {text[-450:]}"
+
+
 def say(message: str) -> None:
-    """Prints a line to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Prints a message to stderr, made `plain`."""
+    print(plain(message), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Prints a line to stdout, made `plain`."""
+    print(" ".join(plain(text, 2000).split("\n")), flush=True)
 
 
 def plural(count: int, noun: str, several: str = "") -> str:

@@ -23,6 +23,7 @@ from typing import Any
 from harness.core import resources
 from harness.core.errors import DiskFull, EvidenceFault, UsageError
 from harness.core.installed import PROJECT, version_of
+from harness.core.paths import inside
 from harness.core.translate import kind_of
 from harness.core.version import __version__
 
@@ -95,24 +96,23 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The stage manifest of a folder; None if the folder is not a complete stage."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) else None
+    whole = isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("inputs", "outputs"))
+    return manifest if whole else None
 
 
 def changed_files(folder: Path) -> list[str]:
     """Files of a stage that are missing or differ from the digests in its manifest."""
     manifest = read_manifest(folder) or {}
-    return [
-        name for name, digest in manifest.get("outputs", {MANIFEST: ""}).items() if _digest(folder / name) != digest
-    ]
+    return [name for name, digest in manifest.get("outputs", {MANIFEST: ""}).items() if _digest(folder, name) != digest]
 
 
-def _digest(path: Path) -> str | None:
+def _digest(folder: Path, name: str) -> str | None:
     """The file's SHA-256; None if there is no file, as another process may remove it at any moment, or only a link."""
     try:
-        return None if path.is_symlink() else sha256_file(path)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return sha256_file(inside(folder, name, folder / MANIFEST))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, EvidenceFault):
         return None
 
 

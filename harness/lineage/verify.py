@@ -78,7 +78,7 @@ def _run_record_links(folder: Path) -> Iterator[Link]:
     try:
         outputs = json.loads(path.read_text())["outputs"]
         named = {name: outputs[name] for name in sorted(outputs) if "/" not in name or name.startswith("report/")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         yield Link(RUN, broken=f"{path} cannot be read as the record of a run")
         return
     yield from _digest_links(RUN, folder, named)
@@ -248,7 +248,7 @@ def read_policy(decision: Path) -> GateConfig:
     path = decision / POLICY
     try:
         return validate(GateConfig, json.loads(path.read_text()))
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise EvidenceFault(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 

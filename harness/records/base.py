@@ -6,6 +6,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.errors import DataError
+from harness.core.paths import write_text
 
 
 class Record(BaseModel):
@@ -16,7 +17,10 @@ class Record(BaseModel):
     )
 
     def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=2, by_alias=True) + "\n")
+        """Writes the record as JSON. A file that holds it already keeps its time, which reports show."""
+        text = self.model_dump_json(indent=2, by_alias=True) + "\n"
+        if path.is_symlink() or not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -25,9 +29,13 @@ RecordT = TypeVar("RecordT", bound=Record)
 def load(kind: type[RecordT], path: Path) -> RecordT:
     """The record in a JSON file; raises DataError if the file is missing or holds no such record."""
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}); make it again or restore it") from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise DataError(f"{path} is not a file") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,6 +12,9 @@ LIMIT = 65_000  # bytes; GitHub takes 65,536 characters in a comment
 
 # An underscore inside a word starts no emphasis; escaping it would spoil the plain text.
 _SYNTAX = re.compile(r"[\\`*~|\[\]#!]|(?<!\w)_|_(?!\w)")
+_LINKING = re.compile(
+    r"@(?=\w)|(?<=http:)(?=//)|(?<=https:)(?=//)|(?<=ftp:)(?=//)|(?<=www)(?=\.)", re.IGNORECASE
+)  # GitHub and GitLab
 
 
 def summary_markdown(view: RunView) -> str:
@@ -70,8 +73,9 @@ def _details(title: str, lines: list[str]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """`text` on one line, with nothing left that Markdown or HTML would read as syntax."""
-    return _SYNTAX.sub(lambda found: f"\\{found[0]}", html.escape(wording.one_line(text), quote=False))
+    """`text` on one line, with nothing left that Markdown or HTML reads as syntax, a mention or a link."""
+    escaped = _SYNTAX.sub(lambda found: f"\\{found[0]}", html.escape(wording.one_line(text), quote=False))
+    return _LINKING.sub(lambda found: f"{found[0]}<!-- -->", escaped)
 
 
 def code(text: str) -> str:

@@ -17,7 +17,9 @@ SENTENCES: dict[VerdictName, str] = {
 COLUMNS = ("metric", "role", "n", "baseline", "candidate", "delta [95% interval]", "limit", "verdict")
 NUMBERS = {"n", "baseline", "candidate"}
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+)
 
 
 def printable(text: str) -> str:

@@ -60,11 +60,25 @@ def report_folder(folder: Path) -> Path:
 def _record_page(folder: Path) -> None:
     """A page that was written again is the one that run.json records; an edit without this is found by `verify`."""
     path, page = RunFolder(folder).record, RunFolder(folder).report_page
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = _run_record(path)
     name = page.relative_to(folder).as_posix()
     if name in record.get("outputs", {}):
         record["outputs"][name] = sha256_file(page)
         write_json(path, record)
+
+
+def _run_record(path: Path) -> dict[str, Any]:
+    """The content of run.json; {} without one. Raises EvidenceFault for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(record["outputs"], dict)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise EvidenceFault(f"{path} is damaged: it cannot be read as the record of a run. Restore it, or run again.")
+    return dict(record)
 
 
 def copy_outputs(folder: Path) -> None:
@@ -111,9 +125,9 @@ def run_view(folder: Path, name: str | None = None, command: str | None = None) 
 def _recorded(folder: Path) -> dict[str, Any]:
     """run.json, after a check that verdict and comparison still have the digests that it records."""
     path = RunFolder(folder).record
-    if not path.is_file():
+    record = _run_record(path)
+    if not record:
         return {}
-    record: dict[str, Any] = json.loads(path.read_text())
     edited = [n for n in (VERDICT, COMPARISON) if record["outputs"].get(n) != sha256_file(folder / n)]
     if edited:
         raise EvidenceFault(f"{folder}: {' and '.join(edited)} changed after the run: run.json has another digest")

@@ -133,9 +133,7 @@ def test_a_sweep_over_an_unknown_key_is_a_fault(tmp_path: Path, capsys: pytest.C
     """No member starts before all of them are valid."""
     with pytest.raises(ConfigError, match=r"train\.epoch: unknown key\. Did you mean 'epochs'\?.*in 2 of 2 members"):
         sweep(["experiment=finance_disclaimer", "train.epoch=1,2"], tmp_path, lambda config: pytest.fail("started"))
-    with pytest.raises(
-        ConfigError, match=r"train\.epochs: must be a number .*in 1 of 2 members: .* train\.epochs=two"
-    ):
+    with pytest.raises(ConfigError, match=r"train\.epochs: must be a number .*in 1 of 2 members: .* train\.epochs=two"):
         sweep(["experiment=finance_disclaimer", "train.epochs=1,two"], tmp_path, lambda config: pytest.fail("started"))
 
 
