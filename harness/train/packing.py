@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from harness.prompt.render import Rendered
 from harness.train.prepare import Prepared
 
 IGNORED = -100
+MIXED = 0.01  # nats: packed rows that change each other's log-probabilities by more are computed apart
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,54 @@ def training_batches(prepared: Prepared, config: TrainConfig) -> TrainingBatches
         row_sources=[str(row["source"]) for row in prepared.rows],
         per_step=config.sequences_per_step,
     )
+
+
+def rows_are_independent(model: Any) -> bool:
+    """Whether a packed row's logits do not depend on the row before it, tried on the model at hand.
+
+    The same row follows two rows of equal length: shapes and positions are the same, so only attention or state that
+    crosses the rows can change its log-probabilities. Not so in OPT, Falcon, and models with Mamba or convolutions.
+    """
+    import torch
+
+    words = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    first, other, second = (torch.randint(words, (1, 24), generator=generator) for _ in range(3))
+    positions = torch.arange(24).repeat(2)[None].to(model.device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        left, right = (
+            model(input_ids=torch.cat((before, second), 1).to(model.device), position_ids=positions, use_cache=False)
+            .logits[0, 24:]
+            .float()
+            .log_softmax(-1)
+            for before in (first, other)
+        )
+    model.train(training)
+    return float((left - right).abs().max()) < MIXED
+
+
+def packed_logits(model: Any, inputs: dict[str, Any], supervised: Any, *, apart: bool) -> Any:
+    """Logits at the `supervised` places of a packed sequence, shape (places, vocabulary).
+
+    With `apart`, each row is computed alone: for models whose rows would see each other.
+    """
+    import torch
+
+    ids, positions = inputs["input_ids"], inputs["position_ids"]
+    if not apart:
+        return model(input_ids=ids, position_ids=positions, logits_to_keep=supervised, use_cache=False).logits[0]
+    starts = [*(positions[0] == 0).nonzero()[:, 0].tolist(), ids.shape[1]]
+    found = []
+    for start, end in pairwise(starts):
+        own = supervised[(supervised >= start) & (supervised < end)] - start
+        if len(own):
+            row = {"input_ids": ids[:, start:end], "position_ids": positions[:, start:end]}
+            found.append(model(**row, logits_to_keep=own, use_cache=False).logits[0])
+    if not found:
+        return model(input_ids=ids, position_ids=positions, logits_to_keep=supervised, use_cache=False).logits[0]
+    return torch.cat(found)
 
 
 def _example(packed: Pack) -> dict[str, list[int]]:

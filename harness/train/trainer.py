@@ -15,9 +15,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness.config.experiment import TrainingConfig
 from harness.config.train import TrainConfig
+from harness.core.console import say
 from harness.core.errors import ConfigError
 from harness.train.compute import Compute
-from harness.train.packing import IGNORED, TrainingBatches, collate
+from harness.train.packing import IGNORED, TrainingBatches, collate, packed_logits, rows_are_independent
 from harness.train.progress import mark_complete
 
 _REDUCTIONS = {"l2_to_start": "mean", "kl_to_base": "sum"}  # processes have the same weights, but rows of their own
@@ -43,18 +44,15 @@ def _change(module: Any) -> torch.Tensor:
     return float(module.scaling[name]) ** 2 * ((b.T @ b) * (a @ a.T)).sum()
 
 
-def kl_to_base(model: Any, inputs: Any, positions: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def kl_to_base(
+    model: Any, inputs: Any, positions: torch.Tensor, logits: torch.Tensor, *, apart: bool = False
+) -> torch.Tensor:
     """KL(base‖model) in nats, summed over `positions`; the base is the model without its adapter.
 
     `logits` are the model's logits at these positions, shape (positions, vocabulary).
     """
     with torch.no_grad(), model.disable_adapter():
-        base = model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            logits_to_keep=positions,
-            use_cache=False,
-        ).logits[0]
+        base = packed_logits(model, inputs, positions, apart=apart)
     ours, theirs = log_softmax(logits.float(), -1), log_softmax(base.float(), -1)
     return kl_div(ours, theirs, reduction="sum", log_target=True)
 
@@ -123,6 +121,9 @@ class PackedTrainer(Trainer):
             why = "FSDP and DeepSpeed split the weights, and this penalty needs them whole"
             raise ConfigError([f"train.l2_to_start: {why}. Set train.l2_to_start=0 or accelerate_config=null."])
         self._settings, self._compute = settings, compute
+        self._apart = not rows_are_independent(self.model)
+        if self._apart:
+            say("  note: packed rows would see each other in this model, so each row is computed alone (slower)")
         self._names = batches.sources
         replay = [config.roles.get(name) == "replay" for name in self._names]
         self._replay = torch.tensor(replay, device=device)
@@ -148,16 +149,11 @@ class PackedTrainer(Trainer):
         inputs = self._compute.skip_unused_tokens(inputs)
         labels = inputs["labels"][0]
         supervised = (labels != IGNORED).nonzero().squeeze(1)
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            position_ids=inputs["position_ids"],
-            logits_to_keep=supervised,
-            use_cache=False,
-        )
-        losses = self._compute.token_losses(outputs.logits[0], labels[supervised])
+        logits = packed_logits(model, inputs, supervised, apart=self._apart)
+        losses = self._compute.token_losses(logits, labels[supervised])
         items = num_items_in_batch if num_items_in_batch is not None else len(supervised)
-        loss = self.objective(model, inputs, supervised, losses, outputs.logits[0], items)
-        return (loss, outputs) if return_outputs else loss
+        loss = self.objective(model, inputs, supervised, losses, logits, items)
+        return (loss, {"logits": logits}) if return_outputs else loss
 
     def objective(self, model: Any, inputs: Any, supervised: Any, losses: Any, logits: Any, items: Any) -> Any:
         """The loss, shape (): the weighted sum of the supervised tokens' `losses`, shape (n,), divided by the `items`
@@ -172,7 +168,8 @@ class PackedTrainer(Trainer):
         own = self.accelerator.unwrap_model(model)
         general = self._replay[source].nonzero().squeeze(1)
         if self._settings.kl_to_base and len(general):
-            penalty = self._settings.kl_to_base * kl_to_base(own, inputs, supervised[general], logits[general]) / items
+            divergence = kl_to_base(own, inputs, supervised[general], logits[general], apart=self._apart)
+            penalty = self._settings.kl_to_base * divergence / items
             loss = loss + self._logged_penalty("kl_to_base", penalty)
         loss = loss * self.accelerator.num_processes
         if self._settings.l2_to_start:

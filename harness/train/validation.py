@@ -11,7 +11,7 @@ from harness.model.load import is_adapter, load_model, with_adapter
 from harness.prompt.render import Rendered
 from harness.train.compute import Compute
 from harness.train.device import compute_for, device_of
-from harness.train.packing import IGNORED, join
+from harness.train.packing import IGNORED, join, packed_logits, rows_are_independent
 
 
 def losses_of(config: TrainingConfig, base: Path, checkpoint: Path, rows: Sequence[Rendered]) -> tuple[float, float]:
@@ -44,11 +44,12 @@ def row_losses(model: Any, rows: Sequence[Rendered], length: int = 1024, compute
     """
     compute = compute or Compute()
     losses = [0.0] * len(rows)
+    apart = not rows_are_independent(model)
     training = model.training
     model.eval()
     with torch.no_grad():
         for members in by_length([len(row.ids) for row in rows], length):
-            batch = _batch_losses(model, [rows[m] for m in members], compute)
+            batch = _batch_losses(model, [rows[m] for m in members], compute, apart=apart)
             for row, loss in zip(members, batch, strict=True):
                 losses[row] = loss
     model.train(training)
@@ -68,16 +69,15 @@ def by_length(sizes: Sequence[int], length: int) -> list[list[int]]:
     return batches
 
 
-def _batch_losses(model: Any, rows: Sequence[Rendered], compute: Compute) -> list[float]:
+def _batch_losses(model: Any, rows: Sequence[Rendered], compute: Compute, *, apart: bool) -> list[float]:
     packed = join(rows)
     labels = torch.tensor(packed.labels, device=model.device)
     supervised = (labels != IGNORED).nonzero().squeeze(1)
-    logits = model(
-        input_ids=torch.tensor([packed.input_ids], device=model.device),
-        position_ids=torch.tensor([packed.position_ids], device=model.device),
-        logits_to_keep=supervised,
-        use_cache=False,
-    ).logits[0]
+    inputs = {
+        "input_ids": torch.tensor([packed.input_ids], device=model.device),
+        "position_ids": torch.tensor([packed.position_ids], device=model.device),
+    }
+    logits = packed_logits(model, inputs, supervised, apart=apart)
     number = (torch.tensor(packed.position_ids, device=model.device) == 0).cumsum(0)[supervised] - 1
     losses = compute.token_losses(logits, labels[supervised])
     sums = torch.zeros(len(rows), dtype=torch.float64, device=model.device)

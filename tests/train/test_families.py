@@ -37,3 +37,20 @@ def test_it_trains(family: str, tmp_path: Path) -> None:
     summary = finetune(tiny.config(base, *settings).training, base, tiny.rows(8), out)
     assert summary.steps > 0
     assert (out / "adapter_model.safetensors").is_file()
+
+
+def test_rows_that_would_see_each_other_are_computed_alone() -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from harness.train.packing import packed_logits, rows_are_independent
+
+    shape = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "dropout": 0.0}
+    torch.manual_seed(0)
+    opt = AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", vocab_size=300, init_std=0.5, **shape)).eval()
+    assert not rows_are_independent(opt)
+    ids = torch.randint(5, 300, (1, 20))
+    inputs = {"input_ids": ids, "position_ids": torch.cat((torch.arange(8), torch.arange(12)))[None]}
+    found = packed_logits(opt, inputs, torch.tensor([2, 10, 15]), apart=True)
+    alone = opt(input_ids=ids[:, 8:]).logits[0, [2, 7]]
+    torch.testing.assert_close(found[1:], alone)
