@@ -74,6 +74,7 @@ class Target:
     command: str
     file: str  # the damaged file, in the folder that `prepare` makes
     changed_must_not_pass: bool = False
+    weight: int = 1  # how many times the cases of a slow command
 
 
 TARGETS = {
@@ -99,16 +100,16 @@ TARGETS = {
     "gate_evaluation": Target("gate ours/a ours/b --out v policy=own.yaml", "ours/b/evaluation.json"),
     "gate_own_samples": Target("gate ours/a ours/b --out v policy=own.yaml", "ours/b/samples_quiz.jsonl", True),
     "gate_policy": Target("gate ours/a ours/b --out v policy=own.yaml", "own.yaml"),
-    "verify_evidence": Target("verify runs/good", "runs/good/evidence.json", True),
-    "verify_verdict": Target("verify runs/good", "runs/good/verdict.json", True),
-    "verify_comparison": Target("verify runs/good", "runs/good/compare.json", True),
-    "verify_contract": Target("verify runs/good", "runs/good/prompt_contract.json", True),
-    "verify_evaluation": Target("verify runs/good", "runs/good/eval/candidate/evaluation.json", True),
-    "verify_samples": Target("verify runs/good", "runs/good/eval/candidate/samples_quiz.jsonl", True),
-    "verify_audit": Target("verify runs/good", "runs/good/data/audit.json", True),
-    "verify_manifest": Target("verify runs/good", "runs/good/eval/candidate/stage.json", True),
-    "report_verdict": Target("report runs/good", "runs/good/verdict.json"),
-    "report_comparison": Target("report runs/good", "runs/good/compare.json"),
+    "verify_evidence": Target("verify runs/good", "runs/good/evidence.json", True, weight=6),
+    "verify_verdict": Target("verify runs/good", "runs/good/verdict.json", True, weight=6),
+    "verify_comparison": Target("verify runs/good", "runs/good/compare.json", True, weight=6),
+    "verify_contract": Target("verify runs/good", "runs/good/prompt_contract.json", True, weight=6),
+    "verify_evaluation": Target("verify runs/good", "runs/good/eval/candidate/evaluation.json", True, weight=6),
+    "verify_samples": Target("verify runs/good", "runs/good/eval/candidate/samples_quiz.jsonl", True, weight=6),
+    "verify_audit": Target("verify runs/good", "runs/good/data/audit.json", True, weight=6),
+    "verify_manifest": Target("verify runs/good", "runs/good/eval/candidate/stage.json", True, weight=6),
+    "report_verdict": Target("report runs/good", "runs/good/verdict.json", weight=6),
+    "report_comparison": Target("report runs/good", "runs/good/compare.json", weight=6),
     "score_answers": Target("score refund answers.jsonl", "answers.jsonl"),
     "score_behavior": Target("score refund answers.jsonl", "tasks/refund/behavior.yaml"),
 }
@@ -388,7 +389,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one target in this process, its counts as JSON")
     options = parser.parse_args()
     names = options.target or list(TARGETS)
-    each = -(-options.cases // len(names))
+    share = options.cases / sum(TARGETS[name].weight for name in names)
     if options.json:
         print(json.dumps(try_target(names[0], options.cases, options.seed, options.keep, options.guided)))
         return
@@ -403,7 +404,7 @@ def main() -> None:
             "--target",
             name,
             "--cases",
-            str(each),
+            str(round(share * TARGETS[name].weight)),
             "--seed",
             str(options.seed),
         ]
