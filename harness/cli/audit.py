@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.arguments import Subparsers, add_verb
-from harness.core.console import plural
+from harness.core.console import plural, show
 from harness.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def _print_counts(dataset: "Dataset") -> None:
         reasons = ", ".join(f"{code} {n}" for code, n in source.quarantined.items())
         counts = f"{source.source}: {source.read} read, {source.kept} kept, {quarantined} quarantined"
         print(f"{counts} ({reasons})" if reasons else counts)
+    for note in dataset.notes:
+        if note.startswith("source "):
+            show(f"note: {note}")
     for finding in dataset.findings:
         if finding.rows:
-            print(f"{finding.code}: {plural(finding.rows, 'row')} found ({finding.action})")
+            such = f", such as {finding.examples[0]}" if finding.code == "left out" and finding.examples else ""
+            show(f"{finding.code}: {plural(finding.rows, 'row')} found ({finding.action}){such}")

@@ -12,6 +12,16 @@ Format = Literal[
 ]
 
 
+class CsvConfig(Group):
+    """How a text file is written; what is null is found, and said where it is unusual."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Character between the columns of a CSV file, such as `;`."""
+
+    encoding: str | None = None
+    """Encoding of the file, such as `cp1252` or `utf-16`."""
+
+
 class SourceConfig(Group):
     """Rows of one origin: a file, a folder of files, or a dataset on the hub."""
 
@@ -51,8 +61,8 @@ class SourceConfig(Group):
     fields: list[str] = []
     """Column names, in order, of a CSV or TSV file without a header line."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    """Character between the columns of a CSV file, such as `;`."""
+    csv: CsvConfig = CsvConfig()
+    """How text files are written, where that is not to be found out."""
 
     defaults: dict[ColumnName, str] = {}
     """Text for row columns that are absent or empty."""

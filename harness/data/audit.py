@@ -204,7 +204,7 @@ class _Written:
 
     def record(self, origins: Sequence[Origin], items: Sequence[EvaluationItem]) -> Dataset:
         """The record of the audit. Raises RuntimeError, a defect of the harness, when a row is unaccounted for."""
-        read = len(self._staged.rows) + len(self._staged.malformed)
+        read = len(self._staged.rows) + len(self._staged.malformed) + len(self._staged.left_out)
         if self._kept.total() + self._quarantined.total() != read:
             raise RuntimeError(
                 f"{read} rows were read, {self._kept.total()} kept and {self._quarantined.total()} quarantined"
@@ -233,7 +233,12 @@ class _Written:
         skipped = self._plan.found.skipped
         were = "pair of rows was" if skipped == 1 else "pairs of rows were"
         crowded = f"{skipped} {were} not compared as near-duplicates, because these rows resemble many others"
-        return [*self._staged.filters.notes, *([crowded] if skipped else [])]
+        unread = [
+            f"source {name}: " + (f"{plural(count, 'row')}: {what} is not read" if count else what)
+            for name, noted in self._staged.noted.items()
+            for what, count in noted.most_common(20)
+        ]
+        return [*unread, *self._staged.filters.notes, *([crowded] if skipped else [])]
 
     def _counted(self, rows: Iterator[DataRow]) -> Iterator[DataRow]:
         for row in rows:

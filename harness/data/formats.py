@@ -1,11 +1,13 @@
 """Turns a record of a file into rows: Alpaca triples, prompt and response, chat messages, ShareGPT, OASST trees, …"""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.config.data import SourceConfig
-from harness.data.row import TEXTS, DataRow, from_turns
+from harness.data.row import ROLES, TEXTS, DataRow, from_turns
 from harness.prompt.messages import user_text
 
 RowValues = Mapping[str, Any]
@@ -15,9 +17,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "output": ("output", "response"),
     "topic": ("topic", "category"),
 }
-PROMPTS = ("prompt", "inputs")
+PROMPTS = ("prompt", "inputs", "query", "user")
 SYSTEM = ("system", "system_prompt")
-RESPONSES = ("response", "completion", "targets", "output")
+RESPONSES = ("response", "completion", "targets", "output", "assistant", "answer")
+# Marks on a turn: it is not to be learned where one is 0 or false, or where `masked`, `ignore` or `rejected` is true.
+MARKS = ("weight", "train", "training", "loss", "loss_mask", "learn", "label", "masked", "ignore", "rejected")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thoughts", "chain_of_thought")
+TOOLS = ("tool_calls", "function_call", "tool_call_id")
 _WRAPPER = re.compile(
     r"\A(?:Below is an instruction.*?)?### Instruction:\s*(?P<instruction>.*?)\s*"
     r"(?:### Input:\s*(?P<input>.*?)\s*)?### (?:Response|Output):\s*(?:Let's think step by step\.)?\s*\Z",
@@ -25,23 +31,118 @@ _WRAPPER = re.compile(
 )
 
 
-def rows_of(values: RowValues, source: SourceConfig) -> list[DataRow] | str:
-    """The rows of a record (nearly always one), or the reason why it cannot be read as one."""
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that is read and not trained on: it is marked so, or holds what a row cannot carry."""
+
+    reason: str
+
+
+def rows_of(
+    values: RowValues, source: SourceConfig, noted: Counter[str] | None = None
+) -> list[DataRow] | str | LeftOut:
+    """The rows of a record (nearly always one), the reason why it is left out, or why it cannot be read as one.
+
+    `noted` counts what of the record is not read: unknown keys, and reasoning beside an answer.
+    """
     columns = {str(key): column for key, column in source.columns.items()}
+    values = {key: value for key, value in values.items() if value is not None}
+    if noted is not None:
+        known = KNOWN_KEYS | set(columns.values()) | set(source.fields)
+        noted.update(f"the key {key!r}" for key in values if str(key).lower() not in known and key not in known)
+    if rejected := _rejected(values):
+        return LeftOut(rejected)
+    preferred = _preferred(values)
+    if isinstance(preferred, str):
+        return preferred
+    values = _with_history(preferred, columns)
+    if noted is not None:
+        noted.update(_unread(values))
     format_ = source.format if source.format != "auto" else _recognised(values, columns)
     made = _triple(values, columns, source.defaults) if format_ == "triples" else FORMATS[format_](values)
-    if isinstance(made, str):
+    if isinstance(made, str | LeftOut):
         return made
     finished = [_finished(row, values, columns, source.defaults) for row in made]
     error = next((row for row in finished if isinstance(row, str)), None)
     return error or [row for row in finished if not isinstance(row, str)]
 
 
+def _rejected(values: RowValues) -> str:
+    """Why people do not want the answers of a record learned; '' where nothing says so."""
+    for key in ("label", "train", "training", "loss", "weight", "loss_mask", "kto_tag", "is_chosen"):
+        value = values.get(key)
+        bad = value is False or (isinstance(value, str) and value.strip().lower() == "false")
+        if bad or (key in ("weight", "loss_mask") and value in (0, "0") and value is not False):
+            return f"{key}: {value} marks the answer as one that is not to be learned"
+    if "rejected" in values and "chosen" not in values:
+        return "it holds only a rejected answer"
+    return ""
+
+
+def _preferred(values: RowValues) -> RowValues | str:
+    """A preference record as a prompt and the chosen answer; any other record as it is."""
+    chosen = values.get("chosen")
+    if chosen is None:
+        return values
+    rest = {key: value for key, value in values.items() if key not in ("chosen", "rejected")}
+    before = _first(rest, ("prompt", "messages", "conversations"))
+    if isinstance(chosen, Mapping):
+        chosen = [chosen]
+    if isinstance(chosen, list):
+        turns = chosen if len(chosen) > 1 or not isinstance(before, list) else [*before, *chosen]
+        if isinstance(before, str) and before and len(chosen) == 1:
+            turns = [{"role": "user", "content": before}, *chosen]
+        others = {key: value for key, value in rest.items() if key not in ("prompt", "conversations", "messages")}
+        return {**others, "messages": turns}
+    if isinstance(before, list) and before:
+        return {**rest, "prompt": before, "completion": [{"role": "assistant", "content": chosen}], "messages": None}
+    if "instruction" in rest:
+        return {**rest, "output": chosen}
+    if question := _first(rest, ("prompt", "question", "query", "input")):
+        return {"prompt": question, "response": chosen, **({"system": rest["system"]} if "system" in rest else {})}
+    return (
+        "chosen is a text without its question (columns: "
+        f"{', '.join(map(str, values))}); give the question as prompt, or the conversation as a list of messages"
+    )
+
+
+def _with_history(values: RowValues, columns: Mapping[str, str]) -> RowValues:
+    """An Alpaca record with earlier exchanges under `history`, as a conversation; any other record as it is."""
+    history = values.get("history")
+    if not isinstance(history, list) or not history or columns or "instruction" not in values:
+        return values
+    turns = [{"role": "system", "content": system}] if (system := _first(values, SYSTEM)) else []
+    for pair in history:
+        asked, answered = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
+        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    given = _first(values, ALIASES["input"])
+    asked = user_text(str(values["instruction"]), given if isinstance(given, str) else "")
+    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": _first(values, ALIASES["output"])}]
+    kept = {key: values[key] for key in ("id", "topic", "category", "loss_mask") if key in values}
+    return {**kept, "messages": turns}
+
+
+def _unread(values: RowValues) -> set[str]:
+    """What of a record's turns a row does not hold, although nothing is wrong with it."""
+    turns = _first(values, ("messages", "conversations", "conversation", "completion"))
+    found = {"reasoning beside the answer"} if _first(values, REASONING) else set()
+    for turn in turns if isinstance(turns, list) else []:
+        if isinstance(turn, Mapping):
+            parts = turn.get("content")
+            if _first(turn, REASONING) or (isinstance(parts, list) and any(_is_thought(part) for part in parts)):
+                found.add("reasoning beside the answer")
+    return found
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("thinking", "reasoning", "redacted_thinking")
+
+
 def _recognised(values: RowValues, columns: Mapping[str, str]) -> str:
     """The format, by the keys of the record."""
     if not columns:
         for key, format_ in KEYS.items():
-            if key in values:
+            if values.get(key) is not None:
                 return "oasst" if isinstance(values[key], Mapping) else format_
     return "triples"
 
@@ -57,10 +158,10 @@ def _triple(values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any
     return [found]
 
 
-def _prompt_response(values: RowValues) -> list[DataRow] | str:
+def _prompt_response(values: RowValues) -> "list[DataRow] | str | LeftOut":
     prompt, response = _first(values, PROMPTS), _first(values, RESPONSES)
     if isinstance(prompt, list) and isinstance(response, list):
-        return _conversation([*prompt, *response], "role", "content")
+        return _conversation([*prompt, *response], values)
     if not isinstance(prompt, str) or not prompt.strip():
         return f"column prompt is missing, empty or not text (columns: {', '.join(map(str, values))})"
     if not isinstance(response, str) or not response.strip():
@@ -95,31 +196,96 @@ def _with_system(values: RowValues, instruction: str, given: Any, output: str) -
     return row if isinstance(row, str) else [row]
 
 
-def _messages(values: RowValues) -> list[DataRow] | str:
-    return _conversation(values.get("messages"), "role", "content")
+def _messages(values: RowValues) -> list[DataRow] | str | LeftOut:
+    return _sharegpt({**values, "conversations": values.get("messages")})
 
 
-def _sharegpt(values: RowValues) -> list[DataRow] | str:
+def _sharegpt(values: RowValues) -> list[DataRow] | str | LeftOut:
     turns, system = _first(values, ("conversations", "conversation")), _first(values, SYSTEM)
-    if system and isinstance(turns, list):
-        turns = [{"from": "system", "value": system}, *turns]
-    return _conversation(turns, "from", "value")
+    if isinstance(turns, list) and turns and all(_is_pair(turn) for turn in turns):  # xtuner
+        system = system or _first(turns[0], SYSTEM)
+        pairs = [(_first(turn, ("input", "instruction")), turn["output"], turn) for turn in turns]
+        turns = []
+        for asked, answered, pair in pairs:
+            marks = {key: pair[key] for key in MARKS if key in pair}
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered, **marks}]
+    if system and isinstance(turns, list) and not (turns and _role(turns[0]) == "system"):
+        turns = [{"role": "system", "content": system}, *turns]
+    return _conversation(turns, values)
 
 
-def _conversation(turns: Any, role: str, text: str) -> list[DataRow] | str:
+def _is_pair(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and "output" in turn and "role" not in turn and "from" not in turn
+
+
+def _role(turn: Any) -> Any:
+    """A turn's role in lower case, under whichever key it stands."""
+    role = _first(turn, ("role", "from", "speaker", "author")) if isinstance(turn, Mapping) else None
+    return role.strip().lower() if isinstance(role, str) else role or None
+
+
+def _conversation(turns: Any, values: RowValues) -> list[DataRow] | str | LeftOut:
+    """The row of a conversation, whose turns have a role and a text under any of the usual keys.
+
+    A turn that is marked as not to be learned stays, without loss. A conversation in which no answer is to be learned,
+    or with calls of tools, is left out.
+    """
     if not isinstance(turns, list) or not turns:
         return "the conversation is empty or not a list"
     if not all(isinstance(turn, Mapping) for turn in turns):
         return "a turn of the conversation is not a JSON object"
-    row = from_turns([(turn.get(role), _content(turn.get(text))) for turn in turns])
+    for number, turn in enumerate(turns, 1):
+        if _first(turn, TOOLS) or _role(turn) in ("tool", "function", "observation", "function_call", "ipython"):
+            return LeftOut(f"turn {number} calls a tool or holds its result, which a row cannot carry")
+    marked = _marked(turns, values)
+    if isinstance(marked, str):
+        return marked
+    answers = {n for n, turn in enumerate(turns) if ROLES.get(str(_role(turn)), "") == "assistant"}
+    if answers and answers <= marked:
+        return LeftOut("every answer is marked as one that is not to be learned")
+    row = from_turns([(_role(turn), _content(_first(turn, ("content", "value", "text")))) for turn in turns], marked)
     return row if isinstance(row, str) else [row]
 
 
+def _marked(turns: Sequence[Mapping[str, Any]], values: RowValues) -> set[int] | str:
+    """The positions of turns that are marked as not to be learned."""
+    found = {n for n, turn in enumerate(turns) if any(_is_off(key, turn.get(key)) for key in MARKS)}
+    mask = values.get("loss_mask")
+    if isinstance(mask, list):
+        answers = [n for n, turn in enumerate(turns) if ROLES.get(str(_role(turn)), "") == "assistant"]
+        places = range(len(turns)) if len(mask) == len(turns) else answers
+        if len(mask) != len(places):
+            return f"loss_mask has {len(mask)} entries for {len(turns)} turns with {len(answers)} answers"
+        found |= {n for n, on in zip(places, mask, strict=True) if n in answers and not on}
+    return found
+
+
+def _is_off(key: str, value: Any) -> bool:
+    if key in ("masked", "ignore", "rejected"):
+        return value is True or (isinstance(value, str) and value.lower() == "true")
+    return value is not None and (value in (0, "0") or (isinstance(value, str) and value.lower() == "false"))
+
+
 def _content(content: Any) -> Any:
-    """The text of a message, whose content may be a list of parts."""
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        return "\n\n".join(str(part.get("text", "")) for part in content)
-    return content
+    """The text of a message, whose content may be a list of parts of text; thoughts are left out (see `_unread`)."""
+    if not isinstance(content, list):
+        return content
+    parts = [part for part in content if not _is_thought(part)]
+    texts = [_part_text(part) for part in parts]
+    return "\n\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
+
+
+def _part_text(part: Any) -> Any:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "output_text"):
+        return _first(part, ("text", "value", "content"))
+    return None
+
+
+def _firefly(values: RowValues) -> list[DataRow] | str:
+    """Firefly's records: `input` and `target`, with the task's name as `kind`."""
+    return _with_system({}, values.get("input", ""), "", values.get("target", ""))
 
 
 def _oasst(values: RowValues) -> list[DataRow] | str:
@@ -163,7 +329,8 @@ def _self_instruct(values: RowValues) -> list[DataRow] | str:
     ]
 
 
-FORMATS: dict[str, Callable[[RowValues], list[DataRow] | str]] = {
+FORMATS: dict[str, Callable[[RowValues], list[DataRow] | str | LeftOut]] = {
+    "firefly": _firefly,
     "prompt_response": _prompt_response,
     "question_answer": _question_answer,
     "messages": _messages,
@@ -177,10 +344,22 @@ KEYS = {
     "conversation": "sharegpt",
     "instances": "self_instruct",
     "instruction": "triples",
+    "target": "firefly",
+    "query": "prompt_response",
+    "user": "prompt_response",
     "prompt": "prompt_response",
     "inputs": "prompt_response",
     "question": "question_answer",
 }
+
+
+# Every key that a reader knows, in lower case; other keys of a record are counted and named.
+KNOWN_KEYS = {
+    *KEYS, *TEXTS, *RESPONSES, *PROMPTS, *SYSTEM, *MARKS, *REASONING, *TOOLS, "context", "category", "answer",
+    "rationale", "passage", "chosen", "history", "kind", "tools", "functions", "text", "replies", "kto_tag",
+    "is_chosen", "message_tree_id", "tree_state", "source", "messages", "instances", "role", "rank", "deleted",
+    "review_result", "lang", "task", "dataset", "prompt_id", "conversation_id", "uuid", "index", "idx",
+}  # fmt: skip
 
 
 def known_columns(source: SourceConfig) -> set[str]:
@@ -195,8 +374,7 @@ def _finished(
     """The row with all columns as text, or the reason why it is not a row."""
     row = {**{key: _first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
     row = {key: "" if row.get(key) is None else row[key] for key in (*TEXTS, "messages") if key in {*TEXTS, *row}}
-    if isinstance(row["id"], int):
-        row["id"] = str(row["id"])
+    row = {k: _number_text(v) for k, v in row.items()}
     row = {key: defaults.get(key, "") if value == "" else value for key, value in row.items()}
     wrong = [_names(key, columns)[0] for key, value in row.items() if not isinstance(value, str)]
     if wrong:
@@ -208,6 +386,13 @@ def _finished(
     if empty:
         return f"column {', '.join(empty)} is missing or empty (columns: {', '.join(map(str, values)) or 'none'})"
     return row
+
+
+def _number_text(value: Any) -> Any:
+    """A number as the text that a person would write; NaN stays a number, and so is no text."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return value
+    return str(value)
 
 
 def _names(key: str, columns: Mapping[str, str]) -> tuple[str, ...]:

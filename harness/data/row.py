@@ -1,7 +1,7 @@
 """A row as the audit holds it: its texts, and a conversation of several turns as single exchanges."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 DataRow = dict[str, Any]  # the columns of COLUMNS; `messages` (JSON) only for conversations of several turns
@@ -62,12 +62,12 @@ COLUMNS = ("id", "source", "topic", "instruction", "input", "output", "messages"
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
-    "system": "system",
+    **dict.fromkeys(("system", "developer"), "system"),
 }
 
 
-def from_turns(turns: Sequence[tuple[Any, Any]]) -> DataRow | str:
-    """(role, text) pairs as a row, or the reason why they cannot be one.
+def from_turns(turns: Sequence[tuple[Any, Any]], unlearned: Collection[int] = ()) -> DataRow | str:
+    """(role, text) pairs as a row, or the reason why they cannot be one. No loss is taken on the turns `unlearned`.
 
     A single exchange has no `messages`. A longer conversation keeps all its turns there (JSON), with the first question
     as `instruction`, the last answer as `output` and everything between them as `input`.
@@ -78,6 +78,9 @@ def from_turns(turns: Sequence[tuple[Any, Any]]) -> DataRow | str:
         return error
     system = [message["content"] for message in messages if message["role"] == "system"]
     spoken = [message["content"] for message in messages if message["role"] != "system"]
+    for number in unlearned:
+        if messages[number]["role"] == "assistant":
+            messages[number]["train"] = False
     row = {"instruction": spoken[0], "input": "\n\n".join([*system, *spoken[1:-1]]), "output": spoken[-1]}
     return row if len(messages) == 2 else {**row, "messages": json.dumps(messages, ensure_ascii=False)}
 
@@ -115,10 +118,12 @@ def joined_exchanges(row: DataRow, parts: Sequence[DataRow]) -> DataRow:
     """The row with `parts` as its exchanges: the inverse of `exchanges`. Raises ValueError for an empty text."""
     if not row.get("messages"):
         return parts[0]
+    before = json.loads(row["messages"])
+    unlearned = [number for number, message in enumerate(before) if message.get("train") is False]
     turns = [("system", parts[0]["input"])] if parts[0]["input"] else []
     for part in parts:
         turns += [("user", part["instruction"]), ("assistant", part["output"])]
-    made = from_turns(turns)
+    made = from_turns(turns, unlearned)
     if isinstance(made, str):
         raise ValueError(f"row {row['id']}: {made}")
     return {**row, **made}

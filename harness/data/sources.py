@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from harness.config.experiment import resolve_path
 from harness.core import resources
 from harness.core.errors import DataError, MissingDependency, NetworkFault
 from harness.core.store import sha256_file, sha256_json
-from harness.data.files import SHOWN, SUFFIXES, SourceRecord, is_readable, read_records
-from harness.data.formats import known_columns, rows_of
+from harness.data.files import SHOWN, SUFFIXES, SourceRecord, TableOptions, is_readable, read_records
+from harness.data.formats import LeftOut, known_columns, rows_of
 from harness.data.licences import LicencePolicy, judge_licences
 from harness.data.row import DataRow
 
@@ -118,6 +119,9 @@ class Malformed:
     reason: str
     text: str
 
+    left_out: bool = False
+    """It is read, and not trained on: it is marked so, or holds what a row cannot carry."""
+
     def __str__(self) -> str:
         return f"{self.file} {self.where}: {self.reason}"
 
@@ -164,39 +168,79 @@ def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
         raise DataError(
             f"data.sources.{name}.path: {path} does not exist (relative paths start at the working directory)"
         )
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and is_readable(p))
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _is_data(p))
     if not files:
-        raise DataError(f"data.sources.{name}.path: {path} has no files that end in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"data.sources.{name}.path: {path} has no files that end in {', '.join(SUFFIXES)}; name another folder"
+        )
     if path.is_file() and not is_readable(path):
         raise DataError(f"data.sources.{name}.path: {path} does not end in {', '.join(SUFFIXES)}")
     return Origin(name, source, tuple(files))
 
 
-def read_rows_of(origin: Origin) -> Iterator[DataRow | Malformed]:
-    """The rows of a source in order, up to its limit, and between them the places that cannot be read as rows."""
+REGISTRY = "dataset_info.json"  # LlamaFactory's list of data files
+
+
+def _is_data(path: Path) -> bool:
+    return is_readable(path) and path.name not in (REGISTRY, "dataset_infos.json", "dataset_dict.json", "state.json")
+
+
+def read_rows_of(origin: Origin, noted: Counter[str] | None = None) -> Iterator[DataRow | Malformed]:
+    """The rows of a source in order, up to its limit, and between them the places that cannot be read as rows.
+
+    `noted` counts what is not read of the records, such as unknown keys, and says how the files were read.
+    """
     taken = 0
-    for file, record in _records(origin):
-        for row in _rows(origin, file, record):
+    for file, record in _records(origin, noted):
+        for row in _rows(origin, file, record, noted):
             if taken == origin.config.limit:
                 return
             taken += isinstance(row, dict)
             yield row
 
 
-def _records(origin: Origin) -> Iterator[tuple[str, SourceRecord]]:
+def _records(origin: Origin, noted: Counter[str] | None) -> Iterator[tuple[str, SourceRecord]]:
     if not origin.files:
         name = str(origin.hub)
         yield from ((name, record) for record in read_hub(name, origin.config))
+    options = TableOptions(origin.config.fields, origin.config.csv.delimiter, origin.config.csv.encoding)
     for path in origin.files:
-        for record in read_records(path, known_columns(origin.config), origin.config.fields, origin.config.delimiter):
-            yield str(path), record
+        said: list[str] = []
+        names = _registered_names(path)
+        for record in read_records(path, known_columns(origin.config), options, said):
+            renamed = {names.get(key, key): value for key, value in record.values.items()} if record.values else None
+            yield str(path), replace(record, values=renamed) if names and renamed else record
+        if noted is not None:
+            noted.update(dict.fromkeys(said, 0))
 
 
-def _rows(origin: Origin, file: str, record: SourceRecord) -> Sequence[DataRow | Malformed]:
-    made = record.reason if record.values is None else rows_of(record.values, origin.config)
-    if isinstance(made, str):
-        reason = str(made).encode(errors="replace").decode()
-        return [Malformed(origin.name, file, record.where, reason, record.text or _text(record.values))]
+# What LlamaFactory's registry calls the columns of a file, and what they are here.
+_REGISTERED = {
+    "prompt": "instruction", "query": "input", "response": "output", "history": "history", "system": "system",
+    "messages": "conversations", "chosen": "chosen", "rejected": "rejected", "kto_tag": "kto_tag", "tools": "tools",
+}  # fmt: skip
+
+
+def _registered_names(path: Path) -> dict[str, str]:
+    """The file's column names by what they are here, from a LlamaFactory registry beside it; {} without one."""
+    registry = path.parent / REGISTRY
+    if not registry.is_file():
+        return {}
+    try:
+        entries = json.loads(registry.read_text(encoding="utf-8-sig"))
+        entry = next(e for e in entries.values() if e.get("file_name") == path.name)
+        columns = entry.get("columns") or {}
+        return {str(column): _REGISTERED[key] for key, column in columns.items() if key in _REGISTERED}
+    except (ValueError, AttributeError, StopIteration, RecursionError):
+        return {}
+
+
+def _rows(origin: Origin, file: str, record: SourceRecord, noted: Counter[str] | None) -> Sequence[DataRow | Malformed]:
+    made = record.reason if record.values is None else rows_of(record.values, origin.config, noted)
+    if isinstance(made, str | LeftOut):
+        reason = (made if isinstance(made, str) else made.reason).encode(errors="replace").decode()
+        text = record.text or _text(record.values)
+        return [Malformed(origin.name, file, record.where, reason, text, isinstance(made, LeftOut))]
     number = record.where.split()[-1]
     place = number if len(origin.files) < 2 else f"{Path(file).stem}-{number}"
     ids = [row["id"] or f"{origin.name}-{place}" + (f".{i}" if len(made) > 1 else "") for i, row in enumerate(made)]

@@ -23,7 +23,7 @@ from harness.data.mix import sample, split, wanted
 from harness.data.row import DataRow, answer_of
 from harness.data.settings import section
 from harness.data.sources import Malformed, Origin, read_rows_of
-from harness.data.tally import Tally
+from harness.data.tally import Tally, masked
 from harness.records.stages import FilterFinding
 
 OUTLIER = "outlier"
@@ -153,6 +153,8 @@ class StagedRows:
         self.data, self.config, self.filters, self.folder = data, config, filters, folder
         self.rows = RowStore(folder / "rows.sqlite")
         self.malformed = RowStore(folder / "malformed.sqlite")
+        self.left_out = RowStore(folder / "left_out.sqlite")
+        self.noted: dict[str, Counter[str]] = {}
         self.names = list(data.sources)
         self.source_of = array("H")
         self.live = array("b")
@@ -160,12 +162,17 @@ class StagedRows:
         self.duplicates = Duplicates(self.dedupe)
         self.outliers = section("outliers", config.outliers)
         self.lengths = Lengths(self.outliers)
-        own = {"duplicate": self.dedupe.action, OUTLIER: self.outliers.action, "malformed": config.malformed}
+        own = {
+            "duplicate": self.dedupe.action,
+            OUTLIER: self.outliers.action,
+            "malformed": config.malformed,
+            "left out": "drop",
+        }
         self.tally = Tally({**filters.codes, **own})
 
     def close(self) -> None:
         """Removes the temporary files."""
-        for part in (self.rows, self.malformed, self.duplicates):
+        for part in (self.rows, self.malformed, self.left_out, self.duplicates):
             part.close()
 
     def stage(self, origins: Sequence[Origin]) -> None:
@@ -179,7 +186,7 @@ class StagedRows:
     def _batches(self, origins: Sequence[Origin]) -> Iterator[list[DataRow]]:
         batch: list[DataRow] = []
         for origin in origins:
-            for row in read_rows_of(origin):
+            for row in read_rows_of(origin, self.noted.setdefault(origin.name, Counter())):
                 if isinstance(row, Malformed):
                     self._set_aside(row)
                     continue
@@ -199,9 +206,11 @@ class StagedRows:
     def _set_aside(self, place: Malformed) -> None:
         empty = dict.fromkeys(("instruction", "input", "topic"), "")
         number = place.where.split()[-1]
-        row = {"id": f"{place.source}-{number}", "source": place.source, **empty, "output": place.text}
-        self.malformed.append([{**row, "reasons": [f"malformed: {place}"]}])
-        self.tally.add({**row, "output": ""}, [FilterOutcome("malformed", self.config.malformed, str(place))])
+        row = {"id": f"{place.source}-{number}", "source": place.source, **empty, "output": masked(place.text)}
+        code, action = ("left out", "drop") if place.left_out else ("malformed", self.config.malformed)
+        store = self.left_out if place.left_out else self.malformed
+        store.append([{**row, "reasons": [f"{code}: {masked(str(place))}"]}])
+        self.tally.add({**row, "output": ""}, [FilterOutcome(code, action, str(place))])
 
     def _take(self, done: FilteredBatch) -> None:
         found = list(zip(done.rows, done.outcomes, strict=True))
@@ -268,6 +277,7 @@ class StagedRows:
                 if number in plan.unused:
                     reasons.append("mix: not in the sample of its source")
                 yield {**body["row"], "reasons": reasons}
+        yield from self.left_out
         yield from self.malformed
 
     def findings(self, plan: MixPlan) -> list[FilterFinding]:
@@ -305,8 +315,10 @@ class StagedRows:
         """Why no row is left to train on."""
         codes = Counter(row["reasons"][0].split(":")[0] for row in self.quarantined(plan))
         if not codes:
-            return "the sources have no rows"
-        return "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
+            return f"the sources have no rows ({', '.join(str(s.path or s.hub) for s in self.data.sources.values())})"
+        left = "all were quarantined (" + ", ".join(f"{code}: {n}" for code, n in codes.most_common()) + ")"
+        first = next(iter(self.quarantined(plan)))["reasons"][0]
+        return f"{left}. The first: {first}"
 
 
 def _malformed_text(reasons: list[str]) -> str:

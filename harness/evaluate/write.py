@@ -186,6 +186,8 @@ def slice_scores(task: str, rows: Sequence[Any]) -> list[TaskScore]:
             for metric in row["metrics"]:
                 if isinstance(row.get(metric), int | float):
                     values.setdefault((slice_, metric), []).append(float(row[metric]))
+    if {slice_ for slice_, _ in values} == {"all"}:
+        return []
     return [
         TaskScore(task=task, slice=slice_name(slice_), metric=metric, value=sum(of) / len(of), stderr=None, n=len(of))
         for (slice_, metric), of in sorted(values.items())

@@ -123,12 +123,14 @@ class Pairs:
     def by_slice(self, field: str) -> dict[str, "Pairs"]:
         """The pairs of each value of a document field that any item has, by name.
 
-        A value "all" gets another name (`slice_name`).
+        A value "all" gets another name (`slice_name`); where no item has another value, there are no slices.
         """
         codes = self.right.fields.get(field)
         if codes is None or (codes == NONE).all():
             return {}
         names = self.right.names[field]
+        if list(names) == ["all"]:
+            return {}
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         parts = {name: np.sort(order[starts[i] : starts[i + 1]]) for i, name in enumerate(names)}

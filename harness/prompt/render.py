@@ -34,7 +34,8 @@ class Renderer:
     def training(self, messages: Sequence[Message], **arguments: Any) -> Rendered:
         """Ids and loss mask of a conversation that ends with an answer.
 
-        The loss is taken on what follows each prompt that a server would get, up to and including the end of turn.
+        The loss is taken on what follows each prompt that a server would get, up to and including the end of turn, but
+        not on an answer with `train: false`.
         Raises DataError when prompt and answer cannot be separated.
         """
         # A contract records these messages (Golden.untrainable): rewording one changes the digests of contracts.
@@ -51,8 +52,9 @@ class Renderer:
             raise DataError(f"the template does not close the assistant's turn with token {end}")
         spans.append((len(last), ids.index(end, len(last)) + 1))
         mask = [False] * len(ids)
-        for start, stop in filter(None, spans):
-            mask[start:stop] = [True] * (stop - start)
+        for index, span in zip(answers, spans, strict=True):
+            if span is not None and messages[index].get("train") is not False:
+                mask[span[0] : span[1]] = [True] * (span[1] - span[0])
         return Rendered(ids, mask, len(last), unsupervised=spans.count(None))
 
     def text(
@@ -66,7 +68,7 @@ class Renderer:
             require_interruptible(self.contract.template)
             with limited():
                 rendered: str = self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
+                    [{key: value for key, value in message.items() if key != "train"} for message in messages],
                     chat_template=self.contract.template,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt and not continued,

@@ -36,6 +36,8 @@ def config_for(overrides: Overrides, data_file: Path | None = None) -> Config:
     values = composed(arguments)
     if data_file is not None:
         _use_only(data_file, values["data"])
+        if not any(o.lstrip("+").startswith(("audit.behaviors", "experiment=")) for o in overrides):
+            values["audit"]["behaviors"] = []  # an organisation's rules apply where they are asked for
     errors += setting_errors(values.get("audit"), values.get("data"))
     try:
         _add_task_rules(values)

@@ -1,6 +1,7 @@
 """`harness run`: data → train → evaluate → compare → gate → report → track. The only module that uses every stage."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -273,7 +274,9 @@ def decision_stage(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdi
     """
     place, policy = run.folder, run.config.gate
     # An earlier verdict is removed first: it must not outlive the checkpoint and evaluations it rests on.
-    for path in (place.verdict, place.comparison, place.policy):
+    decided = (place.verdict, place.comparison, place.policy)
+    earlier = [(path, path.read_bytes(), path.stat()) for path in decided if path.is_file() and not path.is_symlink()]
+    for path in decided:
         path.unlink(missing_ok=True)
     shutil.rmtree(place.report, ignore_errors=True)
     further = further_baselines(policy, run.runs)
@@ -285,6 +288,9 @@ def decision_stage(run: Run, candidate: Checkpoint, command: str) -> tuple[Verdi
     decision = reach_decision(policy, (BASE, CANDIDATE), evaluations, store.sha256_json(evaluation_items(run.config)))
     if decision.paths is None:  # the stages before a failed evaluation are evidence too
         decision = replace(decision, paths=EvidencePaths.of_run(place.path))
+    for path, content, state in earlier:  # the same verdict keeps the time of its decision
+        path.write_bytes(content)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     return decision.verdict, write_decision(decision, place.path, command, run.runs, run.config.name)
 
 

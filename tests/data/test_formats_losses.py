@@ -17,9 +17,10 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    rows = rows_of(record, SOURCE)
+    rows: Any = rows_of(record, SOURCE)
     assert not isinstance(rows, str), rows
-    (row,) = rows
+    row: dict[str, Any] = rows[0]
+    assert len(rows) == 1
     return row
 
 
@@ -66,14 +67,14 @@ def test_a_second_list_in_a_file_is_not_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('[{"instruction": "a", "output": "b"}]\n[{"instruction": "c", "output": "d"}]')
     with pytest.raises(DataError, match="its list of 1 row is followed by"):
-        list(read_records(path, {"instruction", "output"}, []))
+        list(read_records(path, {"instruction", "output"}))
 
 
 def test_a_header_in_another_case_is_no_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("Question,Answer\nWho?,Ann\n")
-    with pytest.raises(DataError, match="upper and lower case"):
-        list(read_records(path, {"question", "answer"}, []))
+    (record,) = read_records(path, {"question", "answer"})
+    assert record.values == {"question": "Who?", "answer": "Ann"}
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_best_ranked_replies_of_a_tree(tmp_path: Path) -> None:
         ([], "empty"),
         ([{"role": "user", "content": "hi"}], "alternate"),
         ([{"role": "assistant", "content": "hi"}, {"role": "user", "content": "hi"}], "alternate"),
-        ([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}], "'tool'"),
+        ([{"role": "user", "content": "hi"}, {"role": "tool", "content": "x"}], "calls a tool"),
         ([{"role": "user", "content": "hi"}, {"role": "assistant", "content": None}], "no text"),
         ([{"role": "user", "content": "hi"}, "x"], "not a JSON object"),
     ],
@@ -213,9 +213,14 @@ def test_cells_too_many_or_too_few(tmp_path: Path) -> None:
     assert [fault.where for fault in faults] == ["line 2", "line 3"]
 
 
+FLAN = ["question", "answer", "rationale"]
+
+
 def test_flan_tables_have_no_header(tmp_path: Path) -> None:
     (tmp_path / "flan.tsv").write_text('Is "it"\\nso?\tyes\tIt is.\nIs that?\tno\tIt is not.\n')
-    rows, _ = read(tmp_path / "flan.tsv")
+    with pytest.raises(DataError, match=r"If it is a row, name the columns: data\.sources\.<name>\.fields"):
+        read(tmp_path / "flan.tsv")
+    rows, _ = read(tmp_path / "flan.tsv", fields=FLAN)
     assert texts(rows)[0] == {"instruction": 'Is "it"\nso?', "input": "", "output": "It is.\n\nThe answer is yes."}
     assert len(rows) == 2
 
@@ -232,10 +237,10 @@ def test_columns_of_an_unknown_table_must_be_named(tmp_path: Path) -> None:
 
 def test_another_delimiter_is_recognised_and_can_be_set(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("Instruction;Input;Output\n1,5 kg?;;Yes, 1,5 kg.\n")
-    with pytest.raises(DataError, match=r"separated by ';'.*data\.sources\.<name>\.delimiter=';'"):
-        read(tmp_path / "rows.csv")
+    found, _ = read(tmp_path / "rows.csv")
+    assert texts(found) == [{"instruction": "1,5 kg?", "input": "", "output": "Yes, 1,5 kg."}]
     columns = {"instruction": "Instruction", "input": "Input", "output": "Output"}
-    rows, _ = read(tmp_path / "rows.csv", delimiter=";", columns=columns)
+    rows, _ = read(tmp_path / "rows.csv", csv={"delimiter": ";"}, columns=columns)
     assert texts(rows) == [{"instruction": "1,5 kg?", "input": "", "output": "Yes, 1,5 kg."}]
 
 
@@ -341,7 +346,7 @@ def test_exchanges_and_back(turns: list[tuple[str, str]], system: str | None) ->
     ],
 )
 def test_public_sets_are_read_whole(path: str, count: int) -> None:
-    rows, faults = read(SHARED / path)
+    rows, faults = read(SHARED / path, **({"fields": FLAN} if path.endswith(".tsv") else {}))
     assert faults == []
     assert len(rows) == count
     assert not any("### Response" in row["instruction"] for row in rows)

@@ -65,8 +65,9 @@ def value_at(document: Any, path: str) -> Any:
 
 def turns(row: Mapping[str, Any]) -> list[dict[str, str]]:
     """The conversation of a kept row, whichever of the two kept shapes it has."""
-    if "messages" in row:
-        return [{turn["role"]: turn["content"]} for turn in row["messages"]]
+    if row.get("messages"):
+        messages = json.loads(row["messages"])
+        return [{turn["role"]: turn["content"]} for turn in messages]
     asked = row["instruction"] + (f"\n\n{row['input']}" if row["input"] else "")
     return [{"user": asked}, {"assistant": row["output"]}]
 

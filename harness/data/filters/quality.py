@@ -209,7 +209,8 @@ def _foreign(config: QualityConfig, question: str, answer: str) -> str | None:
     if _ASKS_FOR_LANGUAGE.search(question) or _mostly_names(answer):
         return None
     other = foreign_language(answer, config.language, config.language_confidence)
-    return f"{LANGUAGES[other]} instead of {LANGUAGES[config.language]}" if other else None
+    setting = "to keep it: audit.filters.quality.language"
+    return f"{LANGUAGES[other]} instead of {LANGUAGES[config.language]} ({setting}={other} or null)" if other else None
 
 
 def _copied(config: QualityConfig, question: str, answer: str) -> str | None:

@@ -13,6 +13,16 @@ from harness.data.row import DataRow, answer_of, map_texts, row_texts
 
 REMOVED = "[removed]"
 _SENTENCE_END = re.compile(r"((?<=[.!?])\s+|\n+)")
+# Names of groups of people. The model learned from comments in which they stand beside abuse, and takes the name alone
+# for abuse; with another word in its place, what is said of the group decides. Slurs are not in the list.
+_IDENTITY = re.compile(
+    r"\b(?:gays?|lesbians?|homosexual(?:s|ity)?|bisexuals?|trans(?:gender(?:ed)?|sexuals?)?|queers?|non-?binary|lgbtq?\+?|"
+    r"straight|heterosexuals?|muslims?|islam(?:ic)?|jews?|jewish|judaism|christians?|catholics?|hindus?|buddhists?|sikhs?|"
+    r"atheists?|blacks?|whites?|asians?|africans?|african-americans?|arabs?|latin[oax]s?|hispanics?|mexicans?|indians?|"
+    r"chinese|pakistanis?|roma|romani|immigrants?|migrants?|refugees?|foreigners?|disabled|autistic|deaf|blind|women|woman|"
+    r"females?|girls?)\b",
+    re.IGNORECASE,
+)
 Scorer = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -60,7 +70,9 @@ class Toxicity:
 
     def scores(self, texts: Sequence[str]) -> list[float]:
         """The model's probability for each text, 0 to 1."""
-        return [float(score) for score in _scorer(self.config)(texts)] if texts else []
+        return (
+            [float(score) for score in _scorer(self.config)([_IDENTITY.sub("tall", t) for t in texts])] if texts else []
+        )
 
     def _judgement(self, row: DataRow, score: float, place: str, toxic: Set[str]) -> Judgement:
         if score < self.config.threshold:
