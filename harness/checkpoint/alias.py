@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.checkpoint.history import HistoryEntry, current_of, read_history
+from harness.checkpoint.history import HISTORY, HistoryEntry, current_of, read_history
 from harness.core.errors import UsageError, nearest
+from harness.core.paths import inside
 
 MODELS = "models"
 PRODUCTION = "production"  # the alias of every verb that is given no other
@@ -24,7 +25,12 @@ def resolved(name: str, registry: Path) -> str:
     the registry's history was edited.
     """
     current = current_of(read_history(registry), name)
-    return name if current is None else str(registry / MODELS / current.model)
+    return name if current is None else str(model_folder(registry, current))
+
+
+def model_folder(registry: Path, entry: HistoryEntry) -> Path:
+    """The folder of an entry's model. Raises EvidenceFault where the entry names a folder elsewhere."""
+    return inside(registry / MODELS, entry.model, registry / HISTORY)
 
 
 def require_promoted(name: str, registry: Path) -> None:

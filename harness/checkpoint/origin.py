@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.core.errors import DataError, EvidenceFault
 from harness.core.files import read_json
+from harness.core.paths import relative_folder
 
 ORIGIN = "origin.json"
 TRAINED, SCALED = "trained", "scaled"  # folders beside a copied checkpoint/, for the checkpoints it was made from
@@ -20,7 +21,7 @@ def write_origin(folder: Path, source: Path, **settings: float) -> None:
 def origins(checkpoint: Path) -> tuple[Path, ...]:
     """The checkpoints that this one was made from, the trained one first; empty for a trained checkpoint.
 
-    Raises EvidenceFault for an origin.json that is damaged, or that leads back to the checkpoint itself. A file without
+    Raises EvidenceFault for an origin.json that is damaged, absolute or a link, or that leads back to the checkpoint. A file without
     `made_from` belongs to another tool and is ignored.
     """
     sources: list[Path] = []
@@ -45,7 +46,7 @@ def _source(folder: Path) -> Path | None:
         return None
     if not isinstance(origin["made_from"], str):
         raise EvidenceFault(f"{path} is damaged (made_from is not a path): make the checkpoint again")
-    source = (folder / origin["made_from"]).resolve()
+    source = relative_folder(folder, origin["made_from"], path)
     if source.is_dir():
         return source
     # the copy that the registry keeps beside the checkpoint made from it, if any

@@ -6,17 +6,17 @@ from pathlib import Path, PurePosixPath
 
 from harness.core.errors import EvidenceFault
 
-# Control and format characters, backslashes and colons: names that another system reads as a path, or a terminal as
-# something else.
-_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\\:\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+# Control and format characters, backslashes and drive letters: names that another system reads as a path, or a terminal
+# as something else. A colon elsewhere is plain: lm-eval before 0.4.3 wrote the time with colons.
+_ODD = re.compile(r"(?:^|/)[A-Za-z]:|[\x00-\x1f\x7f-\x9f\\\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 MOST_CHARACTERS = 1024
 
 
-def inside(folder: Path, name: object, source: object) -> Path:
+def inside(folder: Path, name: object, source: object, *, links: bool = False) -> Path:
     """`folder / name` for a name that a file gives; `source` is that file, for the message.
 
     Raises EvidenceFault for anything but a relative path of plain names: an absolute path, `..`, an empty part, a
-    backslash, a colon, a control character, or a way through a symbolic link.
+    backslash, a drive letter, a control character, or (unless `links`) a way through a symbolic link.
     """
     shown = ascii(name)[:80]
     if not isinstance(name, str) or not name or len(name) > MOST_CHARACTERS or _ODD.search(name):
@@ -27,22 +27,24 @@ def inside(folder: Path, name: object, source: object) -> Path:
     path = folder
     for part in parts:
         path /= part
-        if path.is_symlink():
+        if not links and path.is_symlink():
             raise EvidenceFault(f"{path} is a symbolic link, so it proves nothing; put the file itself there")
     return path
 
 
 def relative_folder(origin: Path, name: object, source: object) -> Path:
-    """`origin / name` for the folder of a stage, which may lie beside `origin` (`..`), but is no link.
+    """`origin / name` for the folder of a stage, which may lie beside `origin` (`..`); links of `origin` are resolved.
 
-    Raises EvidenceFault for an absolute path, an odd character or a symbolic link.
+    Raises EvidenceFault for an absolute path, an odd character, or a way through a symbolic link.
     """
     shown = ascii(name)[:80]
     if not isinstance(name, str) or len(name) > MOST_CHARACTERS or _ODD.search(name) or name.startswith(("/", "~")):
         raise EvidenceFault(f"{source} names the folder {shown}, which is not a relative path; it was edited")
-    path = Path(os.path.normpath(origin / name))
-    if path.is_symlink():
-        raise EvidenceFault(f"{path} is a symbolic link, so it proves nothing; put the folder itself there")
+    path = origin.resolve()
+    for part in PurePosixPath(name).parts:
+        path = path.parent if part == ".." else path / part
+        if path.is_symlink():
+            raise EvidenceFault(f"{path} is a symbolic link, so it proves nothing; put the folder itself there")
     return path
 
 

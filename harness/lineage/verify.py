@@ -127,6 +127,9 @@ def _stage_links(recorded: Chain, found: list[ChainStep]) -> Iterator[Link]:
         if step.fingerprint != other.fingerprint:
             problems.append("its fingerprint changed")
         yield Link(step.stage, f"inputs: {len(step.inputs)}, outputs: {len(step.outputs)}", "; ".join(problems))
+    names = [step.stage for step in recorded.steps]
+    for stage in sorted({name for name in names if names.count(name) > 1}):
+        yield Link(stage, broken="evidence.json records this stage twice; it was edited")
     for stage in sorted(set(now) - {step.stage for step in recorded.steps}):
         yield Link(stage, broken="the stage has files, but evidence.json does not record it")
 

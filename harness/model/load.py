@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,12 @@ from harness.core.translate import translated
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 MOST_RANK = 4096
 MOST_JSON_BYTES = 64 * 2**20
-PICKLES = ("pytorch_model*.bin", "adapter_model.bin", "adapter_model.pt", "model*.bin", "*.ckpt", "consolidated*.pth")
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+# What trainers leave beside the weights: pickles too, but nothing that serves or scores a model loads them.
+TRAINING_STATE = re.compile(
+    r"(training_args|optimizer|scheduler|scaler|sampler|rng_state|random_states|dl_state_dict|custom_checkpoint)"
+    r"([._-]?\d+)*\.\w+"
+)
 
 
 def cache_dir() -> Path:
@@ -202,7 +208,7 @@ def require_safetensors(folder: Path) -> Path:
             f"{folder} is a trainer's output folder; its checkpoints lie inside: {named}. Name one of them, such as "
             f"{inside[-1]}"
         )
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    pickles = sorted(path.name for path in folder.iterdir() if _is_pickled_weights(path.name.lower()))
     if pickles:
         raise DataError(
             f"{folder} contains weights as pickles, which can run code when they are loaded: {', '.join(pickles[:5])}. "
@@ -214,7 +220,42 @@ def require_safetensors(folder: Path) -> Path:
         raise DataError(
             f"{folder}: the weights of an adapter are {ADAPTER_WEIGHTS}; the folder has {', '.join(files[:5])}"
         )
+    _require_index(folder, set(files))
     return folder
+
+
+def _is_pickled_weights(name: str) -> bool:
+    return Path(name).suffix in PICKLES and not TRAINING_STATE.fullmatch(name)
+
+
+def _require_index(folder: Path, files: set[str]) -> None:
+    """Raises DataError for an index of shards that names a file elsewhere, or one of several files with a tensor.
+
+    Libraries load what the index names, while the digest covers the safetensors of the folder.
+    """
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors.index.json")):
+        shards = read_settings(path).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise DataError(f"{path} is damaged: weight_map does not give a file for each tensor. Copy the model again.")
+        if elsewhere := sorted(set(shards.values()) - files):
+            raise DataError(
+                f"{path} names {ascii(elsewhere[0])[:80]}, which is no safetensors file of this folder. Copy the missing "
+                "file there, or save the model again with save_pretrained."
+            )
+        held: dict[str, str] = {}
+        for file in sorted(files):
+            with translated(f"read {file}", DataError, f"{folder / file} is damaged"), safe_open(folder / file, "np") as shard:
+                for tensor in shard.keys():  # noqa: SIM118
+                    if tensor in held:
+                        raise DataError(
+                            f"{folder}: {held[tensor]} and {file} both hold {ascii(tensor)[:80]}, so the index decides "
+                            "which counts. Remove the file that does not belong to the model."
+                        )
+                    held[tensor] = file
+        if wrong := next((tensor for tensor, file in shards.items() if held.get(tensor) != file), None):
+            raise DataError(f"{path} names {shards[wrong]} for {ascii(wrong)[:80]}, which it does not hold")
 
 
 def _step(checkpoint: Path) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.checkpoint import history as log
-from harness.checkpoint.alias import MODELS, nothing_promoted, require_alias
+from harness.checkpoint.alias import MODELS, model_folder, nothing_promoted, require_alias
 from harness.checkpoint.history import HISTORY, HistoryEntry
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
@@ -53,7 +53,7 @@ class FileRegistry:
         return [entry for entry in entries if alias in (None, entry.alias)]
 
     def model_folder(self, entry: HistoryEntry) -> Path:
-        return self.folder / MODELS / entry.model
+        return model_folder(self.folder, entry)
 
     def create(self, info: AuditInfo) -> HistoryEntry:
         log.valid_alias(info.alias)
@@ -106,7 +106,10 @@ class FileRegistry:
         return Link(f"model {entry.model}", f"entry {entry.number}; every file and link is intact", problems)
 
     def _model_problems(self, entry: HistoryEntry) -> list[str]:
-        folder = self.model_folder(entry)
+        try:
+            folder = self.model_folder(entry)
+        except EvidenceFault as fault:
+            return [str(fault)]
         if not (folder / EVIDENCE).is_file():
             return [f"{folder} is missing"]
         if sha256_file(folder / EVIDENCE) != entry.digests.get("evidence"):

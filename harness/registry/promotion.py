@@ -1,6 +1,7 @@
 """`harness promote`: checks all the evidence again, and promotes the candidate only without objections."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from harness.checkpoint.history import HistoryEntry, valid_alias
@@ -98,7 +99,7 @@ def checked_request(
     problems += _missing_evidence(chain, decision, run)
     problems += _baseline_objections(current, decision) if current else []
     problems += at_least_as_strict(policy, required) if required else []
-    problems += _expired_since(policy, decision)
+    problems += _expired_since(policy, decision) + _unrecorded(run)
     if reasons or problems:
         raise PromotionRefused([*reasons, *problems], ExitCode.INVALID if problems else code)
     return _request(run, decision, chain, policy, current)
@@ -144,13 +145,33 @@ def _expired_since(policy: GateConfig, decision: Path) -> list[str]:
     """Objections where the verdict passed by a waiver that no longer holds: it is decided again as of today."""
     try:
         verdict = load(Verdict, decision / VERDICT)
-        today = decide(policy, load(Comparison, decision / COMPARISON), datetime.now(UTC).date())
+        now = datetime.now(UTC).date()
+        today = decide(policy, load(Comparison, decision / COMPARISON), now)
     except HarnessError:
         return []  # a damaged record is an objection already
+    if verdict.decided_on is not None and verdict.decided_on > now + timedelta(days=1):  # clocks may differ
+        return [f"the verdict was decided on {verdict.decided_on.isoformat()}, which is yet to come: gate the run again"]
     if verdict.verdict != "PASS" or today.verdict == "PASS":
         return []
     decided = f" (decided on {verdict.decided_on.isoformat()})" if verdict.decided_on else ""
     return [f"the verdict was PASS{decided} and is {today.verdict} today: {reason}" for reason in today.reasons]
+
+
+def _unrecorded(run: Path) -> list[str]:
+    """Files beside the evidence that promotion would keep, but whose digests run.json does not hold."""
+    place = RunFolder(run)
+    kept = [place.model_card, place.config] if place.record.is_file() else [place.model_card]
+    try:
+        recorded = json.loads(place.record.read_text())["outputs"] if place.record.is_file() else {}
+        names = [path.relative_to(run).as_posix() for path in kept if path.is_file()]
+        missing = [name for name in names if name not in recorded]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []  # a damaged record is an objection already
+    return [
+        f"{run / name} may have been edited: {place.record} does not record it. Run the experiment again (finished "
+        "stages are reused), or remove the file."
+        for name in missing
+    ]
 
 
 def _baseline_objections(current: HistoryEntry, decision: Path) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from harness.core.errors import DataError, EnvironmentFault, EvidenceFault
 from harness.core.layout import EVALUATION
 from harness.core.machine import cores
+from harness.core.paths import inside
 from harness.core.store import read_manifest, require_unchanged, sha256_file, sha256_json
 from harness.records.base import load
 from harness.records.stages import Evaluation, TaskIdentity
@@ -162,7 +163,7 @@ def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
     except (DataError, UnicodeDecodeError) as error:
         raise EvidenceFault(f"{folder / EVALUATION} is damaged: {error}") from None
     found = {
-        task: _scored(_unedited(folder / f"samples_{task}.jsonl", fields, identity.samples_sha256))
+        task: _scored(_unedited(inside(folder, f"samples_{task}.jsonl", folder / EVALUATION), fields, identity.samples_sha256))
         for task, identity in record.tasks.items()
     }
     # The samples say how many items were scored, whatever the record says.

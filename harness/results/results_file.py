@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.core.errors import EvidenceFault
+from harness.core.paths import inside
 
 # Keys with an entry for each task; they also have entries for groups, which follow the schema less strictly.
 BY_TASK = ("n-samples", "n-shot", "versions", "higher_is_better", "results")
@@ -96,8 +97,11 @@ def results_files(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    paths = [path for path in place.rglob("*.json") if path.is_file() and not path.is_symlink() and _is_results(path)]
-    return sorted(paths, key=lambda path: (moment_of(path) or _written(path), str(path)))
+    found = [path for path in sorted(place.rglob("*.json"), key=Path.is_symlink) if path.is_file() and _is_results(path)]
+    paths: dict[Path, Path] = {}  # a download by the hub's cache is made of links; a link to a file that is here is not
+    for path in found:
+        paths.setdefault(path.resolve(), path)
+    return sorted(paths.values(), key=lambda path: (moment_of(path) or _written(path), str(path)))
 
 
 def _is_results(path: Path) -> bool:
@@ -132,7 +136,7 @@ def sample_file(results: Path, task: str) -> Path | None:
     moment = moment_of(results)
     timed = [f"samples_{task}_{moment}.jsonl", f"samples_{task}_{moment}.json"] if moment else []
     for name in [*timed, f"samples_{task}.jsonl", f"samples_{task}.json"]:
-        if (path := results.parent / name).is_file():
+        if (path := inside(results.parent, name, results, links=True)).is_file():
             return path
     old = [path for path in results.parent.glob(f"*_{glob.escape(task)}.json*") if not path.name.startswith("results")]
     return min(old, key=lambda path: len(path.name)) if old else None
