@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from harness.core.errors import DataError, EvidenceFault, UsageError
 from harness.core.files import read_text
 from harness.core.store import sha256_json
-from harness.records.base import Record
+from harness.records.base import Record, version_refused
 
 HISTORY = "history.jsonl"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -21,7 +21,7 @@ _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 class HistoryEntry(Record):
     """One change to an alias, as a line of history.jsonl."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     """Version of the line's format."""
 
     number: int
@@ -102,8 +102,8 @@ def read_lines(lines: Iterable[str], where: str) -> tuple[list[HistoryEntry], li
     for number, line in enumerate(lines, 1):
         try:
             entry = HistoryEntry.model_validate_json(line)
-        except ValidationError:
-            breaks.append(f"{where} line {number} is not a registry entry")
+        except ValidationError as error:
+            breaks.append(f"{where} line {number} {version_refused(error) or 'is not a registry entry'}")
             continue
         before = entries[-1].hash if entries else ""
         if entry.digest != entry.hash:

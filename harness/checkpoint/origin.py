@@ -21,8 +21,8 @@ def write_origin(folder: Path, source: Path, **settings: float) -> None:
 def origins(checkpoint: Path) -> tuple[Path, ...]:
     """The checkpoints that this one was made from, the trained one first; empty for a trained checkpoint.
 
-    Raises EvidenceFault for an origin.json that is damaged, absolute or a link, or that leads back to the checkpoint. A file without
-    `made_from` belongs to another tool and is ignored.
+    Raises EvidenceFault for an origin.json that is damaged, absolute or a link, or that leads back to the checkpoint. A
+    file without `made_from` belongs to another tool and is ignored.
     """
     sources: list[Path] = []
     folder = checkpoint.resolve()

@@ -8,7 +8,9 @@ from harness.core.errors import EvidenceFault
 
 # Control and format characters, backslashes and drive letters: names that another system reads as a path, or a terminal
 # as something else. A colon elsewhere is plain: lm-eval before 0.4.3 wrote the time with colons.
-_ODD = re.compile(r"(?:^|/)[A-Za-z]:|[\x00-\x1f\x7f-\x9f\\\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
+_ODD = re.compile(
+    r"(?:^|/)[A-Za-z]:|[\x00-\x1f\x7f-\x9f\\\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
 MOST_CHARACTERS = 1024
 
 

@@ -28,6 +28,7 @@ from harness.core.translate import kind_of
 from harness.core.version import __version__
 
 MANIFEST = "stage.json"
+SCHEMA = 1  # of stage.json and run.json
 
 
 def sha256_file(path: Path) -> str:
@@ -93,13 +94,28 @@ def reusable(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The stage manifest of a folder; None if the folder is not a complete stage."""
+    """The stage manifest of a folder; None if the folder is not a complete stage.
+
+    Raises EvidenceFault for a manifest of another version than this.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest: Any = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("inputs", "outputs"))
-    return manifest if whole else None
+    if not whole:
+        return None
+    require_version(manifest, folder / MANIFEST)
+    return dict(manifest)
+
+
+def require_version(values: dict[str, Any], path: Path) -> None:
+    """Raises EvidenceFault where stage.json or run.json is of a version that this harness does not read."""
+    if (version := values.get("schema", SCHEMA)) != SCHEMA or isinstance(version, bool):
+        raise EvidenceFault(
+            f"{path} is of version {ascii(version)[:40]}, and this harness reads version {SCHEMA}. Another release "
+            "wrote it, or it was edited. Use that release (pip install -U tuning-harness), or run the stage again."
+        )
 
 
 def changed_files(folder: Path) -> list[str]:
@@ -188,6 +204,7 @@ def disk_full_translated(where: Path) -> Iterator[None]:
 def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str, Any], seconds: float) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
+        "schema": SCHEMA,
         "stage": name,
         "fingerprint": fingerprint,
         "inputs": inputs,
@@ -254,8 +271,9 @@ def _find(runs: Path, name: str, fingerprint: str, accept: Callable[[Path], bool
     patterns = [f"*/*/{MANIFEST}", f"*/*/*/{MANIFEST}"]
     for path in sorted(path for pattern in patterns for path in glob.glob(pattern, root_dir=runs)):  # noqa: PTH207
         folder = (runs / path).parent
-        if (read_manifest(folder) or {}).get("stage") == name and _stands(folder, fingerprint, accept):
-            return folder
+        with suppress(EvidenceFault):  # a stage of another release is not reused
+            if (read_manifest(folder) or {}).get("stage") == name and _stands(folder, fingerprint, accept):
+                return folder
     return None
 
 

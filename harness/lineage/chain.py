@@ -6,6 +6,7 @@ roots (sources, settings, code, task files). Steps are always computed from the 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from harness.checkpoint.origin import origins
 from harness.checkpoint.resolve import resolve_evaluation
@@ -44,7 +45,7 @@ class ChainStep(Record):
 class Chain(Record):
     """The content of evidence.json."""
 
-    schema_version: int = 1
+    schema_version: Literal[1] = 1
     """Version of the file's format."""
 
     run_id: str

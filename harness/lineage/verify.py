@@ -11,7 +11,7 @@ from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError, DataError, EvidenceFault, HarnessError
 from harness.core.layout import COMPARISON, EVIDENCE, POLICY, RUN, VERDICT
 from harness.core.paths import inside, relative_folder
-from harness.core.store import sha256_file
+from harness.core.store import require_version, sha256_file
 from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
 from harness.lineage.chain import Chain, ChainStep, EvidencePaths
@@ -76,9 +76,11 @@ def _run_record_links(folder: Path) -> Iterator[Link]:
     if not path.is_file():
         return
     try:
-        outputs = json.loads(path.read_text())["outputs"]
+        record = json.loads(path.read_text())
+        require_version(record, path)
+        outputs = record["outputs"]
         named = {name: outputs[name] for name in sorted(outputs) if "/" not in name or name.startswith("report/")}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         yield Link(RUN, broken=f"{path} cannot be read as the record of a run")
         return
     yield from _digest_links(RUN, folder, named)

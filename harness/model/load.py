@@ -238,15 +238,20 @@ def _require_index(folder: Path, files: set[str]) -> None:
     for path in sorted(folder.glob("*.safetensors.index.json")):
         shards = read_settings(path).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise DataError(f"{path} is damaged: weight_map does not give a file for each tensor. Copy the model again.")
+            raise DataError(
+                f"{path} is damaged: weight_map does not give a file for each tensor. Copy the model again."
+            )
         if elsewhere := sorted(set(shards.values()) - files):
             raise DataError(
-                f"{path} names {ascii(elsewhere[0])[:80]}, which is no safetensors file of this folder. Copy the missing "
-                "file there, or save the model again with save_pretrained."
+                f"{path} names {ascii(elsewhere[0])[:80]}, which is no safetensors file of this folder. Copy the "
+                "missing file there, or save the model again with save_pretrained."
             )
         held: dict[str, str] = {}
         for file in sorted(files):
-            with translated(f"read {file}", DataError, f"{folder / file} is damaged"), safe_open(folder / file, "np") as shard:
+            with (
+                translated(f"read {file}", DataError, f"{folder / file} is damaged"),
+                safe_open(folder / file, "np") as shard,
+            ):
                 for tensor in shard.keys():  # noqa: SIM118
                     if tensor in held:
                         raise DataError(

@@ -11,6 +11,7 @@ from harness.core.errors import DataError, EvidenceFault
 from harness.core.files import read_json
 from harness.core.layout import CONTRACT
 from harness.prompt.preamble import SystemPolicy
+from harness.records.base import version_refused
 
 NEUTRAL: dict[str, int | float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 GREEDY: dict[str, int | float] = {"temperature": 0.0, **NEUTRAL}
@@ -119,6 +120,8 @@ class Contract(BaseModel):
         except FileNotFoundError:
             raise EvidenceFault(f"{path} is missing: the prompt that this model was trained on is unknown") from None
         except ValidationError as error:
+            if reason := version_refused(error):
+                raise EvidenceFault(f"{path} {reason}") from None
             raise EvidenceFault(f"{path} is not a prompt contract: {error.errors()[0]['msg']}") from None
         except (DataError, ValueError, AttributeError, TypeError) as error:
             raise EvidenceFault(f"{path} is not a prompt contract: {error}") from None

@@ -23,6 +23,18 @@ class Record(BaseModel):
             write_text(path, text)
 
 
+def version_refused(error: ValidationError) -> str:
+    """Why a record's version cannot be read, with the mend; '' where its version is not what is wrong."""
+    odd = [one for one in error.errors() if one["type"] == "literal_error" and one["loc"][0] in VERSION_KEYS]
+    if not odd:
+        return ""
+    return (
+        f"is of version {ascii(odd[0]['input'])[:40]}, and this harness reads version {odd[0]['ctx']['expected']}. "
+        "Another release wrote it, or it was edited. Use that release (pip install -U tuning-harness), or make it again."
+    )
+
+
+VERSION_KEYS = ("schema", "schema_version")
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -37,6 +49,8 @@ def load(kind: type[RecordT], path: Path) -> RecordT:
     except (IsADirectoryError, NotADirectoryError):
         raise DataError(f"{path} is not a file") from None
     except ValidationError as error:
+        if reason := version_refused(error):
+            raise DataError(f"{path} {reason}") from None
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path} is not a {kind.__name__} record: {where}: {first['msg']}") from None

@@ -264,7 +264,7 @@ class Stopped(Record):
 class Comparison(Record):
     """The candidate against the baseline."""
 
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of the file's format."""
 
     baseline: Side
@@ -374,7 +374,7 @@ class Waiver(Record):
 class Verdict(Record):
     """The decision on a candidate."""
 
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     """Version of the file's format."""
 
     verdict: VerdictName

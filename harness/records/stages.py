@@ -5,6 +5,8 @@ A missing number is None with a reason next to it, never 0.
 
 from typing import Literal
 
+from pydantic import Field
+
 from harness.records.base import Record
 from harness.records.gate import VerdictName
 
@@ -64,6 +66,9 @@ class FilterFinding(Record):
 
 class Dataset(Record):
     """The audited, mixed training data."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of the file's format."""
 
     rows: int
     """Rows to train on."""
@@ -164,6 +169,9 @@ class EvaluatedCheckpoint(Record):
 
 class TrainingSummary(Record):
     """Summary of a training; the loss curve is in train.jsonl next to it."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of the file's format."""
 
     rows: int
     """Rows trained on."""
@@ -282,6 +290,9 @@ class TaskScore(Record):
 
 class Evaluation(Record):
     """One model on one list of tasks; its samples are in samples_<task>.jsonl next to it."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of the file's format."""
 
     label: str
     """Label of the model."""

@@ -150,7 +150,9 @@ def _expired_since(policy: GateConfig, decision: Path) -> list[str]:
     except HarnessError:
         return []  # a damaged record is an objection already
     if verdict.decided_on is not None and verdict.decided_on > now + timedelta(days=1):  # clocks may differ
-        return [f"the verdict was decided on {verdict.decided_on.isoformat()}, which is yet to come: gate the run again"]
+        return [
+            f"the verdict was decided on {verdict.decided_on.isoformat()}, which is yet to come: gate the run again"
+        ]
     if verdict.verdict != "PASS" or today.verdict == "PASS":
         return []
     decided = f" (decided on {verdict.decided_on.isoformat()})" if verdict.decided_on else ""

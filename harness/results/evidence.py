@@ -163,7 +163,9 @@ def _own_evaluation(folder: Path, fields: Sequence[str]) -> Evidence:
     except (DataError, UnicodeDecodeError) as error:
         raise EvidenceFault(f"{folder / EVALUATION} is damaged: {error}") from None
     found = {
-        task: _scored(_unedited(inside(folder, f"samples_{task}.jsonl", folder / EVALUATION), fields, identity.samples_sha256))
+        task: _scored(
+            _unedited(inside(folder, f"samples_{task}.jsonl", folder / EVALUATION), fields, identity.samples_sha256)
+        )
         for task, identity in record.tasks.items()
     }
     # The samples say how many items were scored, whatever the record says.

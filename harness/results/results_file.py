@@ -97,7 +97,9 @@ def results_files(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    found = [path for path in sorted(place.rglob("*.json"), key=Path.is_symlink) if path.is_file() and _is_results(path)]
+    found = [
+        path for path in sorted(place.rglob("*.json"), key=Path.is_symlink) if path.is_file() and _is_results(path)
+    ]
     paths: dict[Path, Path] = {}  # a download by the hub's cache is made of links; a link to a file that is here is not
     for path in found:
         paths.setdefault(path.resolve(), path)

@@ -311,6 +311,7 @@ def _run_record(run: Run, verdict: Verdict, command: str, started: float) -> dic
     written = [*(folder / name for name in RECORDED), run.folder.report_page, run.folder.model_card]
     outputs |= {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in written if path.is_file()}
     return {
+        "schema": store.SCHEMA,
         "run_id": run.id,
         "command": command,
         "asked": without_secrets(run.config.model_dump()),

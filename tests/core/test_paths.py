@@ -37,7 +37,14 @@ def test_a_name_from_a_file_stays_inside_or_is_refused(name: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a/b.json", "samples_größe.jsonl", "checkpoint/model-00001-of-00002.safetensors"]
+    "name",
+    [
+        "a",
+        "a/b.json",
+        "samples_größe.jsonl",
+        "checkpoint/model-00001-of-00002.safetensors",
+        "eval/results_2024-05-21T10:12:15.json",
+    ],
 )
 def test_plain_names_are_taken(tmp_path: Path, name: str) -> None:
     assert inside(tmp_path, name, "x") == tmp_path / name
@@ -55,6 +62,8 @@ def test_links_are_refused_wherever_they_stand(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "way").symlink_to(tmp_path / "secret")
     (tmp_path / "run" / "file").symlink_to(tmp_path / "secret" / "key")
+    with pytest.raises(EvidenceFault, match="symbolic link"):
+        relative_folder(tmp_path / "run", "way/deeper", "x")
     for name in ("file", "way/key"):
         with pytest.raises(EvidenceFault, match="symbolic link"):
             inside(tmp_path / "run", name, "x")

@@ -100,7 +100,7 @@ def test_a_stale_page_is_named_with_the_command(tmp_path: Path) -> None:
         ("configuration.md", "| `train.schedule` | `linear` \\| `cosine` \\| `constant` | `cosine` |"),
         ("configuration.md", "| `model=smollm2_135m` (default) |"),
         ("cli.md", "harness mirror [SUITE ...] --to DIR [--verify] [key=value ...]"),
-        ("records.md", "| `schema` | whole number | `1` |"),
+        ("records.md", "| `schema` | `1` | `1` |"),
     ],
 )
 def test_what_a_reader_looks_for(page: str, told: str) -> None:

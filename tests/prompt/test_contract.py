@@ -60,10 +60,15 @@ class TestFile:
         with pytest.raises(EvidenceFault, match="do not match its digest; the file was edited"):
             Contract.load(tmp_path)
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', '{"made_up": 1}'])
+    @pytest.mark.parametrize("text", ["", "[]", '{"made_up": 1}'])
     def test_another_file_is_refused(self, tmp_path: Path, text: str) -> None:
         (tmp_path / CONTRACT).write_text(text)
         with pytest.raises(EvidenceFault, match="is not a prompt contract"):
+            Contract.load(tmp_path)
+
+    def test_another_version_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / CONTRACT).write_text('{"schema_version": 1}')
+        with pytest.raises(EvidenceFault, match="is of version 1, and this harness reads version 2"):
             Contract.load(tmp_path)
 
     def test_a_missing_file_is_reported(self, tmp_path: Path) -> None:

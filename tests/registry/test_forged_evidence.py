@@ -10,11 +10,14 @@ import pytest
 from evaluation_folders import guard, policy
 from run_folders import write_run
 
-from harness.checkpoint.alias import registry_folder
+from harness.checkpoint.alias import registry_folder, resolved
+from harness.checkpoint.history import write_history
+from harness.checkpoint.origin import origins
 from harness.config.gate import WaiverConfig
-from harness.core.errors import HarnessError, PromotionRefused
+from harness.core.errors import DataError, EvidenceFault, HarnessError, PromotionRefused
 from harness.core.store import sha256_file, write_json
 from harness.lineage.verify import broken_links, verify_evidence
+from harness.model.load import require_safetensors
 from harness.registry.files import FileRegistry
 from harness.registry.promotion import promote
 from harness.registry.protocol import AuditInfo
@@ -143,6 +146,77 @@ def test_a_report_that_is_written_again_is_no_edit(run: Path) -> None:
     assert broken_links(verify_evidence(run))
     write_report(run)
     assert broken_links(verify_evidence(run)) == []
+
+
+@pytest.mark.parametrize("recorded", ["run.json", ""], ids=["left-out-of-run.json", "no-run.json"])
+def test_a_model_card_that_no_record_holds(run: Path, registry: FileRegistry, recorded: str) -> None:
+    (run / "report").mkdir(exist_ok=True)
+    (run / "report" / "MODEL_CARD.md").write_text("# Approved by everybody")
+    if not recorded:
+        (run / "run.json").unlink()
+    assert "MODEL_CARD.md may have been edited" in refused(registry, run)
+
+
+def test_a_configuration_taken_out_of_run_json(run: Path, registry: FileRegistry) -> None:
+    record = json.loads((run / "run.json").read_text())
+    del record["outputs"]["config.yaml"]
+    write_json(run / "run.json", record)
+    (run / "config.yaml").write_text("name: another\n")
+    assert "config.yaml may have been edited" in refused(registry, run)
+
+
+@pytest.mark.parametrize("name", ["eval", "checkpoint", "data"])
+def test_a_link_on_the_way_to_a_stage(tmp_path: Path, run: Path, registry: FileRegistry, name: str) -> None:
+    (run / name).rename(tmp_path / "elsewhere")
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    assert "symbolic link" in refused(registry, run)
+
+
+def test_a_stage_that_is_recorded_twice(run: Path, registry: FileRegistry) -> None:
+    forged(run, lambda chain: chain["steps"].append(dict(chain["steps"][0])))
+    assert "records this stage twice" in refused(registry, run)
+
+
+def test_a_verdict_of_a_day_to_come(tmp_path: Path) -> None:
+    """A waiver would hold for ever if the verdict could choose its day."""
+    run = write_run(tmp_path / "runs" / "first", 300, decided_on=datetime.now(UTC).date() + timedelta(days=30))
+    registry = FileRegistry(registry_folder(run.parent))
+    registry.create(ACT)
+    assert "is yet to come" in refused(registry, run)
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "/etc", "a/../../b", "C:x"])
+def test_a_history_that_names_a_model_elsewhere(run: Path, registry: FileRegistry, name: str) -> None:
+    promote(registry, run, None, ACT)
+    first, entry = registry.history()
+    write_history(registry.folder, [first, entry.model_copy(update={"model": name}).sealed()])
+    with pytest.raises(EvidenceFault, match=r"history\.jsonl names the file"):
+        resolved("production", registry.folder)
+    assert any("names the file" in told for told in broken_links(registry.verify()))
+
+
+def test_an_origin_outside(run: Path) -> None:
+    (run / "checkpoint" / "origin.json").write_text(json.dumps({"made_from": "/etc"}))
+    with pytest.raises(EvidenceFault, match="not a relative path"):
+        origins(run / "checkpoint")
+
+
+@pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "rng_state_0.pth", "random_states_0.pkl"])
+def test_what_trainers_leave_beside_the_weights_is_no_forgery(tmp_path: Path, name: str) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / name).write_bytes(b"state")
+    assert require_safetensors(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adapter_model.bin", "ADAPTER_MODEL.BIN", "new_embeddings.bin", "model.pth", "weights.pt", "lora.ckpt", "m.pkl"],
+)
+def test_pickled_weights_beside_the_weights(tmp_path: Path, name: str) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    (tmp_path / name).write_bytes(b"pickle")
+    with pytest.raises(DataError, match="weights as pickles"):
+        require_safetensors(tmp_path)
 
 
 def test_a_waiver_that_has_expired_since(tmp_path: Path) -> None:

@@ -414,7 +414,7 @@ class TestTampering:
         assert any(path.name in told for told in broken_links(two.verify()))
 
     def test_a_model_that_is_gone(self, two: FileRegistry) -> None:
-        shutil.rmtree(two.model_folder(two.history()[0]))
+        shutil.rmtree(two.model_folder(two.history()[1]))
         assert any("is missing" in told for told in broken_links(two.verify()))
 
 

@@ -143,6 +143,26 @@ def test_lm_eval_samples_that_were_cut_off_on_both_sides(tmp_path: Path) -> None
     assert "4900 items" in "\n".join(compare_both(sides).faults)
 
 
+def test_a_download_made_of_links_is_read(tmp_path: Path) -> None:
+    """The cache of the hub keeps files under other names, and links to them."""
+    folder, blobs = elsewhere(tmp_path / "a", samples(RIGHT)), tmp_path / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    assert set(read_evidence(folder).samples) == {"quiz"}
+
+
+def test_a_task_whose_name_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = elsewhere(tmp_path / "a", samples(RIGHT))
+    (results,), (rows,) = folder.glob("results*.json"), folder.glob("samples_*")
+    rows.rename(tmp_path / "outside.jsonl")
+    (folder / "samples_").mkdir()
+    results.write_text(results.read_text().replace('"quiz"', '"/../../outside"'))
+    with pytest.raises(HarnessError, match="lies outside"):
+        read_evidence(folder)
+
+
 def test_a_metric_of_which_less_is_better_is_turned_round(tmp_path: Path) -> None:
     changes = {"higher_is_better": {"quiz": {"acc": False}}}
     left = read_evidence(elsewhere(tmp_path / "a", samples([0.2] * 60), **changes))
