@@ -93,7 +93,7 @@ class TestFaults:
 
     def test_a_file_that_is_not_json(self, bench: Bench) -> None:
         (bench.served.adapter / "tokenizer_config.json").write_text("{")
-        with pytest.raises(DataError, match=r"tokenizer_config\.json is not JSON"):
+        with pytest.raises(DataError, match=r"tokenizer_config\.json is damaged"):
             problems(bench)
 
 
