@@ -28,9 +28,10 @@ def version_refused(error: ValidationError) -> str:
     odd = [one for one in error.errors() if one["type"] == "literal_error" and one["loc"][0] in VERSION_KEYS]
     if not odd:
         return ""
+    version, known = ascii(odd[0]["input"])[:40], odd[0]["ctx"]["expected"]
     return (
-        f"is of version {ascii(odd[0]['input'])[:40]}, and this harness reads version {odd[0]['ctx']['expected']}. "
-        "Another release wrote it, or it was edited. Use that release (pip install -U tuning-harness), or make it again."
+        f"is of version {version}, and this harness reads version {known}. Another release wrote it, or it was edited. "
+        "Use that release (pip install -U tuning-harness), or make it again."
     )
 
 
