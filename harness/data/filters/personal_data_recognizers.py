@@ -53,10 +53,10 @@ def _any_of(words: tuple[str, ...]) -> re.Pattern[str]:
 # scans the text once for each region and accepts every run of digits that is a valid number somewhere, order numbers
 # included. Here the shape decides how much support a candidate needs.
 _CANDIDATE = regex.compile(
-    r"(?<![\w@#/&%$€£.,-])(?<!\d[ ]?[-+*/=][ ]?)"
+    r"(?<![\w@#/&%$€£-])(?<!\d\.)(?<!\d[ ]?[-+*/=][ ]?)"
     r"(?:\+|\()?\d(?:[ \t]?[().\-–/]{0,2}[ \t]?\d){5,16}"
     r"(?:[ ]?(?:x|ext\.?|extension|\#)[ ]?(?P<extension>\d{1,6}))?"
-    r"(?![\w%]|[-.,/:]\d|[ ]?[-+*/=][ ]?\d)",
+    r"(?![\w%]|[-./:]\d|,\d{3}(?!\d)|[ ]?[-+*/=][ ]?\d)",
     regex.I,
 )
 _DATE = regex.compile(
