@@ -14,6 +14,7 @@ from harness.core.layout import CHECKPOINT, RunFolder
 from harness.data.evaluation_items import check_task_files, domain_items, require_unseen, suite_items
 from harness.data.tables import TRAIN, read_rows
 from harness.evaluate.checkpoints import evaluate_checkpoints
+from harness.evaluate.tasks.check import check_suite_files
 from harness.lineage.coverage import data_beside
 
 SMOKE = TaskConfig(name="general_smoke")
@@ -67,6 +68,7 @@ def evaluate_alone(names: Sequence[str], config: Config, refused: dict[str, Harn
     Raises UsageError when two checkpoints share a name, and EvidenceFault when a checkpoint was trained on an item.
     """
     check_task_files(task.name for task in config.tasks)
+    check_suite_files(task.name for task in config.tasks)
     if config.suite.judge is not None:
         from harness.evaluate.judging import require_judge
 

@@ -51,7 +51,7 @@ def _leaves(members: list[Any], index: Index, above: str | None = None) -> Itera
 
 def _own_index() -> Index:
     """The same as `stock_index`, for the tasks under tasks/."""
-    from yaml import SafeLoader, load
+    from yaml import SafeLoader, YAMLError, load
 
     class Plain(SafeLoader):
         """Reads lm-eval's `!function` tags as None."""
@@ -59,7 +59,10 @@ def _own_index() -> Index:
     Plain.add_multi_constructor("!", lambda loader, suffix, node: None)
     index: Index = {}
     for path in (path for root in resources.task_roots() for path in sorted(root.rglob("*.yaml"))):
-        config = load(path.read_text(), Loader=Plain)  # noqa: S506 - a SafeLoader that knows no tags
+        try:
+            config = load(path.read_text(encoding="utf-8"), Loader=Plain)  # noqa: S506 - a SafeLoader that knows no tags
+        except (YAMLError, OSError, ValueError, RecursionError):
+            continue  # named by check.py where it matters
         names = [
             config[key] for key in ("group", "task") if isinstance(config, dict) and isinstance(config.get(key), str)
         ]

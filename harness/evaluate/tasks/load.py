@@ -18,6 +18,7 @@ from harness.config.experiment import TaskConfig
 from harness.core import resources
 from harness.core.errors import ConfigError, DataError, EnvironmentFault, HarnessError, NetworkFault, nearest
 from harness.data.evaluation_items import ITEMS, exchange, read_items
+from harness.evaluate.tasks.check import check_suite_files
 from harness.evaluate.tasks.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
 from harness.evaluate.tasks.index import datasets_of, task_manager
 
@@ -108,6 +109,7 @@ def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | Non
     if hub_dir is not None and not hub_dir.is_dir():
         names = " ".join(task.name for task in tasks)
         raise ConfigError([f"hub_dir: {hub_dir} is not a folder. To make it: harness mirror {names} --to {hub_dir}"])
+    check_suite_files(task.name for task in tasks)
     with TemporaryDirectory(prefix="harness-tasks-") as generated:
         write_tasks([task.name for task in tasks], Path(generated))
         manager = task_manager([*resources.task_roots(), Path(generated)])
@@ -213,8 +215,11 @@ def _collecting(name: str, wanted: str, hub: Hub, errors: TaskErrors) -> Iterato
         errors.broken.append(f"task {name}: {error}")
     except ImportError as error:
         errors.packages.append(f"task {name}: its code needs a package that is not installed: {reason(error)}")
-    except (OSError, LookupError, ValueError, RuntimeError, AssertionError, DatasetsError) as error:
-        errors.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {reason(error)}")
+    except MemoryError:
+        raise
+    except (Exception, DatasetsError) as error:  # a task's code may fail in any way
+        why = f"{type(error).__name__}: {reason(error)[:600]}; see its files under tasks/"
+        errors.broken.append(f"task {name}: it cannot be built (hub_dir={hub.folder}): {why}")
     else:
         return
     errors.tasks.append(wanted)

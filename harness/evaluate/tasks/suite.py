@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.config.experiment import EvaluationConfig, TaskConfig
 from harness.core.errors import NetworkFault
+from harness.evaluate.tasks.check import check_suite_files
 from harness.stats.power import n_for_noninferiority
 
 DISCORDANCES = (0.10, 0.20)
@@ -107,5 +108,6 @@ def suite_statement(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
 
 
 def suite_description(config: EvaluationConfig) -> str:
-    """The table of the configured suite, with the data on this machine."""
+    """The table of the configured suite, with the data on this machine. Raises ConfigError for errors in its files."""
+    check_suite_files(task.name for task in config.tasks)
     return description(config, detectable_drops(config, local_sizes(config)))
