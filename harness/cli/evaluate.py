@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.arguments import MODEL, Subparsers, add_verb, refuse_settings
+from harness.core.console import plain
 from harness.core.errors import ExitCode, HarnessError, UsageError
 
 
@@ -72,7 +73,7 @@ def score(options: argparse.Namespace) -> int:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
-    print(scores.summary())
+    print(plain(scores.summary(), 15_000))
     if options.judge is not None:
         from harness.evaluate.judging import judge_saved_answers
 

@@ -77,7 +77,7 @@ class SequentialConfig(Group):
 class RuleConfig(Group):
     """What the gate requires of some metrics."""
 
-    metric: str
+    metric: Annotated[str, Field(max_length=500)]
     """Glob over `suite/task/metric`: the metrics that the rule applies to."""
 
     role: Literal["guard", "target", "info"]
@@ -171,7 +171,7 @@ class GateConfig(Group):
     Of the rules that match a metric, the first guard and the first target apply, unless an info rule precedes them.
     """
 
-    name: str
+    name: Annotated[str, Field(max_length=200)]
     """Name of the policy."""
 
     rules: list[RuleConfig]

@@ -201,6 +201,9 @@ class _Written:
         if json_lines:
             write_json_lines(staged.kept(plan, sorted([*plan.train, *plan.validation])), out / "kept.jsonl")
             write_json_lines(staged.quarantined(plan), out / "quarantine.jsonl")
+        for name in (QUARANTINE, CONFLICTS, "kept.jsonl", "quarantine.jsonl"):  # rows as they came, perhaps of persons
+            if (out / name).is_file():
+                (out / name).chmod(0o600)
 
     def record(self, origins: Sequence[Origin], items: Sequence[EvaluationItem]) -> Dataset:
         """The record of the audit. Raises RuntimeError, a defect of the harness, when a row is unaccounted for."""

@@ -242,7 +242,10 @@ def decision_mismatches(decision: Path) -> list[str]:
     """
     recorded = load(Verdict, decision / VERDICT)
     comparison = load(Comparison, decision / COMPARISON)
-    again = decide(read_policy(decision), comparison, recorded.decided_on)
+    try:
+        again = decide(read_policy(decision), comparison, recorded.decided_on)
+    except (ValueError, ArithmeticError, LookupError, TypeError) as error:  # counts that cannot be
+        raise EvidenceFault(f"{decision / COMPARISON} is damaged: no verdict follows from it ({error})") from None
     return _differences(recorded, again.model_copy(update={"compare_sha256": sha256_file(decision / COMPARISON)}))
 
 

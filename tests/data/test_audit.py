@@ -237,3 +237,17 @@ def test_a_light_installation_is_told_what_to_add(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("harness.data.audit.find_spec", lambda package: None if package == "rensa" else object())
     with pytest.raises(MissingDependency, match=r"tuning-harness\[data\]"):
         run(tmp_path, [row(1)])
+
+
+def test_files_with_rows_as_they_came_are_for_their_owner_alone(tmp_path: Path) -> None:
+    from harness.cli import main
+
+    rows = [
+        {"instruction": f"Which bus goes to stop {n}?", "output": f"Line {n} goes there at noon."} for n in range(3)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"instruction": "", "output": "x"}]))
+    out = tmp_path / "out"
+    assert main(["audit", "--input", str(path), "--out", str(out), "audit.malformed=quarantine"]) == 0
+    for name in ("kept.jsonl", "quarantine.jsonl", "quarantine.parquet"):
+        assert (out / name).stat().st_mode & 0o777 == 0o600, name

@@ -17,7 +17,7 @@ LOCAL = ("json", "csv", "parquet", "text")
 MOST_BYTES = 1 << 20  # of a task's YAML file
 
 
-class Function(str):
+class FunctionTag(str):
     """The target of a `!function` tag, such as `utils.answer`."""
 
 
@@ -46,7 +46,7 @@ def _read(path: Path) -> dict[str, Any] | str:
     class Plain(SafeLoader):
         """Reads lm-eval's `!function` tags as names."""
 
-    Plain.add_multi_constructor("!", lambda loader, suffix, node: Function(getattr(node, "value", "")))
+    Plain.add_multi_constructor("!", lambda loader, suffix, node: FunctionTag(getattr(node, "value", "")))
     try:
         if path.stat().st_size > MOST_BYTES:
             return f"{path} has {path.stat().st_size} bytes; the YAML file of a task has at most {MOST_BYTES}"
@@ -81,9 +81,9 @@ def _errors(config: dict[str, Any], path: Path) -> Iterator[str]:
     if isinstance(config.get("task"), list):
         return  # a group
     for key, value in config.items():
-        if isinstance(value, Function):
+        if isinstance(value, FunctionTag):
             yield from _function_errors(key, value, path)
-    if isinstance(config.get("class"), Function):
+    if isinstance(config.get("class"), FunctionTag):
         return
     kind = config.get("output_type")
     if isinstance(kind, str) and kind not in OUTPUT_TYPES:
@@ -94,7 +94,7 @@ def _errors(config: dict[str, Any], path: Path) -> Iterator[str]:
         yield problem
     yield from _split_errors(config)
     for key in TEMPLATES:
-        if isinstance(config.get(key), str) and not isinstance(config[key], Function):
+        if isinstance(config.get(key), str) and not isinstance(config[key], FunctionTag):
             yield from _template_errors(key, config[key], rows)
 
 
@@ -151,7 +151,7 @@ def _metric_errors(config: Mapping[str, Any]) -> Iterator[str]:
 
     for entry in config.get("metric_list") or []:
         metric = entry.get("metric") if isinstance(entry, Mapping) else entry
-        if isinstance(metric, str) and not isinstance(metric, Function) and metric not in METRIC_REGISTRY:
+        if isinstance(metric, str) and not isinstance(metric, FunctionTag) and metric not in METRIC_REGISTRY:
             known = set(METRIC_REGISTRY)
             if not difflib.get_close_matches(metric, known, n=1, cutoff=0.75) and entry.get("aggregation"):
                 continue  # a metric of the Hugging Face library `evaluate`
