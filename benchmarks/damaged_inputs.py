@@ -30,7 +30,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -379,7 +379,7 @@ def _guided(one: Callable[[bytes], None], valid: bytes, cases: int, rng: random.
             atheris.Fuzz()
 
 
-def main() -> None:
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=100_000, help="in all, spread over the targets")
     parser.add_argument("--target", action="append", choices=list(TARGETS))
@@ -387,11 +387,15 @@ def main() -> None:
     parser.add_argument("--guided", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder for the inputs that went wrong")
     parser.add_argument("--json", action="store_true", help="one target in this process, its counts as JSON")
-    options = parser.parse_args()
-    names = options.target or list(TARGETS)
-    share = options.cases / sum(TARGETS[name].weight for name in names)
-    if options.json:
-        print(json.dumps(try_target(names[0], options.cases, options.seed, options.keep, options.guided)))
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    chosen = options()
+    names = chosen.target or list(TARGETS)
+    share = chosen.cases / sum(TARGETS[name].weight for name in names)
+    if chosen.json:
+        print(json.dumps(try_target(names[0], chosen.cases, chosen.seed, chosen.keep, chosen.guided)))
         return
     header("file", "cases", "crashes", "hangs", "shouts", "passes", "slowest, s", "cases/s")
     total: Counter[str] = Counter()
@@ -406,9 +410,9 @@ def main() -> None:
             "--cases",
             str(round(share * TARGETS[name].weight)),
             "--seed",
-            str(options.seed),
+            str(chosen.seed),
         ]
-        command += ["--guided"] * options.guided + (["--keep", str(options.keep)] if options.keep else [])
+        command += ["--guided"] * chosen.guided + (["--keep", str(chosen.keep)] if chosen.keep else [])
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             print(done.stderr[-2000:], file=sys.stderr)

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,29 +282,33 @@ def soak(bench: Bench, times: int) -> None:
     print(f"\n{servers.started} server for {times} evaluations ({checkpoints.__name__})")
 
 
-def main() -> None:
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--soak", type=int, default=0, metavar="TIMES")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    chosen = options()
     failures = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        bench = Bench(folder, tiny.make_base(folder / "base"), random.Random(options.seed))
-        if options.soak:
-            soak(bench, options.soak)
+        bench = Bench(folder, tiny.make_base(folder / "base"), random.Random(chosen.seed))
+        if chosen.soak:
+            soak(bench, chosen.soak)
             return
         world = bench.world()
         problem(world.run(*RUN), ENDS)
         bench.calm = world.outcome("r")
         header("fault", "moment", "tries", "survived", "lost", "longest, s")
-        for name in options.only:
+        for name in chosen.only:
             fault, moment, attempt = FAULTS[name]
             survived = lost = 0
             longest = 0.0
-            for number in range(options.tries):
+            for number in range(chosen.tries):
                 before = time.perf_counter()
                 try:
                     lost += attempt(bench)
@@ -312,7 +316,7 @@ def main() -> None:
                 except AssertionError as error:
                     failures.append(f"{name}, try {number + 1}: {error}")
                 longest = max(longest, time.perf_counter() - before)
-            row(fault, moment, options.tries, survived, lost, round(longest))
+            row(fault, moment, chosen.tries, survived, lost, round(longest))
     for failure in failures:
         print(f"\n{failure}")
     sys.exit(bool(failures))

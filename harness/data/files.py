@@ -84,6 +84,11 @@ def read_records(
             yield from _json_lines(path, encoding)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged: {error}. Fetch it again; if it is not compressed, remove .gz.") from None
+    except UnicodeError as error:
+        raise DataError(
+            f"{path} is damaged, or is not the text that it seems ({error}). Fetch it again, or name its encoding: "
+            "data.sources.<name>.csv.encoding=utf-16"
+        ) from None
     except LookupError:
         raise DataError(
             f"{path}: there is no encoding {options.encoding!r}; name one such as cp1252 or utf-16"

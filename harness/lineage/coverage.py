@@ -77,7 +77,7 @@ def evaluated_weights(evaluation: Path) -> str:
     """The digest of the weights that were evaluated; '' where no record of the harness states it."""
     try:
         return str(json.loads((evaluation / EVALUATION).read_text()).get("weights_sha256") or "")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core.console import plural
+from harness.core.console import plain, plural
 from harness.gate.power_plan import PlanLine
 from harness.records.gate import MetricVerdict, Verdict, VerdictName
 from harness.report import wording
@@ -48,6 +48,9 @@ def _items(n: int) -> str:
     return f"{n:,} item{'' if n == 1 else 's'}"
 
 
+MOST_LINES = 20  # reasons and notes on the terminal
+
+
 def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
     """Prints metrics, reasons, notes, the report's path (never wrapped) and, alone on the last line, the verdict."""
     from rich.console import Console
@@ -59,8 +62,11 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
         _print_metrics(console, wording.worst_first(verdict))
     # Slices whose fall is significant, allowing for their number
     fallen = [m for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
-    for text in [*verdict.reasons, *verdict.notes, *(metric.reason for metric in fallen)]:
-        console.print(f"- {wording.one_line(text)}", soft_wrap=True)
+    texts = [*verdict.reasons, *verdict.notes, *(metric.reason for metric in fallen)]
+    for text in texts[:MOST_LINES]:
+        console.print(f"- {plain(wording.one_line(text), 1000)}", soft_wrap=True)
+    if len(texts) > MOST_LINES:
+        console.print(f"- and {len(texts) - MOST_LINES} more: see the report, or verdict.json", soft_wrap=True)
     if verdict.forgetting is not None:
         console.print(wording.one_line(wording.forgetting_text(verdict.forgetting)), soft_wrap=True)
     if report_path is not None:

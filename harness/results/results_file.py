@@ -153,7 +153,11 @@ def read_results(path: Path) -> ResultsFile:
             f"{path} is not JSON ({error}); it may have been cut off. Copy it again, or evaluate again."
         ) from None
     if not isinstance(values, dict):
-        raise EvidenceFault(f"{path} is not a results file of lm-eval")
+        raise EvidenceFault(f"{path} is not a results file of lm-eval; name the folder that lm-eval wrote")
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise EvidenceFault(f"{path} is damaged: it holds what is no text ({error}). Evaluate again.") from None
     try:
         results = ResultsFile.model_validate(values | {key: _of_tasks(values, key) for key in BY_TASK if key in values})
     except ValidationError as error:

@@ -78,7 +78,12 @@ def compared(
     if before.label == after.label:
         before, after = (replace(e, label=Path(name).name) for e, name in zip((before, after), names, strict=True))
     others = {name: read_evidence(folder, fields) for name, folder in paths.further}
-    comparison = compare_all(before, after, others, policy)
+    try:
+        comparison = compare_all(before, after, others, policy)
+    except (OverflowError, FloatingPointError) as error:
+        raise EvidenceFault(
+            f"the scores of {before.label} and {after.label} are too large to compare: {error}"
+        ) from None
     gaps = contamination_gaps(paths.data, after, items_sha256) if paths.data is not None else []
     return comparison.model_copy(update={"faults": [*comparison.faults, *gaps]})
 
