@@ -199,11 +199,11 @@ def test_row_without_output_is_named_by_file_and_line(audit_rows: Callable[..., 
     assert "answer" in printed, "the columns that are there help to find the mapping"
 
 
-@pytest.mark.parametrize("text", ["", "\n\n"])
-def test_empty_dataset(audit_rows: Callable[..., tuple[int, str]], text: str) -> None:
+@pytest.mark.parametrize(("text", "told"), [("", "rows.jsonl is empty"), ("\n\n", "no row is left")])
+def test_empty_dataset(audit_rows: Callable[..., tuple[int, str]], text: str, told: str) -> None:
     code, printed = audit_rows(text)
     assert code == 2
-    assert "no row is left" in printed
+    assert told in printed
 
 
 def test_audit_of_good_rows(audit_rows: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
