@@ -192,11 +192,11 @@ def killed_promoting(bench: Bench) -> int:
 
 
 def clock_back(bench: Bench) -> int:
-    """The clock of the second promotion is 40 days behind: it is taken and flagged."""
+    """The clock of the second act is 40 days behind: the act is taken and flagged."""
     world = bench.registry("one")
     problem(world.run("promote", "runs/one", *WHO), {0: "promoted"})
-    back = world.worse(disturbed.CLOCK_BACK).run("promote", "runs/one", "--alias", "canary", *WHO)
-    problem(back, {0: "promoted"})
+    back = world.worse(disturbed.CLOCK_BACK).run("registry", "policy", "policy=strict", *WHO)
+    problem(back, {0: "set"})
     verified = world.run("registry", "verify")
     problem(verified, {0: "holds"})
     if "clock" not in back.said + verified.said:
