@@ -523,9 +523,15 @@ def read_yaml(path: Path) -> Any:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    if path.exists() and not path.is_file():
+        raise ConfigError([f"{path} is not a regular file; put a YAML file there"])
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: the values are nested too deep; write fewer levels"]) from None
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
 
 

@@ -83,7 +83,8 @@ def saved_exchanges(task: str, path: Path) -> tuple[list[tuple[str, Exchange]], 
 def _answers(path: Path, items: dict[str, dict[str, Any]]) -> list[SavedAnswer]:
     """The file's answers: each belongs to a known item, and no item has two. Raises DataError for anything else."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist")
+        state = "is not a regular file; save the answers to one" if path.exists() else "does not exist"
+        raise DataError(f"{path} {state}")
     try:
         lines = path.read_bytes().decode().split("\n")
     except UnicodeDecodeError as error:

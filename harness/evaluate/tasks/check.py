@@ -57,7 +57,9 @@ def _read(path: Path) -> dict[str, Any] | str:
         return f"{path}{where} is not YAML: {error.problem or error.context}; correct it there"
     except (YAMLError, OSError, ValueError, RecursionError) as error:
         return f"{path} cannot be read: {' '.join(str(error).split())[:300]}; correct it there"
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        return f"{path} holds no keys; a task's file has lines such as task: NAME"
+    return values
 
 
 def _names(config: Mapping[str, Any]) -> set[str]:
@@ -89,6 +91,7 @@ def _errors(config: dict[str, Any], path: Path) -> Iterator[str]:
     if isinstance(kind, str) and kind not in OUTPUT_TYPES:
         yield f"output_type: {kind} is not known. {_near(kind, OUTPUT_TYPES)}"
     yield from _metric_errors(config)
+    yield from _filter_errors(config)
     rows, problem = _first_row(config, path)
     if problem:
         yield problem
@@ -108,8 +111,8 @@ def _with_includes(config: dict[str, Any], path: Path, above: tuple[Path, ...]) 
     named = config.get("include")
     if not isinstance(named, str):
         return config
-    included = path.parent / named
-    if included in (path, *above):
+    included = (path.parent / named).resolve()
+    if included in (path.resolve(), *above):
         raise ConfigError([f"include: {named} leads back to this file; remove one of the includes"])
     if not included.is_file():
         near = [other.name for other in included.parent.glob("*.y*ml")] if included.parent.is_dir() else []
@@ -119,7 +122,10 @@ def _with_includes(config: dict[str, Any], path: Path, above: tuple[Path, ...]) 
     base = _read(included)
     if isinstance(base, str):
         raise ConfigError([base])
-    return {**_with_includes(base, included, (*above, path)), **{k: v for k, v in config.items() if k != "include"}}
+    return {
+        **_with_includes(base, included, (*above, path.resolve())),
+        **{k: v for k, v in config.items() if k != "include"},
+    }
 
 
 def _function_errors(key: str, target: str, path: Path) -> Iterator[str]:
@@ -147,15 +153,31 @@ def _function_errors(key: str, target: str, path: Path) -> Iterator[str]:
 
 
 def _metric_errors(config: Mapping[str, Any]) -> Iterator[str]:
+    import lm_eval.api.metrics  # noqa: F401 - registers the metrics
     from lm_eval.api.registry import METRIC_REGISTRY
 
-    for entry in config.get("metric_list") or []:
+    for entry in _items(config.get("metric_list")):
         metric = entry.get("metric") if isinstance(entry, Mapping) else entry
         if isinstance(metric, str) and not isinstance(metric, FunctionTag) and metric not in METRIC_REGISTRY:
             known = set(METRIC_REGISTRY)
             if not difflib.get_close_matches(metric, known, n=1, cutoff=0.75) and entry.get("aggregation"):
                 continue  # a metric of the Hugging Face library `evaluate`
             yield f"metric_list: there is no metric {metric}. {_near(metric, known)}"
+
+
+def _filter_errors(config: Mapping[str, Any]) -> Iterator[str]:
+    import lm_eval.filters  # noqa: F401 - registers the filters
+    from lm_eval.api.registry import FILTER_REGISTRY
+
+    for pipeline in _items(config.get("filter_list")):
+        for step in _items(pipeline.get("filter") if isinstance(pipeline, Mapping) else None):
+            name = step.get("function") if isinstance(step, Mapping) else None
+            if isinstance(name, str) and not isinstance(name, FunctionTag) and name not in FILTER_REGISTRY:
+                yield f"filter_list: there is no filter {name}. {_near(name, FILTER_REGISTRY)}"
+
+
+def _items(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []
 
 
 def _data_files(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -172,9 +194,12 @@ def _first_row(config: Mapping[str, Any], path: Path) -> tuple[set[str] | None, 
     ]:
         if not isinstance(name, str) or "://" in name or "*" in name:
             return None, ""
-        file = next((one for one in (path.parent / name, Path(name)) if one.is_file()), None)
+        places = (path.parent / name, Path(name))
+        file = next((one for one in places if one.is_file()), None)
         if file is None:
-            wanted = path.parent / name
+            wanted = next((one for one in places if one.exists()), places[0])
+            if wanted.exists() and not wanted.is_dir():
+                return None, f"data_files: {wanted} is a pipe or a device; name a file with rows"
             return None, f"data_files: {wanted} does not exist. Add it, or correct the path (relative to the YAML file)"
         if file.suffix in (".jsonl", ".ndjson", ".json"):
             try:
