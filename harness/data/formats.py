@@ -1,34 +1,44 @@
 """Turns a record of a file into rows: Alpaca triples, prompt and response, chat messages, ShareGPT, OASST trees, …"""
 
+import ast
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config.data import SourceConfig
+from harness.data.keys import (
+    ALIASES,
+    CALLS,
+    CONVERSATION,
+    GIVEN,
+    OFFERS,
+    PROMPTS,
+    RESPONSES,
+    ROLE,
+    SYSTEM,
+    TEXT,
+    RowValues,
+    first,
+    is_pair,
+    is_thought,
+    unread,
+)
+from harness.data.marks import MARKS, is_partial, mark_of, marked_turns
 from harness.data.row import ROLES, TEXTS, DataRow, from_turns
 from harness.prompt.messages import user_text
 
-RowValues = Mapping[str, Any]
 REQUIRED = ("instruction", "output")
-ALIASES: dict[str, tuple[str, ...]] = {
-    "input": ("input", "context"),
-    "output": ("output", "response"),
-    "topic": ("topic", "category"),
-}
-PROMPTS = ("prompt", "inputs", "query", "user")
-SYSTEM = ("system", "system_prompt")
-RESPONSES = ("response", "completion", "targets", "output", "assistant", "answer")
-# Marks on a turn: it is not to be learned where one is 0 or false, or where `masked`, `ignore` or `rejected` is true.
-MARKS = ("weight", "train", "training", "loss", "loss_mask", "learn", "label", "masked", "ignore", "rejected")
-REASONING = ("reasoning_content", "reasoning", "thinking", "thoughts", "chain_of_thought")
-TOOLS = ("tool_calls", "function_call", "tool_call_id")
 _WRAPPER = re.compile(
     r"\A(?:Below is an instruction.*?)?### Instruction:\s*(?P<instruction>.*?)\s*"
     r"(?:### Input:\s*(?P<input>.*?)\s*)?### (?:Response|Output):\s*(?:Let's think step by step\.)?\s*\Z",
     re.DOTALL,
 )
+
+_LISTS = ("messages", *CONVERSATION, "history", "prompt", "completion", "chosen", "rejected", "loss_mask")
+_ASKED = ("instruction", "question", *PROMPTS)
 
 
 @dataclass(frozen=True)
@@ -43,40 +53,62 @@ def rows_of(
 ) -> list[DataRow] | str | LeftOut:
     """The rows of a record (nearly always one), the reason why it is left out, or why it cannot be read as one.
 
-    `noted` counts what of the record is not read: unknown keys, and reasoning beside an answer.
+    `noted` counts what of a record its rows do not hold: keys that are not read, and reasoning beside an answer.
     """
     columns = {str(key): column for key, column in source.columns.items()}
-    values = {key: value for key, value in values.items() if value is not None}
-    if noted is not None:
-        known = KNOWN_KEYS | set(columns.values()) | set(source.fields)
-        noted.update(f"the key {key!r}" for key in values if str(key).lower() not in known and key not in known)
-    if rejected := _rejected(values):
-        return LeftOut(rejected)
-    preferred = _preferred(values)
+    given = {key: _decoded(str(key), value) for key, value in values.items() if value is not None}
+    if reason := _left_out(given):
+        return LeftOut(reason)
+    preferred = _preferred(given)
     if isinstance(preferred, str):
         return preferred
-    values = _with_history(preferred, columns)
-    if noted is not None:
-        noted.update(_unread(values))
-    format_ = source.format if source.format != "auto" else _recognised(values, columns)
-    made = _triple(values, columns, source.defaults) if format_ == "triples" else FORMATS[format_](values)
+    format_ = source.format if source.format != "auto" else _recognised(preferred, columns)
+    whole = _with_history(preferred, columns, format_)
+    if isinstance(whole, str):
+        return whole
+    if whole is not preferred:
+        made = _messages(whole)
+    elif format_ == "triples":
+        made = _triple(whole, columns, source.defaults)
+    else:
+        made = FORMATS[format_](whole)
     if isinstance(made, str | LeftOut):
         return made
-    finished = [_finished(row, values, columns, source.defaults) for row in made]
-    error = next((row for row in finished if isinstance(row, str)), None)
-    return error or [row for row in finished if not isinstance(row, str)]
+    mask = given.get("loss_mask")
+    if isinstance(mask, list) and mask and not mask[-1] and not any(row.get("messages") for row in made):
+        return LeftOut(f"loss_mask: {mask} marks the answer as one that is not to be learned")
+    finished = [_finished(row, whole, columns, source.defaults) for row in made]
+    if error := next((row for row in finished if isinstance(row, str)), None):
+        return error
+    if noted is not None:
+        noted.update(unread(given, format_, columns))
+    return [row for row in finished if not isinstance(row, str)]
 
 
-def _rejected(values: RowValues) -> str:
-    """Why people do not want the answers of a record learned; '' where nothing says so."""
-    for key in ("label", "train", "training", "loss", "weight", "loss_mask", "kto_tag", "is_chosen"):
-        value = values.get(key)
-        bad = value is False or (isinstance(value, str) and value.strip().lower() == "false")
-        if bad or (key in ("weight", "loss_mask") and value in (0, "0") and value is not False):
-            return f"{key}: {value} marks the answer as one that is not to be learned"
-    if "rejected" in values and "chosen" not in values:
+def _left_out(values: RowValues) -> str:
+    """Why a record is not trained on, although it can be read; '' where nothing says so."""
+    if mark := mark_of(values):
+        return f"{mark} marks the answer as one that is not to be learned"
+    if "rejected" in values and "chosen" not in values and str(values["rejected"]).lower() != "false":
         return "it holds only a rejected answer"
+    if key := next((key for key in OFFERS if values.get(key) not in (None, "", [], {}, "[]", "{}", "null")), ""):
+        return f"{key}: it offers tools to the model, which a row cannot carry"
     return ""
+
+
+def _decoded(key: str, value: Any) -> Any:
+    """A list of turns that stands as text in a cell, as a list: JSON, or as pandas writes lists into a CSV file."""
+    if key not in _LISTS or not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        kinds: Any = {"history": Mapping | list | tuple, "loss_mask": int | float}.get(key, Mapping)
+        if isinstance(found, list) and all(isinstance(item, kinds) for item in found):
+            return found
+    return value
 
 
 def _preferred(values: RowValues) -> RowValues | str:
@@ -85,7 +117,7 @@ def _preferred(values: RowValues) -> RowValues | str:
     if chosen is None:
         return values
     rest = {key: value for key, value in values.items() if key not in ("chosen", "rejected")}
-    before = _first(rest, ("prompt", "messages", "conversations"))
+    before = first(rest, ("prompt", "messages", "conversations"))
     if isinstance(chosen, Mapping):
         chosen = [chosen]
     if isinstance(chosen, list):
@@ -98,7 +130,7 @@ def _preferred(values: RowValues) -> RowValues | str:
         return {**rest, "prompt": before, "completion": [{"role": "assistant", "content": chosen}], "messages": None}
     if "instruction" in rest:
         return {**rest, "output": chosen}
-    if question := _first(rest, ("prompt", "question", "query", "input")):
+    if question := first(rest, ("prompt", "question", "query", "input")):
         return {"prompt": question, "response": chosen, **({"system": rest["system"]} if "system" in rest else {})}
     return (
         "chosen is a text without its question (columns: "
@@ -106,36 +138,35 @@ def _preferred(values: RowValues) -> RowValues | str:
     )
 
 
-def _with_history(values: RowValues, columns: Mapping[str, str]) -> RowValues:
-    """An Alpaca record with earlier exchanges under `history`, as a conversation; any other record as it is."""
+def _with_history(values: RowValues, columns: Mapping[str, str], format_: str) -> RowValues | str:
+    """A record with earlier exchanges under `history`, as a conversation; any other record as it is.
+
+    Returns why the history cannot be read: a list of [question, answer] pairs or of turns is expected.
+    """
     history = values.get("history")
-    if not isinstance(history, list) or not history or columns or "instruction" not in values:
+    if history in (None, "", [], "[]") or format_ not in ("triples", "prompt_response"):
         return values
-    turns = [{"role": "system", "content": system}] if (system := _first(values, SYSTEM)) else []
-    for pair in history:
-        asked, answered = pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
-        turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    given = _first(values, ALIASES["input"])
-    asked = user_text(str(values["instruction"]), given if isinstance(given, str) else "")
-    turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": _first(values, ALIASES["output"])}]
-    kept = {key: values[key] for key in ("id", "topic", "category", "loss_mask") if key in values}
-    return {**kept, "messages": turns}
-
-
-def _unread(values: RowValues) -> set[str]:
-    """What of a record's turns a row does not hold, although nothing is wrong with it."""
-    turns = _first(values, ("messages", "conversations", "conversation", "completion"))
-    found = {"reasoning beside the answer"} if _first(values, REASONING) else set()
-    for turn in turns if isinstance(turns, list) else []:
-        if isinstance(turn, Mapping):
-            parts = turn.get("content")
-            if _first(turn, REASONING) or (isinstance(parts, list) and any(_is_thought(part) for part in parts)):
-                found.add("reasoning beside the answer")
-    return found
-
-
-def _is_thought(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") in ("thinking", "reasoning", "redacted_thinking")
+    turns = [{"role": "system", "content": system}] if (system := first(values, SYSTEM)) else []
+    for item in history if isinstance(history, list | tuple) else [None]:
+        if isinstance(item, list | tuple) and len(item) == 2:
+            turns += [{"role": "user", "content": item[0]}, {"role": "assistant", "content": item[1]}]
+        elif isinstance(item, Mapping) and _role(item):
+            turns.append(dict(item))
+        elif isinstance(item, Mapping) and len(item) == 2 and first(item, _ASKED) and first(item, RESPONSES):
+            asked, answered = first(item, _ASKED), first(item, RESPONSES)
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        else:
+            return "history is not a list of [question, answer] pairs or of turns with role and content"
+    triple = format_ == "triples"
+    asked = first(values, _names("instruction", columns) if triple else PROMPTS)
+    given = first(values, _names("input", columns) if triple else GIVEN)
+    answered = first(values, _names("output", columns) if triple else RESPONSES)
+    if not isinstance(asked, str) or not isinstance(answered, str):
+        return "beside a history, the last question and its answer must be texts"
+    last = user_text(asked, given) if isinstance(given, str) else asked
+    turns += [{"role": "user", "content": last}, {"role": "assistant", "content": answered}]
+    kept = {name: values[name] for key in ("id", "topic") for name in _names(key, columns) if name in values}
+    return {**kept, **{key: values[key] for key in ("loss_mask",) if key in values}, "messages": turns}
 
 
 def _recognised(values: RowValues, columns: Mapping[str, str]) -> str:
@@ -148,18 +179,18 @@ def _recognised(values: RowValues, columns: Mapping[str, str]) -> str:
 
 
 def _triple(values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any, str]) -> list[DataRow] | str:
-    found = {key: _first(values, _names(key, columns)) for key in TEXTS}
+    found = {key: first(values, _names(key, columns)) for key in TEXTS}
     empty = [_names(k, columns)[0] for k in REQUIRED if found[k] in ("", None) and not defaults.get(k)]
     if empty:
         return f"column {', '.join(empty)} is missing or empty (columns: {', '.join(map(str, values)) or 'none'})"
-    if isinstance(found["instruction"], str) and _first(values, SYSTEM) and not columns:
+    if isinstance(found["instruction"], str) and first(values, SYSTEM) and not columns:
         made = _with_system(values, found["instruction"], found["input"], found["output"])
         return made if isinstance(made, str) else [{**found, **row} for row in made]
     return [found]
 
 
 def _prompt_response(values: RowValues) -> "list[DataRow] | str | LeftOut":
-    prompt, response = _first(values, PROMPTS), _first(values, RESPONSES)
+    prompt, response = first(values, PROMPTS), first(values, RESPONSES)
     if isinstance(prompt, list) and isinstance(response, list):
         return _conversation([*prompt, *response], values)
     if not isinstance(prompt, str) or not prompt.strip():
@@ -167,7 +198,7 @@ def _prompt_response(values: RowValues) -> "list[DataRow] | str | LeftOut":
     if not isinstance(response, str) or not response.strip():
         return f"column response is missing, empty or not text (columns: {', '.join(map(str, values))})"
     wrapped = _WRAPPER.match(prompt)
-    texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": _input(values)}
+    texts = wrapped.groupdict(default="") if wrapped else {"instruction": prompt, "input": first(values, GIVEN)}
     return _with_system(values, texts["instruction"], texts["input"], response)
 
 
@@ -178,17 +209,12 @@ def _question_answer(values: RowValues) -> list[DataRow] | str:
     if wrong:
         return f"column {', '.join(wrong)} is missing, empty or not text (columns: {', '.join(map(str, values))})"
     output = f"{rationale.strip()}\n\nThe answer is {answer}." if isinstance(rationale, str) and rationale else answer
-    return _with_system(values, question, _input(values), output)
-
-
-def _input(values: RowValues) -> Any:
-    """The text that a question or a prompt is about."""
-    return _first(values, (*ALIASES["input"], "passage"))
+    return _with_system(values, question, first(values, GIVEN), output)
 
 
 def _with_system(values: RowValues, instruction: str, given: Any, output: str) -> list[DataRow] | str:
     """The row. Where the record has a system message, it is a conversation, so that training sees that message."""
-    system = _first(values, SYSTEM)
+    system = first(values, SYSTEM)
     if not system:
         return [{"instruction": instruction, "input": given, "output": output}]
     question = user_text(instruction, given) if isinstance(given, str) else instruction
@@ -201,10 +227,10 @@ def _messages(values: RowValues) -> list[DataRow] | str | LeftOut:
 
 
 def _sharegpt(values: RowValues) -> list[DataRow] | str | LeftOut:
-    turns, system = _first(values, ("conversations", "conversation")), _first(values, SYSTEM)
-    if isinstance(turns, list) and turns and all(_is_pair(turn) for turn in turns):  # xtuner
-        system = system or _first(turns[0], SYSTEM)
-        pairs = [(_first(turn, ("input", "instruction")), turn["output"], turn) for turn in turns]
+    turns, system = first(values, CONVERSATION), first(values, SYSTEM)
+    if isinstance(turns, list) and turns and all(is_pair(turn) for turn in turns):  # xtuner
+        system = system or first(turns[0], SYSTEM)
+        pairs = [(first(turn, ("input", "instruction")), turn["output"], turn) for turn in turns]
         turns = []
         for asked, answered, pair in pairs:
             marks = {key: pair[key] for key in MARKS if key in pair}
@@ -214,13 +240,9 @@ def _sharegpt(values: RowValues) -> list[DataRow] | str | LeftOut:
     return _conversation(turns, values)
 
 
-def _is_pair(turn: Any) -> bool:
-    return isinstance(turn, Mapping) and "output" in turn and "role" not in turn and "from" not in turn
-
-
 def _role(turn: Any) -> Any:
     """A turn's role in lower case, under whichever key it stands."""
-    role = _first(turn, ("role", "from", "speaker", "author")) if isinstance(turn, Mapping) else None
+    role = first(turn, ROLE) if isinstance(turn, Mapping) else None
     return role.strip().lower() if isinstance(role, str) else role or None
 
 
@@ -231,46 +253,29 @@ def _conversation(turns: Any, values: RowValues) -> list[DataRow] | str | LeftOu
     or with calls of tools, is left out.
     """
     if not isinstance(turns, list) or not turns:
-        return "the conversation is empty or not a list"
+        return "the conversation is empty or not a list (in a table, write it as JSON)"
     if not all(isinstance(turn, Mapping) for turn in turns):
         return "a turn of the conversation is not a JSON object"
     for number, turn in enumerate(turns, 1):
-        if _first(turn, TOOLS) or _role(turn) in ("tool", "function", "observation", "function_call", "ipython"):
+        if first(turn, CALLS) or _role(turn) in ("tool", "function", "observation", "function_call", "ipython"):
             return LeftOut(f"turn {number} calls a tool or holds its result, which a row cannot carry")
-    marked = _marked(turns, values)
+        if is_partial(turn):
+            return LeftOut(f"turn {number} marks a part of its text as not to be learned, which a row cannot carry")
+    answers = [n for n, turn in enumerate(turns) if ROLES.get(str(_role(turn)), "") == "assistant"]
+    marked = marked_turns(turns, answers, values)
     if isinstance(marked, str):
         return marked
-    answers = {n for n, turn in enumerate(turns) if ROLES.get(str(_role(turn)), "") == "assistant"}
-    if answers and answers <= marked:
+    if answers and marked.issuperset(answers):
         return LeftOut("every answer is marked as one that is not to be learned")
-    row = from_turns([(_role(turn), _content(_first(turn, ("content", "value", "text")))) for turn in turns], marked)
+    row = from_turns([(_role(turn), _content(first(turn, TEXT))) for turn in turns], marked)
     return row if isinstance(row, str) else [row]
-
-
-def _marked(turns: Sequence[Mapping[str, Any]], values: RowValues) -> set[int] | str:
-    """The positions of turns that are marked as not to be learned."""
-    found = {n for n, turn in enumerate(turns) if any(_is_off(key, turn.get(key)) for key in MARKS)}
-    mask = values.get("loss_mask")
-    if isinstance(mask, list):
-        answers = [n for n, turn in enumerate(turns) if ROLES.get(str(_role(turn)), "") == "assistant"]
-        places = range(len(turns)) if len(mask) == len(turns) else answers
-        if len(mask) != len(places):
-            return f"loss_mask has {len(mask)} entries for {len(turns)} turns with {len(answers)} answers"
-        found |= {n for n, on in zip(places, mask, strict=True) if n in answers and not on}
-    return found
-
-
-def _is_off(key: str, value: Any) -> bool:
-    if key in ("masked", "ignore", "rejected"):
-        return value is True or (isinstance(value, str) and value.lower() == "true")
-    return value is not None and (value in (0, "0") or (isinstance(value, str) and value.lower() == "false"))
 
 
 def _content(content: Any) -> Any:
     """The text of a message, whose content may be a list of parts of text; thoughts are left out (see `_unread`)."""
     if not isinstance(content, list):
         return content
-    parts = [part for part in content if not _is_thought(part)]
+    parts = [part for part in content if not is_thought(part)]
     texts = [_part_text(part) for part in parts]
     return "\n\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
 
@@ -279,7 +284,7 @@ def _part_text(part: Any) -> Any:
     if isinstance(part, str):
         return part
     if isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "output_text"):
-        return _first(part, ("text", "value", "content"))
+        return first(part, ("text", "value", "content"))
     return None
 
 
@@ -353,15 +358,6 @@ KEYS = {
 }
 
 
-# Every key that a reader knows, in lower case; other keys of a record are counted and named.
-KNOWN_KEYS = {
-    *KEYS, *TEXTS, *RESPONSES, *PROMPTS, *SYSTEM, *MARKS, *REASONING, *TOOLS, "context", "category", "answer",
-    "rationale", "passage", "chosen", "history", "kind", "tools", "functions", "text", "replies", "kto_tag",
-    "is_chosen", "message_tree_id", "tree_state", "source", "messages", "instances", "role", "rank", "deleted",
-    "review_result", "lang", "task", "dataset", "prompt_id", "conversation_id", "uuid", "index", "idx",
-}  # fmt: skip
-
-
 def known_columns(source: SourceConfig) -> set[str]:
     """Column names by which a header line is recognised."""
     aliases = {name for names in ALIASES.values() for name in names}
@@ -372,7 +368,7 @@ def _finished(
     row: DataRow, values: RowValues, columns: Mapping[str, str], defaults: Mapping[Any, str]
 ) -> DataRow | str:
     """The row with all columns as text, or the reason why it is not a row."""
-    row = {**{key: _first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
+    row = {**{key: first(values, _names(key, columns)) for key in ("topic", "id")}, **row}
     row = {key: "" if row.get(key) is None else row[key] for key in (*TEXTS, "messages") if key in {*TEXTS, *row}}
     row = {k: _number_text(v) for k, v in row.items()}
     row = {key: defaults.get(key, "") if value == "" else value for key, value in row.items()}
@@ -397,10 +393,6 @@ def _number_text(value: Any) -> Any:
 
 def _names(key: str, columns: Mapping[str, str]) -> tuple[str, ...]:
     return (columns[key],) if key in columns else ALIASES.get(key, (key,)) if not columns else (key,)
-
-
-def _first(values: RowValues, names: Sequence[str]) -> Any:
-    return next((values[name] for name in names if values.get(name) is not None), "")
 
 
 def _encodable(text: str) -> bool:
