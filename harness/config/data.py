@@ -13,13 +13,16 @@ Format = Literal[
 
 
 class CsvConfig(Group):
-    """How a text file is written; what is null is found, and said where it is unusual."""
+    """How a table or a text file is written; what is null is found, and said where it is unusual."""
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Character between the columns of a CSV file, such as `;`."""
 
     encoding: str | None = None
     """Encoding of the file, such as `cp1252` or `utf-16`."""
+
+    sheet: str | None = None
+    """Sheet of an Excel workbook; null: the only one with rows."""
 
 
 class SourceConfig(Group):

@@ -179,6 +179,18 @@ def filter_chain(config: AuditConfig, decontamination: Decontamination, data: Da
     return FilterChain([first, *filters], section("dedupe", config.dedupe), by_source)
 
 
+_NOTED = 20
+
+
+def _lines_of(noted: Counter[str]) -> list[str]:
+    """How a source was read, then what of its rows was not, the commonest first."""
+    said = [what for what, count in noted.items() if not count]
+    counted = [(what, count) for what, count in noted.most_common() if count]
+    lines = [f"{plural(count, 'row')}: {what} is not read" for what, count in counted[:_NOTED]]
+    rest = [f"{len(counted) - _NOTED} further keys are not read"] if len(counted) > _NOTED else []
+    return [*said, *lines, *rest]
+
+
 class _Written:
     """Writes each row to the file that the plan names, and counts it."""
 
@@ -236,12 +248,8 @@ class _Written:
         skipped = self._plan.found.skipped
         were = "pair of rows was" if skipped == 1 else "pairs of rows were"
         crowded = f"{skipped} {were} not compared as near-duplicates, because these rows resemble many others"
-        unread = [
-            f"source {name}: " + (f"{plural(count, 'row')}: {what} is not read" if count else what)
-            for name, noted in self._staged.noted.items()
-            for what, count in noted.most_common(20)
-        ]
-        return [*unread, *self._staged.filters.notes, *([crowded] if skipped else [])]
+        unread = [f"source {name}: {line}" for name, noted in self._staged.noted.items() for line in _lines_of(noted)]
+        return [*unread, *self._plan.notes, *self._staged.filters.notes, *([crowded] if skipped else [])]
 
     def _counted(self, rows: Iterator[DataRow]) -> Iterator[DataRow]:
         for row in rows:

@@ -38,6 +38,11 @@ _WRAPPER = re.compile(
 )
 
 _LISTS = ("messages", *CONVERSATION, "history", "prompt", "completion", "chosen", "rejected", "loss_mask")
+_UNUSABLE = {
+    "segments": "segments are text in the markup of one template; write the turns as messages with role and content, "
+    "and train: false on those that are not to be learned",
+    "input_ids": "input_ids are tokens of one model; give the text: messages with role and content",
+}
 _ASKED = ("instruction", "question", *PROMPTS)
 
 
@@ -59,6 +64,8 @@ def rows_of(
     given = {key: _decoded(str(key), value) for key, value in values.items() if value is not None}
     if reason := _left_out(given):
         return LeftOut(reason)
+    if unusable := next((_UNUSABLE[key] for key in _UNUSABLE if isinstance(given.get(key), list)), ""):
+        return unusable
     preferred = _preferred(given)
     if isinstance(preferred, str):
         return preferred

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.data.marks import MARKS, has_fraction
+from harness.data.marks import MARKS, has_fraction, is_understood
 
 RowValues = Mapping[str, Any]
 TEXTS = ("instruction", "input", "output", "topic", "id")
@@ -61,6 +61,7 @@ def unread(values: RowValues, format_: str, columns: Mapping[str, str]) -> set[s
             read.update(n for n in present if values[n] == values[present[0]])
         read |= _PREFERENCE if "chosen" in values else set()
     left = given - read - PROVENANCE - _HANDLED
+    left |= {key for key in given - read if key in MARKS and not is_understood(key, values[key]) and key != "rejected"}
     found = {f"the key {key!r}" for key in left}
     if first(values, REASONING) or any(map(_thinks, turns_of(values))):
         found.add("reasoning beside the answer")
@@ -103,6 +104,7 @@ def _unread_of_turn(turn: Mapping[str, Any], number: int) -> set[str]:
         present = [name for name in names if turn.get(name) not in (None, "")]
         read |= {name for name in present if turn[name] == turn[present[0]]}
     left = {key for key, value in turn.items() if value not in (None, "", [], {})} - read - _HANDLED - {"id", "uuid"}
+    left |= {key for key in set(MARKS) & set(turn) if turn[key] is not None and not is_understood(key, turn[key])}
     found = {f"the key {key!r} of a turn" for key in left}
     parts = turn.get("content")
     for part in parts if isinstance(parts, list) else []:

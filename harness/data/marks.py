@@ -39,6 +39,15 @@ def mark_of(values: Mapping[str, Any]) -> str:
     return ""
 
 
+def is_understood(key: str, value: Any) -> bool:
+    """Whether the value of the mark `key` says anything that a reader knows."""
+    if key in DETAILS or isinstance(value, bool | list):
+        return True
+    if isinstance(value, int | float):
+        return value in (0, 1) or key == "weight"
+    return isinstance(value, str) and (is_off(key, value) or value.strip().lower() in ("", "true", "1", "1.0", "yes"))
+
+
 def is_partial(turn: Mapping[str, Any]) -> bool:
     """Whether a turn marks parts of its text: a row can only hold whole turns without loss."""
     details = [part for key in DETAILS for part in (turn[key] if isinstance(turn.get(key), list) else [])]

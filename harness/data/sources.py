@@ -12,11 +12,13 @@ from typing import Any
 from harness.config.data import DataConfig, SourceConfig
 from harness.config.experiment import resolve_path
 from harness.core import resources
+from harness.core.console import plural
 from harness.core.errors import DataError, MissingDependency, NetworkFault
 from harness.core.store import sha256_file, sha256_json
 from harness.data.files import SHOWN, SUFFIXES, SourceRecord, TableOptions, is_readable, read_records
 from harness.data.formats import LeftOut, known_columns, rows_of
 from harness.data.licences import LicencePolicy, judge_licences
+from harness.data.llamafactory import REGISTRY, registered
 from harness.data.row import DataRow
 
 
@@ -168,21 +170,28 @@ def _origin(name: str, source: SourceConfig, hub_dir: Path | None) -> Origin:
         raise DataError(
             f"data.sources.{name}.path: {path} does not exist (relative paths start at the working directory)"
         )
+    if not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"data.sources.{name}.path: {path} is a pipe, a socket or a device; write the rows into a file, and name it"
+        )
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and _is_data(p))
     if not files:
         raise DataError(
             f"data.sources.{name}.path: {path} has no files that end in {', '.join(SUFFIXES)}; name another folder"
         )
     if path.is_file() and not is_readable(path):
-        raise DataError(f"data.sources.{name}.path: {path} does not end in {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"data.sources.{name}.path: {path} does not end in {', '.join(SUFFIXES)}; save it as one of these"
+        )
     return Origin(name, source, tuple(files))
 
 
-REGISTRY = "dataset_info.json"  # LlamaFactory's list of data files
+# Files of `datasets` that describe the data beside them.
+_LISTS = ("dataset_infos.json", "dataset_dict.json", "state.json")
 
 
 def _is_data(path: Path) -> bool:
-    return is_readable(path) and path.name not in (REGISTRY, "dataset_infos.json", "dataset_dict.json", "state.json")
+    return is_readable(path) and path.name not in (REGISTRY, *_LISTS)
 
 
 def read_rows_of(origin: Origin, noted: Counter[str] | None = None) -> Iterator[DataRow | Malformed]:
@@ -203,36 +212,37 @@ def _records(origin: Origin, noted: Counter[str] | None) -> Iterator[tuple[str, 
     if not origin.files:
         name = str(origin.hub)
         yield from ((name, record) for record in read_hub(name, origin.config))
-    options = TableOptions(origin.config.fields, origin.config.csv.delimiter, origin.config.csv.encoding)
+    csv = origin.config.csv
+    options = TableOptions(origin.config.fields, csv.delimiter, csv.encoding, csv.sheet)
+    if noted is not None:
+        noted.update(dict.fromkeys(_files_left_out(origin), 0))
     for path in origin.files:
         said: list[str] = []
-        names = _registered_names(path)
-        for record in read_records(path, known_columns(origin.config), options, said):
-            renamed = {names.get(key, key): value for key, value in record.values.items()} if record.values else None
-            yield str(path), replace(record, values=renamed) if names and renamed else record
+        names = registered(path, said)
+        for record in read_records(path, known_columns(origin.config) | set(names.columns), options, said):
+            yield str(path), replace(record, values=names.applied(record.values)) if record.values else record
         if noted is not None:
             noted.update(dict.fromkeys(said, 0))
 
 
-# What LlamaFactory's registry calls the columns of a file, and what they are here.
-_REGISTERED = {
-    "prompt": "instruction", "query": "input", "response": "output", "history": "history", "system": "system",
-    "messages": "conversations", "chosen": "chosen", "rejected": "rejected", "kto_tag": "kto_tag", "tools": "tools",
-}  # fmt: skip
+def _files_left_out(origin: Origin) -> Iterator[str]:
+    """One sentence on files of the source's folder of no kind that is read. Documentation does not count."""
+    path = resolve_path(origin.config.path, resources.SHIPPED) if origin.config.path else None
+    if path is None or path.is_file():
+        return
+    left = [
+        file.relative_to(path).as_posix()
+        for file in sorted(path.rglob("*"))
+        if not file.is_dir() and file not in origin.files and _may_hold_rows(file)
+    ]
+    if left:
+        shown = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
+        yield f"{plural(len(left), 'file')} of the folder not read: {shown}"
 
 
-def _registered_names(path: Path) -> dict[str, str]:
-    """The file's column names by what they are here, from a LlamaFactory registry beside it; {} without one."""
-    registry = path.parent / REGISTRY
-    if not registry.is_file():
-        return {}
-    try:
-        entries = json.loads(registry.read_text(encoding="utf-8-sig"))
-        entry = next(e for e in entries.values() if e.get("file_name") == path.name)
-        columns = entry.get("columns") or {}
-        return {str(column): _REGISTERED[key] for key, column in columns.items() if key in _REGISTERED}
-    except (ValueError, AttributeError, StopIteration, RecursionError):
-        return {}
+def _may_hold_rows(path: Path) -> bool:
+    listed = {REGISTRY, *_LISTS}
+    return path.name not in listed and path.suffix.lower() not in (".md", ".py", ".lock") and path.name[0] != "."
 
 
 def _rows(origin: Origin, file: str, record: SourceRecord, noted: Counter[str] | None) -> Sequence[DataRow | Malformed]:

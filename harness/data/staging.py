@@ -128,6 +128,8 @@ class RowStore:
 
 
 _ERRORS_SHOWN = 10
+_ERRORS_LENGTH = 800  # characters of the reasons that a message lists
+_REASON_SHOWN = 400
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ class MixPlan:
 
     unused: frozenset[int]
     """Rows that the mix leaves out."""
+
+    notes: list[str]
+    """What the decision could not look at: one sentence each."""
 
 
 class StagedRows:
@@ -209,7 +214,7 @@ class StagedRows:
         row = {"id": f"{place.source}-{number}", "source": place.source, **empty, "output": masked(place.text)}
         code, action = ("left out", "drop") if place.left_out else ("malformed", self.config.malformed)
         store = self.left_out if place.left_out else self.malformed
-        store.append([{**row, "reasons": [f"{code}: {masked(str(place))}"]}])
+        store.append([{**row, "reasons": [f"{code}: {masked(str(place), _REASON_SHOWN)}"]}])
         self.tally.add({**row, "output": ""}, [FilterOutcome(code, action, str(place))])
 
     def _take(self, done: FilteredBatch) -> None:
@@ -230,14 +235,21 @@ class StagedRows:
         duplicates = {duplicate.row: duplicate for duplicate in found.duplicates}
         if self.dedupe.action == "drop":
             live[list(duplicates)] = False
-        outliers = self.lengths.outliers(list(self._by_source(np.flatnonzero(live)).values()))
+        by_source = self._by_source(np.flatnonzero(live))
+        outliers = self.lengths.outliers(list(by_source.values()))
+        notes = [
+            f"source {name}: answers of unusual length were not looked for: {plural(len(rows), 'row')}, and "
+            f"audit.outliers.min_rows={self.outliers.min_rows}"
+            for name, rows in by_source.items()
+            if 0 < len(rows) < self.outliers.min_rows
+        ]
         if self.outliers.action == "drop":
             live[list(outliers)] = False
         chosen = self._chosen(np.flatnonzero(live))
         train, validation = split(chosen, found.clusters, self.data.validation, self.data.seed)
         random.Random(self.data.seed).shuffle(train)
         unused = frozenset(np.flatnonzero(live).tolist()) - set(chosen)
-        return MixPlan(train, validation, duplicates, outliers, found, unused)
+        return MixPlan(train, validation, duplicates, outliers, found, unused, notes)
 
     def _by_source(self, live: Indices) -> dict[str, Indices]:
         source_of = np.frombuffer(self.source_of, np.uint16) if self.source_of else np.zeros(0, np.uint16)
@@ -322,8 +334,13 @@ class StagedRows:
 
 
 def _malformed_text(reasons: list[str]) -> str:
-    shown = "\n".join(f"  - {reason.removeprefix('malformed: ')}" for reason in reasons[:_ERRORS_SHOWN])
-    more = f"\n  … and {len(reasons) - _ERRORS_SHOWN} more" if len(reasons) > _ERRORS_SHOWN else ""
+    lines: list[str] = []
+    for reason in reasons[:_ERRORS_SHOWN]:
+        lines.append(f"  - {reason.removeprefix('malformed: ')}")
+        if sum(map(len, lines)) > _ERRORS_LENGTH:
+            break
+    shown = "\n".join(lines)
+    more = f"\n  … and {len(reasons) - len(lines)} more" if len(reasons) > len(lines) else ""
     return (
         f"{plural(len(reasons), 'malformed row')}:\n{shown}{more}\n"
         "Fix them, or move them to the quarantine with audit.malformed=quarantine."

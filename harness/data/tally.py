@@ -13,23 +13,28 @@ from harness.records.stages import FilterFinding
 EXAMPLES = 3
 SHOWN = 160
 _MASKED = (
-    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"), "<e-mail>"),
+    (re.compile(r"(?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]+"), "<e-mail>"),
     (re.compile(r"\d(?:[ .\-/]?\d){3,}"), "<number>"),
 )
 
 
-def masked(text: str) -> str:
-    """At most SHOWN characters of a text on one line, without addresses and long numbers: fit for a data card."""
+def masked(text: str, most: int = SHOWN) -> str:
+    """At most `most` characters of a text on one line, without addresses and long numbers: fit for a data card."""
     for pattern, name in _MASKED:
         text = pattern.sub(name, text)
     text = " ".join(text.split())
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 @dataclass
 class _Found:
     action: str
+    """As configured for all sources."""
+
     rows: int = 0
+    taken: Counter[str] = field(default_factory=Counter)
+    """Rows by what was done with them: a source may have its own action."""
+
     by_source: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
@@ -51,6 +56,7 @@ class Tally:
         for outcome in outcomes:
             found = self._found.setdefault(outcome.code, _Found(outcome.action))
             found.rows += 1
+            found.taken[outcome.action] += 1
             found.by_source[row["source"]] += 1
             found.kinds.update(outcome.evidence)
             if len(found.examples) < EXAMPLES:
@@ -65,7 +71,7 @@ class Tally:
         return [
             FilterFinding(
                 code=code,
-                action=found.action,
+                action=", ".join(action for action, _ in found.taken.most_common()) or found.action,
                 rows=found.rows,
                 by_source=dict(sorted(found.by_source.items())),
                 kinds=dict(sorted(found.kinds.items())),

@@ -49,7 +49,7 @@ class FilterFinding(Record):
     """Reason code of the filter."""
 
     action: str
-    """What the audit did with the rows: drop, redact or flag."""
+    """What the audit did with the rows: drop, redact or flag; several where sources have their own."""
 
     rows: int
     """Rows found."""

@@ -191,6 +191,8 @@ def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
 
 def audit_alone(config: Config, out: Path) -> Dataset:
     """`harness audit`: audits the configured sources into `out`, with kept.jsonl and quarantine.jsonl."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; name a folder, such as --out checked")
     out.mkdir(parents=True, exist_ok=True)
     with store.disk_full_translated(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
         made = Path(folder)

@@ -235,20 +235,20 @@ class OfflineEmailRecognizer(EmailRecognizer):
 
     _DOMAINS = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
     _LOCAL, _DOMAIN = 66, 256
+    _CANDIDATE = regex.compile(r"@(?=\w[\w-]{0,255}+\.\w)")
 
     def validate_result(self, pattern_text: str) -> bool:
         return bool(self._DOMAINS(pattern_text.rsplit("@", 1)[1]).fqdn)
 
     def analyze(self, text: str, *args: Any, **kwargs: Any) -> list[RecognizerResult]:
         found: dict[int, RecognizerResult] = {}
-        at = text.find("@")
-        while at != -1:
+        for candidate in self._CANDIDATE.finditer(text):
+            at = candidate.start()
             offset = max(0, at - self._LOCAL)
             for result in super().analyze(text[offset : at + self._DOMAIN], *args, **kwargs):
                 result.start, result.end = result.start + offset, result.end + offset
                 if result.start <= at < result.end and not self._is_repository(text, result):
                     found[at] = result
-            at = text.find("@", at + 1)
         return list(found.values())
 
     @staticmethod
@@ -285,7 +285,7 @@ class LabelledNumberRecognizer(PatternRecognizer):
     _NUMBER = r"(?:[A-Z]{1,3}-?)?\d(?:[ -]?\d){4,17}(?![\w-]|\.\d)"
 
     def __init__(self, entity: str, label: str, column: str):
-        link = r"(?:[\s\"'`*]*(?:[:=#|(]|is\b|was\b|are\b|\bno\b\.?|number\b|\bid\b)?){0,3}[\s\"'`*]*"
+        link = r"(?:[\s\"'`*]*+(?:[:=#|(]|is\b|was\b|are\b|\bno\b\.?|number\b|\bid\b)?){0,3}[\s\"'`*]*+"
         patterns = [
             Pattern("after its label", rf"(?<!\w)(?:{label}){link}(?<![\w-])\K{self._NUMBER}", 0.85),
             Pattern("in a table", rf"\|[ ]*\K{self._NUMBER}(?=[ ]*(?:\||$))", 0.1),
