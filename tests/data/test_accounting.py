@@ -206,3 +206,11 @@ def test_merged_cells_and_several_sheets_of_a_workbook_are_not_guessed(tmp_path:
     book.save(path)
     with pytest.raises(HarnessError, match=r"2 sheets with rows .*csv\.sheet=Sheet"):
         read(path)
+
+
+def test_a_file_that_only_claims_to_be_a_workbook_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(DataError, match=r"rows\.xlsx is not a readable Excel workbook"):
+        read(path)
