@@ -124,7 +124,7 @@ LONG = 80_000
 def test_no_answer_takes_time_that_grows_with_its_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """Each took between 30 and 90 seconds where a pattern tries every start."""
+    """A pattern that tries every start took 30 to 95 seconds on the first four."""
     monkeypatch.chdir(tmp_path)
     rows = [
         {"instruction": f"Which {n}?", "output": f"Here it is, number {n}: {part}."}
