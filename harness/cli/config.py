@@ -25,6 +25,7 @@ def register(subparsers: Subparsers) -> None:
 
 def show(options: argparse.Namespace) -> int:
     from harness.config.experiment import Config
+    from harness.core.redact import without_secrets
     from harness.workflows.compose import choices, groups
 
     if options.group is None:
@@ -44,7 +45,7 @@ def show(options: argparse.Namespace) -> int:
     overrides = _usable(options.overrides)
     values, origins = _values(overrides)
     print()
-    for key, text, description in _keys(field.annotation, options.group, values, origins):
+    for key, text, description in _keys(field.annotation, options.group, without_secrets(values), origins):
         print(f"{key} = {text}")
         print(textwrap.indent(textwrap.fill(description, 100), "    "))
     return ExitCode.DONE

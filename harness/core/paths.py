@@ -5,6 +5,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from harness.core.errors import EvidenceFault
+from harness.core.leftovers import temporary_name
 
 # Control and format characters, backslashes and drive letters: names that another system reads as a path, or a terminal
 # as something else. A colon elsewhere is plain: lm-eval before 0.4.3 wrote the time with colons.
@@ -61,7 +62,7 @@ def require_no_link(path: Path, folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8 in place of whatever has its name; a symbolic link is replaced, never followed."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(temporary_name(path.name))
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:

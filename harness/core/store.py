@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from harness.core import resources
 from harness.core.errors import DiskFull, EvidenceFault, UsageError
 from harness.core.installed import PROJECT, version_of
+from harness.core.leftovers import abandoned_in, remove, temporary_name
 from harness.core.paths import inside
 from harness.core.translate import kind_of
 from harness.core.version import __version__
@@ -143,7 +143,10 @@ def require_unchanged(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Locks the run folder for this process. Raises UsageError if another process holds it, instead of waiting."""
+    """Locks the run folder for this process, and removes what a process that is gone left in it.
+
+    Raises UsageError if another process holds it, instead of waiting.
+    """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +156,9 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise UsageError(f"{folder} is in use by another harness process. Wait for it, or stop it.") from None
     try:
+        for place in (folder, folder / "eval", folder / "report"):
+            for left in () if place.is_symlink() else abandoned_in(place):
+                remove(left)
         yield
     finally:
         lock.release()
@@ -160,7 +166,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON to a temporary file with a unique name, then renames it."""
-    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         temporary.write_text(json.dumps(value, indent=2, default=str) + "\n")
         temporary.replace(path)
@@ -221,7 +227,9 @@ def _write_manifest(folder: Path, name: str, fingerprint: str, inputs: dict[str,
 def _temporary(folder: Path, finished: Callable[[], bool]) -> Iterator[Path]:
     """A temporary folder that replaces `folder` at the end, unless another process has finished the same stage."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    for left in abandoned_in(folder.parent, glob.escape(folder.name)):
+        remove(left)
+    temporary = folder.with_name(temporary_name(folder.name))
     temporary.mkdir()
     try:
         with disk_full_translated(folder.parent):

@@ -3,7 +3,6 @@
 Files are copied, not hard-linked: editing a linked file in its run would change production as well.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from harness.checkpoint.origin import SCALED, TRAINED
 from harness.core.errors import EvidenceFault
 from harness.core.layout import EVIDENCE
+from harness.core.leftovers import abandoned_in, remove, temporary_name
 from harness.core.paths import inside, relative_folder, require_no_link
 from harness.core.store import disk_full_translated, sha256_file, sha256_json
 from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, MAKERS, Chain
@@ -52,9 +52,10 @@ def checked_copy(models: Path, request: PromotionRequest, info: AuditInfo) -> It
     """
     promotion = _promotion_record(request, info)
     name = f"{request.run_id}-{sha256_json(promotion)[:10]}"
-    temporary, final = models / f".{name}.tmp-{os.getpid()}", models / name
+    temporary, final = models / temporary_name(name), models / name
     models.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in abandoned_in(models):
+        remove(left)
     try:
         with disk_full_translated(models):
             _copy(request, temporary)

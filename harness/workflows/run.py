@@ -34,6 +34,7 @@ from harness.core.layout import (
     VERDICT,
     RunFolder,
 )
+from harness.core.leftovers import abandoned_in, remove, temporary_name
 from harness.core.machine import hardware
 from harness.core.plugins import plugin_digest
 from harness.core.redact import without_secrets
@@ -194,7 +195,12 @@ def audit_alone(config: Config, out: Path) -> Dataset:
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; name a folder, such as --out checked")
     out.mkdir(parents=True, exist_ok=True)
-    with store.disk_full_translated(out), tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
+    for left in abandoned_in(out):
+        remove(left)
+    with (
+        store.disk_full_translated(out),
+        tempfile.TemporaryDirectory(prefix=temporary_name("audit"), dir=out) as folder,
+    ):
         made = Path(folder)
         dataset = audit(config.data, config.audit, evaluation_items(config), made, hub_folder(config), json_lines=True)
         for name in OPTIONAL:  # left by an earlier audit into the same folder
@@ -352,4 +358,4 @@ def _outcome(record: dict[str, Any]) -> list[Any]:
 def _write_config(run: Run) -> None:
     from omegaconf import OmegaConf
 
-    OmegaConf.save(OmegaConf.create(run.config.model_dump()), run.folder.config)
+    OmegaConf.save(OmegaConf.create(without_secrets(run.config.model_dump())), run.folder.config)
