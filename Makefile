@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test lock release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,14 @@ test: setup ## lint, format check, layers of imports, types, then all tests
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
+
+lock: setup ## write requirements/*.txt again: every dependency with its hash, at the versions that are installed
+	.venv/bin/pip install --quiet '.[release]'
+	.venv/bin/python scripts/lock.py
+
+release: setup ## dist/: the wheel, a bill of materials (CycloneDX) for each lock, and known vulnerabilities
+	.venv/bin/pip install --quiet '.[release]'
+	.venv/bin/python scripts/lock.py --release
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

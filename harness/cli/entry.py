@@ -10,7 +10,7 @@ from typing import NoReturn
 from harness.cli.arguments import Parser, is_override
 from harness.cli.parser import parser
 from harness.core.console import closed_pipes_are_silent, say, silence_libraries
-from harness.core.errors import ExitCode, HarnessError
+from harness.core.errors import ExitCode, HarnessError, MissingDependency
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,15 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("harness: interrupted. Finished stages are kept; run the same command again to continue.")
         return ExitCode.INTERRUPTED
+    except ModuleNotFoundError as error:
+        from harness.core.installed import extra_of
+
+        package = (error.name or "").partition(".")[0]
+        if (extra := extra_of(package)) is None:
+            raise
+        lacking = MissingDependency(package, "this command", extra)
+        say(f"harness: {lacking}")
+        return lacking.exit_code
     except OSError as error:
         if error.errno is None:
             raise

@@ -111,12 +111,42 @@ def timed(title: str) -> Iterator[None]:
     say(f"  done in {time.monotonic() - started:.1f} s")
 
 
+LOGGED_EVERY_S = 60.0  # between two lines of progress where no bar is shown
+
+
+class _LoggedProgress:
+    """In place of a bar: a line a minute with what is done and the time left."""
+
+    def __init__(self, title: str, total: int, unit: str):
+        self.title, self.total, self.unit = title, total, unit
+        self.n, self.initial, self.note = 0, 0, ""  # `initial`: done before this start, as tqdm has it
+        self.started = self.logged = time.monotonic()
+
+    def set_postfix_str(self, text: str) -> None:
+        self.note = text
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        now = time.monotonic()
+        if now - self.logged < LOGGED_EVERY_S or self.n <= self.initial:
+            return
+        self.logged = now
+        left = (now - self.started) / (self.n - self.initial) * max(self.total - self.n, 0)
+        minutes = f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
+        facts = [f"{self.n:,} of {plural(self.total, self.unit)}", minutes, *([self.note] if self.note else [])]
+        say(f"  {self.title}: {', '.join(facts)}")
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str) -> Iterator[Any]:
-    """A progress bar with speed and remaining time; call `bar.update(n)` and `bar.set_postfix_str(text)`."""
+    """Shows progress with the time left: a bar, or a line a minute in CI and in log files.
+
+    Call `bar.update(n)` and `bar.set_postfix_str(text)`.
+    """
+    if not interactive():
+        yield _LoggedProgress(title, total, unit)
+        return
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, desc=f"  {title}", unit=unit, disable=not interactive(), leave=False, file=sys.stderr
-    ) as bar:
+    with tqdm(total=total, desc=f"  {title}", unit=unit, disable=False, leave=False, file=sys.stderr) as bar:
         yield bar

@@ -9,6 +9,12 @@ from typing import Any
 from harness.core import resources
 
 PROJECT = "tuning-harness"
+_BUILDS = ("cpu", "gpu")
+# Modules whose distribution has another name, or comes with another one.
+_COMES_WITH = {
+    "huggingface_hub": "transformers", "profanity_check": "alt-profanity-check", "safetensors": "transformers",
+    "sklearn": "scikit-learn", "spacy": "presidio-analyzer", "stdnum": "python-stdnum", "tokenizers": "transformers",
+}  # fmt: skip
 
 
 def requirements() -> dict[str, list[Any]]:
@@ -38,6 +44,15 @@ def _declared() -> Iterator[tuple[str, str]]:
     for text in (metadata.requires(PROJECT) if version_of(PROJECT) else None) or []:
         needed, _, marker = text.partition(";")
         yield (marker.partition("extra ==")[2].strip(" '\"") if "extra ==" in marker else "", needed)
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that installs a module that cannot be imported; None for one that no extra brings."""
+    from packaging.requirements import Requirement
+
+    package = _COMES_WITH.get(module, module.replace("_", "-"))
+    extras = [extra for extra, text in _declared() if extra and Requirement(text).name == package]
+    return next((extra for extra in extras if extra not in _BUILDS), extras[0] if extras else None)
 
 
 def misfit(requirement: Any) -> str:

@@ -48,7 +48,7 @@ def _items(n: int) -> str:
     return f"{n:,} item{'' if n == 1 else 's'}"
 
 
-MOST_LINES = 20  # reasons and notes on the terminal
+MOST_LINES = 20  # of metrics, reasons and notes together
 
 
 def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
@@ -58,15 +58,17 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, markup=False, emoji=False, width=LOG_WIDTH)
-    if verdict.metrics:
-        _print_metrics(console, wording.worst_first(verdict))
     # Slices whose fall is significant, allowing for their number
     fallen = [m for m in wording.slices(verdict) if m.delta < 0 and m.p_harm is not None and m.p_harm <= ALPHA]
     texts = [*verdict.reasons, *verdict.notes, *(metric.reason for metric in fallen)]
-    for text in texts[:MOST_LINES]:
+    metrics = wording.worst_first(verdict)
+    if metrics:
+        _print_metrics(console, metrics, max(MOST_LINES // 2, MOST_LINES - len(texts)))
+    most = max(MOST_LINES // 2, MOST_LINES - len(metrics))
+    for text in texts[:most]:
         console.print(f"- {plain(wording.one_line(text), 1000)}", soft_wrap=True)
-    if len(texts) > MOST_LINES:
-        console.print(f"- and {len(texts) - MOST_LINES} more: see the report, or verdict.json", soft_wrap=True)
+    if len(texts) > most:
+        console.print(f"- and {len(texts) - most} more: see the report, or verdict.json", soft_wrap=True)
     if verdict.forgetting is not None:
         console.print(wording.one_line(wording.forgetting_text(verdict.forgetting)), soft_wrap=True)
     if report_path is not None:
@@ -74,26 +76,34 @@ def print_verdict(verdict: Verdict, report_path: Path | None) -> None:
     console.print(verdict.verdict, style=f"bold {STYLES[verdict.verdict]}")
 
 
-def _print_metrics(console: Any, metrics: list[MetricVerdict]) -> None:
-    """A table where it fits, else two lines a metric."""
+def _print_metrics(console: Any, metrics: list[MetricVerdict], most: int) -> None:
+    """The first metrics, in at most `most` lines: a table if it fits, else two lines each, then where the rest is."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in wording.COLUMNS:
         table.add_column(column, no_wrap=True, justify="right" if column in wording.NUMBERS else "left")
-    for metric in metrics:
+    for metric in metrics[:most]:
         table.add_row(*wording.cells(metric), style=_style(metric))
     unlimited = console.options.update_width(10_000)
     if console.measure(table, options=unlimited).maximum <= console.width:
         console.print(table)
+        _print_rest(console, len(metrics) - most)
         return
-    for metric in metrics:
+    for metric in metrics[: most // 2]:
         name, *facts, outcome = wording.cells(metric)
         console.print(f"{outcome} {name}", style=_style(metric), soft_wrap=True)
         console.print(
-            "  " + ", ".join(f"{column} {fact}" for column, fact in zip(wording.COLUMNS[1:-1], facts, strict=True))
+            "  " + ", ".join(f"{column} {fact}" for column, fact in zip(wording.COLUMNS[1:-1], facts, strict=True)),
+            soft_wrap=True,
         )
+    _print_rest(console, len(metrics) - most // 2)
+
+
+def _print_rest(console: Any, more: int) -> None:
+    if more > 0:
+        console.print(f"and {plural(more, 'metric')} more: see the report, or verdict.json", soft_wrap=True)
 
 
 def _style(metric: MetricVerdict) -> str:

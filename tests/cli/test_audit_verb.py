@@ -122,3 +122,30 @@ def test_a_run_on_data_that_break_the_policy_stops_before_training(harness: Harn
     assert code == 10
     assert "audit.limits.max_rows.personal_data" in printed
     assert not list(tmp_path.glob("runs/*/checkpoint"))
+
+
+def test_a_secret_does_not_reach_the_config_of_a_run(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINIC_API_KEY", "correct-horse-7")
+    write(tmp_path / "rows.jsonl", [*GOOD, MAIL])
+    key = "sk-abcdefghijklmnopqrstuvwxyz0123456789"
+    system = ["template.system_policy=fixed", "template.system=correct-horse-7"]
+    folder = tmp_path / "conf" / "data"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("sources: {mine: {path: rows.jsonl, licence: CC0-1.0}}\n")
+    code, printed = harness(
+        "train",
+        "experiment=finance_disclaimer",
+        "data=mine",
+        "audit=strict",
+        "tracker=none",
+        f"tracker.project={key}",
+        *system,
+    )
+    assert code == 10, printed
+    (written,) = tmp_path.glob("runs/*/config.yaml")
+    for text in (written.read_text(), printed):
+        assert key not in text
+        assert "correct-horse-7" not in text
+    assert "[removed]" in written.read_text()

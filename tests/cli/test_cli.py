@@ -15,7 +15,7 @@ from harness.cli.parser import parser
 
 VERBS = (
     "run", "audit", "train", "evaluate", "compare", "gate", "report", "serve", "template", "mirror", "doctor",
-    "promote", "registry", "verify", "ci", "score",
+    "promote", "registry", "verify", "ci", "score", "config", "clean",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "vllm", "lm_eval", "wandb", "datasets", "hydra", "scipy", "matplotlib", "pydantic")
 ROOT = Path(__file__).resolve().parents[2]

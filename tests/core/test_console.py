@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import console
 from harness.core.console import progress, silence_libraries
 
 
@@ -96,3 +98,13 @@ def test_what_a_pipe_carries_is_whole_and_in_order(tmp_path: Path) -> None:
     )
     done = shell(f"{sys.executable} work.py", tmp_path)
     assert (done.stdout, done.stderr) == ("before é\ninside “é”\nafter\n", "told\n")
+
+
+@pytest.mark.parametrize(("stream", "ci"), [(Terminal(), True), (io.StringIO(), False)])
+def test_logs_get_a_line_now_and_then_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, ci: bool
+) -> None:
+    monkeypatch.setattr(console, "LOGGED_EVERY_S", 0.2)
+    lines = shown(monkeypatch, stream, ci).splitlines()
+    assert 1 <= len(lines) <= 2
+    assert re.fullmatch(r"  base, candidate: [234]0 of 100 requests, about \d s left", lines[0])

@@ -62,3 +62,21 @@ def test_square_brackets_are_text_and_escapes_are_gone(
 def test_no_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     print_verdict(make_verdict([], "INVALID", ["prompt contracts differ"]), None)
     assert capsys.readouterr().out.splitlines() == ["- prompt contracts differ", "INVALID"]
+
+
+@pytest.mark.parametrize(("metrics", "reasons"), [(40, 1), (40, 40), (2, 40)])
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_long_lists_end_after_twenty_lines_with_the_worst_shown(
+    metrics: int, reasons: int, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    fine = METRICS[0].model_copy(update={"task": "fine"})
+    many = [*[fine.model_copy(update={"metric": f"acc{i}"}) for i in range(metrics - 1)], METRICS[1]]
+    print_verdict(make_verdict(many, "FAIL", [f"reason {i}" for i in range(reasons)]), LONG)
+    lines = capsys.readouterr().out.splitlines()
+    framing = 9  # head and rules of the table, two lines that say where the rest is, path, verdict
+    assert len(lines) <= 20 + framing
+    assert any("smoke/knowledge/acc" in line and "FAIL" in line for line in lines)
+    assert lines[-1] == "FAIL"
+    if metrics == 40:
+        assert any(line.startswith("and ") and line.endswith("see the report, or verdict.json") for line in lines)
