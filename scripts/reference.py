@@ -32,6 +32,7 @@ NOTE = f"<!-- Written by `{COMMAND}`; change the code, not this page. -->"
 RECORD_MODULES = (
     "harness.records.stages",
     "harness.records.gate",
+    "harness.records.sweep",
     "harness.lineage.chain",
     "harness.checkpoint.history",
 )
@@ -41,6 +42,7 @@ FILES = {
     "Evaluation": "`eval/<label>/evaluation.json`",
     "Comparison": "`compare.json`",
     "Verdict": "`verdict.json`",
+    "Sweep": "`sweep-<id>/sweep.json`",
     "Chain": "`evidence.json`",
     "HistoryEntry": "a line of the registry's `history.jsonl`",
 }
@@ -48,6 +50,7 @@ WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number
 VERDICT = "10 FAIL, 11 INCONCLUSIVE, 12 INVALID"
 OWN_CODES = {
     "run": f"{VERDICT}; also 10 if the data exceed a limit of the audit",
+    "sweep": f"{VERDICT}: the gravest of its members",
     "audit": "10 if the data exceed a limit of the audit",
     "train": "10 if the data exceed a limit of the audit",
     "evaluate": "12 if the prompt contract is unsound",

@@ -32,6 +32,12 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--info", action="store_true", help="show where every value of the configuration comes from")
     parser = add_verb(
+        subparsers, "sweep", sweep,
+        does="run every combination of comma-separated values; evaluate them together and compare them",
+        usage="experiment=NAME key=value,value ... [launch.devices=[0,1,...]] [key=value ...]",
+        example="harness sweep experiment=finance_disclaimer train.learning_rate=5e-4,1e-3 train.seed=0,1",
+    )  # fmt: skip
+    parser = add_verb(
         subparsers, "train", train,
         does="run the stages of an experiment up to its checkpoint",
         usage="experiment=NAME [options] [key=value ...]",
@@ -45,7 +51,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from harness.core.redact import command_without_secrets
-    from harness.workflows.compose import config_for, sweep
+    from harness.workflows.compose import config_for
 
     overrides = _with_experiment(options.overrides)
     if options.cfg or options.info:
@@ -55,9 +61,25 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         return train(options)
     if options.multirun:
-        command = command_without_secrets(f"harness run -m {shlex.join(overrides)}")
-        return ExitCode.gravest(sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command)))
+        return sweep(options)
     return _run_one(config_for(overrides), command_without_secrets(f"harness run {shlex.join(overrides)}"))
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Runs a sweep; the gravest exit code of its members. Hydra's own sweepers and launchers run members one by one."""
+    from harness.core.redact import command_without_secrets
+    from harness.report.terminal import print_sweep
+    from harness.workflows import compose
+    from harness.workflows.sweep import run_sweep
+
+    overrides = _with_experiment(options.overrides)
+    command = command_without_secrets(f"harness sweep {shlex.join(overrides)}")
+    if any(override.lstrip("+").startswith("hydra") for override in overrides):
+        codes = compose.sweep(overrides, Path("runs").resolve(), lambda config: _run_one(config, command))
+        return ExitCode.gravest(codes)
+    found, path = run_sweep(overrides, command)
+    print_sweep(found, path)
+    return ExitCode.gravest(ExitCode.DEFECT if one.exit_code is None else one.exit_code for one in found.members)
 
 
 def _run_one(config: "Config", command: str) -> int:

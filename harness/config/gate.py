@@ -201,6 +201,9 @@ class GateConfig(Group):
     sequential: SequentialConfig | None = None
     """Interim looks, so that a clear task can end early; null: none."""
 
+    candidates: Annotated[Count, Field(exclude_if=lambda count: count == 1)] = 1
+    """Number of candidates that this one was chosen from; the level of each pass is divided by it (Bonferroni)."""
+
     task_rules: Annotated[Literal["default", "strict", "smoke"], Field(exclude=True)] = "default"
     """Section of each tasks/<name>/gate.yaml whose rules are added to `rules`. Not recorded, since the rules are."""
 
@@ -216,6 +219,10 @@ class GateConfig(Group):
         if errors := [error for index in range(len(self.rules)) if (error := shadow(self.rules, index))]:
             raise ValueError("; ".join(errors))
         return self
+
+    def pass_level(self, alpha: float | None = None) -> float:
+        """The level of the test that a pass needs, under a rule's own `alpha` where it has one."""
+        return (alpha or self.alpha_pass) / self.candidates
 
     @property
     def fields(self) -> list[str]:

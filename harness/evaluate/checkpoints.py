@@ -6,7 +6,7 @@ started only if requests are left.
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +40,11 @@ LoadTasks = Callable[[], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """Checkpoints to evaluate under one contract, and where results and logs go. Without `looks`: all items at once."""
+    """Checkpoints to evaluate under one contract, and where results and logs go. Without `looks`: all items at once.
+
+    `folders` names the evaluation folder of a label where it is not `out/label`; such an evaluation is recorded under
+    the folder's name.
+    """
 
     checkpoints: Mapping[str, Checkpoint]
     contract: Contract
@@ -50,6 +54,10 @@ class Job:
     load: LoadTasks
     looks: InterimLooks | None
     kept: "PersistentServer | None" = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+    def folder(self, label: str) -> Path:
+        return self.folders.get(label, self.out / label)
 
     @property
     def runs(self) -> Path:
@@ -63,7 +71,7 @@ class Job:
             inputs["looks"] = {**self.looks.identity, "sides": sides}
         if (judge := self.judging(label)) is not None:
             inputs["judge"] = judge.weights_sha256
-        return {**inputs, "label": label}
+        return {**inputs, "label": self.folder(label).name}
 
     def judging(self, label: str) -> Checkpoint | None:
         """The evaluated model that judges a label's answers; None when it is not on the same server."""
@@ -86,8 +94,9 @@ def evaluate_checkpoints(
     looks: InterimLooks | None = None,
     known: Mapping[str, Path] = MappingProxyType({}),
     kept: "PersistentServer | None" = None,
+    folders: Mapping[str, Path] = MappingProxyType({}),
 ) -> dict[str, Path]:
-    """Evaluation folders by label; those in `known` already exist.
+    """Evaluation folders by label: `out/label`, or that in `folders`; those in `known` already exist.
 
     All checkpoints are evaluated under the contract of the last one, so that they can be compared. `looks` need the
     finished evaluations of the models in `looks.in_full`: groups of such models come first. `kept` serves adapters.
@@ -96,7 +105,7 @@ def evaluate_checkpoints(
     """
     last = list(checkpoints.values())[-1]
     contract = contract_of(Path(last.path), Path(last.base_path), config.template)
-    job = Job(checkpoints, contract, config, out, log, load, looks, kept)
+    job = Job(checkpoints, contract, config, out, log, load, looks, kept, folders)
     missing = [label for label in checkpoints if label not in known]
     done: dict[str, Path] = {}
     for label in missing:
@@ -114,10 +123,10 @@ def evaluate_checkpoints(
 
     if done:
         say(f"· evaluation of {', '.join(done)} (unchanged, reused)")
-    folders = {**known, **done}
+    done = {**known, **done}
     for group in sorted(by_base.values(), key=lambda group: not all(map(job.gets_all_items, group))):
-        folders |= _evaluate(job, group, sound, folders)
-    return {label: folders[label] for label in checkpoints}
+        done |= _evaluate(job, group, sound, done)
+    return {label: done[label] for label in checkpoints}
 
 
 def require_saved(folder: Path, base: Path) -> None:
@@ -141,7 +150,7 @@ def _is_final(folder: Path) -> bool:
 
 
 def _finished(job: Job, label: str, work: Callable[[Path], None], accept: Callable[[Path], bool] = _is_final) -> Path:
-    folder, _ = stage(job.runs, job.out / label, EVALUATE, job.inputs(label), work, accept)
+    folder, _ = stage(job.runs, job.folder(label), EVALUATE, job.inputs(label), work, accept)
     return folder
 
 
@@ -230,7 +239,7 @@ def _write_all(
     folders = {}
     for label in evaluation.answers:
         weights = job.checkpoints[label].weights_sha256
-        write = partial(evaluation.write, label, weights, asked_items, repeats.get(label))
+        write = partial(evaluation.write, label, weights, asked_items, repeats.get(label), name=job.folder(label).name)
         folders[label] = _finished(job, label, write, accept)
     return folders
 

@@ -129,7 +129,7 @@ class ServerEvaluation:
                 folders = dict(beside)
                 for label in self.answers:
                     folders[label] = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
-                    self._write(label, "", AskedItems(items, looks.seed), None, folders[label])
+                    self._write(label, "", AskedItems(items, looks.seed), None, folders[label], label)
                 return folders
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
@@ -148,17 +148,29 @@ class ServerEvaluation:
         return agreements
 
     def write(
-        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
+        self,
+        label: str,
+        weights_sha256: str,
+        asked_items: AskedItems,
+        repeat: RepeatAgreement | None,
+        folder: Path,
+        name: str,
     ) -> None:
-        """Writes the evaluation of one model, and has it judged where the suite has a judge."""
-        self._write(label, weights_sha256, asked_items, repeat, folder)
+        """Writes the evaluation of one model under the label `name`, and has it judged where the suite has a judge."""
+        self._write(label, weights_sha256, asked_items, repeat, folder, name)
         if self.judge is not None:
             self.judge.judge(folder)
 
     def _write(
-        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
+        self,
+        label: str,
+        weights_sha256: str,
+        asked_items: AskedItems,
+        repeat: RepeatAgreement | None,
+        folder: Path,
+        name: str,
     ) -> None:
-        answers, seconds = self.answers[label], time.monotonic() - self.started_at
+        answers, seconds = replace(self.answers[label], label=name), time.monotonic() - self.started_at
         shares = None if repeat is None else repeat.flip_shares
         write_evaluation(self.plan, answers, weights_sha256, self.config, folder, seconds, asked_items, shares)
         if repeat is not None:

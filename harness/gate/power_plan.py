@@ -127,7 +127,7 @@ def _may_match(pattern: str, suite: str, task: str) -> bool:
 def _alpha(policy: GateConfig, rule: RuleConfig, n: int | None) -> float:
     """The level at which the rule passes on all items; with interim looks, that of the last look."""
     if policy.sequential is None:
-        return rule.alpha or policy.alpha_pass
+        return policy.pass_level(rule.alpha)
     return looks_at(policy, n or ENUMERATED, alpha=rule.alpha).pass_levels[-1]
 
 

@@ -49,7 +49,7 @@ class Levels:
     ) -> "Levels":
         p_raw = 1.0 if raw is None else raw
         if policy.sequential is None:
-            passing, failing = one.rule.alpha or policy.alpha_pass, one.rule.alpha or policy.alpha_fail
+            passing, failing = policy.pass_level(one.rule.alpha), one.rule.alpha or policy.alpha_fail
             return cls(passing, failing, 1.0 if adjusted is None else adjusted, p_raw, None)
         early = one.comparison.stopped.get(one.metric.task)
         share = guards if one.rule.role == "guard" else 1

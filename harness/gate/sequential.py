@@ -75,7 +75,7 @@ def looks_at(policy: GateConfig, planned: int, guards: int = 1, alpha: float | N
     """
     looks = policy.sequential.looks if policy.sequential else 1
     passing, failing = (min(level, alpha or level) for level in (policy.alpha_pass, policy.alpha_fail))
-    return plan_looks(planned, looks, passing, failing / max(guards, 1))
+    return plan_looks(planned, looks, policy.pass_level(passing), failing / max(guards, 1))
 
 
 def decided(

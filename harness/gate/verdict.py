@@ -153,10 +153,20 @@ def _verdict(
         policy_sha256=sha256_json(policy.model_dump(mode="json")),
         others=[other.baseline for other in comparison.others],
         waivers=list(waivers),
-        notes=_notes(comparison, waivers),
+        notes=[*_selection_note(policy), *_notes(comparison, waivers)],
         forgetting=comparison.forgetting,
         decided_on=today,
     )
+
+
+def _selection_note(policy: GateConfig) -> list[str]:
+    """What the number of candidates does to the levels; empty for a single candidate."""
+    if policy.candidates == 1:
+        return []
+    return [
+        f"one of {policy.candidates} candidates: each pass is tested at alpha {policy.pass_level():.2g} "
+        f"({policy.alpha_pass:g} / {policy.candidates}), so the best of them passes no more easily than a single one"
+    ]
 
 
 def _notes(comparison: Comparison, waivers: Sequence[Waiver]) -> list[str]:

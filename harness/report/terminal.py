@@ -8,6 +8,7 @@ from typing import Any
 from harness.core.console import plain, plural
 from harness.gate.power_plan import PlanLine
 from harness.records.gate import MetricVerdict, Verdict, VerdictName
+from harness.records.sweep import Sweep
 from harness.report import wording
 
 STYLES: dict[VerdictName, str] = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
@@ -108,3 +109,18 @@ def _print_rest(console: Any, more: int) -> None:
 
 def _style(metric: MetricVerdict) -> str:
     return "dim" if metric.role == "info" else STYLES[metric.verdict]
+
+
+def print_sweep(sweep: Sweep, path: Path) -> None:
+    """Prints one line a member, the passing ones first, then the recommendation and where the record is."""
+    order = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2, "INVALID": 3, None: 4}
+    for one in sorted(sweep.members, key=lambda member: (order[member.verdict], -(member.gain or 0.0))):
+        gain, general = ("   ?  " if value is None else f"{100 * value:+6.1f}" for value in (one.gain, one.general))
+        label = one.verdict or one.state.upper()
+        print(f"{label:<12} gain {gain}  general {general}  {plain(one.run)}{'  *' if one.run in sweep.front else ''}")
+        if one.reason:
+            print(f"{'':<12} {plain(one.reason)}")
+    if any(one.gain is not None for one in sweep.members):
+        print("points of 100: mean change of the targets and of the guards; * no other run is better in both")
+    print(f"recommended: {plain(sweep.recommended or 'none')} ({plain(sweep.why)})")
+    print(path)

@@ -217,7 +217,8 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     from omegaconf import OmegaConf
 
     search_user_conf_first()
-    _check_members(overrides)
+    if not any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
+        members_of(overrides)  # those of other sweepers are known only as they are drawn
     folder = (
         runs / ".sweeps" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
     )  # another sweep may start in the same second
@@ -247,13 +248,11 @@ def sweep(overrides: Overrides, runs: Path, job: Callable[[Config], int]) -> lis
     return [int(path.read_text()) for path in sorted(folder.glob("*/exit_code"))]
 
 
-def _check_members(overrides: Overrides) -> None:
-    """Validates every member of a grid before the first one starts. Raises ConfigError that lists the errors by member.
+def members_of(overrides: Overrides) -> list[tuple[list[str], Config]]:
+    """Every member of a grid: its overrides and its validated configuration, in the order of the grid.
 
-    The members of other sweepers are known only as they are drawn.
+    Raises ConfigError that lists the errors of all members.
     """
-    if any(override.lstrip("+").startswith("hydra/sweeper=") for override in overrides):
-        return
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -262,19 +261,21 @@ def _check_members(overrides: Overrides) -> None:
         parsed = OverridesParser.create().parse_overrides(
             [override for override in overrides if not override.startswith("hydra")]
         )
-        members = BasicSweeper.split_arguments(parsed, None)[0]
+        grid = BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException:
         config_for([override for override in overrides if "," not in override])  # names what is wrong, where it can
         raise ConfigError([f"{' '.join(overrides)}: not a list of overrides; quote values with commas"]) from None
+    found: list[tuple[list[str], Config]] = []
     errors: dict[str, list[str]] = {}
-    for member in members:
+    for member in grid:
         try:
-            config_for(member)
+            found.append((list(member), config_for(member)))
         except ConfigError as error:
             for line in error.errors:
                 errors.setdefault(line, []).append(" ".join(member))
     if errors:
-        raise ConfigError([f"{line} (in {len(of)} of {len(members)} members: {of[0]})" for line, of in errors.items()])
+        raise ConfigError([f"{line} (in {len(of)} of {len(grid)} members: {of[0]})" for line, of in errors.items()])
+    return found
 
 
 @contextmanager

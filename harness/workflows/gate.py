@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.checkpoint.resolve import resolve_evaluation
-from harness.config.experiment import validate
+from harness.config.experiment import read_yaml, validate
 from harness.config.gate import GateConfig
 from harness.core.console import say
-from harness.core.errors import EvidenceFault, UsageError
+from harness.core.errors import ConfigError, EvidenceFault, UsageError
 from harness.core.layout import RunFolder
 from harness.core.paths import write_text
 from harness.core.redact import command_without_secrets
@@ -56,10 +56,32 @@ def reach_decision(
     paths = None
     try:
         paths = evaluations()
+        policy = as_one_of_a_sweep(policy, paths)
         comparison = compared(paths, names, policy, items_sha256)
     except EvidenceFault as fault:
         comparison = _incomparable(names, str(fault))
     return Decision(policy, comparison, decide(policy, comparison), paths)
+
+
+def as_one_of_a_sweep(policy: GateConfig, paths: EvidencePaths) -> GateConfig:
+    """The policy, with at least as many candidates as the sweep had that the candidate belongs to.
+
+    The best of several was chosen by its scores, so it must pass at the stricter level that `gate.candidates` sets.
+    Raises EvidenceFault where the run's configuration cannot be read.
+    """
+    if paths.data is None or not (path := RunFolder.of_checkpoint(paths.data).config).is_file():
+        return policy
+    try:
+        members = int(read_yaml(path).get("gate", {}).get("candidates", 1))
+    except (ConfigError, AttributeError, TypeError, ValueError) as error:
+        raise EvidenceFault(
+            f"{path} cannot be read, so it is unknown from how many candidates this one was chosen: {error}. "
+            "Run the experiment again"
+        ) from None
+    if members <= policy.candidates:
+        return policy
+    say(f"· the candidate is one of {members} of a sweep: every pass is tested at a level divided by {members}")
+    return policy.model_copy(update={"candidates": members})
 
 
 def compared(

@@ -123,7 +123,7 @@ def test_every_unknown_option_is_named_at_once(harness: Harness) -> None:
 @pytest.mark.parametrize(
     ("typed", "lines"),
     [
-        ("", ["VERB", "VERB: one of run, train, audit,", "example: harness run experiment="]),
+        ("", ["VERB", "VERB: one of run, sweep, train,", "example: harness run experiment="]),
         (
             "score disclaimer",
             ["RESPONSES.jsonl", "RESPONSES.jsonl: rows with id, prompt and response", "example: harness score discl"],

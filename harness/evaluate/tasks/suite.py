@@ -52,7 +52,7 @@ def detectable_drops(config: EvaluationConfig, sizes: dict[str, int | None]) -> 
     for task in config.tasks:
         size = sizes[task.name]
         items = task.limit or 0 if size is None else size
-        drops = tuple(smallest_drop(items, share, gate.alpha_pass, gate.power) for share in DISCORDANCES)
+        drops = tuple(smallest_drop(items, share, gate.pass_level(), gate.power) for share in DISCORDANCES)
         result.append(DetectableDrop(task.name, items, size is not None, drops))
     return result
 
@@ -86,7 +86,7 @@ def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop]) -> st
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
     lines = [
         f"suite {config.suite.name}, policy {gate.name}: the smallest drop, in points, that is detected with a",
-        f"probability of {gate.power:.0%} (one-sided alpha {gate.alpha_pass:g}) if {shares} of the answers differ",
+        f"probability of {gate.power:.0%} (one-sided alpha {gate.pass_level():g}) if {shares} of the answers differ",
         f"{'task':<24} {'items':>6}   drop",
     ]
     for one in tasks:
