@@ -1,11 +1,12 @@
 """`harness compare` and `harness gate`: compare two evaluations, and decide on them by a policy."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.cli.arguments import Parser, Subparsers, add_runs_dir, add_verb
-from harness.core.errors import ExitCode, UsageError
+from harness.core.errors import EvidenceFault, ExitCode, UsageError
 
 
 def register(subparsers: Subparsers) -> None:
@@ -21,12 +22,17 @@ def register(subparsers: Subparsers) -> None:
         does="decide by a policy whether a candidate may replace the baseline",
         usage="BASELINE CANDIDATE [options] [policy=NAME], or --plan [policy=NAME] [suite=NAME]",
         example="""harness gate runs/NAME/eval/base runs/NAME policy=strict --out verdict
+         harness gate BASELINE CANDIDATE --init-policy policy.yaml
          harness gate --plan policy=strict suite=general""",
     )  # fmt: skip
     _add_evaluations(parser, "?")  # --plan takes no evaluations
     parser.add_argument(
         "--plan", action="store_true", help="show what the policy can decide on suite=NAME, before any run"
     )
+    parser.add_argument(
+        "--init-policy", type=Path, metavar="FILE",
+        help="write a policy that guards every metric of the two evaluations to FILE (.yaml), and decide nothing",
+    )  # fmt: skip
     parser.add_argument(
         "--like", metavar="RUN", help="with --plan: a run or gate folder; plan with its measured discordance"
     )
@@ -68,13 +74,15 @@ def gate(options: argparse.Namespace) -> int:
 
     name, others = _policy(options.overrides)
     if options.plan:
-        return _plan(options, name or "default", others)
+        return _plan(options, name, others)
     if others:
         raise UsageError(f"gate takes only policy=NAME or policy=PATH, not {', '.join(others)}")
     if options.candidate is None:
         raise UsageError(
             "gate needs two evaluations: harness gate BASELINE CANDIDATE. Without any: harness gate --plan suite=NAME"
         )
+    if options.init_policy is not None:
+        return _init_policy(options, name)
     verdict, report = gate_evaluations(
         options.baseline, options.candidate, name or "default", options.out, options.runs_dir, options.anchor
     )
@@ -82,7 +90,33 @@ def gate(options: argparse.Namespace) -> int:
     return verdict.exit_code
 
 
-def _plan(options: argparse.Namespace, policy: str, overrides: Sequence[str]) -> int:
+def _init_policy(options: argparse.Namespace, policy: str | None) -> int:
+    """Writes the proposed policy, and prints it with the command that uses it. INVALID where nothing is comparable."""
+    from harness.core.paths import write_text
+    from harness.gate.propose import proposed_policy
+    from harness.workflows.gate import compare_evaluations
+
+    path: Path = options.init_policy
+    if policy is not None:
+        raise UsageError(f"--init-policy writes a policy of its own; leave out policy={policy}")
+    if path.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--init-policy {path}: name a .yaml file, such as policy.yaml")
+    if path.exists():
+        raise UsageError(f"{path} exists; name another file, or remove it")
+    comparison = compare_evaluations(options.baseline, options.candidate, options.runs_dir)
+    if comparison.faults:
+        raise EvidenceFault("; ".join(comparison.faults))
+    text = proposed_policy(comparison, path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    print(text.rstrip())
+    command = ["harness", "gate", options.baseline, options.candidate, f"policy={path}"]
+    print(f"\nwritten: {path}. Read the margins, then decide: {shlex.join(command)}")
+    return ExitCode.DONE
+
+
+def _plan(options: argparse.Namespace, policy: str | None, overrides: Sequence[str]) -> int:
+    from harness.evaluate.tasks.suite import metric_sizes
     from harness.gate.power_plan import earlier, plan, task_sizes
     from harness.report.terminal import print_plan
     from harness.workflows.compose import config_for
@@ -92,7 +126,9 @@ def _plan(options: argparse.Namespace, policy: str, overrides: Sequence[str]) ->
         raise UsageError("gate --plan takes no evaluations. To plan with an earlier comparison, use --like RUN.")
     config = config_for(overrides)
     like = earlier(options.like, options.runs_dir) if options.like else None
-    print_plan(plan(policy_named(policy), config.suite.name, task_sizes(config), like), like is not None)
+    rules = policy_named(policy) if policy else config.gate
+    metrics = metric_sizes(config.tasks, config.suite.seed)
+    print_plan(plan(rules, config.suite.name, task_sizes(config.tasks), like, metrics), like is not None)
     return ExitCode.DONE
 
 

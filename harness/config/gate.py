@@ -204,8 +204,8 @@ class GateConfig(Group):
     candidates: Annotated[Count, Field(exclude_if=lambda count: count == 1)] = 1
     """Number of candidates that this one was chosen from; the level of each pass is divided by it (Bonferroni)."""
 
-    task_rules: Annotated[Literal["default", "strict", "smoke"], Field(exclude=True)] = "default"
-    """Section of each tasks/<name>/gate.yaml whose rules are added to `rules`. Not recorded, since the rules are."""
+    task_rules: Annotated[Literal["default", "strict", "smoke", "none"], Field(exclude=True)] = "default"
+    """Section of each tasks/<name>/gate.yaml whose rules are added to `rules`; none: no rules are. Not recorded."""
 
     @field_validator("rules")
     @classmethod

@@ -21,7 +21,7 @@ from harness.config.group import Group
 from harness.core import resources
 from harness.core.errors import ConfigError
 
-DEFAULT = "default"
+DEFAULT, NO_RULES = "default", "none"
 
 
 class TaskRule(RuleConfig):
@@ -86,6 +86,8 @@ def with_task_rules(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 def _task_rules(section: str) -> list[dict[str, Any]]:
     """The rules of all gate.yaml files in the form of a policy's rules, sorted by task."""
+    if section == NO_RULES:
+        return []
     files = {
         path.parent.name: path for root in resources.task_roots() for path in root.glob(f"*/{resources.TASK_GATE}")
     }

@@ -68,7 +68,10 @@ def _not_measured(policy: GateConfig, comparison: Comparison, today: date) -> It
         if role not in roles:
             yield f"policy {policy.name} requires a {role}, but none was measured"
     if not roles:
-        yield "no metric was tested: no guard or target of the policy matches any"
+        yield (
+            "no metric was tested: no guard or target of the policy matches any. policy=any guards every metric "
+            "between 0 and 1; --init-policy FILE writes a policy for what was measured"
+        )
 
 
 def _misfits(rule: RuleConfig, metric: MetricComparison) -> Iterator[str]:

@@ -1,15 +1,16 @@
 """Plans an evaluation: what a policy can decide on a suite, before anything is evaluated."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from scipy.stats import binom, norm
 
-from harness.config.experiment import Config
+from harness.config.experiment import TaskConfig
 from harness.config.gate import GateConfig, RuleConfig, WaiverConfig
 from harness.core.console import plural
 from harness.core.errors import DataError
@@ -76,16 +77,21 @@ class PlanLine:
 
 
 def plan(
-    policy: GateConfig, suite: str, sizes: Mapping[str, int | None], like: Sequence[Expected] | None = None
+    policy: GateConfig,
+    suite: str,
+    sizes: Mapping[str, int | None],
+    like: Sequence[Expected] | None = None,
+    metrics: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> list[PlanLine]:
     """A line for every deciding rule and every metric or task of the suite that it applies to.
 
-    `sizes` are the items of each task, None where unknown; `like` are metrics that were measured earlier. A required
-    rule or role that the suite has no task for gets a line that says so.
+    `sizes` are the items of each task, `metrics` those of each metric of a task; both None or missing where unknown.
+    `like` are metrics that were measured earlier. A required rule or role that the suite has no task for gets a line
+    that says so.
     """
     lines: list[PlanLine] = []
     for rule in policy.rules:
-        matched = list(_lines(policy, rule, suite, sizes, like))
+        matched = list(_lines(policy, rule, suite, sizes, like, metrics))
         lines += [line for line in matched if line.role != "info"]
         if not matched and not rule.optional:
             why = f"INVALID: suite={suite} has no task with this metric, unless one of its groups holds it"
@@ -101,8 +107,29 @@ def plan(
     return lines
 
 
+def only_invalid(policy: GateConfig, suite: str, tasks: Iterable[str]) -> list[str]:
+    """Why an evaluation of these tasks can only end INVALID under the policy, whatever it measures; empty: it need not.
+
+    `tasks` are the tasks of the suite, groups and their members alike.
+    """
+    lines = plan(policy, suite, dict.fromkeys(tasks))
+    waived = {rule.metric for rule in policy.rules if isinstance(rule.on_missing, WaiverConfig)}
+    found = [line.outlook.removeprefix("INVALID: ") for line in lines if line.outcome == "invalid"]
+    keys = [line.name for line in lines if line.outcome == "invalid"]
+    return [
+        why if key == "*/*/*" else f"rule {key}: {why}"
+        for key, why in zip(keys, found, strict=True)
+        if key not in waived
+    ]
+
+
 def _lines(
-    policy: GateConfig, rule: RuleConfig, suite: str, sizes: Mapping[str, int | None], like: Sequence[Expected] | None
+    policy: GateConfig,
+    rule: RuleConfig,
+    suite: str,
+    sizes: Mapping[str, int | None],
+    like: Sequence[Expected] | None,
+    metrics: Mapping[str, Mapping[str, int]],
 ) -> Iterator[PlanLine]:
     known = [one for one in like or [] if fnmatchcase(f"{suite}/{one.task}/{one.metric}", rule.metric)]
     for one in known:
@@ -112,7 +139,13 @@ def _lines(
     planned = {one.task for one in known}
     metric = rule.metric.rpartition("/")[2]
     for task, size in sizes.items():
-        if task not in planned and _may_match(rule.metric, suite, task):
+        if task in planned:
+            continue
+        if own := metrics.get(task):
+            for name, count in own.items():
+                if fnmatchcase(key := f"{suite}/{task}/{name}", rule.metric):
+                    yield _line(policy, rule, key, count, None)
+        elif _may_match(rule.metric, suite, task):
             yield _line(policy, rule, f"{suite}/{task}/{metric}", size, None)
 
 
@@ -269,12 +302,12 @@ def _expected(metric: MetricComparison) -> Expected:
     return Expected(metric.task, metric.metric, metric.n, metric.baseline, spread, design, bounded, size, heaviest)
 
 
-def task_sizes(config: Config) -> dict[str, int | None]:
-    """Items of every task of the configuration: by its own files and its limit; None where neither is known."""
+def task_sizes(tasks: Sequence[TaskConfig]) -> dict[str, int | None]:
+    """Items of every task: by its own files and its limit; None where neither is known."""
     from harness.data.evaluation_items import domain_items
 
     sizes: dict[str, int | None] = {}
-    for task in config.tasks:
+    for task in tasks:
         own = len(domain_items([task])) or None
         sizes[task.name] = min(own, task.limit) if own and task.limit else own or task.limit
     return sizes

@@ -90,6 +90,7 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
 
     `command` is what the user typed; the report repeats it.
     """
+    require_decidable(config)
     run = Run.of(config)
     started = time.time()
     with store.locked(run.folder.path):
@@ -106,6 +107,19 @@ def run_experiment(config: Config, command: str) -> tuple[Verdict, Path]:
         ):  # only the report was rewritten
             store.write_json(run.folder.record, finished)
     return verdict, report
+
+
+def require_decidable(config: Config) -> None:
+    """Raises ConfigError where the verdict can only be INVALID, since the suite lacks what the policy demands."""
+    from harness.evaluate.tasks.index import members
+    from harness.gate.power_plan import only_invalid
+
+    policy, suite = config.gate, config.suite.name
+    reasons = only_invalid(policy, suite, members([task.name for task in config.tasks]))
+    if reasons:
+        raise ConfigError(
+            f"gate={policy.name}: the verdict could only be INVALID, so nothing was started: {why}" for why in reasons
+        )
 
 
 def train(run: Run) -> Checkpoint:

@@ -36,7 +36,7 @@ from harness.records.sweep import Sweep, SweepMember
 from harness.workflows.checkpoint_selection import base_checkpoint
 from harness.workflows.compose import members_of
 from harness.workflows.evaluate import tasks_of
-from harness.workflows.run import Run, run_experiment, train
+from harness.workflows.run import Run, require_decidable, run_experiment, train
 
 SWEEP = "sweep.json"
 KILLED = range(-64, 0)  # exit codes of processes that a signal ended
@@ -111,6 +111,8 @@ def run_sweep(overrides: Sequence[str], command: str) -> tuple[Sweep, Path]:
     ]
     if len({one.run.id for one in members}) < count:
         raise ConfigError(["two members of the sweep are the same run: give every value once"])
+    for one in members:
+        require_decidable(one.run.config)
     runs = members[0].run.runs
     progress = _Progress(runs / f"sweep-{store.sha256_json([one.run.id for one in members])[:10]}", command, members)
     with store.locked(progress.folder):

@@ -23,7 +23,7 @@ EXPECTED = {
     "audit": 2,
     "data": 9,
     "experiment": 5,
-    "gate": 5,
+    "gate": 6,
     "model": 7,
     "serve": 1,
     "suite": 6,

@@ -210,7 +210,7 @@ def test_faults_of_a_policy_keep_their_places() -> None:
     everything = {"metric": "*/*/*", "role": "info", "margn": "2 points"}
     with pytest.raises(ConfigError, match=r"rules\.1\.margn"):
         own_policy({"metric": "*/quiz/acc", "role": "guard", "margin": "1 points"}, everything)
-    with pytest.raises(ConfigError, match=r"task_rules: .*'default', 'strict' or 'smoke'"):
+    with pytest.raises(ConfigError, match=r"task_rules: .*'default', 'strict', 'smoke' or 'none'"):
         own_policy({"metric": "*/quiz/acc", "role": "guard", "margin": "1 points"}, task_rules="strikt")
 
 

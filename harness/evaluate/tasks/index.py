@@ -35,6 +35,11 @@ def datasets_of(names: list[str]) -> set[str] | None:
     return None if None in datasets else set(datasets) - {NO_DATASET}
 
 
+def members(names: list[str]) -> set[str]:
+    """The tasks that the named tasks and groups consist of, without loading them, and the names themselves."""
+    return {*names, *(str(leaf["name"]) for leaf in _leaves(names, {**stock_index(), **_own_index()}))}
+
+
 def _leaves(members: list[Any], index: Index, above: str | None = None) -> Iterator[dict[str, Any]]:
     """The tasks below names and inline members of groups. A group may set the dataset of its members."""
     for member in members:

@@ -1,7 +1,9 @@
 """What a suite can show: the number of items of each task, and the smallest drop that they detect."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,31 @@ def sizes(tasks: Sequence[TaskConfig], loaded: dict[str, Any]) -> dict[str, int 
         return min(task.limit or sys.maxsize, len(loaded["tasks"][leaf].eval_docs))
 
     return {task.name: sum(evaluated(task, leaf) for leaf in leaves(loaded, task.name)) for task in tasks}
+
+
+def metric_sizes(tasks: Sequence[TaskConfig], seed: int) -> dict[str, dict[str, int]]:
+    """Items that each metric has, by task, for the tasks under tasks/ that have a behaviour.
+
+    Which metrics an item has is what the task's own code returns for an empty answer; `seed` draws the sample that a
+    limit takes, as an evaluation does. A task whose code cannot grade an empty answer is left out.
+    """
+    from harness.behavior.registry import behavior_folders
+    from harness.evaluate.tasks.load import load_tasks, seeded_samples
+
+    folders = behavior_folders()
+    own = [task for task in tasks if task.name in folders]
+    if not own:
+        return {}
+    loaded = load_tasks(own, None)
+    samples = seeded_samples(loaded, own, seed)
+    found: dict[str, dict[str, int]] = {}
+    for task in own:
+        code = loaded["tasks"][task.name]
+        chosen = samples.get(task.name, range(len(code.eval_docs)))
+        with suppress(Exception):  # the task's own code; its sizes then stand for all its metrics
+            graded = [code.process_results(code.eval_docs[index], [""]) for index in chosen]
+            found[task.name] = dict(Counter(metric for metrics in graded for metric in metrics))
+    return found
 
 
 def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
