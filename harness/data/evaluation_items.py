@@ -105,17 +105,19 @@ TEXTS = ("passage", "question", "instruction", "input")
 def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
     """id, prompt text and answers of every item of the tasks that are folders under tasks/.
 
-    The items of stock lm-eval tasks are not included.
+    The items of stock lm-eval tasks are not included. In a folder without a behaviour, where the rows are those of an
+    lm-eval task of any form, a row without an id is named by its file and number.
     """
     found: list[dict[str, Any]] = []
     for task in tasks:
         for folder in (root / task.name for root in resources.task_roots()):
-            found += [item for path in sorted(folder.glob("*.jsonl")) for item in _items(path)]
+            own = (folder / FILE).is_file()
+            found += [item for path in sorted(folder.glob("*.jsonl")) for item in _items(path, own)]
     return found
 
 
-def read_items(path: Path) -> list[dict[str, Any]]:
-    """The items of a file in JSON lines. Raises DataError for a line that is not an item."""
+def read_items(path: Path, ids: bool = True) -> list[dict[str, Any]]:
+    """The items of a file in JSON lines, with an id unless `ids` is false. Raises DataError for any other line."""
     rows = []
     for number, line in enumerate(path.read_text().split("\n"), 1):
         if not line.strip():
@@ -124,14 +126,17 @@ def read_items(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path} line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict) or "id" not in row:
-            raise DataError(f"{path} line {number} is not a JSON object with an id")
+        if not isinstance(row, dict) or (ids and "id" not in row):
+            raise DataError(
+                f"{path} line {number} is not a JSON object{' with an id' if ids else ''}; correct it there"
+            )
         rows.append(row)
     return rows
 
 
-def _items(path: Path) -> list[dict[str, Any]]:
-    return [{"id": row["id"], "text": _shown(row), "answers": _choices(row)} for row in read_items(path)]
+def _items(path: Path, own: bool) -> list[dict[str, Any]]:
+    rows = enumerate(read_items(path, ids=own), 1)
+    return [{"id": row.get("id", f"{path.name}:{n}"), "text": _shown(row), "answers": _choices(row)} for n, row in rows]
 
 
 def _shown(row: Mapping[str, Any]) -> str:

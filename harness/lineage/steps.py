@@ -21,6 +21,8 @@ from harness.records.stages import Dataset, Evaluation
 from harness.results.evidence import read_evidence
 from harness.results.results_file import results_files
 
+READ = (".json", ".jsonl", ".parquet")  # the files of an evaluation that are read
+
 
 def steps_of(paths: EvidencePaths) -> list[ChainStep]:
     """The steps that the files describe now, in order; a stage without files is left out.
@@ -207,12 +209,15 @@ def _stage_step(
     stage: str, folder: Path, paths: EvidencePaths, inputs: dict[str, str], outputs: dict[str, str]
 ) -> ChainStep:
     manifest = read_manifest(folder) or {}
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    if not manifest and stage.startswith((BASELINE_STAGE, CANDIDATE_STAGE, FURTHER)):
+        found = [path for path in found if path.suffix in READ]  # made elsewhere: what else lies there is not evidence
     return ChainStep(
         stage=stage,
         folder=_relative_to(folder, paths.decision),
         inputs=inputs,
         outputs=outputs,
-        files={p.relative_to(folder).as_posix(): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+        files={path.relative_to(folder).as_posix(): sha256_file(path) for path in found},
         fingerprint=str(manifest.get("fingerprint", "")),
     )
 

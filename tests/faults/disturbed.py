@@ -110,8 +110,8 @@ class World:
         return self.start(*arguments, before=before, limit=limit).ended()
 
     def temporary(self) -> list[str]:
-        """Left-over working folders under runs/."""
-        return [str(path) for path in self.project.glob("runs/**/.tmp-*")]
+        """Left-over temporary files and folders under runs/."""
+        return [str(path) for path in self.project.glob("runs/**/.*.tmp-*")]
 
     def answered(self) -> int:
         """Answers that the journals hold."""

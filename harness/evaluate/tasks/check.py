@@ -23,20 +23,58 @@ class FunctionTag(str):
 
 def check_suite_files(names: Iterable[str]) -> None:
     """Raises ConfigError with all errors of the user's YAML files that define the named tasks, groups or tags."""
+    from harness.evaluate.tasks.index import members
+
     wanted = set(names)
     errors: list[str] = []
-    for root in resources.task_roots()[1:]:
-        for path in sorted(root.rglob("*.yaml")):
-            if path.name in ("behavior.yaml", "gate.yaml") or not path.is_file():
-                continue
-            config = _read(path)
-            if isinstance(config, str):
-                if wanted & {path.stem, path.parent.name}:
-                    errors.append(config)
-            elif wanted & _names(config):
-                errors += [f"{path}: {error}" for error in _errors(config, path)]
+    files: dict[str, Path] = {}
+    own = list(_own_files())
+    if own:
+        wanted |= members(sorted(wanted))
+    for path, config in own:
+        if isinstance(config, str):
+            if wanted & {path.stem, path.parent.name}:
+                errors.append(config)
+            continue
+        if wanted & _names(config):
+            errors += [f"{path}: {error}" for error in _errors(config, path)]
+        name = next((config[key] for key in ("task", "group") if isinstance(config.get(key), str)), None)
+        if name in wanted and (first := files.setdefault(name, path)) != path:
+            errors.append(
+                f"{path}: task {name} is also defined in {first}; give one of them another name, or remove it"
+            )
     if errors:
         raise ConfigError(errors)
+
+
+def with_code(names: Iterable[str]) -> dict[str, Path]:
+    """The user's YAML files that name Python code (`!function`), by the named task that they define or include."""
+    wanted = set(names)
+    found: dict[str, Path] = {}
+    for path, config in _own_files():
+        if isinstance(config, str) or not wanted & _names(config):
+            continue
+        try:
+            config = _with_includes(config, path, ())
+        except ConfigError:
+            continue  # check_suite_files says what is wrong with it
+        if _has_code(config):
+            found |= dict.fromkeys(wanted & _names(config), path)
+    return found
+
+
+def _has_code(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_code, value.values()))
+    return any(map(_has_code, value)) if isinstance(value, list) else isinstance(value, FunctionTag)
+
+
+def _own_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
+    """The YAML files of the user's tasks: their values, or why they cannot be read."""
+    for root in resources.task_roots()[1:]:
+        for path in sorted(root.rglob("*.yaml")):
+            if path.name not in ("behavior.yaml", "gate.yaml") and path.is_file():
+                yield path, _read(path)
 
 
 def _read(path: Path) -> dict[str, Any] | str:

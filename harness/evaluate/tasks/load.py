@@ -173,6 +173,19 @@ def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
     return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
 
 
+def _beside(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """A task's `dataset_kwargs`; data files that exist beside its YAML file are named by their whole paths."""
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, str) and "://" not in value and next(folder.glob(value), None) is not None:
+            return str((folder / value).resolve())
+        if isinstance(value, dict):
+            return {key: placed(one) for key, one in value.items()}
+        return [placed(one) for one in value] if isinstance(value, list) else value
+
+    return {key: placed(value) if key in ("data_files", "data_dir") else value for key, value in given.items()}
+
+
 def _factory(task: TaskConfig, hub: Hub, errors: TaskErrors) -> Any:
     """A task factory of lm-eval that applies our overrides to every entry it reads, and collects errors."""
     from lm_eval.tasks._factory import TaskFactory
@@ -180,6 +193,8 @@ def _factory(task: TaskConfig, hub: Hub, errors: TaskErrors) -> Any:
     class LocalFactory(TaskFactory):
         def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
+            if entry.yaml_path and isinstance(given := config.get("dataset_kwargs"), dict):
+                config["dataset_kwargs"] = _beside(Path(entry.yaml_path).parent, given)
             if task.num_fewshot is not None and "output_type" in config:
                 config["num_fewshot"] = task.num_fewshot
             if task.max_new_tokens is not None and "generation_kwargs" in config:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.config.experiment import EvaluationConfig, TaskConfig
 from harness.core.errors import NetworkFault
-from harness.evaluate.tasks.check import check_suite_files
+from harness.evaluate.tasks.check import check_suite_files, with_code
+from harness.evaluate.tasks.index import members
 from harness.stats.power import n_for_noninferiority
 
 DISCORDANCES = (0.10, 0.20)
@@ -72,8 +73,9 @@ def sizes(tasks: Sequence[TaskConfig], loaded: dict[str, Any]) -> dict[str, int 
 def metric_sizes(tasks: Sequence[TaskConfig], seed: int) -> dict[str, dict[str, int]]:
     """Items that each metric has, by task, for the tasks under tasks/ that have a behaviour.
 
-    Which metrics an item has is what the task's own code returns for an empty answer; `seed` draws the sample that a
-    limit takes, as an evaluation does. A task whose code cannot grade an empty answer is left out.
+    Which metrics an item has is what the task's grader returns for an empty answer; `seed` draws the sample of a limit,
+    as an evaluation does. No code of the user's tasks is run: for them the behaviour's own metrics count. A task
+    whose grader takes no empty answer is left out.
     """
     from harness.behavior.registry import behavior_folders
     from harness.evaluate.tasks.load import load_tasks, seeded_samples
@@ -82,24 +84,51 @@ def metric_sizes(tasks: Sequence[TaskConfig], seed: int) -> dict[str, dict[str, 
     own = [task for task in tasks if task.name in folders]
     if not own:
         return {}
-    loaded = load_tasks(own, None)
-    samples = seeded_samples(loaded, own, seed)
-    found: dict[str, dict[str, int]] = {}
-    for task in own:
+    untrusted = with_code(task.name for task in own)
+    found: dict[str, dict[str, int]] = {
+        name: dict(Counter(metric for row in behavior_rows(name) for metric in _metrics(name, row)))
+        for name in untrusted
+    }
+    ready = [task for task in own if task.name not in untrusted]
+    loaded = load_tasks(ready, None)
+    samples = seeded_samples(loaded, ready, seed)
+    for task in ready:
         code = loaded["tasks"][task.name]
         chosen = samples.get(task.name, range(len(code.eval_docs)))
-        with suppress(Exception):  # the task's own code; its sizes then stand for all its metrics
+        with suppress(Exception):  # a grader may need an answer; the task's size then stands for all its metrics
             graded = [code.process_results(code.eval_docs[index], [""]) for index in chosen]
             found[task.name] = dict(Counter(metric for metrics in graded for metric in metrics))
     return found
 
 
+def behavior_rows(name: str) -> list[dict[str, Any]]:
+    """The items of a task with a behaviour, read without the task's own code; empty where it has no items.jsonl."""
+    from harness.behavior.registry import behavior_folders
+    from harness.data.evaluation_items import ITEMS, read_items
+
+    folder = behavior_folders().get(name)
+    return read_items(folder / ITEMS) if folder is not None and (folder / ITEMS).is_file() else []
+
+
+def _metrics(name: str, row: dict[str, Any]) -> Iterable[str]:
+    from harness.evaluate.domain import behavior_metrics
+
+    return behavior_metrics(name, row, "")
+
+
 def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
-    """As `sizes`, loading the tasks; None where a task's data are not on this machine."""
+    """As `sizes`, loading the tasks; None where a task's data are not on this machine.
+
+    No code of the user's tasks is run: their items are counted where they lie in an items.jsonl, and are unknown else.
+    """
     from harness.evaluate.tasks.load import load_tasks
 
     result: dict[str, int | None] = {}
     for task in config.tasks:
+        if with_code(members([task.name])):
+            own = len(behavior_rows(task.name))
+            result[task.name] = min(task.limit or sys.maxsize, own) if own else None
+            continue
         try:
             result |= sizes([task], load_tasks([task], Path(config.hub_dir) if config.hub_dir else None))
         except NetworkFault:
@@ -110,6 +139,7 @@ def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
 def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop]) -> str:
     """A table of tasks, items and smallest drops (in points)."""
     gate = config.gate
+    coded = {one.task for one in tasks if with_code(members([one.task]))}
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
     lines = [
         f"suite {config.suite.name}, policy {gate.name}: the smallest drop, in points, that is detected with a",
@@ -118,7 +148,12 @@ def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop]) -> st
     ]
     for one in tasks:
         drops = " / ".join("none" if drop is None else f"{100 * drop:.1f}" for drop in one.drops)
-        at_most = "" if one.known else "  (its data are missing: this is the limit of each task)"
+        why = (
+            "its items are known to its code alone, which is not run here"
+            if one.task in coded
+            else "its data are missing"
+        )
+        at_most = "" if one.known else f"  ({why}: this is the limit of each task)" if one.items else f"  ({why})"
         items = str(one.items) if one.known or one.items else "?"
         lines.append(f"{one.task:<24} {items:>6}   {drops if one.items else '?'}{at_most}")
     if config.suite.skip:
