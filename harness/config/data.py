@@ -181,6 +181,9 @@ class AuditConfig(Group):
     decontaminate: dict[str, Any] = {}
     """Settings of the search for evaluation items among the rows."""
 
+    semantic: Annotated[dict[str, Any] | Literal[False], Field(exclude_if=lambda given: given == {})] = {}
+    """Settings of the search for evaluation items in other words; false: it is not made."""
+
     licences: dict[str, Any] = {}
     """The use of the model, and which licences that use allows."""
 

@@ -19,8 +19,10 @@ from harness.core.layout import AUDIT
 from harness.core.store import sha256_json
 from harness.data.decontaminate import Decontamination
 from harness.data.filtering import FilterChain
+from harness.data.filters.protocol import Filter
 from harness.data.patterns import PatternCounter
 from harness.data.row import DataRow
+from harness.data.semantic import semantic_filters
 from harness.data.settings import action_of, filters_of, section
 from harness.data.sources import Origin, find_sources, require_usable
 from harness.data.staging import MixPlan, StagedRows
@@ -143,7 +145,7 @@ def audit(
         origins = usable_sources(data, config, hub_dir)
     decontamination = Decontamination(items, section("decontaminate", config.decontaminate))
     with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
-        staged = StagedRows(data, config, filter_chain(config, decontamination, data), Path(folder))
+        staged = StagedRows(data, config, filter_chain(config, decontamination, data, items), Path(folder))
         with closing(staged):
             staged.stage(origins)
             plan = staged.plan()
@@ -171,12 +173,14 @@ def _require_installed() -> None:
         raise MissingDependency(missing, "the audit", "data")
 
 
-def filter_chain(config: AuditConfig, decontamination: Decontamination, data: DataConfig) -> FilterChain:
-    """Decontamination, then the configured filters. Raises ConfigError with every error in their settings."""
+def filter_chain(
+    config: AuditConfig, decontamination: Decontamination, data: DataConfig, items: Sequence[EvaluationItem] = ()
+) -> FilterChain:
+    """Both tiers of decontamination, then the configured filters. Raises ConfigError with every error in settings."""
     filters = [(filter_, action_of(filter_.code.split(" ")[0], config)) for filter_ in filters_of(config, data)]
-    first = (decontamination, "drop")
+    first: list[tuple[Filter, str]] = [(decontamination, "drop"), *semantic_filters(items, config.semantic)]
     by_source = {name: source.actions for name, source in data.sources.items()}
-    return FilterChain([first, *filters], section("dedupe", config.dedupe), by_source)
+    return FilterChain([*first, *filters], section("dedupe", config.dedupe), by_source)
 
 
 _NOTED = 20

@@ -18,7 +18,7 @@ FILTERS = {
     "behavior": "harness.data.filters.behavior:BehaviorConflict",
     "quality": "harness.data.filters.quality:Quality",
 }
-GLOBAL_CODES = ("contamination", "duplicate", "outlier", "malformed")
+GLOBAL_CODES = ("contamination", "paraphrase", "duplicate", "outlier", "malformed")
 ACTIONS = ("drop", "redact", "flag")
 
 
@@ -63,6 +63,7 @@ def make_filter(name: str, values: dict[str, Any]) -> Filter:
 SECTIONS = {
     "dedupe": "harness.data.dedupe:DedupeConfig",
     "decontaminate": "harness.data.decontaminate:DecontaminateConfig",
+    "semantic": "harness.data.semantic:SemanticConfig",
     "licences": "harness.data.licences:LicencePolicy",
     "outliers": "harness.data.staging:OutlierConfig",
     "patterns": "harness.data.patterns:PatternConfig",

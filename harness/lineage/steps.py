@@ -19,9 +19,7 @@ from harness.records.base import load
 from harness.records.gate import Comparison
 from harness.records.stages import Dataset, Evaluation
 from harness.results.evidence import read_evidence
-from harness.results.results_file import results_files
-
-READ = (".json", ".jsonl", ".parquet")  # the files of an evaluation that are read
+from harness.results.results_file import read_results, results_files, sample_file
 
 
 def steps_of(paths: EvidencePaths) -> list[ChainStep]:
@@ -211,7 +209,10 @@ def _stage_step(
     manifest = read_manifest(folder) or {}
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     if not manifest and stage.startswith((BASELINE_STAGE, CANDIDATE_STAGE, FURTHER)):
-        found = [path for path in found if path.suffix in READ]  # made elsewhere: what else lies there is not evidence
+        # Made elsewhere: what else lies there (keys, weights, notes) is not evidence, and not copied with it.
+        results = results_files(folder)
+        read = {*results, *(sample_file(path, task) for path in results for task in read_results(path).results)}
+        found = [path for path in found if path in read or path.name.startswith(("samples_", "details_"))]
     return ChainStep(
         stage=stage,
         folder=_relative_to(folder, paths.decision),

@@ -14,7 +14,7 @@ from harness.core.paths import inside, relative_folder
 from harness.core.store import require_version, sha256_file
 from harness.gate.comparison import compare_all
 from harness.gate.verdict import decide
-from harness.lineage.chain import Chain, ChainStep, EvidencePaths
+from harness.lineage.chain import BASELINE_STAGE, CANDIDATE_STAGE, FURTHER, Chain, ChainStep, EvidencePaths
 from harness.lineage.coverage import contamination_gaps
 from harness.lineage.steps import steps_of
 from harness.model.load import adapter_config, is_adapter, weights_sha256
@@ -122,9 +122,12 @@ def _stage_links(recorded: Chain, found: list[ChainStep]) -> Iterator[Link]:
             *_digest_mismatches(step.stage, "input", step.inputs, other.inputs),
             *_digest_mismatches(step.stage, "output", step.outputs, other.outputs),
         ]
-        if extra := sorted(set(step.files) ^ set(other.files)):
+        # An evaluation made elsewhere has no fingerprint; earlier releases recorded every file that lay beside it.
+        elsewhere = not step.fingerprint and step.stage.startswith((BASELINE_STAGE, CANDIDATE_STAGE, FURTHER))
+        unlike = set(other.files) - set(step.files) if elsewhere else set(other.files) ^ set(step.files)
+        if unlike:
             problems.append(
-                f"evidence.json and the folder do not list the same files: {', '.join(extra[:FILES_SHOWN])}"
+                f"evidence.json and the folder do not list the same files: {', '.join(sorted(unlike)[:FILES_SHOWN])}"
             )
         if step.fingerprint != other.fingerprint:
             problems.append("its fingerprint changed")

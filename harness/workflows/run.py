@@ -41,6 +41,7 @@ from harness.core.redact import without_secrets
 from harness.core.resources import task_roots
 from harness.data.audit import audit, usable_sources
 from harness.data.evaluation_items import check_task_files, require_unseen
+from harness.data.semantic import semantic_digest
 from harness.data.sources import Origin
 from harness.data.tables import read_rows, read_validation_rows
 from harness.evaluate.checkpoints import evaluate_checkpoints
@@ -191,6 +192,8 @@ def audit_stage(run: Run, sources: Sequence[Origin] | None = None) -> Dataset:
         "behaviors": [store.sha256_file(p) for root in task_roots() for p in sorted(root.glob("*/behavior.yaml"))],
         "plugins": plugin_digest("filters", config.audit.filters) | behavior_plugins(),
     }
+    if (semantic := semantic_digest(config.audit.semantic)) is not None:
+        inputs["semantic"] = semantic
 
     def work(folder: Path) -> None:
         with timed("audit and mix the data"):
