@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import resources
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, TemplateRefusal
+from harness.prompt.limits import require_interruptible
 
 OUTPUT_TYPES = ("loglikelihood", "loglikelihood_rolling", "generate_until", "multiple_choice")
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice")
@@ -36,37 +37,19 @@ def check_suite_files(names: Iterable[str]) -> None:
             if wanted & {path.stem, path.parent.name}:
                 errors.append(config)
             continue
-        if wanted & _names(config):
+        try:
+            whole = _with_includes(config, path, ())
+        except ConfigError:
+            whole = config
+        if wanted & _names(whole):
             errors += [f"{path}: {error}" for error in _errors(config, path)]
-        name = next((config[key] for key in ("task", "group") if isinstance(config.get(key), str)), None)
+        name = next((whole[key] for key in ("task", "group") if isinstance(whole.get(key), str)), None)
         if name in wanted and (first := files.setdefault(name, path)) != path:
             errors.append(
                 f"{path}: task {name} is also defined in {first}; give one of them another name, or remove it"
             )
     if errors:
         raise ConfigError(errors)
-
-
-def with_code(names: Iterable[str]) -> dict[str, Path]:
-    """The user's YAML files that name Python code (`!function`), by the named task that they define or include."""
-    wanted = set(names)
-    found: dict[str, Path] = {}
-    for path, config in _own_files():
-        if isinstance(config, str) or not wanted & _names(config):
-            continue
-        try:
-            config = _with_includes(config, path, ())
-        except ConfigError:
-            continue  # check_suite_files says what is wrong with it
-        if _has_code(config):
-            found |= dict.fromkeys(wanted & _names(config), path)
-    return found
-
-
-def _has_code(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_has_code, value.values()))
-    return any(map(_has_code, value)) if isinstance(value, list) else isinstance(value, FunctionTag)
 
 
 def _own_files() -> Iterator[tuple[Path, dict[str, Any] | str]]:
@@ -146,24 +129,25 @@ def _near(name: str, valid: Iterable[str]) -> str:
 
 
 def _with_includes(config: dict[str, Any], path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a file and of those that it includes, as lm-eval merges them: later files, then its own, win."""
     named = config.get("include")
-    if not isinstance(named, str):
-        return config
-    included = (path.parent / named).resolve()
-    if included in (path.resolve(), *above):
-        raise ConfigError([f"include: {named} leads back to this file; remove one of the includes"])
-    if not included.is_file():
-        near = [other.name for other in included.parent.glob("*.y*ml")] if included.parent.is_dir() else []
-        raise ConfigError(
-            [f"include: {included} does not exist. {_near(Path(named).name, near) if near else 'Add it.'}"]
-        )
-    base = _read(included)
-    if isinstance(base, str):
-        raise ConfigError([base])
-    return {
-        **_with_includes(base, included, (*above, path.resolve())),
-        **{k: v for k, v in config.items() if k != "include"},
-    }
+    merged: dict[str, Any] = {}
+    for name in named if isinstance(named, list) else [named]:
+        if not isinstance(name, str):
+            continue
+        included = (path.parent / name).resolve()
+        if included in (path.resolve(), *above):
+            raise ConfigError([f"include: {name} leads back to this file; remove one of the includes"])
+        if not included.is_file():
+            near = [other.name for other in included.parent.glob("*.y*ml")] if included.parent.is_dir() else []
+            raise ConfigError(
+                [f"include: {included} does not exist. {_near(Path(name).name, near) if near else 'Add it.'}"]
+            )
+        base = _read(included)
+        if isinstance(base, str):
+            raise ConfigError([base])
+        merged |= _with_includes(base, included, (*above, path.resolve()))
+    return merged | {key: value for key, value in config.items() if key != "include"}
 
 
 def _function_errors(key: str, target: str, path: Path) -> Iterator[str]:
@@ -264,9 +248,13 @@ def _template_errors(key: str, text: str, columns: set[str] | None) -> Iterator[
     if columns and text in columns:
         return
     try:
+        require_interruptible(text)
         tree = SandboxedEnvironment().parse(text)
     except TemplateError as error:
         yield f"{key}: {text[:80]!r} is not a template: {error.message}; correct it there"
+        return
+    except TemplateRefusal as error:
+        yield f"{key}: {error}; write it another way"
         return
     if columns is None:
         return

@@ -19,7 +19,7 @@ def task_manager(folders: list[Path]) -> Any:
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry, Kind
 
-    root = _root()
+    root = lm_eval_tasks()
     stock = {
         name: Entry(name, Kind[row["kind"]], root / row["path"] if row["path"] else None, tags=set(row["tags"]))
         for name, row in stock_index().items()
@@ -94,7 +94,7 @@ def stock_index() -> Index:
 
     It is built again when the version or the place of lm-eval changes.
     """
-    root = _root()
+    root = lm_eval_tasks()
     key = sha256_json([version_of("lm-eval"), str(root), root.stat().st_mtime_ns])
     path = cache_dir() / "lm_eval" / f"index-{key[:16]}.json"
     try:
@@ -120,7 +120,7 @@ def stock_index() -> Index:
     return made
 
 
-def _root() -> Path:
+def lm_eval_tasks() -> Path:
     """The folder of lm-eval's tasks, without importing lm-eval."""
     from importlib.util import find_spec
 

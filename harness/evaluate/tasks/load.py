@@ -6,7 +6,7 @@ Datasets come from the local copies in `hub_dir` if it is given.
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,8 @@ from harness.core.errors import ConfigError, DataError, EnvironmentFault, Harnes
 from harness.data.evaluation_items import ITEMS, exchange, read_items
 from harness.evaluate.tasks.check import check_suite_files
 from harness.evaluate.tasks.hub import Hub, MissingData, content_digest, installed, reason, splits_sentences
-from harness.evaluate.tasks.index import datasets_of, task_manager
+from harness.evaluate.tasks.index import datasets_of, lm_eval_tasks, task_manager
+from harness.prompt.limits import limited
 
 # The lm-eval task of a folder that holds only a behaviour and items.
 TASK_YAML = """\
@@ -41,7 +42,7 @@ METRIC_YAML = "  - {{metric: {name}, aggregation: mean, higher_is_better: true}}
 TASK_CODE = """\
 from harness.evaluate.domain import grader
 
-process_results = grader("{name}")
+process_results = grader({name!r})
 """
 
 
@@ -63,6 +64,10 @@ def metric_names(name: str, items: Path) -> list[str]:
     behavior = load_behavior(name)
     checks = [behavior.check(exchange(item)) for item in read_items(items)]
     return list(dict.fromkeys(metric for check in checks for metric in check.metrics))
+
+
+class CodeNotRun(DataError):
+    """A user's task names Python code while its suite is only looked at."""
 
 
 @dataclass
@@ -98,9 +103,13 @@ class TaskErrors:
         raise NetworkFault(f"{message}\n{fix}")
 
 
-def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None) -> dict[str, Any]:
+def load_tasks(
+    tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | None = None, *, run_code: bool = True
+) -> dict[str, Any]:
     """lm-eval's task dictionary ({"tasks", "groups", "group_map"}) with the configured overrides applied.
 
+    `run_code` false runs no Python code that the user's tasks name: CodeNotRun is raised in its place. Templates run in
+    Jinja's sandbox in either case.
     Raises ConfigError for unknown tasks and a hub_dir that is not a folder; NetworkFault, listing all tasks concerned,
     for datasets that are neither local nor downloadable; EnvironmentFault for missing Python packages that a task's
     code needs; DataError for damaged copies.
@@ -119,18 +128,80 @@ def load_tasks(tasks: Sequence[TaskConfig], hub_dir: Path | None, hub: Hub | Non
                 f"task {name}: there is no such task. {nearest(name, manager.task_index)}" for name in unknown
             )
         hub = hub or Hub(hub_dir)
-        with installed(hub):
-            return _load_all(manager, tasks, hub)
+        sandbox_templates()
+        with installed(hub), nullcontext() if run_code else _no_code_but(ours(Path(generated))):
+            return _load_all(manager, tasks, hub, None if run_code else ours(Path(generated)))
 
 
-def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub) -> dict[str, Any]:
+def ours(generated: Path) -> list[Path]:
+    """Folders whose tasks may run code while a suite is only looked at: the harness's, lm-eval's, the generated one."""
+    return [folder.resolve() for folder in (resources.task_roots()[0], lm_eval_tasks(), generated)]
+
+
+def sandbox_templates() -> None:
+    """Lets tasks' templates run in Jinja's sandbox, within limits; lm-eval lets them reach all of Python."""
+    from jinja2 import BaseLoader, StrictUndefined, Template
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+
+    if isinstance(utils.env, SandboxedEnvironment):
+        return
+
+    class Limited(Template):
+        def render(self, *args: Any, **values: Any) -> str:
+            with limited():
+                return super().render(*args, **values)
+
+    sandbox = SandboxedEnvironment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
+    sandbox.template_class = Limited
+    sandbox.filters |= utils.env.filters
+    utils.env = sandbox
+
+
+@contextmanager
+def _no_code_but(trusted: Sequence[Path]) -> Iterator[None]:
+    """Within the context, `!function` in a YAML file outside `trusted` raises CodeNotRun."""
+    from lm_eval.tasks import _yaml_loader
+
+    stock = _yaml_loader._import_func_in_yml
+
+    def imported(name: str, folder: Path) -> Any:
+        if not _below(folder, trusted):
+            raise CodeNotRun(f"{folder} names the code {name}, which is not run here")
+        return stock(name, folder)
+
+    _yaml_loader._import_func_in_yml = imported
+    try:
+        yield
+    finally:
+        _yaml_loader._import_func_in_yml = stock
+
+
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder) for folder in folders)
+
+
+def _foreign_metric(config: Any) -> str | None:
+    """A metric in a task's or group's values that is not lm-eval's: its code comes from a file or the hub."""
+    from lm_eval.api.registry import METRIC_REGISTRY
+
+    parts = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    given = config.get("metric") if isinstance(config, dict) else None
+    if isinstance(given, str) and (given not in METRIC_REGISTRY or config.get("hf_evaluate")):
+        return given
+    return next((name for part in parts if (name := _foreign_metric(part)) is not None), None)
+
+
+def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub, trusted: Sequence[Path] | None) -> dict[str, Any]:
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     errors = TaskErrors()
     for task in tasks:
-        manager._factory = _factory(task, hub, errors)
-        part = manager.load([task.name])
+        manager._factory = _factory(task, hub, errors, trusted)
+        part: dict[str, Any] = {}
+        with _collecting(task.name, task.name, hub, errors):
+            part = manager.load([task.name])
         for key in loaded:
-            loaded[key] |= part[key]
+            loaded[key] |= part.get(key, {})
     errors.raise_any(hub)
     for name, built in loaded["tasks"].items():
         if built.get_config("num_fewshot") is None:
@@ -173,28 +244,43 @@ def hub_digest(hub_dir: Path | None, tasks: Sequence[TaskConfig]) -> str | None:
     return content_digest(hub_dir, datasets_of([task.name for task in tasks])) if hub_dir is not None else None
 
 
-def _beside(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """A task's `dataset_kwargs`; data files that exist beside its YAML file are named by their whole paths."""
+def _beside(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """A task's or group's values; data files that exist beside its YAML file are named by their whole paths."""
 
     def placed(value: Any) -> Any:
-        if isinstance(value, str) and "://" not in value and next(folder.glob(value), None) is not None:
-            return str((folder / value).resolve())
         if isinstance(value, dict):
             return {key: placed(one) for key, one in value.items()}
-        return [placed(one) for one in value] if isinstance(value, list) else value
+        if isinstance(value, list):
+            return [placed(one) for one in value]
+        relative = isinstance(value, str) and value and "://" not in value and not Path(value).is_absolute()
+        return str((folder / value).resolve()) if relative and next(folder.glob(value), None) is not None else value
 
-    return {key: placed(value) if key in ("data_files", "data_dir") else value for key, value in given.items()}
+    found = dict(config)
+    if isinstance(given := found.get("dataset_kwargs"), dict):
+        of_files = ("data_files", "data_dir")
+        found["dataset_kwargs"] = {key: placed(one) if key in of_files else one for key, one in given.items()}
+    if str(found.get("dataset_path", "")).startswith(("./", "../")):
+        found["dataset_path"] = placed(found["dataset_path"])
+    if isinstance(members := found.get("task"), list):
+        found["task"] = [_beside(folder, one) if isinstance(one, dict) else one for one in members]
+    return found
 
 
-def _factory(task: TaskConfig, hub: Hub, errors: TaskErrors) -> Any:
-    """A task factory of lm-eval that applies our overrides to every entry it reads, and collects errors."""
+def _factory(task: TaskConfig, hub: Hub, errors: TaskErrors, trusted: Sequence[Path] | None) -> Any:
+    """A task factory of lm-eval that applies our overrides to every entry it reads, and collects errors.
+
+    With `trusted` folders, a metric of another folder whose code is not lm-eval's raises CodeNotRun.
+    """
     from lm_eval.tasks._factory import TaskFactory
 
     class LocalFactory(TaskFactory):
         def _load_full_config(self, entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
-            if entry.yaml_path and isinstance(given := config.get("dataset_kwargs"), dict):
-                config["dataset_kwargs"] = _beside(Path(entry.yaml_path).parent, given)
+            foreign = trusted is not None and entry.yaml_path and not _below(Path(entry.yaml_path), trusted)
+            if foreign and (metric := _foreign_metric(config)):
+                raise CodeNotRun(f"{entry.yaml_path} names the metric {metric}, whose code is not run here")
+            if entry.yaml_path:
+                config = _beside(Path(entry.yaml_path).parent, config)
             if task.num_fewshot is not None and "output_type" in config:
                 config["num_fewshot"] = task.num_fewshot
             if task.max_new_tokens is not None and "generation_kwargs" in config:
@@ -224,6 +310,8 @@ def _collecting(name: str, wanted: str, hub: Hub, errors: TaskErrors) -> Iterato
 
     try:
         yield
+    except CodeNotRun:
+        raise
     except MissingData as error:
         errors.missing.append(f"task {name}: {error}")
     except HarnessError as error:

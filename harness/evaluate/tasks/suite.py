@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import Any
 
 from harness.config.experiment import EvaluationConfig, TaskConfig
 from harness.core.errors import NetworkFault
-from harness.evaluate.tasks.check import check_suite_files, with_code
-from harness.evaluate.tasks.index import members
+from harness.evaluate.tasks.check import check_suite_files
 from harness.stats.power import n_for_noninferiority
 
 DISCORDANCES = (0.10, 0.20)
@@ -78,23 +77,19 @@ def metric_sizes(tasks: Sequence[TaskConfig], seed: int) -> dict[str, dict[str, 
     whose grader takes no empty answer is left out.
     """
     from harness.behavior.registry import behavior_folders
-    from harness.evaluate.tasks.load import load_tasks, seeded_samples
+    from harness.evaluate.tasks.load import CodeNotRun, load_tasks, seeded_samples
 
     folders = behavior_folders()
-    own = [task for task in tasks if task.name in folders]
-    if not own:
-        return {}
-    untrusted = with_code(task.name for task in own)
-    found: dict[str, dict[str, int]] = {
-        name: dict(Counter(metric for row in behavior_rows(name) for metric in _metrics(name, row)))
-        for name in untrusted
-    }
-    ready = [task for task in own if task.name not in untrusted]
-    loaded = load_tasks(ready, None)
-    samples = seeded_samples(loaded, ready, seed)
-    for task in ready:
+    found: dict[str, dict[str, int]] = {}
+    for task in (task for task in tasks if task.name in folders):
+        try:
+            loaded = load_tasks([task], None, run_code=False)
+        except CodeNotRun:
+            counts = Counter(metric for row in behavior_rows(task.name) for metric in _metrics(task.name, row))
+            found[task.name] = dict(counts)
+            continue
         code = loaded["tasks"][task.name]
-        chosen = samples.get(task.name, range(len(code.eval_docs)))
+        chosen = seeded_samples(loaded, [task], seed).get(task.name, range(len(code.eval_docs)))
         with suppress(Exception):  # a grader may need an answer; the task's size then stands for all its metrics
             graded = [code.process_results(code.eval_docs[index], [""]) for index in chosen]
             found[task.name] = dict(Counter(metric for metrics in graded for metric in metrics))
@@ -116,30 +111,31 @@ def _metrics(name: str, row: dict[str, Any]) -> Iterable[str]:
     return behavior_metrics(name, row, "")
 
 
-def local_sizes(config: EvaluationConfig) -> dict[str, int | None]:
-    """As `sizes`, loading the tasks; None where a task's data are not on this machine.
+def local_sizes(config: EvaluationConfig) -> tuple[dict[str, int | None], set[str]]:
+    """As `sizes`, loading the tasks, and the tasks that name code of the user's; None where the data are not here.
 
     No code of the user's tasks is run: their items are counted where they lie in an items.jsonl, and are unknown else.
     """
-    from harness.evaluate.tasks.load import load_tasks
+    from harness.evaluate.tasks.load import CodeNotRun, load_tasks
 
     result: dict[str, int | None] = {}
+    coded: set[str] = set()
     for task in config.tasks:
-        if with_code(members([task.name])):
+        try:
+            hub = Path(config.hub_dir) if config.hub_dir else None
+            result |= sizes([task], load_tasks([task], hub, run_code=False))
+        except CodeNotRun:
             own = len(behavior_rows(task.name))
             result[task.name] = min(task.limit or sys.maxsize, own) if own else None
-            continue
-        try:
-            result |= sizes([task], load_tasks([task], Path(config.hub_dir) if config.hub_dir else None))
+            coded.add(task.name)
         except NetworkFault:
             result[task.name] = None
-    return result
+    return result, coded
 
 
-def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop]) -> str:
-    """A table of tasks, items and smallest drops (in points)."""
+def description(config: EvaluationConfig, tasks: Sequence[DetectableDrop], coded: Collection[str] = ()) -> str:
+    """A table of tasks, items and smallest drops (in points); the items of `coded` tasks are known to code alone."""
     gate = config.gate
-    coded = {one.task for one in tasks if with_code(members([one.task]))}
     shares = " / ".join(f"{share:.0%}" for share in DISCORDANCES)
     lines = [
         f"suite {config.suite.name}, policy {gate.name}: the smallest drop, in points, that is detected with a",
@@ -172,4 +168,5 @@ def suite_statement(config: EvaluationConfig, loaded: dict[str, Any]) -> str:
 def suite_description(config: EvaluationConfig) -> str:
     """The table of the configured suite, with the data on this machine. Raises ConfigError for errors in its files."""
     check_suite_files(task.name for task in config.tasks)
-    return description(config, detectable_drops(config, local_sizes(config)))
+    counted, coded = local_sizes(config)
+    return description(config, detectable_drops(config, counted), coded)
