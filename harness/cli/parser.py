@@ -2,11 +2,26 @@
 
 import argparse
 
-from harness.cli import audit, ci, clean, config, doctor, evaluate, gate, mirror, registry, report, run, serve, template
+from harness.cli import (
+    audit,
+    ci,
+    clean,
+    config,
+    doctor,
+    evaluate,
+    gate,
+    mirror,
+    registry,
+    report,
+    run,
+    runs,
+    serve,
+    template,
+)
 from harness.cli.arguments import PROGRAM, Parser
 from harness.core.version import __version__
 
-FAMILIES = (run, audit, evaluate, gate, serve, template, report, registry, ci, mirror, config, clean, doctor)
+FAMILIES = (run, audit, evaluate, gate, serve, template, report, runs, registry, ci, mirror, config, clean, doctor)
 EXIT_CODES = """configuration: key=value settings (Hydra syntax), for example experiment=finance_disclaimer gate=strict
 
 exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 environment

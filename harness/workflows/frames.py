@@ -42,14 +42,18 @@ def runs(folder: Name = "runs") -> "DataFrame":
     empty (None, NaT or NaN). Raises UsageError where the folder does not exist.
     """
     pandas = _pandas("harness.runs")
-    place = Path(folder)
-    if not place.is_dir():
-        raise UsageError(f"{place} is not a folder; name the one that holds the runs: harness.runs('DIR')")
-    rows = [_run_row(RunFolder(path)) for path in sorted(place.iterdir()) if _is_run(RunFolder(path))]
+    rows = run_rows(Path(folder))
     frame = pandas.DataFrame(rows, columns=_columns(RUN_COLUMNS, rows))
     frame["created"] = pandas.to_datetime(frame["created"], utc=True)
     frame["seconds"] = frame["seconds"].astype("float64")
     return frame
+
+
+def run_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of `runs` as dictionaries, by run id. Raises UsageError where the folder does not exist."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; name the one that holds the runs, such as runs")
+    return [_run_row(RunFolder(path)) for path in sorted(folder.iterdir()) if _is_run(RunFolder(path))]
 
 
 def _is_run(place: RunFolder) -> bool:
