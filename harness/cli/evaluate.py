@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from harness.cli.arguments import MODEL, Subparsers, add_verb, refuse_settings
-from harness.core.console import plain
+from harness.core.console import plain, say, show
 from harness.core.errors import ExitCode, HarnessError, UsageError
 
 
@@ -29,14 +29,23 @@ def register(subparsers: Subparsers) -> None:
     parser = add_verb(
         subparsers, "score", score,
         does="grade saved answers with a domain task's own checks",
-        usage="TASK RESPONSES.jsonl [options]",
-        example="harness score disclaimer answers.jsonl --out graded.jsonl",
+        usage="TASK RESPONSES [options]",
+        example="harness score disclaimer answers.csv --out graded.jsonl --floor 0.95",
     )  # fmt: skip
     parser.add_argument("task", metavar="TASK", help="a folder under tasks/ with a behavior.yaml")
     parser.add_argument(
-        "responses", type=Path, metavar="RESPONSES.jsonl", help="rows with id, prompt and response, or lm-eval samples"
+        "responses",
+        type=Path,
+        metavar="RESPONSES",
+        help="JSON lines, CSV, TSV or .xlsx with id, prompt and response, or lm-eval samples",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write the graded answers to, one per row")
+    parser.add_argument(
+        "--floor", type=share, metavar="SHARE", help="exit with 10 if a smaller share of the answers passes (0 to 1)"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="print every rule of every answer, with the words that decided"
+    )
     parser.add_argument(
         "--judge",
         metavar="URL",
@@ -65,6 +74,17 @@ def evaluate(options: argparse.Namespace) -> int:
     return ExitCode.gravest(fault.exit_code for fault in refused.values())
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1; raises ArgumentTypeError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1, such as 0.95")
+    return value
+
+
 def score(options: argparse.Namespace) -> int:
     from harness.evaluate.score import score_file
 
@@ -73,9 +93,18 @@ def score(options: argparse.Namespace) -> int:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in scores.rows()))
+    for note in scores.notes:
+        say(f"· {note}")
+    if options.explain:
+        for line in scores.explanations():
+            show(line)
     print(plain(scores.summary(), 15_000))
     if options.judge is not None:
         from harness.evaluate.judging import judge_saved_answers
 
         print(judge_saved_answers(options.task, options.responses, options.judge, options.judge_model))
+    passed, of = scores.passed, len(scores.checks)
+    if options.floor is not None and passed / of < options.floor - 1e-12:
+        say(f"harness: {passed} of {of} answers pass ({passed / of:.1%}), fewer than --floor {options.floor:g}")
+        return ExitCode.FAIL
     return ExitCode.DONE

@@ -113,3 +113,44 @@ def test_an_unknown_task_names_the_nearest(tmp_path: Path, capsys: pytest.Captur
 def test_it_takes_no_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "json_record", write(tmp_path, [answer(ITEMS[0])]), "suite=smoke"]) == 2
     assert "suite=smoke" in capsys.readouterr().err
+
+
+def test_tables_are_graded_like_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Semicolons and capital headers, a column that is not read, line ends inside a cell; and the same in Excel."""
+    import csv
+
+    from openpyxl import Workbook
+
+    rows = [answer(ITEMS[0]), answer(ITEMS[1], "Sure!\nHere is your record."), answer(ITEMS[2], "")]
+    cells = [["ID", "Prompt", "Response", "Reviewer"], *([*row.values(), "A"] for row in rows)]
+    with (tmp_path / "answers.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(cells)
+    book = Workbook()
+    for line in cells:
+        book.active.append(line)
+    book.save(tmp_path / "answers.xlsx")
+    graded = {}
+    for name in ("answers.csv", "answers.xlsx", "answers.jsonl"):
+        path = write(tmp_path, rows) if name.endswith("jsonl") else str(tmp_path / name)
+        assert main(["score", "json_record", path, "--out", str(tmp_path / "graded.jsonl")]) == 0
+        graded[name] = (tmp_path / "graded.jsonl").read_text()
+        assert ("not read: reviewer" in capsys.readouterr().err) == (not name.endswith("jsonl"))
+    assert len(set(graded.values())) == 1
+    (tmp_path / "odd.csv").write_text("id,prompt\na,b\n")
+    assert main(["score", "json_record", str(tmp_path / "odd.csv")]) == 2
+    assert "line 2: missing response" in capsys.readouterr().err
+
+
+def test_a_floor_and_the_words_that_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, [answer(ITEMS[0]), answer(ITEMS[1], "Sure! Here is your record.")])
+    assert main(["score", "json_record", path, "--floor", "0.5"]) == 0
+    assert main(["score", "json_record", path, "--floor", "0.51"]) == 10
+    assert "1 of 2 answers pass (50.0%), fewer than --floor 0.51" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        main(["score", "json_record", path, "--floor", "95"])
+    assert stopped.value.code == 2
+    assert "is not a number from 0 to 1" in capsys.readouterr().err
+    assert main(["score", "json_record", path, "--explain"]) == 0
+    printed = capsys.readouterr().out + capsys.readouterr().err
+    assert f"{ITEMS[1]['id']}: fail" in printed
+    assert "broken only_json: expected" in printed

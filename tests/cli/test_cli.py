@@ -126,7 +126,7 @@ def test_every_unknown_option_is_named_at_once(harness: Harness) -> None:
         ("", ["VERB", "VERB: one of run, sweep, train,", "example: harness run experiment="]),
         (
             "score disclaimer",
-            ["RESPONSES.jsonl", "RESPONSES.jsonl: rows with id, prompt and response", "example: harness score discl"],
+            ["RESPONSES", "RESPONSES: JSON lines, CSV, TSV or .xlsx", "example: harness score discl"],
         ),
         (
             "registry",
