@@ -1,6 +1,7 @@
 """The parser of the whole command line, with the verbs of all families."""
 
 import argparse
+from typing import NoReturn
 
 from harness.cli import (
     audit,
@@ -28,6 +29,17 @@ exit codes: 0 done (run, gate: PASS)  1 defect  2 usage or configuration  3 envi
             10 FAIL  11 INCONCLUSIVE  12 INVALID  130 interrupted"""
 
 
+class _Version(argparse.Action):
+    """Prints the version, with the commit where the code runs from a checkout; git is asked only here."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from harness.core.store import git_commit
+
+        commit = git_commit()
+        print(f"{__version__} (commit {commit[:12]})" if commit else __version__)
+        parser.exit()
+
+
 def parser() -> Parser:
     """The parser of all verbs. Imports nothing heavy: a verb's work is imported when the verb is called."""
     program = Parser(
@@ -37,7 +49,7 @@ def parser() -> Parser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    program.add_argument("--version", action="version", version=__version__)
+    program.add_argument("--version", action=_Version, nargs=0, help="show the version and the checkout's commit")
     subparsers = program.add_subparsers(prog=PROGRAM, metavar="VERB", required=True)
     program.example, program.verbs = "harness run experiment=finance_disclaimer", subparsers.choices
     for family in FAMILIES:

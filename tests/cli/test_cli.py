@@ -287,3 +287,13 @@ def test_a_defect_is_not_swallowed(harness: Harness, tmp_path: Path, monkeypatch
     monkeypatch.setattr("harness.report.write.write_report", _fails_with(ZeroDivisionError("a defect")))
     with pytest.raises(ZeroDivisionError, match="a defect"):
         harness("report", "run")
+
+
+def test_the_version_names_the_commit(harness: Harness) -> None:
+    from harness.core.store import git_commit
+    from harness.core.version import __version__
+
+    commit = git_commit()
+    code, printed = harness("--version")
+    assert code == 0
+    assert printed.strip() == (f"{__version__} (commit {commit[:12]})" if commit else __version__)
