@@ -21,6 +21,7 @@ KINDS = {
     "vocabulary": "harness.behavior.vocabulary:Vocabulary",
     "tone": "harness.behavior.tone:Tone",
     "over_behaviour": "harness.behavior.over_behaviour:OverBehaviour",
+    "approved": "harness.behavior.approved:Approved",
     "rules": "harness.behavior.rules:Rules",
 }
 FILE = "behavior.yaml"
