@@ -6,7 +6,8 @@ HarnessError                   1   never raised directly
 ├── UsageError                 2   the command cannot be carried out as given
 │   ├── ConfigError            2   all configuration errors at once
 │   └── DataError              2   a file, a row or a dataset that cannot be used
-│       └── TemplateRefusal    2   the chat template does not accept a conversation
+│       ├── TemplateRefusal    2   the chat template does not accept a conversation
+│       └── CodeNotRun         2   in evaluate/tasks/load.py: a task's own code, where a suite is only looked at
 ├── EnvironmentFault           3   this machine lacks something
 │   ├── MissingDependency      3   a package is not installed
 │   ├── ServerFault            3   the server did not start, or died

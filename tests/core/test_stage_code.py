@@ -58,7 +58,7 @@ def digests(package: Path) -> dict[str, str]:
         ("prompt/render.py", {"train", "answers", "evaluate"}),
         ("prompt/templates/chatml.jinja", {"data", "train", "answers", "evaluate", "scale"}),
         ("behavior/disclaimer.py", {"data", "evaluate"}),
-        ("model/load.py", {"train", "answers", "evaluate", "scale"}),
+        ("model/load.py", {"data", "train", "answers", "evaluate", "scale"}),
         ("config/train.py", set(STAGES)),
         ("records/stages.py", set(STAGES) - {"scale"}),
         ("stats/paired.py", {"evaluate", "looks"}),
