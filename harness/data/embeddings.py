@@ -107,7 +107,7 @@ class Embedder:
         model, tokenizer, longest = self._loaded
         found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(texts)
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # texts of like length share a batch
-        with progress(title, len(texts), "texts") as bar, torch.inference_mode():
+        with progress(title, len(texts), "text") as bar, torch.inference_mode():
             for start in range(0, len(order), BATCH):
                 chosen = order[start : start + BATCH]
                 batch = tokenizer(

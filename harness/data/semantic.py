@@ -18,7 +18,7 @@ from harness.data.embeddings import PACKAGE, Embedder, Vectors, embedder
 from harness.data.filters.protocol import CLEAN, Judgement
 from harness.data.row import DataRow, question_of
 
-VERSION = 1  # raised when the rules below change
+VERSION = 2  # raised when the rules below change
 NEIGHBOURS = 5  # other items that the margin is counted from
 FEW_WORDS = 12  # an item of at most so many words is also compared with each of its answers added
 LONG_ANSWER = 120  # an answer of more words says more than an item, and is not added to the question
@@ -48,7 +48,9 @@ class Paraphrases:
 
     def __init__(self, items: Sequence[Mapping[str, Any]], config: SemanticConfig, model: Embedder, code: str):
         self.code = code
-        self._items = sorted(items, key=lambda item: (str(item.get("task", "")), str(item["id"]), item["text"]))
+        ordered = sorted(items, key=lambda item: (str(item.get("task", "")), str(item["id"]), item["text"]))
+        # Copies of an item, in several tasks say, would be the next items that the margin is counted from.
+        self._items = list({tuple(item_forms(item)): item for item in reversed(ordered)}.values())[::-1]
         self._config, self._model = config, model
         self._forms: tuple[Vectors, Any] | None = None
 

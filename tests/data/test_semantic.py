@@ -69,6 +69,13 @@ def test_a_row_that_is_about_as_close_to_several_items_is_not_found() -> None:
     assert judged(row("planet ring moon"), threshold=0.6, margin=0.7)[0] is None
 
 
+def test_copies_of_an_item_do_not_hide_it() -> None:
+    copies = [{**ITEMS[0], "id": f"copy{n}", "task": f"quiz_{n}"} for n in range(8)]
+    found = Paraphrases([*reversed(copies), *ITEMS[1:]], SemanticConfig(), Words(), "paraphrase")  # type: ignore[arg-type]
+    reason = found.judge([row("planet ring colour")])[0].reason
+    assert reason == "says what evaluation item copy0 of quiz_0 says (similarity 1.00)"
+
+
 def test_forms() -> None:
     short = {"text": "Smith argued that:", "answers": ["a b", "c d"]}
     assert item_forms(short) == ["Smith argued that:", "Smith argued that:\na b\nc d", "Smith argued that:\na b",
