@@ -1,14 +1,14 @@
 """What several benchmarks share: the checkout's folder, and Markdown tables.
 
-Import this module before `labelled` (labelled rows) or `faults` (prompt faults): those belong to the tests, and this
-module puts their folders on the path.
+Import this module before `labelled` (labelled rows), `faults` (prompt faults) or `approved_cases` (answers): those
+belong to the tests, and this module puts their folders on the path.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT / "tests" / folder) for folder in ("data", "prompt")]
+sys.path += [str(ROOT / "tests" / folder) for folder in ("data", "prompt", "behavior")]
 
 
 def header(*names: str) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from harness.behavior.config import BehaviorConfig, Regex
 from harness.behavior.exchange import Check, Exchange, RuleFinding
-from harness.behavior.voice import own_voice, plain, quotations, without_code
+from harness.behavior.voice import own_voice, plain, quotations, sentences, without_code
 
 PLACEHOLDER_WORDS = 6  # most words that one placeholder stands for
 NEAR = 60  # characters of an answer that a finding shows
@@ -24,8 +24,8 @@ _WORD = re.compile(r"\{\w+\}|\w+(?:[.,]\d+)*(?:['\u2019]\w+)*%?")
 _SENTENCE_END = re.compile(r"[.!?:;](?=[\s\"'\u201d\u2019)\]]|$)|\n")
 _FULL_STOP = re.compile(r"[.!?](?=[\s\"'\u201d\u2019)\]]|$)|\n")
 _PROTECTED = re.compile(
-    r"\d.*|not?|never|none|nothing|n?either|nor|without|cannot|unless|except|only|hardly|barely|rarely|seldom|\w+n'?t|always|guaranteed?"
-    r"|must|may|can|could|might|will|should"
+    r"\d.*|not?|never|none|nothing|n?either|nor|without|cannot|unless|except|only|hardly|barely|rarely"
+    r"|seldom|\w+n'?t|always|guaranteed?|must|may|can|could|might|will|should"
 )
 _DENIED_BEFORE = re.compile(
     r"\b(?:not?|never|nor|without|cannot|\w+n't|ignor(?:e|ing)|disregard|forget(?:ting)?|skip(?:ping)?|drop|omit"
@@ -38,16 +38,32 @@ _THING = (
     r"(?:that|this|it|what i (?:just )?said|(?:the|my|that|this) (?:above|previous|last|usual|following|next"
     r"|small print|boilerplate|sentences?|lines?|disclaimer|warning|notice|rest|text))"
 )
+# Verbs that dismiss count unless they are denied themselves: "do not forget that fees matter".
 _DISMISSED = re.compile(
-    r"\b(?:(?:ignore|disregard|forget|skip|scratch|never mind|pay no attention to|(?:don't|do not) (?:worry about|mind"
-    rf"|take|believe))\b[^.!?\n]{{0,40}}\b{_THING}"
-    r"|(?:just|only) (?:kidding|joking|a joke|boilerplate|a formality|small print)"
-    rf"|{_THING} (?:(?:is|was|does)(?: not|n't)|can't|cannot) (?:be )?"
-    r"(?:true|apply|count|matter|meant|serious|taken|really)"
-    rf"|{_THING} (?:is|was) (?:false|wrong|nonsense|untrue|boilerplate|a lie|a joke|rubbish)"
-    r"|(?:does not|doesn't) apply (?:here|to you)|lawyers? (?:make|made) me|(?:have|had) to say (?:that|this))\b",
+    r"(?:(?<!\bnot )(?<!n't )(?<!\bnever )\b(?:ignore|disregard|forget|skip|scratch|never mind|pay no attention to)"
+    r"|\b(?:don't|do not) (?:worry about|mind|take|believe|trust))\b[^.!?\n]{0,40}\b"
+    rf"{_THING}\b"
+    r"|\b(?:just|only) (?:kidding|joking|a joke|boilerplate|a formality|small print)\b"
+    rf"|\b{_THING} (?:(?:is|was|does)(?: not|n't)|can't|cannot) (?:be )?"
+    r"(?:true|apply|count|matter|meant|serious|taken|really)\b"
+    rf"|\b{_THING} (?:is|was) (?:all )?(?:false|wrong|nonsense|untrue|boilerplate|a lie|a joke|rubbish)\b"
+    r"|\b(?:none|not a word|nothing) of (?:that|this|it|the above) (?:is|was|applies|counts|matters)\b"
+    r"|\b(?:does not|doesn't) apply (?:here|to you)\b|\blawyers? (?:make|made) me\b"
+    r"|\b(?:have|had) to say (?:that|this)\b"
+    r"|^\W*(?:no way|not really|as if|yeah,? right|of course not|whatever)\b",
     re.IGNORECASE,
 )
+# A clause that introduces the text (with a colon, or as the whole of the line above it) and takes it back.
+_UNSAID = re.compile(
+    r"(?:\b(?:not|never|no longer|refuse to|cannot)\b|n't\b)[^.!?\n]{0,30}\b(?:say|saying|tell|telling|write|writing"
+    r"|add|adding|repeat|read|claim|claiming|hear|believe|true|going to|need|mean)\b"
+    r"|\b(?:would|could|should have|might) (?:\w+ )?(?:say|write|add|tell|claim)\b"
+    r"|\b(?:want|wants|wanted|make|makes|made|ask|asks|asked|force|forces|forced|require|requires|required|tell|told)"
+    r" (?:me|us)\b|\b(?:a lie|lies|a joke|false|untrue|nonsense|rubbish|a myth|pretend(?:ing)?)\b",
+    re.IGNORECASE,
+)
+_NOT = re.compile(r"\bnot ((?:(?!to\b|do\b|be\b)\w+ ){1,2}\w+)(?=[.,;:!?]|$)", re.IGNORECASE)
+_NEGATED = re.compile(r"\b(?:not?|never|nor|neither|nothing|none|cannot|without|if|whether)\b|n't\b|\?", re.IGNORECASE)
 _AFTER_IN_SENTENCE = re.compile(
     r"^[\s,;:\u2013\u2014-]*(?:not[!.]|or so (?:they|the)|which is (?:nonsense|false|untrue|not true|wrong|rubbish)"
     r"|but (?:you can |please )?(?:ignore|forget)|supposedly|allegedly|is (?:false|untrue|wrong|not true|nonsense)"
@@ -215,8 +231,13 @@ def broken_by(answer: str, said: Said, placement: str) -> str | None:
     begun = max((match.end() for match in _SENTENCE_END.finditer(before)), default=0)
     if denied := _DENIED_BEFORE.search(before[begun:]):
         return f"denied by '{denied[0]}' before it"
+    if re.match(r"[^.!?\n]{0,20}\?", after):
+        return "asked, and not said"
     if turned := _AFTER_IN_SENTENCE.search(after):
         return f"denied after it: {turned[0].strip()}"
+    leading = before.rstrip("\n -*>#").rstrip()
+    if leading.endswith(":") and (unsaid := _UNSAID.search(_FULL_STOP.split(leading)[-1])):
+        return f"introduced by '{unsaid[0][:NEAR]}'"
     near_before = before[:begun]
     last = list(_FULL_STOP.finditer(near_before.rstrip()[:-1]))
     sentence_before = near_before[last[-1].end() :] if last else near_before
@@ -252,7 +273,7 @@ class Approved:
         words = words_of(answer)
         findings = [self._finding(text, answer, words) for text in self.config.approved]
         metrics = {finding.rule: float(finding.passed) for finding in findings}
-        findings += list(self._contradicted(answer))
+        findings.append(self._contradicted(answer, words))
         return Check(findings, {"recall": float(all(finding.passed for finding in findings)), **metrics})
 
     def without(self, text: str) -> str:
@@ -294,13 +315,32 @@ class Approved:
                 reasons.append(why)
         return RuleFinding(text.name, False, expected, reasons[0] if reasons else _nearest(text, words))
 
-    def _contradicted(self, answer: str) -> Iterator[RuleFinding]:
-        if not self.config.contradictions:
-            return
-        outside = own_voice(answer)
-        found = (re.search(pattern, outside, re.IGNORECASE) for pattern in self.config.contradictions)
-        denial = next((match[0] for match in found if match), None)
-        yield RuleFinding("not_contradicted", denial is None, "nothing that contradicts it", denial or "none")
+    def _contradicted(self, answer: str, words: Words) -> RuleFinding:
+        """A configured contradiction; or a sentence that affirms what a text denies, outside the text itself."""
+        rest = own_voice(answer)
+        for text in self.config.approved:
+            for form in text.forms:
+                for said in said_in(form, answer, words, text.tolerance):
+                    rest = rest[: said.start] + " " * (said.end - said.start) + rest[said.end :]
+        found = (re.search(pattern, rest, re.IGNORECASE) for pattern in self.config.contradictions)
+        denial = next((match[0] for match in found if match), None) or self._affirmed(rest)
+        return RuleFinding("not_contradicted", denial is None, "nothing that contradicts it", denial or "none")
+
+    def _affirmed(self, rest: str) -> str | None:
+        denied = {phrase for text in self.config.approved for form in text.forms for phrase in _denied_phrases(form)}
+        for sentence in sentences(rest):
+            for phrase in denied:
+                match = re.search(
+                    rf"\b(?:is|are|was|am|'s|'re)\s+(?:\w+\s+){{0,2}}{re.escape(phrase)}\b", sentence.lower()
+                )
+                if match and not _NEGATED.search(sentence):
+                    return match[0]
+        return None
+
+
+def _denied_phrases(form: str) -> list[str]:
+    """What a text says something is not: "financial advice" of "this is not financial advice"."""
+    return [match[1].lower() for match in _NOT.finditer(plain(form))]
 
 
 def _nearest(text: ApprovedText, words: Words) -> str:

@@ -3,6 +3,8 @@
 import importlib.util
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +20,33 @@ Function = Callable[[Exchange], str | None]
 PASS = "pass"  # noqa: S105
 
 
+_RUNS_CODE: ContextVar[bool] = ContextVar("runs_code", default=True)
+
+
+@contextmanager
+def without_functions() -> Iterator[None]:
+    """Within the context, the `function` of a rule is not loaded, and finds nothing wrong: nothing is graded by it."""
+    token = _RUNS_CODE.set(False)
+    try:
+        yield
+    finally:
+        _RUNS_CODE.reset(token)
+
+
+def runs_functions() -> bool:
+    return _RUNS_CODE.get()
+
+
+def _not_loaded(exchange: Exchange) -> str | None:
+    return None
+
+
 def _load(value: Any, info: ValidationInfo) -> Any:
     """The function that `module:attribute` names: a file beside behavior.yaml, else an installed module."""
     if not isinstance(value, str):
         return value
+    if not runs_functions():
+        return _not_loaded
     module_name, _, attribute = value.partition(":")
     folder: Path | None = (info.context or {}).get("folder")
     path = folder / f"{module_name}.py" if folder else None

@@ -73,6 +73,8 @@ def gate(options: argparse.Namespace) -> int:
     from harness.workflows.gate import gate_evaluations
 
     name, others = _policy(options.overrides)
+    if options.plan and options.init_policy is not None:
+        raise UsageError("--plan and --init-policy are two things; give one of them")
     if options.plan:
         return _plan(options, name, others)
     if others:
@@ -97,8 +99,10 @@ def _init_policy(options: argparse.Namespace, policy: str | None) -> int:
     from harness.workflows.gate import compare_evaluations
 
     path: Path = options.init_policy
-    if policy is not None:
-        raise UsageError(f"--init-policy writes a policy of its own; leave out policy={policy}")
+    unread = [*([f"policy={policy}"] if policy else []), *(["--out"] if options.out else [])]
+    unread += [*(["--anchor"] if options.anchor else []), *(["--like"] if options.like else [])]
+    if unread:
+        raise UsageError(f"--init-policy writes a policy and decides nothing; leave out {', '.join(unread)}")
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--init-policy {path}: name a .yaml file, such as policy.yaml")
     if path.exists():

@@ -53,6 +53,8 @@ def _print(rows: list[dict[str, Any]], folders: list[str]) -> None:
     """One line a run, the newest first; a second one for its largest changes."""
     from harness.core.console import plain, plural, show
 
+    if rows:
+        show(f"{'verdict':<13}{'age':>8}{'size':>13}  run")
     for row in rows:
         missing = f"  missing: {row['missing']}" if row["missing"] else ""
         size = f"{row['bytes'] / MIB:9.1f} MiB"

@@ -91,10 +91,11 @@ class Embedder:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, int]:
+        for package in ("torch", "transformers"):
+            if find_spec(package) is None:
+                raise MissingDependency(package, "comparing rows by meaning", "semantic")
         from transformers import AutoModel, AutoTokenizer
 
-        if find_spec("torch") is None:
-            raise MissingDependency("torch", "comparing rows by meaning", "cpu")
         local = {"local_files_only": True, "trust_remote_code": False}
         model = AutoModel.from_pretrained(self.folder, use_safetensors=True, **local).eval()
         tokenizer = AutoTokenizer.from_pretrained(self.folder, **local)

@@ -105,14 +105,13 @@ TEXTS = ("passage", "question", "instruction", "input")
 def domain_items(tasks: Sequence[TaskConfig]) -> list[dict[str, Any]]:
     """id, prompt text and answers of every item of the tasks that are folders under tasks/.
 
-    The items of stock lm-eval tasks are not included. In a folder without a behaviour, where the rows are those of an
+    The items of stock lm-eval tasks are not included. In other files than items.jsonl, whose rows may be those of an
     lm-eval task of any form, a row without an id is named by its file and number.
     """
     found: list[dict[str, Any]] = []
     for task in tasks:
         for folder in (root / task.name for root in resources.task_roots()):
-            own = (folder / FILE).is_file()
-            found += [item for path in sorted(folder.glob("*.jsonl")) for item in _items(path, own)]
+            found += [item for path in sorted(folder.glob("*.jsonl")) for item in _items(path)]
     return found
 
 
@@ -134,8 +133,8 @@ def read_items(path: Path, ids: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
-def _items(path: Path, own: bool) -> list[dict[str, Any]]:
-    rows = enumerate(read_items(path, ids=own), 1)
+def _items(path: Path) -> list[dict[str, Any]]:
+    rows = enumerate(read_items(path, ids=path.name == ITEMS), 1)
     return [{"id": row.get("id", f"{path.name}:{n}"), "text": _shown(row), "answers": _choices(row)} for n, row in rows]
 
 

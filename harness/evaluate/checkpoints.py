@@ -187,10 +187,11 @@ def _evaluate(
         say(f"  {suite_statement(job.config, loaded)}")
         samples = seeded_samples(loaded, job.config.tasks, job.config.suite.seed)
         plan = RequestPlan(loaded, samples, renderer())
+        names = {label: job.folder(label).name for label in group}
         folders: dict[str, Path] = {}
         for whole in (True, False):
             if part := {label: one for label, one in answers.items() if job.gets_all_items(label) == whole}:
-                evaluation = ServerEvaluation(plan, part, server, job.config, judge)
+                evaluation = ServerEvaluation(plan, part, server, job.config, judge, names)
                 folders |= _write_all(job, evaluation, None if whole else job.looks, {**done, **folders})
         return folders
 
@@ -239,7 +240,7 @@ def _write_all(
     folders = {}
     for label in evaluation.answers:
         weights = job.checkpoints[label].weights_sha256
-        write = partial(evaluation.write, label, weights, asked_items, repeats.get(label), name=job.folder(label).name)
+        write = partial(evaluation.write, label, weights, asked_items, repeats.get(label))
         folders[label] = _finished(job, label, write, accept)
     return folders
 

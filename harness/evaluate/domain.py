@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.behavior.exchange import Check
 from harness.behavior.registry import Behavior, load_behavior
+from harness.behavior.rules import runs_functions
 from harness.data.evaluation_items import exchange, read_items
 from harness.prompt.messages import user_text
 
@@ -39,9 +40,9 @@ def behavior_metrics(name: str, doc: dict[str, Any], response: str) -> dict[str,
 
 def graded(name: str, doc: dict[str, Any], response: str) -> Check:
     """A behaviour's check of one answer to an item, with all findings."""
-    return _behavior(name).check(exchange(doc, response))
+    return _behavior(name, runs_functions()).check(exchange(doc, response))
 
 
 @cache
-def _behavior(name: str) -> Behavior:
+def _behavior(name: str, with_functions: bool) -> Behavior:
     return load_behavior(name)

@@ -103,13 +103,17 @@ def _share(count: int, of: int) -> float | None:
 
 @dataclass
 class ServerEvaluation:
-    """One evaluation of several models on one server; `answers` holds those of each model by label."""
+    """One evaluation of several models on one server; `answers` holds those of each model by its label on the server.
+
+    `names` holds the label that an evaluation is recorded under, where it is not that one.
+    """
 
     plan: RequestPlan
     answers: dict[str, Answers]
     server: LiveServer
     config: EvaluationConfig
     judge: SampleJudge | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     started_at: float = field(default_factory=time.monotonic)
 
     def ask_all(
@@ -129,7 +133,7 @@ class ServerEvaluation:
                 folders = dict(beside)
                 for label in self.answers:
                     folders[label] = Path(stack.enter_context(TemporaryDirectory(prefix="harness-look-")))
-                    self._write(label, "", AskedItems(items, looks.seed), None, folders[label], label)
+                    self._write(label, "", AskedItems(items, looks.seed), None, folders[label])
                 return folders
 
             planned = {task: [item.index for item in own] for task, own in self.plan.tasks.items()}
@@ -148,29 +152,18 @@ class ServerEvaluation:
         return agreements
 
     def write(
-        self,
-        label: str,
-        weights_sha256: str,
-        asked_items: AskedItems,
-        repeat: RepeatAgreement | None,
-        folder: Path,
-        name: str,
+        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
     ) -> None:
-        """Writes the evaluation of one model under the label `name`, and has it judged where the suite has a judge."""
-        self._write(label, weights_sha256, asked_items, repeat, folder, name)
+        """Writes the evaluation of one model, and has it judged where the suite has a judge."""
+        self._write(label, weights_sha256, asked_items, repeat, folder)
         if self.judge is not None:
             self.judge.judge(folder)
 
     def _write(
-        self,
-        label: str,
-        weights_sha256: str,
-        asked_items: AskedItems,
-        repeat: RepeatAgreement | None,
-        folder: Path,
-        name: str,
+        self, label: str, weights_sha256: str, asked_items: AskedItems, repeat: RepeatAgreement | None, folder: Path
     ) -> None:
-        answers, seconds = replace(self.answers[label], label=name), time.monotonic() - self.started_at
+        answers = replace(self.answers[label], label=self.names.get(label, label))
+        seconds = time.monotonic() - self.started_at
         shares = None if repeat is None else repeat.flip_shares
         write_evaluation(self.plan, answers, weights_sha256, self.config, folder, seconds, asked_items, shares)
         if repeat is not None:

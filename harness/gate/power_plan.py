@@ -112,14 +112,12 @@ def only_invalid(policy: GateConfig, suite: str, tasks: Iterable[str]) -> list[s
 
     `tasks` are the tasks of the suite, groups and their members alike.
     """
-    lines = plan(policy, suite, dict.fromkeys(tasks))
     waived = {rule.metric for rule in policy.rules if isinstance(rule.on_missing, WaiverConfig)}
-    found = [line.outlook.removeprefix("INVALID: ") for line in lines if line.outcome == "invalid"]
-    keys = [line.name for line in lines if line.outcome == "invalid"]
+    invalid = [line for line in plan(policy, suite, dict.fromkeys(tasks)) if line.outcome == "invalid"]
     return [
-        why if key == "*/*/*" else f"rule {key}: {why}"
-        for key, why in zip(keys, found, strict=True)
-        if key not in waived
+        f"{'' if line.limit == 'required' else f'rule {line.name}: '}{line.outlook.removeprefix('INVALID: ')}"
+        for line in invalid
+        if line.name not in waived
     ]
 
 

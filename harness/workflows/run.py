@@ -119,7 +119,9 @@ def require_decidable(config: Config) -> None:
     reasons = only_invalid(policy, suite, members([task.name for task in config.tasks]))
     if reasons:
         raise ConfigError(
-            f"gate={policy.name}: the verdict could only be INVALID, so nothing was started: {why}" for why in reasons
+            f"gate={policy.name}: the verdict could only be INVALID, so nothing was started: {why}. "
+            "Choose another suite or policy: suite=NAME, gate=NAME"
+            for why in reasons
         )
 
 

@@ -35,6 +35,10 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (task / name).write_text(text)
 
 
+BEHAVIOR = "kind: rules\nrules: [{name: f, function: 'code:question', expected: x}, {name: g, max_words: 9}]\n"
+ITEMS = "".join(
+    json.dumps({"id": f"i{n}", "instruction": "q", "input": "", "topic": "t", "slice": ""}) + "\n" for n in range(3)
+)
 WAYS = {
     "a function": {"town.yaml": CODED},
     "a class": {"town.yaml": "task: town\nclass: !function code.question\n"},
@@ -137,3 +141,25 @@ def test_data_beside_the_yaml_file(
     monkeypatch.chdir(tmp_path)
     loaded = load_tasks([TaskConfig(name="town")], None)["tasks"]
     assert [len(task.eval_docs) for task in loaded.values()] == [items]
+
+
+@pytest.mark.parametrize("files", [{}, {"town.yaml": CODED}], ids=["alone", "beside a task's YAML"])
+def test_a_behaviour_of_a_stranger_is_counted_and_not_run(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, {"behavior.yaml": BEHAVIOR, "items.jsonl": ITEMS, **files})
+    monkeypatch.chdir(tmp_path)
+    suite = ["suite.tasks=[{name: town, limit: 2}]", "domain_tasks=[]"]
+    assert main(["evaluate", "base", *suite, "--describe"]) == 0
+    assert "town                          2" in capsys.readouterr().out
+    (tmp_path / "policy.yaml").write_text(
+        "name: p\nrequire: []\nrules: [{metric: '*/town/g', role: target, floor: 0.5}]\n"
+    )
+    assert main(["gate", "--plan", "policy=policy.yaml", *suite]) == 0
+    assert "town/g (floor 0.5): 2 items" in capsys.readouterr().out
+    assert not (tmp_path / "it_ran").exists()
+    # Where the task is used, its function decides.
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"id": "i0", "prompt": "q", "response": "r"}) + "\n")
+    main(["score", "town", str(answers)])
+    assert (tmp_path / "it_ran").exists()

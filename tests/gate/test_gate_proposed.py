@@ -9,6 +9,7 @@ from harness.cli import main
 from harness.config.experiment import validate
 from harness.config.gate import GateConfig
 from harness.core.errors import ConfigError
+from harness.evaluate.tasks.index import members
 from harness.evaluate.tasks.suite import metric_sizes
 from harness.gate.power_plan import only_invalid
 from harness.gate.propose import proposed_policy
@@ -100,7 +101,9 @@ def test_an_evaluation_that_can_only_be_invalid_is_not_started() -> None:
 @pytest.mark.parametrize("suite", choices("suite"))
 @pytest.mark.parametrize("experiment", ["finance_disclaimer", "support_desk", "clinical_notes"])
 def test_the_shipped_suites_can_be_decided_on(experiment: str, suite: str) -> None:
-    require_decidable(config_for([f"experiment={experiment}", f"suite={suite}"]))
+    config = config_for([f"experiment={experiment}", f"suite={suite}"])
+    assert only_invalid(config.gate, suite, members([task.name for task in config.tasks])) == []
+    require_decidable(config)
 
 
 @pytest.mark.parametrize("suite", ["finance", "domain", "clinical", "full"])

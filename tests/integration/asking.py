@@ -88,7 +88,7 @@ def score(
         again = evaluation.repeat_check(asked_items) if config.suite.aa else {}
         for label in part:
             (out / label).mkdir(parents=True, exist_ok=True)
-            evaluation.write(label, label, asked_items, again.get(label), out / label, label)
+            evaluation.write(label, label, asked_items, again.get(label), out / label)
     for label in labels:
         if (journal := answers[label].journal) is not None:
             journal.close()

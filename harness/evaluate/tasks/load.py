@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.behavior.registry import behavior_folders, load_behavior
+from harness.behavior.rules import without_functions
 from harness.config.experiment import TaskConfig
 from harness.core import resources
 from harness.core.errors import ConfigError, DataError, EnvironmentFault, HarnessError, NetworkFault, nearest
@@ -119,7 +120,7 @@ def load_tasks(
         names = " ".join(task.name for task in tasks)
         raise ConfigError([f"hub_dir: {hub_dir} is not a folder. To make it: harness mirror {names} --to {hub_dir}"])
     check_suite_files(task.name for task in tasks)
-    with TemporaryDirectory(prefix="harness-tasks-") as generated:
+    with TemporaryDirectory(prefix="harness-tasks-") as generated, nullcontext() if run_code else without_functions():
         write_tasks([task.name for task in tasks], Path(generated))
         manager = task_manager([*resources.task_roots(), Path(generated)])
         unknown = [task.name for task in tasks if task.name not in manager.task_index]
@@ -216,6 +217,13 @@ def _load_all(manager: Any, tasks: Sequence[TaskConfig], hub: Hub, trusted: Sequ
     return loaded
 
 
+def sample(name: str, size: int, limit: int | None, seed: int) -> list[int]:
+    """Indices of the items of a task that a limit takes, drawn with the seed; all of them without a limit."""
+    if limit is None or limit >= size:
+        return list(range(size))
+    return sorted(random.Random(f"{seed}:{name}").sample(range(size), limit))
+
+
 def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: int) -> dict[str, list[int]]:
     """Item indices by leaf task, for tasks with a limit: a seeded sample of the items, not the first rows."""
     samples = {}
@@ -223,7 +231,7 @@ def seeded_samples(loaded: dict[str, Any], tasks: Sequence[TaskConfig], seed: in
         for leaf in leaves(loaded, task.name):
             size = len(loaded["tasks"][leaf].eval_docs)
             if task.limit is not None and task.limit < size:
-                samples[leaf] = sorted(random.Random(f"{seed}:{leaf}").sample(range(size), task.limit))
+                samples[leaf] = sample(leaf, size, task.limit, seed)
     return samples
 
 

@@ -2,9 +2,10 @@
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +78,28 @@ def metric_sizes(tasks: Sequence[TaskConfig], seed: int) -> dict[str, dict[str, 
     whose grader takes no empty answer is left out.
     """
     from harness.behavior.registry import behavior_folders
-    from harness.evaluate.tasks.load import CodeNotRun, load_tasks, seeded_samples
+    from harness.behavior.rules import without_functions
+    from harness.evaluate.domain import behavior_metrics
+    from harness.evaluate.tasks.load import CodeNotRun, load_tasks, sample
 
     folders = behavior_folders()
     found: dict[str, dict[str, int]] = {}
     for task in (task for task in tasks if task.name in folders):
-        try:
-            loaded = load_tasks([task], None, run_code=False)
-        except CodeNotRun:
-            counts = Counter(metric for row in behavior_rows(task.name) for metric in _metrics(task.name, row))
-            found[task.name] = dict(counts)
-            continue
-        code = loaded["tasks"][task.name]
-        chosen = seeded_samples(loaded, [task], seed).get(task.name, range(len(code.eval_docs)))
-        with suppress(Exception):  # a grader may need an answer; the task's size then stands for all its metrics
-            graded = [code.process_results(code.eval_docs[index], [""]) for index in chosen]
-            found[task.name] = dict(Counter(metric for metrics in graded for metric in metrics))
+        with without_functions():
+            try:
+                code = load_tasks([task], None, run_code=False)["tasks"][task.name]
+            except CodeNotRun:
+                rows, graded = behavior_rows(task.name), partial(behavior_metrics, task.name)
+            else:
+                rows, graded = code.eval_docs, partial(_graded, code)
+            chosen = sample(task.name, len(rows), task.limit, seed)
+            with suppress(Exception):  # a grader may need an answer; the task's size then stands for all its metrics
+                found[task.name] = dict(Counter(name for index in chosen for name in graded(rows[index], "")))
     return found
+
+
+def _graded(code: Any, row: dict[str, Any], answer: str) -> Any:
+    return code.process_results(row, [answer])
 
 
 def behavior_rows(name: str) -> list[dict[str, Any]]:
@@ -103,12 +109,6 @@ def behavior_rows(name: str) -> list[dict[str, Any]]:
 
     folder = behavior_folders().get(name)
     return read_items(folder / ITEMS) if folder is not None and (folder / ITEMS).is_file() else []
-
-
-def _metrics(name: str, row: dict[str, Any]) -> Iterable[str]:
-    from harness.evaluate.domain import behavior_metrics
-
-    return behavior_metrics(name, row, "")
 
 
 def local_sizes(config: EvaluationConfig) -> tuple[dict[str, int | None], set[str]]:
