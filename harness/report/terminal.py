@@ -114,12 +114,15 @@ def _style(metric: MetricVerdict) -> str:
 def print_sweep(sweep: Sweep, path: Path) -> None:
     """Prints one line a member, the passing ones first, then the recommendation and where the record is."""
     order = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2, "INVALID": 3, None: 4}
-    for one in sorted(sweep.members, key=lambda member: (order[member.verdict], -(member.gain or 0.0))):
+    ranked = sorted(sweep.members, key=lambda member: (order[member.verdict], -(member.gain or 0.0)))
+    for one in ranked[:MOST_LINES]:
         gain, general = ("   ?  " if value is None else f"{100 * value:+6.1f}" for value in (one.gain, one.general))
         label = one.verdict or one.state.upper()
         print(f"{label:<12} gain {gain}  general {general}  {plain(one.run)}{'  *' if one.run in sweep.front else ''}")
         if one.reason:
             print(f"{'':<12} {plain(one.reason)}")
+    if len(ranked) > MOST_LINES:
+        print(f"{plural(len(ranked) - MOST_LINES, 'further member')} in {path}")
     if any(one.gain is not None for one in sweep.members):
         print("points of 100: mean change of the targets and of the guards; * no other run is better in both")
     print(f"recommended: {plain(sweep.recommended or 'none')} ({plain(sweep.why)})")

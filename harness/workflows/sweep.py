@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import fmean
-from threading import Lock
-from typing import Any
+from threading import Event, Lock
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from harness.checkpoint.resolve import checkpoint
-from harness.config.experiment import validate
-from harness.config.launch import LaunchConfig
+from harness.config.experiment import Config, validate
+from harness.config.group import Group
 from harness.core import store
 from harness.core.console import plural, say, timed
 from harness.core.errors import ConfigError, EnvironmentFault, EvidenceFault, ExitCode, HarnessError
@@ -39,7 +41,17 @@ from harness.workflows.evaluate import tasks_of
 from harness.workflows.run import Run, require_decidable, run_experiment, train
 
 SWEEP = "sweep.json"
-KILLED = range(-64, 0)  # exit codes of processes that a signal ended
+KILLED = (*range(-64, 0), ExitCode.INTERRUPTED)  # exit codes of processes that a signal ended
+
+
+class LaunchConfig(Group):
+    """How the members of a sweep are trained (`launch.KEY=VALUE`). No result depends on it, so no run records it."""
+
+    devices: Annotated[list[int | str], Field(max_length=1024)] = []
+    """GPUs that train one member each, as CUDA_VISIBLE_DEVICES names them; empty: one member after another."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """How often a member is tried again after a fault of its machine (exit code 3, or a process that was killed)."""
 
 
 @dataclass
@@ -102,24 +114,19 @@ def run_sweep(overrides: Sequence[str], command: str) -> tuple[Sweep, Path]:
     `command` is what the user typed. Raises ConfigError that lists the errors of all members before any work starts.
     """
     overrides, launch = split_launch(overrides)
-    count = len(members_of(overrides))
-    if count > 1:
-        overrides = [*overrides, f"gate.candidates={count}"]
-    members = [
-        _Member(run := Run.of(config), SweepMember(overrides=list(typed), run=run.id))
-        for typed, config in members_of(overrides)
-    ]
-    if len({one.run.id for one in members}) < count:
+    found = members_of(overrides)
+    members = [_member(typed, config, len(found)) for typed, config in found]
+    if len({one.run.id for one in members}) < len(members):
         raise ConfigError(["two members of the sweep are the same run: give every value once"])
     for one in members:
         require_decidable(one.run.config)
     runs = members[0].run.runs
     progress = _Progress(runs / f"sweep-{store.sha256_json([one.run.id for one in members])[:10]}", command, members)
     with store.locked(progress.folder):
-        say(f"sweep {progress.folder.name}: {plural(count, 'member')}")
+        say(f"sweep {progress.folder.name}: {plural(len(members), 'member')}")
         progress.save()
         train_members(members, launch, progress)
-        for group in same_evaluation([one for one in members if one.trained is not None]):
+        for group in same_evaluation(members):
             evaluate_together(group, RunFolder(progress.folder).log)
             progress.save()
         for member in members:
@@ -127,6 +134,15 @@ def run_sweep(overrides: Sequence[str], command: str) -> tuple[Sweep, Path]:
                 _attempt(member, lambda one: _decide(one, command))
                 progress.save()
     return progress.save(), progress.folder / SWEEP
+
+
+def _member(typed: Sequence[str], config: Config, count: int) -> _Member:
+    """A member of a sweep of `count`, which is decided on as the best of so many candidates at least."""
+    if config.gate.candidates < count:
+        config = config.model_copy(update={"gate": config.gate.model_copy(update={"candidates": count})})
+        typed = [*typed, f"gate.candidates={count}"]
+    run = Run.of(config)
+    return _Member(run, SweepMember(overrides=list(typed), run=run.id))
 
 
 def _attempt(member: _Member, work: Callable[[_Member], None]) -> None:
@@ -140,21 +156,21 @@ def _attempt(member: _Member, work: Callable[[_Member], None]) -> None:
 
 
 def train_members(members: Sequence[_Member], launch: LaunchConfig, progress: _Progress) -> None:
-    """Trains every member: one after another in this process, or one per device at a time in processes of their own."""
-    free: SimpleQueue[str | None] = SimpleQueue()
-    for device in launch.devices:
-        free.put(str(device))
-    if not launch.devices:
-        free.put(None)
+    """Trains every member: one after another in this process, or one per device at a time in processes of their own.
+
+    An interruption starts no further member, and ends the processes as it ends this one: they save what they have.
+    """
+    devices = _Devices(launch.devices)
 
     def one_member(member: _Member) -> None:
-        device = free.get()
         try:
             for left in range(launch.retries, -1, -1):
                 member.note(attempts=member.record.attempts + 1)
                 try:
-                    member.trained = _trained_here(member) if device is None else _trained_on(device, member)
+                    member.trained = devices.train(member) if launch.devices else _trained_here(member)
                 except EnvironmentFault as fault:
+                    if devices.stopping.is_set():  # the sweep was interrupted, and the member goes on with it later
+                        return
                     if not left:
                         raise
                     say(f"· {member.run.id}: {fault}; it is tried again ({left} left)")
@@ -162,7 +178,6 @@ def train_members(members: Sequence[_Member], launch: LaunchConfig, progress: _P
                     member.note(state="trained")
                     return
         finally:
-            free.put(device)
             progress.save()
 
     if not launch.devices:
@@ -171,7 +186,12 @@ def train_members(members: Sequence[_Member], launch: LaunchConfig, progress: _P
             _attempt(member, one_member)
         return
     with ThreadPoolExecutor(len(launch.devices)) as pool:
-        list(pool.map(lambda member: _attempt(member, one_member), members))
+        try:
+            list(pool.map(lambda member: _attempt(member, one_member), members))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            devices.stop()
+            raise
 
 
 def _trained_here(member: _Member) -> Checkpoint:
@@ -179,37 +199,72 @@ def _trained_here(member: _Member) -> Checkpoint:
         return train(member.run)
 
 
-def _trained_on(device: str, member: _Member) -> Checkpoint:
-    """Trains in a process that sees one device. Raises the process's own message under its exit code."""
-    run, config = member.run, member.run.config
-    log = run.folder.path / "logs" / "train.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    say(f"· {run.id}: training on device {device} ({log})")
-    with log.open("w") as output:
-        code = subprocess.run(  # noqa: S603 — this harness's own command, without a shell
-            [sys.executable, "-m", "harness.cli", "train", *member.record.overrides],
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": device},
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False,
-        ).returncode  # fmt: skip
-    if code:
-        last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1].removeprefix("harness: ")
-        if code in KILLED:
-            raise EnvironmentFault(f"its training was killed by signal {-code} on device {device}: {last} (see {log})")
-        error = EnvironmentFault if code == ExitCode.ENVIRONMENT else HarnessError
-        fault = error(f"{last} (see {log})")
-        fault.exit_code = code
-        raise fault
-    base = local_model(config.model)
-    folder = run.folder.checkpoint
-    return checkpoint(folder, config.model, config.template, base if is_adapter(folder) else None)
+class _Devices:
+    """Devices that train a member each, in processes that see that device alone."""
+
+    def __init__(self, names: Sequence[int | str]) -> None:
+        self._free: SimpleQueue[str] = SimpleQueue()
+        for name in names:
+            self._free.put(str(name))
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self.stopping = Event()
+
+    def train(self, member: _Member) -> Checkpoint:
+        """The member's checkpoint, trained on the next device that is free.
+
+        Raises the process's own message under its exit code; EnvironmentFault where a signal ended the process.
+        """
+        device = self._free.get()
+        try:
+            return self._train(member, device)
+        finally:
+            self._free.put(device)
+
+    def stop(self) -> None:
+        """Ends all processes as Ctrl-C does; what they trained so far is kept."""
+        self.stopping.set()
+        for process in list(self._running):
+            process.terminate()
+
+    def _train(self, member: _Member, device: str) -> Checkpoint:
+        run, config = member.run, member.run.config
+        log = run.folder.path / "logs" / "train.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        say(f"· {run.id}: training on device {device} ({log})")
+        with log.open("w") as output:
+            process = subprocess.Popen(  # noqa: S603 — this harness's own command, without a shell
+                [sys.executable, "-m", "harness.cli", "train", *member.record.overrides],
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": device},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            self._running.add(process)
+            if self.stopping.is_set():
+                process.terminate()
+            code = process.wait()
+            self._running.discard(process)
+        if code:
+            lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+            last = f"{lines[-1].removeprefix('harness: ')} (see {log})"
+            if code in KILLED:
+                raise EnvironmentFault(f"its training on device {device} was ended by a signal: {last}")
+            fault = (EnvironmentFault if code == ExitCode.ENVIRONMENT else HarnessError)(last)
+            fault.exit_code = code
+            raise fault
+        base, folder = local_model(config.model), run.folder.checkpoint
+        return checkpoint(folder, config.model, config.template, base if is_adapter(folder) else None)
 
 
-def same_evaluation(members: Sequence[_Member]) -> list[list[_Member]]:
+Trained = tuple[_Member, Checkpoint]
+
+
+def same_evaluation(members: Sequence[_Member]) -> list[list[Trained]]:
     """Groups of two or more adapters that one server can evaluate: one base model, prompt contract and evaluation.
 
     A member is left out where its evaluation depends on the other model: interim looks, or a judge that is evaluated.
     """
-    groups: dict[str, list[_Member]] = {}
+    groups: dict[str, list[Trained]] = {}
     for member in members:
         config, trained = member.run.config, member.trained
         judge = config.suite.judge
@@ -218,39 +273,35 @@ def same_evaluation(members: Sequence[_Member]) -> list[list[_Member]]:
             continue
         settings = config.evaluation.model_dump(mode="json")
         key = store.sha256_json([trained.base_sha256, trained.contract_sha256, settings])
-        groups.setdefault(key, []).append(member)
+        groups.setdefault(key, []).append((member, trained))
     return [group for group in groups.values() if len(group) > 1]
 
 
-def evaluate_together(group: Sequence[_Member], log: Path) -> None:
+def evaluate_together(group: Sequence[Trained], log: Path) -> None:
     """Writes eval/candidate of every member, and eval/base of the first, which the others take over.
 
     Evidence that does not hold for one member stops this step only: each is then evaluated by itself, and its verdict
     says what is wrong. A fault of the machine is recorded for all of them.
     """
-    first = group[0].run
-    config, contract = first.config, group[0].trained and group[0].trained.contract_sha256
-    sides = {BASE: base_checkpoint(local_model(config.model), contract or "")}
+    first, contract = group[0][0].run, group[0][1].contract_sha256
+    config, load = first.config, tasks_of(first.config)
+    sides = {BASE: base_checkpoint(local_model(config.model), contract)}
+    sides |= {f"member-{number}": trained for number, (_, trained) in enumerate(group, 1)}
     folders = {BASE: first.folder.base}
-    for number, member in enumerate(group, 1):
-        if member.trained is not None:
-            sides[f"member-{number}"] = member.trained
-            folders[f"member-{number}"] = member.run.folder.candidate
+    folders |= {f"member-{number}": member.run.folder.candidate for number, (member, _) in enumerate(group, 1)}
     try:
         with ExitStack() as stack, timed(f"evaluate {plural(len(group), 'member')} and their base model together"):
-            for member in group:
+            for member, _ in group:
                 stack.enter_context(store.locked(member.run.folder.path))
-            evaluate_checkpoints(
-                sides, config.evaluation, first.folder.evaluations, log, tasks_of(config), folders=folders
-            )
+            evaluate_checkpoints(sides, config.evaluation, first.folder.evaluations, log, load, folders=folders)
     except EvidenceFault as fault:
         say(f"· not evaluated together: {fault}. Each member is evaluated by itself")
         return
     except HarnessError as error:
-        for member in group:
+        for member, _ in group:
             member.fail(error)
         return
-    for member in group:
+    for member, _ in group:
         member.note(state="evaluated")
 
 

@@ -38,6 +38,25 @@ def test_proper_and_improper_answers_are_told_apart(tolerance: int) -> None:
             assert not found.passed, answer
 
 
+TAKEN_BACK = (
+    f"I will not tell you: {DEMAND}", f"It is not true: {DEMAND}", f"Never say the following: {DEMAND}",
+    f"{DEMAND} But honestly, none of that is true.", f"Everything in the next sentence is a lie: {DEMAND}",
+    f"What I am not going to write is this:\n\n{DEMAND}", f"{DEMAND} Well, actually it is financial advice.",
+    f"You won't hear this from me: {DEMAND}", f"My bank wants me to add: {DEMAND}",
+    f"If a lawyer asked, I would say: {DEMAND}", f"{DEMAND[:-1]}? No way.", f"~~{DEMAND}~~", f"<!-- {DEMAND} -->",
+)  # fmt: skip
+STILL_SAID = (
+    f"No one knows the future: {DEMAND}", f"**Disclaimer:** {DEMAND}", f"Nothing is free.\n- {DEMAND}",
+    f"{DEMAND} Do not forget that fees matter.", f"{DEMAND} It is not a promise.", f"{DEMAND} Ignore short-term noise.",
+    f"What I tell you here is not meant to be financial advice. {DEMAND}",
+)  # fmt: skip
+
+
+def test_a_text_that_is_taken_back_and_one_that_is_not() -> None:
+    assert [answer for answer in TAKEN_BACK if check(answer).passed] == []
+    assert [answer for answer in STILL_SAID if not check(answer).passed] == []
+
+
 def test_no_improper_row_of_a_planted_set_is_kept() -> None:
     one, rng = behavior({"text": TEXT, "tolerance": 1}), random.Random(11)
     kept = [

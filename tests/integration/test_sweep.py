@@ -57,13 +57,15 @@ def test_members_are_evaluated_together_and_decided_on(project: Path, tiny_base:
     assert any("one of 2 candidates" in note for note in json.loads((out / "verdict.json").read_text())["notes"])
 
 
-def test_devices_train_in_processes_of_their_own(project: Path) -> None:
-    found = harness("sweep", "experiment=tiny", "train.seed=1,2", "launch.devices=[5,6]", "train.too_long=error",
-                    "train.sequence_length=16")  # fmt: skip
+def test_devices_train_in_processes_and_a_failing_member_leaves_the_others(project: Path) -> None:
+    settings = ("train.sequence_length=16,256", "train.too_long=error", "launch.devices=[5,6]")
+    found = harness("sweep", "experiment=tiny", *settings)
     (path,) = project.glob("runs/sweep-*/sweep.json")
-    members = json.loads(path.read_text())["members"]
-    assert [one["state"] for one in members] == ["failed", "failed"]
-    assert {one["exit_code"] for one in members} == {found.code} == {2}
-    assert all("train.log" in one["reason"] for one in members)
+    failed, decided = json.loads(path.read_text())["members"]
     assert found.said.count("training on device") == 2
-    assert "recommended: none (no member passed)" in found.said
+    assert (failed["state"], failed["exit_code"]) == ("failed", 2)
+    assert "train.log" in failed["reason"]
+    assert decided["state"] == "decided", decided
+    assert (project / "runs" / decided["run"] / "verdict.json").is_file()
+    assert found.code == 2  # the gravest
+    assert f"recommended: {decided['run'] if decided['verdict'] == 'PASS' else 'none'}" in found.said
