@@ -3,9 +3,11 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.cli.arguments import Parser, Subparsers, add_runs_dir, add_verb
+from harness.core.console import say
 from harness.core.errors import EvidenceFault, ExitCode, UsageError
 
 
@@ -131,7 +133,11 @@ def _plan(options: argparse.Namespace, policy: str | None, overrides: Sequence[s
     config = config_for(overrides)
     like = earlier(options.like, options.runs_dir) if options.like else None
     rules = policy_named(policy) if policy else config.gate
-    metrics = metric_sizes(config.tasks, config.suite.seed)
+    metrics = {}
+    if find_spec("lm_eval") is None:
+        say("· lm-eval is not installed: each metric is planned with all items of its task, though it may have fewer")
+    else:
+        metrics = metric_sizes(config.tasks, config.suite.seed)
     print_plan(plan(rules, config.suite.name, task_sizes(config.tasks), like, metrics), like is not None)
     return ExitCode.DONE
 

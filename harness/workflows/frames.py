@@ -52,7 +52,9 @@ def runs(folder: Name = "runs") -> "DataFrame":
 def run_rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of `runs` as dictionaries, by run id. Raises UsageError where the folder does not exist."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; name the one that holds the runs, such as runs")
+        raise UsageError(
+            f"{folder} is not a folder. Name the folder of the runs: harness runs DIR, or harness.runs('DIR')"
+        )
     return [_run_row(RunFolder(path)) for path in sorted(folder.iterdir()) if _is_run(RunFolder(path))]
 
 

@@ -54,4 +54,4 @@ def test_json_and_csv_hold_every_metric(folder: Path, capsys: pytest.CaptureFixt
 
 def test_a_folder_that_does_not_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(tmp_path / "gone")]) == 2
-    assert "is not a folder; name the one that holds the runs" in capsys.readouterr().err
+    assert "is not a folder. Name the folder of the runs: harness runs DIR" in capsys.readouterr().err

@@ -119,3 +119,18 @@ def test_items_of_each_metric() -> None:
     few = config_for(["experiment=finance_disclaimer", "domain_tasks=[{name: disclaimer, limit: 50}]"])
     sizes = metric_sizes(few.tasks, few.suite.seed)["disclaimer"]
     assert sum(sizes[name] for name in ("recall", "recall_adversarial", "specificity")) == 50
+
+
+def test_a_plan_needs_no_lm_eval(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli.gate.find_spec", lambda name: None)
+    assert main(["gate", "--plan", "experiment=finance_disclaimer"]) == 0
+    printed = capsys.readouterr()
+    assert "disclaimer/recall (floor 0.9): 402 items" in printed.out
+    assert "it may have fewer" in printed.err
+
+
+@pytest.mark.parametrize("beside", [["policy=strict"], ["--out", "d"], ["--anchor", "x"], ["--plan"], ["--like", "r"]])
+def test_nothing_beside_init_policy_is_ignored(beside: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", "a", "b", "--init-policy", "p.yaml", *beside]) == 2
+    assert beside[0] in capsys.readouterr().err
+    assert not Path("p.yaml").exists()
